@@ -1,0 +1,33 @@
+"""The one shape of every error that a user can cause."""
+
+
+class BenchmarkError(Exception):
+    """Bad input or an environment that cannot do what was asked; the command line exits with status 2.
+
+    Every package derives one type from it. The message answers what is wrong, where, what was found, what
+    was expected and what to do; parts that do not apply are left out.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        found: object = None,
+        expected: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        parts = {"where": where, "found": found, "expected": expected, "remedy": remedy}
+        lines = [what, *(f"  {name + ':':<10}{value}" for name, value in parts.items() if value is not None)]
+        super().__init__("\n".join(lines))
+        self.what = what
+
+
+class FileError(BenchmarkError):
+    """A file or folder cannot be read or written."""
+
+
+class MissingDependencyError(BenchmarkError):
+    """A package, a weight file or a device that a recipe needs is not there."""

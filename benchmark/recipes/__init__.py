@@ -1,0 +1,1 @@
+"""Experiments, datasets, detectors and methods as YAML: models, discovery, resolution to runs."""
