@@ -1,0 +1,1 @@
+"""Method plug-ins: one folder each, found through its ``method.yaml``."""
