@@ -1,0 +1,58 @@
+"""Golden vectors of the original implementations, as pytest parameters.
+
+The folder is that of the environment variable ``GOLDEN_DIR``, by default ``tests/golden``; its README says
+what each kind holds. Cases with status ``upstream_bug`` show a defect and are left out unless asked for.
+"""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
+
+# Kinds that no implemented code answers to yet, with the reason. Every other kind has a test.
+NOT_YET: dict[str, dict[str, str]] = {
+    "bags": {
+        "class_weights": "re-weighting tables come with the comparison rows of BAGS",
+        "class_weights_real": "re-weighting tables come with the comparison rows of BAGS",
+        "group_softmax_reweighted_loss": "variant of the comparison rows",
+        "reweighted_softmax_loss": "comparison rows 6 and 7",
+        "focal_loss": "comparison rows 8 and 9",
+        "tau_norm": "comparison row 12",
+        "tau_norm_select": "comparison row 13",
+        "ncm_scores": "comparison rows 10 and 11",
+        "repeat_factor_sampling": "BAGS' deterministic ceiling sampler, comparison rows 4 and 5",
+    },
+    "balms": {
+        "balanced_sigmoid_loss": "balanced softmax method",
+        "learner_forward": "BALMS method",
+        "balms_losses": "BALMS method",
+        "frequency_offsets": "balanced softmax method",
+        "meta_train_iterations": "BALMS method",
+        "meta_train_two_workers": "BALMS method",
+    },
+}
+
+
+@cache
+def load(method: str) -> dict[str, Any]:
+    """The golden file of a method."""
+    content: dict[str, Any] = json.loads((FOLDER / f"{method}.json").read_text())
+    return content
+
+
+def golden_cases(method: str, kind: str, statuses: tuple[str, ...] = ("upstream", "intended")) -> list[Any]:
+    """The cases of one kind, each a ``pytest.param(case)``; an unknown kind is an error, not an empty test."""
+    cases = [case for case in load(method)["cases"] if case["kind"] == kind and case["status"] in statuses]
+    if not cases:
+        raise LookupError(f"{FOLDER / method}.json has no case of kind {kind}")
+    return [pytest.param(case, id=case["case"]) for case in cases]
+
+
+def tolerance(method: str, precision: str = "float64") -> dict[str, float]:
+    """``rtol`` and ``atol`` for ``numpy.testing.assert_allclose`` and ``torch.testing.assert_close``."""
+    return {key: load(method)["default_tolerance"][precision][key] for key in ("rtol", "atol")}
