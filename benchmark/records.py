@@ -1,0 +1,208 @@
+"""Status and provenance of one step: what ran, on what, how it ended. One JSON file beside each output."""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchmarkError, FileError
+from benchmark.files import file_error, read_json, sha256_file, write_json
+from benchmark.recipes.paths import record_path
+
+HASH_LIMIT = 64 * 2**20
+"""Inputs of at most this many bytes are hashed."""
+
+PACKAGES = ("torch", "torchvision", "hotcoco", "numpy")
+DISTRIBUTION = "longtail-bench"
+
+
+class State(StrEnum):
+    """How a step stands; all but ``running`` are final, and only ``done`` makes its output a result."""
+
+    running = "running"
+    done = "done"
+    skipped = "skipped"
+    failed = "failed"
+    diverged = "diverged"
+    timeout = "timeout"
+    interrupted = "interrupted"
+
+
+class StepRecord:
+    """The open record of a step that is under way."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path = path
+        self.content = content
+
+    def add(self, **facts: Any) -> None:
+        """Add facts that only the step knows (name of the GPU, images read...); values must fit into JSON."""
+        self.content["facts"].update(facts)
+
+    def _write(self) -> None:
+        write_json(self.path, self.content)
+
+
+@contextmanager
+def record_step(
+    output: Path, step: str, recipe: dict[str, Any], inputs: Mapping[str, Path]
+) -> Iterator[StepRecord]:
+    """Keep the record of ``step``, which makes ``output``, at ``record_path(output)``.
+
+    The record says ``running`` from the start, so that a killed process never looks finished. It ends as
+    ``done``; on an exception as the exception's attribute ``state`` says (a diverged training carries
+    ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``. The exception propagates.
+
+    ``recipe`` is what fixes the result, as JSON values; ``inputs`` are the files the step reads, by role.
+    Durations are in seconds, memory in MB of 2**20 bytes (the highest of this process and of any child).
+    """
+    content: dict[str, Any] = {
+        "step": step,
+        "state": State.running,
+        "reason": None,
+        "output": str(output),
+        "started": _now(),
+        "finished": None,
+        "duration_s": None,
+        "peak_memory_mb": None,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "command": sys.argv,
+        "recipe": recipe,
+        "recipe_digest": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
+        "inputs": {},
+        "code": code_version(),
+        "versions": _versions(),
+        "hardware": {"cpu": _cpu_model(), "cores": _cores(), "platform": platform.platform()},
+        "facts": {},
+    }
+    record = StepRecord(record_path(output), content)
+    begin = time.monotonic()
+    record._write()
+
+    def close(state: State, reason: str | None) -> None:
+        content.update(
+            state=state,
+            reason=reason,
+            finished=_now(),
+            duration_s=round(time.monotonic() - begin, 3),
+            peak_memory_mb=_peak_memory(),
+        )
+        record._write()
+
+    try:
+        content["inputs"] = {role: fingerprint(path) for role, path in inputs.items()}
+        record._write()
+        yield record
+    except BaseException as error:
+        state, reason = _ending(error)
+        try:
+            close(state, reason)
+        except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
+            error.add_note(f"its record could not be written either: {second}")
+        raise
+    close(State.done, None)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record at ``path`` (see ``record_path``), or None without one; ``FileError`` if it is damaged."""
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("state") not in set(State):
+        raise FileError("not a record of a step", where=path, remedy="delete it and run the step again")
+    return content
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """What identifies an input: size and SHA-256.
+
+    Files above ``HASH_LIMIT`` get size and modification time instead: hashing gigabytes of checkpoints and
+    annotations before every step would cost minutes on network disks. Folders are named only.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    if path.is_dir():
+        return {"path": str(path)}
+    if stat.st_size > HASH_LIMIT:
+        return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {"path": str(path), "size": stat.st_size, "sha256": sha256_file(path)}
+
+
+@cache
+def code_version() -> str:
+    """``git describe`` of the checkout that runs, or the version of the installed package."""
+    folder = Path(__file__).resolve().parent.parent
+    if (folder / ".git").exists():
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--tags"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        except (OSError, subprocess.SubprocessError):
+            pass  # no git on this machine, or a foreign owner: the version must do
+        else:
+            return done.stdout.strip()
+    return _version(DISTRIBUTION) or "unknown"
+
+
+def _ending(error: BaseException) -> tuple[State, str]:
+    reason = (
+        str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    )
+    carried = getattr(error, "state", None)
+    if carried in set(State):
+        return State(carried), reason
+    status = getattr(error, "code", getattr(error, "exit_code", None))  # of SystemExit and of typer.Exit
+    return State.interrupted if isinstance(error, KeyboardInterrupt) or status == 3 else State.failed, reason
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _peak_memory() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
+    highest = max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return round(highest * unit / 2**20, 1)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> dict[str, str | None]:
+    # from the installed metadata: importing torch would take seconds in commands that do not need it
+    return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
