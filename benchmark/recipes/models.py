@@ -20,7 +20,9 @@ class Schedule(Strict):
     iterations: int | None = Field(None, gt=0, description="length in iterations; give this or epochs")
     epochs: float | None = Field(None, gt=0, description="length in passes over the training images")
     reference_batch_size: int = Field(16, gt=0, description="images per step that learning_rate is meant for")
-    batch_size: int | None = Field(None, gt=0, description="images per step over all processes; default: the reference")
+    batch_size: int | None = Field(
+        None, gt=0, description="images per step over all processes; default: the reference"
+    )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="update rule")
     learning_rate: float = Field(gt=0, description="base learning rate at the reference batch size")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd; ignored by adamw")
@@ -29,7 +31,9 @@ class Schedule(Strict):
     warmup_iterations: int = Field(0, ge=0, description="iterations of linear warm-up")
     warmup_factor: float = Field(0.001, ge=0, le=1, description="fraction of the rate at the first iteration")
     decay: Literal["step", "cosine"] = Field("step", description="how the rate falls after the warm-up")
-    steps: list[float] = Field([], description="where decay=step multiplies by gamma, in the unit of the length")
+    steps: list[float] = Field(
+        [], description="where decay=step multiplies by gamma, in the unit of the length"
+    )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
     clip_norm: float | None = Field(None, gt=0, description="gradients are clipped to this L2 norm")
     precision: Literal["fp32", "bf16-mixed"] = Field("fp32", description="arithmetic of forward and backward")
@@ -45,8 +49,12 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal["uniform", "repeat_factor"] = Field("uniform", description="uniform shuffling or repeat factors")
-    threshold: float = Field(0.001, gt=0, le=1, description="image frequency below which a category is repeated")
+    kind: Literal["uniform", "repeat_factor"] = Field(
+        "uniform", description="uniform shuffling or repeat factors"
+    )
+    threshold: float = Field(
+        0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+    )
 
 
 class Stage(Strict):
@@ -54,12 +62,16 @@ class Stage(Strict):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="folder name of the stage")
     from_: str | None = Field(
-        None, alias="from", description="take the finished checkpoint of this method (METHOD or METHOD+VARIANT)"
+        None,
+        alias="from",
+        description="take the finished checkpoint of this method (METHOD or METHOD+VARIANT)",
     )
     kind: Literal["train", "fit", "transform"] = Field(
         "train", description="train: gradients; fit: one pass over the data without; transform: weights only"
     )
-    trainable: Literal["all", "classifier"] = Field("all", description="which parameters train; the rest is frozen")
+    trainable: Literal["all", "classifier"] = Field(
+        "all", description="which parameters train; the rest is frozen"
+    )
     reset: Literal["classifier"] | None = Field(None, description="what starts from a fresh initialisation")
     schedule: Schedule | None = Field(None, description="length and optimiser of a train stage")
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
@@ -82,7 +94,9 @@ class TestSettings(Strict):
     __test__ = False  # not a test class for pytest
 
     score_threshold: float = Field(1e-4, ge=0, lt=1, description="keep scores strictly above")
-    nms_threshold: float = Field(0.5, gt=0, le=1, description="IoU of the per-category non-maximum suppression")
+    nms_threshold: float = Field(
+        0.5, gt=0, le=1, description="IoU of the per-category non-maximum suppression"
+    )
     max_detections: int = Field(300, gt=0, description="highest scores kept in an image over all categories")
     mask_threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a pixel is foreground")
 
@@ -116,7 +130,9 @@ class Method(Strict):
     classifier: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of the classifier")
     options: dict[str, Any] = Field({}, description="keyword arguments of the classifier")
     detector: dict[str, Any] = Field({}, description="detector settings that the method prescribes")
-    stages: list[Stage] = Field(min_length=1, description="steps from initial weights to the final checkpoint")
+    stages: list[Stage] = Field(
+        min_length=1, description="steps from initial weights to the final checkpoint"
+    )
     sampler: Sampler = Field(Sampler(), description="image sampler of the train stages")
     test: TestSettings = Field(TestSettings(), description="test settings")
     variants: dict[str, Variant] = Field({}, description="named differences, e.g. ablations")
@@ -129,23 +145,37 @@ class Detector(Strict):
     backbone: Literal["resnet18", "resnet50", "resnet101", "resnext101_64x4d"] = Field(description="trunk")
     init: Literal["none", "imagenet", "coco"] = Field("imagenet", description="initial weights")
     weights: str | None = Field(None, description="local file with these weights; default: torchvision's hub")
-    width: float = Field(1.0, gt=0, le=1, description="channel multiplier of the residual stages (resnet18 only)")
-    norm: Literal["frozen", "batch"] = Field("frozen", description="frozen batch norm, or trained batch statistics")
-    trainable_layers: int = Field(3, ge=0, le=5, description="residual stages that train, counted from the top")
+    width: float = Field(
+        1.0, gt=0, le=1, description="channel multiplier of the residual stages (resnet18 only)"
+    )
+    norm: Literal["frozen", "batch"] = Field(
+        "frozen", description="frozen batch norm, or trained batch statistics"
+    )
+    trainable_layers: int = Field(
+        3, ge=0, le=5, description="residual stages that train, counted from the top"
+    )
     fpn_channels: int = Field(256, gt=0, description="channels of the feature pyramid")
     box_head_width: int = Field(1024, gt=0, description="width of the two fully connected layers")
     mask_channels: int = Field(256, gt=0, description="channels of the mask head")
     mask_layers: int = Field(4, gt=0, description="convolutions of the mask head")
     class_agnostic_boxes: bool = Field(False, description="one box regressor for all categories")
     class_agnostic_masks: bool = Field(False, description="one mask channel for all categories")
-    anchor_sizes: list[int] = Field([32, 64, 128, 256, 512], min_length=5, max_length=5, description="pixels, per level")
+    anchor_sizes: list[int] = Field(
+        [32, 64, 128, 256, 512], min_length=5, max_length=5, description="pixels, per level"
+    )
     rpn_samples: int = Field(256, gt=0, description="anchors sampled per image")
-    rpn_train_proposals: int = Field(2000, gt=0, description="proposals kept in training, per level and in total")
-    rpn_test_proposals: int = Field(1000, gt=0, description="proposals kept in testing, per level and in total")
+    rpn_train_proposals: int = Field(
+        2000, gt=0, description="proposals kept in training, per level and in total"
+    )
+    rpn_test_proposals: int = Field(
+        1000, gt=0, description="proposals kept in testing, per level and in total"
+    )
     roi_samples: int = Field(512, gt=0, description="RoIs sampled per image")
     roi_positive_fraction: float = Field(0.25, gt=0, le=1, description="at most this fraction is foreground")
     smooth_l1_beta: float = Field(1.0, ge=0, description="transition point of the box loss; 0 is L1")
-    train_short_edges: list[int] = Field([800], min_length=1, description="short side is drawn from these, pixels")
+    train_short_edges: list[int] = Field(
+        [800], min_length=1, description="short side is drawn from these, pixels"
+    )
     test_short_edge: int = Field(800, gt=0, description="short side in testing, pixels")
     long_edge: int = Field(1333, gt=0, description="upper bound of the long side, pixels")
     flip_probability: float = Field(0.5, ge=0, le=1, description="horizontal flips in training")
@@ -192,7 +222,9 @@ class Budget(Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="first folder of the runs' paths")
     title: str = Field("", description="what it fits, e.g. two cores and eight minutes")
     all: dict[str, Any] = Field({}, description="schedule settings of stages that train all parameters")
-    classifier: dict[str, Any] = Field({}, description="schedule settings of stages that train the classifier")
+    classifier: dict[str, Any] = Field(
+        {}, description="schedule settings of stages that train the classifier"
+    )
     sampler: dict[str, Any] = Field({}, description="settings of repeat-factor samplers, e.g. the threshold")
 
 
@@ -204,13 +236,17 @@ class Row(Strict):
     detector: str = Field(description="BACKEND/PRESET")
     dataset: str = Field(description="dataset name")
     seeds: list[int] = Field([0], min_length=1, description="one run for each")
-    reported: str | None = Field(None, description="PAPER/ROW of results/reported/reported.csv that it answers to")
+    reported: str | None = Field(
+        None, description="PAPER/ROW of results/reported/reported.csv that it answers to"
+    )
 
 
 class Experiment(Strict):
     """The rows of one results table."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="name of the output folder; equals the file's name")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="name of the output folder; equals the file's name"
+    )
     title: str = Field(description="heading of the table")
     budget: str | None = Field(None, description="budget for every row; default: the papers' own schedules")
     method_paths: list[str] = Field([], description="folders with further plug-ins, relative to this file")
@@ -244,7 +280,9 @@ class Run(Strict):
         ``step`` is a stage's name or ``predict``. What comes later (test settings for a training stage) and
         what only labels the run (row, title, where the plug-in lies) does not enter.
         """
-        content = self.model_dump(mode="json", exclude={"row", "title", "plugin_path", "base", "stages", "test"})
+        content = self.model_dump(
+            mode="json", exclude={"row", "title", "plugin_path", "base", "stages", "test"}
+        )
         names = [stage.name for stage in self.stages]
         last = names.index(step) if step in names else len(names) - 1
         content["stages"] = [stage.model_dump(mode="json") for stage in self.stages[: last + 1]]

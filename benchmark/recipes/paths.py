@@ -14,7 +14,7 @@ def data_folder() -> Path:
 
 
 def dataset_folder(dataset: Dataset) -> Path:
-    """Folder of what is generated for a dataset (statistics; for a synthetic one also images and annotations)."""
+    """Folder of what is generated for a dataset (statistics; of a synthetic one also its images)."""
     return RESULTS / "data" / dataset.name
 
 

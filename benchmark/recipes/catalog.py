@@ -1,0 +1,147 @@
+"""What recipes name: methods, detector presets, datasets and budgets, looked up by name or file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.recipes.loading import RecipeError, parse, parse_settings, read_yaml, unknown
+from benchmark.recipes.models import Budget, Dataset, Detector, Experiment, Method, Sampler, Schedule, Variant
+from benchmark.recipes.plugins import Plugin, find_plugins
+from benchmark.recipes.project import project_root, shown
+
+PAPER_BUDGET = "paper"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a detector and the file they stand in."""
+
+    name: str
+    file: str
+    settings: Mapping[str, Any]
+
+
+class Catalog:
+    """All that one experiment may name; ``methods`` and ``datasets`` are folders besides the project's."""
+
+    def __init__(self, methods: list[Path] | None = None, datasets: list[Path] | None = None) -> None:
+        self.plugins = find_plugins(methods or [])
+        self.dataset_files = yaml_files("datasets", datasets or [])
+
+    def method(self, key: str, where: str | None = None) -> tuple[Plugin, Method, str | None, Variant]:
+        """Plug-in, manifest, variant's name and variant of METHOD or METHOD+VARIANT."""
+        name, plus, variant = key.partition("+")
+        if name not in self.plugins:
+            raise unknown("method", name, self.plugins, where)
+        plugin = self.plugins[name]
+        method = plugin.method
+        if not plus:
+            return plugin, method, None, Variant()
+        if variant not in method.variants:
+            raise unknown(f"variant of {name}", variant, method.variants, where)
+        return plugin, method, variant, method.variants[variant]
+
+    def dataset(self, name: str, where: str | None = None) -> Dataset:
+        """The dataset ``name``."""
+        if name not in self.dataset_files:
+            raise unknown("dataset", name, self.dataset_files, where)
+        return read_dataset(self.dataset_files[name])
+
+    def preset(self, name: str, where: str | None = None) -> Preset:
+        """The detector preset ``BACKEND/PRESET``."""
+        known = detector_presets()
+        if name not in known:
+            raise unknown("detector", name, known, where)
+        return known[name]
+
+
+def yaml_files(kind: str, folders: list[Path] | None = None) -> dict[str, Path]:
+    """The YAML files of ``workflows/<kind>`` and ``folders`` by their names without suffix."""
+    found: dict[str, Path] = {}
+    for folder in (project_root() / "workflows" / kind, *(folders or [])):
+        if not folder.is_dir():
+            raise RecipeError(f"no such folder of {kind}", where=folder, remedy="correct the path")
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem in found and not path.samefile(found[path.stem]):
+                both = f"{shown(found[path.stem])} and {shown(path)}"
+                raise RecipeError(f"two {kind} are named '{path.stem}'", where=both, remedy="rename one")
+            found[path.stem] = path
+    return found
+
+
+def yaml_file(kind: str, name_or_path: str, folder: Path | None = None) -> Path:
+    """The file that a name in ``workflows/<kind>``, or a path (relative to ``folder``), stands for."""
+    if name_or_path.endswith((".yaml", ".yml")):
+        return (folder or Path.cwd()) / name_or_path
+    known = yaml_files(kind)
+    if name_or_path not in known:
+        raise unknown(kind.removesuffix("s"), name_or_path, known)
+    return known[name_or_path]
+
+
+def read_dataset(path: Path) -> Dataset:
+    """The dataset in a file; raises ``RecipeError``."""
+    dataset = parse(Dataset, read_yaml(path), shown(path))
+    check_name("dataset", dataset.name, path)
+    if dataset.synthetic is not None and dataset.synthetic.categories != dataset.categories:
+        raise RecipeError(
+            "a synthetic dataset has as many categories as it generates",
+            where=f"{shown(path)}, categories",
+            found=dataset.categories,
+            expected=dataset.synthetic.categories,
+        )
+    return dataset
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The experiment in a file, its rows not yet resolved; raises ``RecipeError``."""
+    experiment = parse(Experiment, read_yaml(path), shown(path))
+    check_name("experiment", experiment.name, path)
+    ids = [row.id for row in experiment.rows]
+    twice = sorted({item for item in ids if ids.count(item) > 1})
+    if twice:
+        raise RecipeError("two rows have one id", where=f"{shown(path)}, rows", found=", ".join(twice))
+    return experiment
+
+
+def read_budget(path: Path) -> Budget:
+    """The budget in a file; raises ``RecipeError``."""
+    budget = parse(Budget, read_yaml(path), shown(path))
+    check_name("budget", budget.name, path)
+    if budget.name == PAPER_BUDGET:
+        raise RecipeError(
+            f"'{PAPER_BUDGET}' names the papers' own schedules", where=shown(path), remedy="rename it"
+        )
+    for part in ("all", "classifier"):
+        settings = getattr(budget, part)
+        length = {} if "iterations" in settings or "epochs" in settings else {"iterations": 1}
+        required = {"learning_rate": 1.0, **length}
+        parse_settings(Schedule, settings, f"{shown(path)}, {part}", **required)
+    parse_settings(Sampler, budget.sampler, f"{shown(path)}, sampler")
+    return budget
+
+
+def detector_presets() -> dict[str, Preset]:
+    """Every preset by its name ``BACKEND/PRESET``; raises ``RecipeError`` where one is not a detector."""
+    presets = {}
+    for backend, path in yaml_files("detectors").items():
+        for name, settings in read_yaml(path).items():
+            where = f"{shown(path)}, {name}"
+            if not isinstance(settings, dict):
+                raise RecipeError("a preset is a mapping", where=where, found=settings)
+            parse(Detector, settings, where)
+            presets[f"{backend}/{name}"] = Preset(f"{backend}/{name}", shown(path), settings)
+    return presets
+
+
+def check_name(kind: str, name: str, path: Path) -> None:
+    """Raise ``RecipeError`` where a file's name and the name in it differ."""
+    if name != path.stem:
+        raise RecipeError(
+            f"the {kind} has the name of its file",
+            where=f"{shown(path)}, name",
+            found=name,
+            expected=path.stem,
+            remedy="rename one of the two",
+        )

@@ -1,0 +1,231 @@
+"""Experiments and the runs that they stand for."""
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import read_json
+from benchmark.recipes import paths
+from benchmark.recipes.catalog import (
+    PAPER_BUDGET,
+    Catalog,
+    detector_presets,
+    read_budget,
+    read_dataset,
+    read_experiment,
+    yaml_file,
+    yaml_files,
+)
+from benchmark.recipes.loading import RecipeError, parse, unknown
+from benchmark.recipes.models import Dataset, Experiment, Row, Run
+from benchmark.recipes.project import shown
+from benchmark.recipes.resolution import Choice, Resolved, resolve
+
+
+@dataclass(frozen=True)
+class ExperimentRow:
+    """A row of the table: what was written, its runs (one per seed), and why it cannot run here, if so."""
+
+    row: Row
+    runs: list[Run]
+    skipped: str | None
+
+
+@dataclass(frozen=True)
+class LoadedExperiment:
+    """An experiment with every row resolved."""
+
+    name: str
+    title: str
+    path: Path
+    budget: str
+    rows: list[ExperimentRow]
+    dataset_files: dict[str, Path]
+
+
+class _Source:
+    """An experiment's file and all that its rows may name."""
+
+    def __init__(self, name_or_path: str) -> None:
+        self.path = yaml_file("experiments", name_or_path)
+        self.experiment: Experiment = read_experiment(self.path)
+        folder = self.path.parent
+        self.catalog = Catalog(
+            [folder / item for item in self.experiment.method_paths],
+            [folder / item for item in self.experiment.dataset_paths],
+        )
+        self.budget, self.budget_file = None, ""
+        if self.experiment.budget not in (None, PAPER_BUDGET):
+            file = yaml_file("budgets", str(self.experiment.budget), folder)
+            self.budget = read_budget(file)
+            self.budget_file = f"budget {self.budget.name} ({shown(file)})"
+
+    def resolve(self, row: Row, seed: int) -> Resolved:
+        where = f"{shown(self.path)}, row {row.id}"
+        dataset = self.catalog.dataset(row.dataset, where)
+        choice = Choice(row.method, row.detector, dataset, self.budget, self.budget_file, seed)
+        return resolve(self.catalog, choice, row.id, where)
+
+    def row(self, row_id: str) -> Row:
+        rows = {row.id: row for row in self.experiment.rows}
+        if row_id not in rows:
+            raise unknown("row", row_id, rows, shown(self.path))
+        return rows[row_id]
+
+
+def load_experiment(name_or_path: str) -> LoadedExperiment:
+    """An experiment by its name in ``workflows/experiments``, or by the path of its YAML file.
+
+    Raises ``RecipeError`` or ``FileError`` for whatever in it, or in what its rows name, is not understood.
+    """
+    source = _Source(name_or_path)
+    rows = []
+    for row in source.experiment.rows:
+        runs = [source.resolve(row, seed).run for seed in row.seeds]
+        rows.append(ExperimentRow(row, runs, _missing(runs[0])))
+    return LoadedExperiment(
+        name=source.experiment.name,
+        title=source.experiment.title,
+        path=source.path,
+        budget=source.budget.name if source.budget else PAPER_BUDGET,
+        rows=rows,
+        dataset_files=source.catalog.dataset_files,
+    )
+
+
+def load_dataset(name_or_path: str) -> Dataset:
+    """A dataset by its name in ``workflows/datasets``, or by the path of its YAML file.
+
+    Raises ``RecipeError`` or ``FileError``.
+    """
+    return read_dataset(yaml_file("datasets", name_or_path))
+
+
+def all_runs(experiment: LoadedExperiment) -> list[Run]:
+    """Every run that can run here, with those that others start from, each once, sorted by path."""
+    found: dict[Path, Run] = {}
+    for row in experiment.rows:
+        for run in row.runs if row.skipped is None else []:
+            for item in _with_bases(run):
+                found.setdefault(paths.run_folder(item), item)
+    return [found[path] for path in sorted(found)]
+
+
+def find_run(recipe: str) -> Run:
+    """The run that a recipe names.
+
+    ``EXPERIMENT:ROW`` is the row's first seed, ``EXPERIMENT:ROW:SEED`` that seed (any, listed or not), and
+    ``EXPERIMENT:ROW:SEED:base`` the run whose checkpoint it starts from (repeat ``:base`` to go on).
+    The experiment is a name or a YAML file. The path of a ``recipe.json`` is that run as it was recorded.
+    Raises ``RecipeError`` or ``FileError``.
+    """
+    if recipe.endswith(".json"):
+        return parse_run(Path(recipe))
+    return locate(recipe).run
+
+
+def locate(recipe: str) -> Resolved:
+    """As ``find_run`` for a recipe that is not a file, with the sources of its values."""
+    parts = recipe.split(":")
+    bases = len(parts)
+    while parts[-1] == "base":
+        parts.pop()
+    bases -= len(parts)
+    if not 2 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not parts[2].isdecimal()):
+        raise RecipeError(
+            "not a recipe",
+            found=recipe,
+            expected="EXPERIMENT:ROW, EXPERIMENT:ROW:SEED, EXPERIMENT:ROW:SEED:base, or a recipe.json",
+            remedy="longtail list experiments shows the experiments, for example smoke:bags",
+        )
+    source = _Source(parts[0])
+    row = source.row(parts[1])
+    resolved = source.resolve(row, int(parts[2]) if len(parts) == 3 else row.seeds[0])
+    for _ in range(bases):
+        base = resolved.run.base
+        if base is None:
+            raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)
+        key = f"{base.method}+{base.variant}" if base.variant else base.method
+        resolved = source.resolve(row.model_copy(update={"method": key, "id": key}), base.seed)
+    return resolved
+
+
+def parse_run(path: Path) -> Run:
+    """The run in a ``recipe.json``; raises ``RecipeError`` or ``FileError``."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise RecipeError(
+            "not a recorded recipe", where=path, remedy="longtail show RECIPE --json writes one"
+        )
+    return parse(Run, content, str(path))
+
+
+def describe(kind: str) -> list[dict[str, str]]:
+    """What there is of a kind (methods, detectors, datasets, experiments): name and title of each.
+
+    What is broken is listed with the key ``broken``, which says why.
+    """
+    if kind == "methods":
+        return _describe_methods()
+    if kind == "detectors":
+        presets = detector_presets().values()
+        return [_entry(item.name, "{architecture}, {backbone}".format(**item.settings)) for item in presets]
+    read: Any = {"datasets": read_dataset, "experiments": read_experiment}[kind]
+    entries = []
+    for name, path in yaml_files(kind).items():
+        try:
+            entries.append(_entry(name, read(path).title))
+        except BenchmarkError as error:
+            entries.append(_broken(name, error))
+    return entries
+
+
+def _describe_methods() -> list[dict[str, str]]:
+    entries = []
+    for name, plugin in Catalog().plugins.items():
+        try:
+            method = plugin.method
+        except BenchmarkError as error:
+            entries.append(_broken(name, error))
+            continue
+        entries.append(_entry(name, method.title))
+        for key, variant in method.variants.items():
+            entries.append(_entry(f"{name}+{key}", variant.title or f"{method.title} ({key})"))
+    return entries
+
+
+def _entry(name: str, title: str) -> dict[str, str]:
+    return {"name": name, "title": title}
+
+
+def _broken(name: str, error: BenchmarkError) -> dict[str, str]:
+    reason = "; ".join(line.strip() for line in str(error).splitlines())
+    return {"name": name, "title": f"(broken) {reason}", "broken": reason}
+
+
+def _missing(run: Run) -> str | None:
+    """Why a run cannot run here, or None."""
+    backend = run.detector_name.partition("/")[0]  # a back end has the name of the package that it needs
+    if importlib.util.find_spec(backend) is None:
+        return f"back end '{backend}' is not installed"
+    for item in _with_bases(run):
+        weights = item.detector.weights
+        if weights is not None and not Path(weights).is_file():
+            return f"weight file {weights} of {item.title} is missing"
+    if run.dataset.synthetic is not None:
+        return None
+    for split in ("train", "val"):
+        for path in (paths.annotations_path(run.dataset, split), paths.images_folder(run.dataset, split)):
+            if not path.exists():
+                return f"{path} is missing: put it there, or set LONGTAIL_DATA to the folder that holds it"
+    return None
+
+
+def _with_bases(run: Run) -> Iterable[Run]:
+    current: Run | None = run
+    while current is not None:
+        yield current
+        current = current.base

@@ -1,0 +1,60 @@
+"""The resolved recipe for a reader: every value with the place that decided it."""
+
+from typing import Any
+
+from benchmark.recipes.experiments import find_run, locate
+from benchmark.recipes.resolution import DEFAULT
+
+_COLUMN = 52
+
+
+def explain(recipe: str) -> str:
+    """Every resolved value of a recipe with its source, nested by section; raises as ``find_run``."""
+    recorded = recipe.endswith(".json")
+    if recorded:
+        run, sources = find_run(recipe), {}
+    else:
+        resolved = locate(recipe)
+        run, sources = resolved.run, resolved.sources
+    content = run.model_dump(mode="json", by_alias=True, exclude={"base", "dataset"})
+    content["dataset"] = run.dataset.model_dump(mode="json", exclude_none=True)
+    content["stages"] = {
+        stage["name"]: {
+            key: value for key, value in stage.items() if key != "name" and value not in (None, {})
+        }
+        for stage in content["stages"]
+    }
+    if run.base is not None:
+        content["base"] = {
+            "method": run.base.method,
+            "variant": run.base.variant,
+            "stage": run.base.stages[-1].name,
+        }
+    lines: list[str] = []
+    chosen = {"dataset", "base", "options"}
+
+    def write(path: str, key: str, value: Any, depth: int) -> None:
+        indent = "  " * depth
+        if isinstance(value, dict) and value:
+            lines.append(f"{indent}{key}:")
+            for inner, item in value.items():
+                write(f"{path}.{inner}", inner, item, depth + 1)
+            return
+        source = sources.get(path, DEFAULT)
+        known = (not recorded and depth > 0 and path.partition(".")[0] not in chosen) or path in sources
+        text = f"{indent}{key}: {_text(value)}"
+        lines.append(f"{text:<{_COLUMN}}  # {source}" if known else text)
+
+    for key, value in content.items():
+        write(key, key, value, 0)
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(_text(item) for item in value)}]"
+    return str(value)

@@ -1,0 +1,133 @@
+"""From names to a run: every value decided, and for each the place that decided it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.recipes.catalog import PAPER_BUDGET, Catalog
+from benchmark.recipes.loading import RecipeError, parse
+from benchmark.recipes.models import Budget, Dataset, Detector, Run, Sampler, Schedule, Stage, TestSettings
+
+DEFAULT = "default"
+Layer = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a row chooses, before it is resolved."""
+
+    method: str
+    detector: str
+    dataset: Dataset
+    budget: Budget | None
+    budget_file: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run, and the source of each value by its key path, ``detector.init``; absent means the default."""
+
+    run: Run
+    sources: dict[str, str]
+
+
+def resolve(catalog: Catalog, choice: Choice, row: str, where: str) -> Resolved:
+    """Resolve one row's choice; ``where`` is the row's place in messages. Raises ``RecipeError``."""
+    return _resolve(catalog, choice, row, where, ())
+
+
+def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tuple[str, ...]) -> Resolved:
+    if choice.method in chain:
+        circle = " -> ".join((*chain, choice.method))
+        raise RecipeError("methods take each other's checkpoints in a circle", where=where, found=circle)
+    plugin, method, variant_name, variant = catalog.method(choice.method, where)
+    preset = catalog.preset(choice.detector, where)
+    sources: dict[str, str] = {}
+
+    main = plugin.manifest
+    variation = f"{main}, variant {variant_name}"
+
+    def merge(path: str, layers: Iterable[Layer]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for source, settings in layers:
+            values.update(settings)
+            sources.update({f"{path}.{key}": source for key in settings})
+        return values
+
+    detector_layers = [
+        (main, method.detector),
+        (variation, variant.detector),
+        (f"preset {preset.name} ({preset.file})", preset.settings),
+    ]
+    detector = parse(Detector, merge("detector", detector_layers), f"detector of {choice.method}")
+    test = parse(
+        TestSettings,
+        merge("test", [(main, method.test.model_dump(exclude_unset=True)), (variation, variant.test)]),
+        f"test settings of {choice.method}",
+    )
+    options = merge("options", [(main, method.options), (variation, variant.options)])
+    sources["classifier"] = variation if variant.classifier else main
+
+    stages, stage_source = (variant.stages, variation) if variant.stages else (method.stages, main)
+    sampler, sampler_source = (variant.sampler, variation) if variant.sampler else (method.sampler, main)
+    base = None
+    if stages[0].from_ is not None:
+        base_choice = Choice(
+            stages[0].from_, choice.detector, choice.dataset, choice.budget, choice.budget_file, choice.seed
+        )
+        base_place = f"{stage_source}, stage {stages[0].name}, from"
+        base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method)).run
+
+    resolved_stages = []
+    for stage in stages:
+        if stage.from_ is not None:
+            continue
+        path = f"stages.{stage.name}"
+        settings = {"name": stage.name, **merge(path, [(stage_source, stage.model_dump(exclude_unset=True))])}
+        own = (stage.sampler, stage_source) if stage.sampler else (sampler, sampler_source)
+        settings["sampler"] = _sampler(path, own[0], own[1], choice, merge)
+        if stage.schedule is not None:
+            settings["schedule"] = _schedule(path, stage, stage_source, choice, merge)
+        resolved_stages.append(Stage.model_validate(settings))
+
+    title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
+    run = Run(
+        row=row,
+        title=title,
+        method=method.name,
+        variant=variant_name,
+        detector_name=choice.detector,
+        dataset_name=choice.dataset.name,
+        budget=choice.budget.name if choice.budget else PAPER_BUDGET,
+        seed=choice.seed,
+        classifier=variant.classifier or method.classifier,
+        options=options,
+        detector=detector,
+        dataset=choice.dataset,
+        stages=resolved_stages,
+        base=base,
+        test=test,
+        plugin_path=plugin.path,
+    )
+    return Resolved(run, sources)
+
+
+def _sampler(path: str, sampler: Sampler, source: str, choice: Choice, merge: Any) -> Sampler:
+    layers = [(source, sampler.model_dump(exclude_unset=True))]
+    if choice.budget is not None and sampler.kind == "repeat_factor":
+        layers.append((choice.budget_file, choice.budget.sampler))
+    return parse(Sampler, merge(f"{path}.sampler", layers), f"{path}.sampler")
+
+
+def _schedule(path: str, stage: Stage, source: str, choice: Choice, merge: Any) -> Schedule:
+    assert stage.schedule is not None
+    settings = stage.schedule.model_dump(exclude_unset=True)
+    layers = [(source, settings)]
+    if choice.budget is not None:
+        changes = choice.budget.all if stage.trainable == "all" else choice.budget.classifier
+        if "iterations" in changes or "epochs" in changes:  # another length, so the steps go with it
+            for key in ("iterations", "epochs", "steps"):
+                settings.pop(key, None)
+        layers.append((choice.budget_file, changes))
+    return parse(Schedule, merge(f"{path}.schedule", layers), f"{path}.schedule")
