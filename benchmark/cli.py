@@ -163,7 +163,7 @@ def predict(
     workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
 ) -> None:
     """Detect objects in the validation images of a recipe's dataset; write them as Parquet."""
-    from benchmark.inference import predict_dataset
+    from benchmark.inference.predict import predict_dataset
     from benchmark.recipes import find_run
 
     predict_dataset(find_run(recipe), checkpoint, output, workers=workers)

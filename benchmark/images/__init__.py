@@ -1,1 +1,6 @@
-"""Placeholder."""
+"""From image files and annotations to what detectors train and predict on."""
+
+from benchmark.images.dataset import ImageError, Sample, TestImages, TrainImages
+from benchmark.images.target import Target
+
+__all__ = ["ImageError", "Sample", "Target", "TestImages", "TrainImages"]

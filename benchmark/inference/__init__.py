@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Detections: predicting, storing, converting. Importing the package does not import torch."""

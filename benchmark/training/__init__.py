@@ -1,1 +1,6 @@
-"""Placeholder."""
+"""Stages of a recipe: training, fitting, transforming."""
+
+from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
+from benchmark.training.stages import run_stage
+
+__all__ = ["TrainingDivergedError", "TrainingError", "TrainingInterruptedError", "run_stage"]

@@ -1,0 +1,52 @@
+"""The border between a method and any detector: logits, loss, scores."""
+
+from torch import Tensor, nn
+
+from benchmark.statistics import ClassStatistics
+
+INITIAL_WEIGHT_STD = 0.01  # of the last layer in the detection code bases of all four papers
+
+
+class Classifier(nn.Module):
+    """Box classification layer of a detector: one instance per RoI head stage.
+
+    Labels are int64 in ``0..C``, ``C`` meaning background. All inputs of one call are the RoIs of one process.
+    A random draw inside ``loss`` uses PyTorch's default generator, which the training loop seeds anew from
+    (seed, iteration) for every step.
+
+    Args:
+        in_features: width D of the box-head features.
+        statistics: training counts of the C categories.
+    """
+
+    def __init__(self, in_features: int, statistics: ClassStatistics) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.num_classes = statistics.num_classes
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (N, L) of RoI features (N, D); L is the method's choice."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Scalar losses by name, each starting with ``loss_cls``, of logits (N, L) and labels (N,)."""
+        raise NotImplementedError
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Scores (N, C + 1) in [0, 1] of logits (N, L), background last."""
+        raise NotImplementedError
+
+
+class LinearClassifier(Classifier):
+    """A classifier whose logits are one linear map of the features: weights N(0, 0.01), bias 0."""
+
+    def __init__(self, in_features: int, statistics: ClassStatistics, width: int) -> None:
+        super().__init__(in_features, statistics)
+        self.linear = nn.Linear(in_features, width)
+        nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_STD)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (N, width) of features (N, D)."""
+        logits: Tensor = self.linear(features)
+        return logits

@@ -1,0 +1,49 @@
+"""From a resolved recipe to a detector with the method's classifier in it."""
+
+from benchmark.classifiers import Classifier
+from benchmark.detectors.torchvision import TorchvisionDetector
+from benchmark.errors import BenchmarkError
+from benchmark.recipes import load_object
+from benchmark.recipes.models import Run
+from benchmark.sampling import seeded
+from benchmark.seeds import derive_seed
+from benchmark.statistics import ClassStatistics
+
+
+def build_detector(run: Run, statistics: ClassStatistics) -> TorchvisionDetector:
+    """The recipe's detector with freshly initialised or pre-trained weights.
+
+    The trunk's initial weights depend on the detector and the seed only, so that methods start alike.
+
+    Raises:
+        BenchmarkError: the classifier refuses its options, or the back end is unknown.
+        MissingDependencyError: initial weights are not at hand.
+    """
+    backend, _, _ = run.detector_name.partition("/")
+    if backend != "torchvision":
+        raise BenchmarkError(f"unknown back end '{backend}'", where=run.detector_name, expected="torchvision")
+    with seeded(derive_seed(run.seed, "classifier weights", run.detector_name, run.classifier)):
+        classifier = build_classifier(run, statistics)
+    with seeded(derive_seed(run.seed, "detector weights", run.detector_name)):
+        return TorchvisionDetector(run.detector, classifier, run.test)
+
+
+def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:
+    """The recipe's classifier for features of its detector."""
+    classifier_type = load_object(run.classifier, run.plugin_path)
+    try:
+        classifier = classifier_type(run.detector.box_head_width, statistics, **run.options)
+    except TypeError as error:
+        raise BenchmarkError(
+            f"method '{run.method}' cannot build its classifier",
+            where=run.classifier,
+            found=error,
+            remedy="compare the options in method.yaml with the classifier's arguments",
+        ) from error
+    if not isinstance(classifier, Classifier):
+        raise BenchmarkError(
+            f"method '{run.method}' names a class that is no classifier",
+            where=run.classifier,
+            expected="a subclass of benchmark.classifiers.Classifier",
+        )
+    return classifier

@@ -1,0 +1,105 @@
+"""Finished checkpoints: written atomically, read without running any code in them, checked before use."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import atomic_path
+from benchmark.recipes.models import Run
+
+
+class CheckpointError(BenchmarkError):
+    """A checkpoint is damaged, or belongs to another model or dataset."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values atomically; equal content gives equal bytes."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without unpickling anything but tensors and plain values.
+
+    Raises:
+        CheckpointError: missing, damaged or not a checkpoint of this project.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            "cannot read the checkpoint",
+            where=path,
+            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            expected="a checkpoint written by `longtail train`",
+            remedy="delete the file and run the stage again",
+        ) from None
+    if not isinstance(content, dict) or "model" not in content:
+        raise CheckpointError("not a checkpoint of this project", where=path, expected="a dictionary with key 'model'")
+    return content
+
+
+def finished(run: Run, stage: str, detector: nn.Module, vocabulary: str) -> dict[str, Any]:
+    """Content of a finished checkpoint: the weights and what they are weights of."""
+    return {
+        "model": detector.state_dict(),
+        "method": run.method,
+        "variant": run.variant,
+        "detector": run.detector_name,
+        "dataset": run.dataset_name,
+        "stage": stage,
+        "digest": run.digest(stage),
+        "vocabulary": vocabulary,
+    }
+
+
+def load_weights(
+    detector: nn.Module, path: Path, run: Run, vocabulary: str, *, except_classifier: bool = False
+) -> None:
+    """Copy a finished checkpoint into a detector.
+
+    Args:
+        detector: takes the weights.
+        path: the checkpoint.
+        run: the recipe that wants them.
+        vocabulary: hash of the categories of the recipe's dataset.
+        except_classifier: leave the classifier as initialised.
+
+    Raises:
+        CheckpointError: other categories, or tensors that are missing or have another shape.
+    """
+    content = load(path)
+    if content.get("vocabulary") != vocabulary:
+        raise CheckpointError(
+            "the checkpoint was trained on other categories",
+            where=path,
+            found=f"categories {content.get('vocabulary')} (dataset {content.get('dataset')})",
+            expected=f"categories {vocabulary} (dataset {run.dataset_name})",
+            remedy="use a checkpoint of the same LVIS version",
+        )
+    state: dict[str, Tensor] = content["model"]
+    own = detector.state_dict()
+    if except_classifier:
+        state = {name: value for name, value in state.items() if not name.startswith("classifiers.")}
+    # a classifier may add parameters to those of the one it continues from (a re-weighter, say)
+    needed = {name for name in own if not name.startswith("classifiers.")}
+    wrong = sorted(
+        [f"{name}: missing" for name in needed - state.keys()]
+        + [f"{name}: not in the model" for name in state.keys() - own.keys()]
+        + [
+            f"{name}: shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+            for name in state.keys() & own.keys()
+            if state[name].shape != own[name].shape
+        ]
+    )
+    if wrong:
+        raise CheckpointError(
+            f"the checkpoint does not fit {run.detector_name} with method {run.method}",
+            where=path,
+            found="; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""),
+            remedy="train the stage before this one with the same detector",
+        )
+    detector.load_state_dict(state, strict=False)

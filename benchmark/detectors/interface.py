@@ -1,0 +1,49 @@
+"""The border between detectors and everything else; no framework's own types cross it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from benchmark.images import Target
+
+
+@dataclass
+class RoIBatch:
+    """Sampled RoIs of a batch: features (N, D), labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image
+    number (N,) of each."""
+
+    features: Tensor
+    labels: Tensor
+    proposals: Tensor
+    image_numbers: Tensor
+
+
+@dataclass
+class Detections:
+    """Detections of one image, best first: boxes (n, 4) xyxy in pixels of the original image, labels (n,) in
+    ``0..C-1``, scores (n,) float32, and masks of the original size as compressed COCO RLE
+    (``{"size": [height, width], "counts": bytes}``), or None."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    rles: list[dict[str, Any]] | None
+
+
+class Detector(Protocol):
+    """A detector of any back end. Images are float (3, H, W), RGB in [0, 1], of different sizes."""
+
+    classifiers: nn.ModuleList
+
+    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """All training losses by name, scalars; their sum is minimised."""
+        ...
+
+    def box_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
+        """What the classifier sees in a training step, without gradient, mask or regression losses."""
+        ...
+
+    def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Detections; ``sizes`` are the original (height, width) that boxes and masks refer to."""
+        ...

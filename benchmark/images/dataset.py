@@ -1,0 +1,189 @@
+"""Images with their ground truth, decoded, resized and flipped, ready for any detector."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
+
+from benchmark.annotations import Annotation, AnnotationFile, Image, annotation_rle, resolve_image
+from benchmark.errors import BenchmarkError
+from benchmark.images.target import Target
+from benchmark.recipes.models import Detector
+from benchmark.sampling import seeded
+from benchmark.seeds import derive_seed
+
+
+class ImageError(BenchmarkError):
+    """An image file is missing or cannot be decoded."""
+
+
+@dataclass
+class Sample:
+    """One image as a detector takes it: float (3, H, W) RGB in [0, 1], its id, its original (height, width),
+    and the ground truth in the resized image's pixels (None in testing)."""
+
+    image_id: int
+    image: Tensor
+    size: tuple[int, int]
+    target: Target | None
+
+
+def missing_images(images: Sequence[Image], folder: Path) -> None:
+    """Look for every file before anything expensive starts.
+
+    Raises:
+        ImageError: files are missing; names the first and counts them.
+    """
+    problems = []
+    for image in images:
+        try:
+            resolve_image(image, folder)
+        except BenchmarkError as error:
+            problems.append(error)
+    if problems:
+        raise ImageError(
+            f"{len(problems)} of {len(images)} image files are missing",
+            where=folder,
+            found=f"first: {problems[0].what}",
+            remedy="put the images there, or correct the image folder of the dataset",
+        )
+
+
+def resized(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
+    """Size with the short side at ``short_edge``, or smaller where the long side would pass ``long_edge``."""
+    scale = min(short_edge / min(height, width), long_edge / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _decode(path: Path, image: Image) -> Tensor:
+    try:
+        pixels = decode_image(str(path), mode=ImageReadMode.RGB)
+    except (RuntimeError, OSError) as error:
+        raise ImageError(
+            f"cannot decode the file of image {image.id}",
+            where=path,
+            found=str(error).splitlines()[0],
+            remedy="the file is damaged: fetch it again",
+        ) from None
+    if tuple(pixels.shape[-2:]) != (image.height, image.width):
+        raise ImageError(
+            f"image {image.id} does not have the size of its annotation",
+            where=path,
+            found=f"{pixels.shape[-2]} x {pixels.shape[-1]} (height x width)",
+            expected=f"{image.height} x {image.width}",
+            remedy="check that the images belong to this annotation file",
+        )
+    return pixels
+
+
+class TrainImages(Dataset[Sample]):
+    """Training images that have annotations; crowd regions and boxes under one pixel are left out.
+
+    An item is asked for as (index, position): the augmentation depends on the seed and the position in the
+    stream of images, not on the process that loads it.
+
+    Args:
+        annotations: ground truth.
+        folder: image folder.
+        settings: sizes and flips.
+        seed: of the augmentation.
+        masks: also make instance masks.
+        augment: False for one plain pass over the data (``fit`` stages): fixed size, no flip.
+    """
+
+    def __init__(
+        self,
+        annotations: AnnotationFile,
+        folder: Path,
+        settings: Detector,
+        seed: int,
+        *,
+        masks: bool,
+        augment: bool = True,
+    ) -> None:
+        self.folder, self.settings, self.seed = folder, settings, seed
+        self.masks, self.augment = masks, augment
+        self.label_of = {int(category): label for label, category in enumerate(annotations.category_ids)}
+        by_image = annotations.annotations_by_image()
+        self.items: list[tuple[Image, list[Annotation]]] = []
+        for image in annotations.images:
+            usable = [item for item in by_image.get(image.id, []) if not item.iscrowd and min(item.bbox[2:]) >= 1]
+            if usable:
+                self.items.append((image, usable))
+        if not self.items:
+            raise ImageError("no image has an annotation to train on", where=annotations.path)
+        missing_images([image for image, _ in self.items], folder)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def labels(self, index: int) -> list[int]:
+        """Labels of the annotations of an image, with repeats."""
+        return [self.label_of[item.category_id] for item in self.items[index][1]]
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        index, position = key
+        image, annotations = self.items[index]
+        size = (image.height, image.width)
+        pixels = tv_tensors.Image(_decode(resolve_image(image, self.folder), image))
+        corners = [(x, y, x + width, y + height) for x, y, width, height in (item.bbox for item in annotations)]
+        content: dict[str, Tensor] = {
+            "image": pixels,
+            "boxes": tv_tensors.BoundingBoxes(
+                torch.tensor(corners, dtype=torch.float32), format="XYXY", canvas_size=size
+            ),
+        }
+        if self.masks:
+            rles = [annotation_rle(item, *size) for item in annotations]
+            decoded = np.ascontiguousarray(coco_mask.decode(rles).transpose(2, 0, 1))
+            content["masks"] = tv_tensors.Mask(torch.from_numpy(decoded))
+        with seeded(derive_seed(self.seed, "augmentation", position)):
+            content = self._transform(size)(content)
+        labels = torch.tensor([self.label_of[item.category_id] for item in annotations])
+        masks = content["masks"].as_subclass(Tensor) if self.masks else None
+        target = Target(content["boxes"].as_subclass(Tensor), labels, masks)
+        return Sample(image.id, content["image"].as_subclass(Tensor), size, target)
+
+    def _transform(self, size: tuple[int, int]) -> v2.Transform:
+        settings = self.settings
+        edges, flip = settings.train_short_edges, settings.flip_probability
+        if not self.augment:
+            edges, flip = [settings.test_short_edge], 0.0
+        edge = edges[int(torch.randint(len(edges), ()))]
+        return v2.Compose(
+            [
+                v2.ClampBoundingBoxes(),
+                v2.Resize(list(resized(*size, edge, settings.long_edge)), antialias=True),
+                v2.RandomHorizontalFlip(flip),
+                v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
+            ]
+        )
+
+
+class TestImages(Dataset[Sample]):
+    """Every image of an annotation file at its test size, without ground truth."""
+
+    __test__ = False  # not a test class for pytest
+
+    def __init__(self, annotations: AnnotationFile, folder: Path, settings: Detector) -> None:
+        self.images, self.folder, self.settings = annotations.images, folder, settings
+        missing_images(self.images, folder)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self.images[index]
+        size = (image.height, image.width)
+        pixels = _decode(resolve_image(image, self.folder), image)
+        new = resized(*size, self.settings.test_short_edge, self.settings.long_edge)
+        pixels = v2.functional.resize(pixels, list(new), antialias=True)
+        return Sample(image.id, v2.functional.to_dtype(pixels, torch.float32, scale=True), size, None)

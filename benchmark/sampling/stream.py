@@ -1,0 +1,85 @@
+"""The endless stream of training images, as a function of (seed, position)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from benchmark.seeds import derive_seed
+
+
+def round_stochastically(factors: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Image indices of one epoch, unshuffled: image I occurs floor(r_I) + [u_I < frac(r_I)] times.
+
+    Args:
+        factors: repeat factors r (I,), at least 1.
+        uniform: draws u in [0, 1), (I,).
+    """
+    whole = np.floor(factors)
+    counts = whole.astype(np.int64) + (uniform < factors - whole)
+    return np.repeat(np.arange(len(factors)), counts)
+
+
+class ImageStream:
+    """Epoch after epoch of shuffled image indices; any position can be asked for, so resuming needs no state.
+
+    Args:
+        repeat_factors: r (I,), one for each image; all ones for uniform shuffling.
+        seed: recipes with equal seeds see the same images in the same order.
+    """
+
+    def __init__(self, repeat_factors: np.ndarray, seed: int) -> None:
+        if len(repeat_factors) == 0:
+            raise ValueError("a stream needs at least one image")
+        self.repeat_factors = repeat_factors
+        self.seed = seed
+        self._epoch = 0
+        self._start = 0  # position of the epoch's first image
+        self._order = self._shuffled(0)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        generator = np.random.default_rng(derive_seed(self.seed, "image order", epoch))
+        order = round_stochastically(self.repeat_factors, generator.random(len(self.repeat_factors)))
+        return generator.permutation(order)
+
+    def __getitem__(self, position: int) -> int:
+        """The index of the image at a position counted from the start of the first epoch."""
+        if position < self._start:
+            self._epoch, self._start, self._order = 0, 0, self._shuffled(0)
+        while position >= self._start + len(self._order):
+            self._start += len(self._order)
+            self._epoch += 1
+            self._order = self._shuffled(self._epoch)
+        return int(self._order[position - self._start])
+
+
+class StreamBatches(Sampler[list[tuple[int, int]]]):
+    """Batches of (image index, position in the stream) for one process, from one iteration to another.
+
+    The global batch of an iteration does not depend on the number of processes; it is dealt round-robin.
+
+    Args:
+        stream: the images.
+        batch_size: images of an iteration over all processes.
+        first: iteration to begin with (0-based).
+        last: iteration to stop before.
+        rank: this process.
+        world_size: number of processes; divides ``batch_size``.
+    """
+
+    def __init__(
+        self, stream: ImageStream, batch_size: int, first: int, last: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.stream = stream
+        self.batch_size = batch_size
+        self.first, self.last = first, last
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in range(self.first, self.last):
+            start = iteration * self.batch_size
+            positions = range(start + self.rank, start + self.batch_size, self.world_size)
+            yield [(self.stream[position], position) for position in positions]

@@ -1,0 +1,225 @@
+"""The training loop: any detector, all of it or only its classifier."""
+
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from benchmark.detectors import Detector
+from benchmark.images import Sample, TrainImages
+from benchmark.recipes.models import Run, Sampler, Stage
+from benchmark.sampling import ImageStream, StreamBatches, seeded
+from benchmark.seeds import derive_seed
+from benchmark.statistics import category_repeat_factors, image_repeat_factors
+from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
+from benchmark.training.optimisation import Plan, build_optimizer, plan
+from benchmark.training.progress import TrainingLog
+from benchmark.training.resume import ResumeFolder
+
+DIVERGED = 100.0  # times the first loss (at least 1): far beyond any fluctuation of a training that works
+
+
+class _ClassifierLosses(nn.Module):
+    """Loss of the classifier on given RoI features, as one module for data-parallel wrappers."""
+
+    def __init__(self, classifiers: nn.ModuleList) -> None:
+        super().__init__()
+        self.classifiers = classifiers
+
+    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        classifier = self.classifiers[0]
+        losses: dict[str, Tensor] = classifier.loss(classifier(features).float(), labels)
+        return losses
+
+
+def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
+    """How often each training image is repeated, (I,) float32, at least 1."""
+    if sampler.kind == "uniform":
+        return np.ones(len(data), np.float32)
+    labels = [data.labels(index) for index in range(len(data))]
+    counts = np.zeros(len(data.label_of), np.int64)
+    for present in labels:
+        counts[list(set(present))] += 1
+    return image_repeat_factors(labels, category_repeat_factors(counts, len(data), sampler.threshold))
+
+
+def train(
+    fabric: Fabric,
+    detector: Detector,
+    data: TrainImages,
+    run: Run,
+    stage: Stage,
+    *,
+    resume: ResumeFolder,
+    log_path: Path,
+    workers: int,
+) -> dict[str, float | int | str]:
+    """Train a stage to its end, from the newest checkpoint of ``resume`` if there is one.
+
+    On the same CPU, with the same number of threads and processes, an interrupted and resumed training ends in
+    the same weights, bit for bit, as an uninterrupted one: all draws depend on (seed, iteration) alone.
+
+    Returns:
+        Facts for the record: lengths, batch size, learning rate and its scale.
+
+    Raises:
+        TrainingDivergedError: the loss is not finite or 100 times the first one.
+        TrainingInterruptedError: SIGTERM or SIGINT; the state is saved.
+    """
+    assert isinstance(detector, nn.Module)
+    assert stage.schedule is not None
+    factors = repeat_factors(stage.sampler or Sampler(), data)
+    schedule = plan(stage.schedule, round(float(factors.sum())))
+    if schedule.batch_size % fabric.world_size:
+        raise TrainingError(
+            "the batch cannot be dealt evenly to the processes",
+            where=f"stage {stage.name}",
+            found=f"batch of {schedule.batch_size} images, {fabric.world_size} processes",
+            remedy="choose a number of devices that divides the batch size",
+        )
+    only_classifier = stage.trainable == "classifier"
+    if only_classifier:
+        _freeze_all_but_classifiers(detector)
+    else:
+        detector.train()
+    trained = detector.classifiers if only_classifier else detector
+    state = resume.newest()
+    first = 0
+    if state is not None:
+        trained.load_state_dict(state["model"])
+        first = state["iteration"]
+
+    step = _ClassifierLosses(detector.classifiers) if only_classifier else detector
+    detector.to(fabric.device)
+    optimizer = build_optimizer(trained, stage.schedule)
+    if state is not None:
+        optimizer.load_state_dict(state["optimizer"])
+    module, optimizer = fabric.setup(step, optimizer)
+
+    seed = derive_seed(run.seed, "training", run.dataset_name, stage.name)
+    stream = ImageStream(factors, seed)
+    batches = StreamBatches(
+        stream, schedule.batch_size, first, schedule.iterations, fabric.global_rank, fabric.world_size
+    )
+    loader = DataLoader(
+        data,
+        batch_sampler=batches,
+        collate_fn=list,
+        num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
+        generator=torch.Generator(),  # the loader's own draw must not touch the default generator
+    )
+
+    def save(iteration: int) -> None:
+        if fabric.is_global_zero:
+            content = {"model": trained.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration}
+            resume.save(iteration, content)
+
+    title = f"{run.title} {stage.name}"
+    limit = math.inf
+    with (
+        _signals() as stop,
+        TrainingLog(log_path, title, first, schedule.iterations, active=fabric.is_global_zero) as log,
+    ):
+        for iteration, samples in enumerate(loader, start=first):
+            rate = schedule.learning_rate(iteration)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with seeded(derive_seed(seed, "step", iteration, fabric.global_rank)):
+                losses = _forward(fabric, detector, module, samples, only_classifier=only_classifier)
+            total = torch.stack(list(losses.values())).sum()
+            value = float(total.detach())
+            if not math.isfinite(value) or value > limit:
+                raise _diverged(stage, iteration, losses, rate, limit)
+            if iteration == 0:
+                limit = DIVERGED * max(1.0, value)
+            optimizer.zero_grad()
+            fabric.backward(total)
+            if stage.schedule.clip_norm is not None:
+                fabric.clip_gradients(module, optimizer, max_norm=stage.schedule.clip_norm)
+            optimizer.step()
+            log.step(iteration, losses, rate, len(samples) * fabric.world_size)
+            done = iteration + 1
+            if stop:
+                save(done)
+                raise TrainingInterruptedError(
+                    f"stopped by {stop[0]} after iteration {done} of {schedule.iterations}",
+                    remedy="run the same command again: it continues here",
+                )
+            if done % stage.schedule.checkpoint_every == 0 and done < schedule.iterations:
+                save(done)
+    return _facts(schedule, fabric, first)
+
+
+def _forward(
+    fabric: Fabric, detector: Detector, module: nn.Module, samples: list[Sample], *, only_classifier: bool
+) -> dict[str, Tensor]:
+    images = [sample.image.to(fabric.device, non_blocking=True) for sample in samples]
+    targets = [sample.target.to(fabric.device) for sample in samples if sample.target is not None]
+    if not only_classifier:
+        losses: dict[str, Tensor] = module(images, targets)
+        return losses
+    with fabric.autocast():
+        rois = detector.box_features(images, targets)
+    losses = module(rois.features, rois.labels)
+    return losses
+
+
+def _freeze_all_but_classifiers(detector: Detector) -> None:
+    """Only the classifiers keep gradients; the rest is in evaluation mode, so that normalisation does not move."""
+    assert isinstance(detector, nn.Module)
+    detector.requires_grad_(False)
+    detector.classifiers.requires_grad_(True)
+    detector.eval()
+    detector.classifiers.train()
+
+
+def _diverged(
+    stage: Stage, iteration: int, losses: dict[str, Tensor], rate: float, limit: float
+) -> TrainingDivergedError:
+    parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+    return TrainingDivergedError(
+        f"the loss diverged at iteration {iteration}",
+        where=f"stage {stage.name}, learning rate {rate:.3g}",
+        found=parts,
+        expected=f"finite losses with a sum below {limit:.4g}",
+        remedy="lower the learning rate, lengthen the warm-up or clip the gradients",
+    )
+
+
+def _facts(schedule: Plan, fabric: Fabric, first: int) -> dict[str, float | int | str]:
+    device = torch.cuda.get_device_name() if fabric.device.type == "cuda" else "cpu"
+    return {
+        "iterations": schedule.iterations,
+        "resumed_at": first,
+        "batch_size": schedule.batch_size,
+        "learning_rate": schedule.base_rate,
+        "learning_rate_scale": schedule.scale,
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    """Collect the name of a SIGTERM or SIGINT instead of dying from it."""
+    received: list[str] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(signal.Signals(number).name)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

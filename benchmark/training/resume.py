@@ -1,0 +1,53 @@
+"""Checkpoints of an unfinished training."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmark.detectors import checkpoints
+from benchmark.files import sha256_file, write_text
+
+KEPT = 2  # the older one serves when the newer is damaged
+
+
+class ResumeFolder:
+    """Checkpoints of one unfinished training, with a checksum beside each.
+
+    Args:
+        folder: keyed by everything that the training depends on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _steps(self) -> list[tuple[int, Path]]:
+        found = [(re.fullmatch(r"iteration_(\d+)\.pt", path.name), path) for path in self.folder.glob("*.pt")]
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    def save(self, iteration: int, content: dict[str, Any]) -> None:
+        """Add a checkpoint and drop all but the newest ones."""
+        path = self.folder / f"iteration_{iteration:08d}.pt"
+        checkpoints.save(path, content)
+        write_text(path.with_suffix(".sha256"), sha256_file(path))
+        for _, old in self._steps()[:-KEPT]:
+            old.unlink(missing_ok=True)
+            old.with_suffix(".sha256").unlink(missing_ok=True)
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint; damaged ones are passed over."""
+        for _, path in reversed(self._steps()):
+            checksum = path.with_suffix(".sha256")
+            if checksum.is_file() and checksum.read_text() == sha256_file(path):
+                return checkpoints.load(path)
+        return None
+
+    def clear(self) -> None:
+        """Remove everything, and the folder if nothing else is in it."""
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if re.match(r"\.?iteration_\d+\.", path.name):
+                path.unlink(missing_ok=True)
+        if not os.listdir(self.folder):
+            self.folder.rmdir()

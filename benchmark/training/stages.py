@@ -1,0 +1,163 @@
+"""One stage of a recipe, from checkpoint to checkpoint."""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from benchmark.annotations import AnnotationFile, read_annotations, vocabulary_hash
+from benchmark.detectors import build_detector, checkpoints
+from benchmark.images import Sample, TrainImages
+from benchmark.recipes import load_object
+from benchmark.recipes.models import Run, Stage
+from benchmark.recipes.paths import annotations_path, images_folder, statistics_path
+from benchmark.records import fingerprint, record_step
+from benchmark.seeds import derive_seed
+from benchmark.statistics import ClassStatistics
+from benchmark.training.errors import TrainingError
+from benchmark.training.loop import train
+from benchmark.training.resume import ResumeFolder
+
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
+FIT_BATCH = 2
+
+
+def read_training_data(run: Run) -> tuple[AnnotationFile, ClassStatistics]:
+    """Annotations and class statistics of the training split.
+
+    Raises:
+        TrainingError: the two speak of different categories, or of another number than the dataset has.
+    """
+    annotations = read_annotations(annotations_path(run.dataset, "train"))
+    path = statistics_path(run.dataset)
+    statistics = ClassStatistics.read(path)
+    vocabulary = vocabulary_hash(annotations.categories)
+    if statistics.vocabulary != vocabulary:
+        raise TrainingError(
+            "class statistics and annotations are of different categories",
+            where=f"{path} and {annotations.path}",
+            found=f"{statistics.num_classes} and {len(annotations.categories)} categories, hashes "
+            f"{statistics.vocabulary} and {vocabulary}",
+            remedy=f"count again: longtail stats {annotations.path} -o {path}",
+        )
+    if statistics.num_classes != run.dataset.categories:
+        raise TrainingError(
+            f"not the categories of dataset {run.dataset_name}",
+            where=annotations.path,
+            found=f"{statistics.num_classes} categories",
+            expected=f"{run.dataset.categories}",
+            remedy="check that LVIS v0.5 (1230 categories) and v1 (1203) are not mixed up",
+        )
+    return annotations, statistics
+
+
+def run_stage(
+    run: Run, name: str, output: Path, *, init: Path | None, devices: int, workers: int, work: Path
+) -> None:
+    """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` and the record beside it.
+
+    Args:
+        run: the recipe.
+        name: one of its stages.
+        output: the finished checkpoint.
+        init: checkpoint to start from; None for the detector's initial weights.
+        devices: processes, one per GPU (or per CPU replica).
+        workers: data loading processes of each.
+        work: folder of unfinished trainings; the one of this stage is keyed by all that it depends on.
+
+    Raises:
+        BenchmarkError: bad input of any kind, divergence, or an interruption.
+    """
+    stage = _stage(run, name)
+    precision = stage.schedule.precision if stage.schedule else "fp32"
+    fabric = Fabric(accelerator="auto", devices=devices, precision=PRECISIONS[precision])
+    fabric.launch()
+    inputs = {
+        "annotations": annotations_path(run.dataset, "train"),
+        "statistics": statistics_path(run.dataset),
+    } | ({"init": init} if init else {})
+    recipe = run.model_dump(mode="json", by_alias=True) | {"stage": name, "digest": run.digest(name)}
+    recorder = record_step(output, f"{stage.kind} {name}", recipe, inputs) if fabric.is_global_zero else nullcontext()
+    with recorder as record:
+        annotations, statistics = read_training_data(run)
+        vocabulary = vocabulary_hash(annotations.categories)
+        detector = build_detector(run, statistics)
+        if init is not None:
+            checkpoints.load_weights(
+                detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
+            )
+        data = TrainImages(
+            annotations,
+            images_folder(run.dataset, "train"),
+            run.detector,
+            derive_seed(run.seed, "augmentation", run.dataset_name, name),
+            masks=stage.trainable == "all" and run.detector.architecture == "mask_rcnn",
+            augment=stage.kind == "train",
+        )
+        resume = ResumeFolder(work / _work_key(run, stage, inputs))
+        if stage.kind == "train":
+            facts = train(
+                fabric,
+                detector,
+                data,
+                run,
+                stage,
+                resume=resume,
+                log_path=output.parent / "progress.jsonl",
+                workers=workers,
+            )
+            if record is not None:
+                record.add(**facts)
+                print(_describe(facts), file=sys.stderr)
+        else:
+            function = load_object(stage.function or "", run.plugin_path)
+            detector.to(fabric.device).eval()
+            with torch.no_grad():
+                if stage.kind == "fit":
+                    function(detector, _batches(data, fabric.device), statistics, **stage.options)
+                else:
+                    function(detector, statistics, **stage.options)
+        if fabric.is_global_zero:
+            detector.cpu()
+            checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary))
+            resume.clear()
+
+
+def _stage(run: Run, name: str) -> Stage:
+    stages = {stage.name: stage for stage in run.stages}
+    if name not in stages:
+        raise TrainingError(f"recipe {run.row} has no stage '{name}'", expected=" or ".join(stages))
+    return stages[name]
+
+
+def _work_key(run: Run, stage: Stage, inputs: dict[str, Path]) -> str:
+    """Changes with everything that an unfinished training must not be continued across."""
+    parts = [run.digest(stage.name)]
+    for path in inputs.values():
+        print_of_file = fingerprint(path)
+        parts.append(str(print_of_file.get("sha256") or sorted(print_of_file.items())))
+    for path in sorted(Path(run.plugin_path).glob("*.py")):
+        parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _batches(data: TrainImages, device: torch.device) -> Iterator[tuple[list[torch.Tensor], list[Any]]]:
+    """One pass over the training images without augmentation: (images, targets) of each batch."""
+    for start in range(0, len(data), FIT_BATCH):
+        samples: list[Sample] = [data[index, index] for index in range(start, min(start + FIT_BATCH, len(data)))]
+        images = [sample.image.to(device) for sample in samples]
+        yield images, [sample.target.to(device) for sample in samples if sample.target is not None]
+
+
+def _describe(facts: dict[str, float | int | str]) -> str:
+    scale = facts["learning_rate_scale"]
+    scaled = "" if scale == 1 else f" (the recipe's, times {scale:g} for the batch size)"
+    return (
+        f"trained {facts['iterations']} iterations of {facts['batch_size']} images "
+        f"at learning rate {facts['learning_rate']:g}{scaled} on {facts['device']}"
+    )

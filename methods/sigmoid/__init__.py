@@ -1,0 +1,1 @@
+"""One sigmoid per category: the base model of BALMS."""
