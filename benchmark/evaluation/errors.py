@@ -1,0 +1,7 @@
+"""The error type of the evaluation."""
+
+from benchmark.errors import BenchmarkError
+
+
+class EvaluationError(BenchmarkError):
+    """Ground truth or detections that cannot be evaluated."""
