@@ -6,10 +6,12 @@ what each kind holds. Cases with status ``upstream_bug`` show a defect and are l
 
 import json
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
@@ -56,3 +58,13 @@ def golden_cases(method: str, kind: str, statuses: tuple[str, ...] = ("upstream"
 def tolerance(method: str, precision: str = "float64") -> dict[str, float]:
     """``rtol`` and ``atol`` for ``numpy.testing.assert_allclose`` and ``torch.testing.assert_close``."""
     return {key: load(method)["default_tolerance"][precision][key] for key in ("rtol", "atol")}
+
+
+def logits_from_formula(formula: str, rows: int, columns: int) -> np.ndarray:
+    """Evaluate e.g. ``logits[n][j] = 4*sin(n + 2*j), n and j zero-based`` to a (rows, columns) matrix."""
+    match = re.fullmatch(r"logits\[n\]\[j\] = ([-+*/(). \dnj]*(?:(?:sin|cos)[-+*/(). \dnj]+)*), n and j zero-based", formula)
+    if match is None:
+        raise LookupError(f"unknown formula: {formula}")
+    n, j = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    values: np.ndarray = eval(match[1], {"__builtins__": {}}, {"n": n, "j": j, "sin": np.sin, "cos": np.cos})
+    return values

@@ -1,0 +1,24 @@
+"""Small real inputs that several tests share."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmark.statistics import ClassStatistics, frequency_letter
+
+
+def statistics_of(instance_counts: Sequence[int], image_counts: Sequence[int] | None = None) -> ClassStatistics:
+    """Class statistics with given counts; ids from 1, as many images as instances unless given."""
+    instances = np.asarray(instance_counts, np.int64)
+    images = instances if image_counts is None else np.asarray(image_counts, np.int64)
+    return ClassStatistics(
+        category_ids=np.arange(1, len(instances) + 1),
+        names=tuple(f"category_{i}" for i in range(1, len(instances) + 1)),
+        frequencies=tuple(frequency_letter(int(count)) for count in images),
+        image_counts=images,
+        instance_counts=instances,
+        num_images=int(images.sum()),
+        num_annotated_images=int(images.sum()),
+        num_annotations=int(instances.sum()),
+        vocabulary="test",
+    )

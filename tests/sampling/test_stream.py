@@ -1,0 +1,51 @@
+"""The order of images is a function of (seed, position), whatever the number of processes or interruptions."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from golden_cases import golden_cases
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.sampling import ImageStream, StreamBatches, round_stochastically
+
+
+@pytest.mark.parametrize("case", golden_cases("balms", "stochastic_rounding"))
+def test_rounding_equals_the_original(case: dict[str, Any]) -> None:
+    factors = np.array(case["inputs"]["repeat_factors"], np.float32)
+    uniform = np.array(case["inputs"]["uniform_random"])
+    assert round_stochastically(factors, uniform).tolist() == case["expected"]["epoch_indices"]
+
+
+def test_uniform_epochs_are_different_permutations() -> None:
+    stream = ImageStream(np.ones(50), seed=1)
+    first, second = ([stream[epoch * 50 + i] for i in range(50)] for epoch in range(2))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+
+
+def test_repeated_images_come_as_often_as_their_factor_says() -> None:
+    factors = np.array([1.0, 1.5, 4.0])
+    stream = ImageStream(factors, seed=0)
+    counts = np.bincount([stream[position] for position in range(20000)])
+    assert counts / counts[0] == pytest.approx(factors, rel=0.03)
+
+
+@given(start=st.integers(0, 300), seed=st.integers(0, 100))
+def test_any_position_can_be_asked_for_first(start: int, seed: int) -> None:
+    factors = np.linspace(1, 3, 17)
+    whole = ImageStream(factors, seed)
+    expected = [whole[position] for position in range(start + 20)][start:]
+    resumed = ImageStream(factors, seed)
+    assert [resumed[position] for position in range(start, start + 20)] == expected
+    assert resumed[0] == whole[0]  # also backwards
+
+
+@given(world_size=st.sampled_from([1, 2, 4]), first=st.integers(0, 10))
+def test_processes_share_the_batches_of_one(world_size: int, first: int) -> None:
+    stream = ImageStream(np.ones(31), seed=3)
+    alone = list(StreamBatches(stream, 8, first, first + 5))
+    shares = [list(StreamBatches(stream, 8, first, first + 5, rank, world_size)) for rank in range(world_size)]
+    for batch, *parts in zip(alone, *shares, strict=True):
+        assert sorted(item for part in parts for item in part) == sorted(batch)
