@@ -127,7 +127,7 @@ def _select_iou_types(truth: GroundTruth, found: list[str], asked: list[str] | N
         raise EvaluationError(
             f"nothing to evaluate for {missing[0] if missing else 'segm'}",
             where=f"{path} with {truth.path}",
-            found=f"detections have {' and '.join(found)}, ground truth {'has' if truth.masks else 'lacks'} masks",
+            found=f"detections: {' and '.join(found)}; ground truth masks: {'yes' if truth.masks else 'no'}",
             remedy="evaluate what both files hold, or predict with a mask model",
         )
     return selected

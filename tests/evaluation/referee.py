@@ -19,7 +19,7 @@ DATA = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
 
 
 def official(ground_truth: Path, results: list[dict[str, Any]], iou_type: str) -> lvis.LVISEval:
-    """A finished ``LVISEval``. Boxes are stripped from mask results, as the LVIS protocol of detectron2 does."""
+    """A finished ``LVISEval``. Mask results lose their boxes, so that sizes come from the masks."""
     results = json.loads(json.dumps(results))
     for result in results:
         if iou_type == "segm":

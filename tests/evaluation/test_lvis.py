@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from evaluation.referee import DATA, derived_detections, official, official_metrics
 from golden_cases import golden_cases, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,9 +16,8 @@ from pycocotools import mask as rle
 from benchmark.errors import FileError
 from benchmark.evaluation import METRICS, EvaluationError, evaluate_detections
 from benchmark.inference.detections import DetectionError, DetectionWriter, write_lvis_results
-from benchmark.records import read_record
 from benchmark.recipes.paths import record_path
-from evaluation.referee import DATA, derived_detections, official, official_metrics
+from benchmark.records import read_record
 
 NAMES = {item["id"]: item["name"] for item in json.loads(DATA.read_text())["categories"]}
 
