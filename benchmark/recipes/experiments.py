@@ -45,6 +45,16 @@ class LoadedExperiment:
     rows: list[ExperimentRow]
     dataset_files: dict[str, Path]
 
+    def recipes(self) -> dict[str, str]:
+        """The recipe, as ``find_run`` takes it, of every run that can run here, by the run's folder."""
+        found: dict[str, str] = {}
+        for row in self.rows:
+            for run in row.runs if row.skipped is None else []:
+                for depth, item in enumerate(_with_bases(run)):
+                    recipe = ":".join([str(self.path), row.row.id, str(run.seed), *["base"] * depth])
+                    found.setdefault(str(paths.run_folder(item)), recipe)
+        return found
+
 
 class _Source:
     """An experiment's file and all that its rows may name."""

@@ -32,11 +32,6 @@ class Plugin:
         """The manifest's path as messages name it."""
         return shown(self.folder / MANIFEST)
 
-    @property
-    def path(self) -> str:
-        """The folder as recipes record it: relative to the project where it lies in it, else absolute."""
-        return shown(self.folder.resolve())
-
     @cached_property
     def method(self) -> Method:
         """The checked manifest; raises ``RecipeError`` naming the file."""
@@ -79,7 +74,7 @@ def load_object(spec: str, plugin_path: str) -> Any:
     otherwise; any other is imported as usual. Raises ``RecipeError`` naming the spec and the cause.
     """
     module_name, _, name = spec.partition(":")
-    folder = project_root() / plugin_path
+    folder = Path(plugin_path)
     try:
         module = _import(module_name, folder)
     except ImportError as error:

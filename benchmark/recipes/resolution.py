@@ -108,7 +108,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         stages=resolved_stages,
         base=base,
         test=test,
-        plugin_path=plugin.path,
+        plugin_path=str(plugin.folder.resolve()),
     )
     return Resolved(run, sources)
 

@@ -1,0 +1,52 @@
+# Longtail Bench: one experiment (one results table), from annotations to the table.
+#
+#   snakemake --workflow-profile workflows/profiles/local                            the smoke experiment
+#   snakemake --workflow-profile workflows/profiles/local --config experiment=bags   another one
+#   snakemake --workflow-profile workflows/profiles/local -n                         what would run, and why
+from snakemake.utils import min_version, validate
+
+min_version("9.19")
+
+validate(config, "workflows/schemas/config.schema.json")
+
+
+include: "workflows/rules/common.smk"
+
+
+validate(read_yaml(EXPERIMENT.path), "workflows/schemas/experiment.schema.json")
+
+
+rule all:
+    default_target: True
+    input:
+        f"{TABLES}/table.md",
+
+
+include: "workflows/rules/data.smk"
+include: "workflows/rules/statistics.smk"
+include: "workflows/rules/training.smk"
+include: "workflows/rules/evaluation.smk"
+include: "workflows/rules/reporting.smk"
+
+
+# Rules of the methods themselves, under the method's name: rule `x` of method `bags` becomes `bags_x`.
+for name, snakefile in method_rules().items():
+    alias_ = f"{name}_"
+
+    module:
+        name: name
+        snakefile:
+            snakefile
+        config:
+            config
+
+    use rule * from name as alias_*
+
+
+onsuccess:
+    print(f"tables and plots: {TABLES}")
+
+
+# The table with what there is; a failed run is a row with its reason. Failed jobs are taken up by the next call.
+onerror:
+    shell("longtail table {EXPERIMENT.path:q} -o {TABLES:q}")

@@ -1,0 +1,52 @@
+# From the final checkpoint to LVIS numbers.
+rule predict:
+    input:
+        recipe=ancient("results/runs/{run}/recipe.json"),
+        checkpoint=final_checkpoint,
+        annotations=annotations("val"),
+        images=ancient(images("val")),
+        statistics=statistics,
+        code=method_code,
+    output:
+        "results/runs/{run}/detections.parquet",
+    log:
+        "results/logs/{run}/predict.log",
+    benchmark:
+        "results/benchmarks/{run}/predict.tsv"
+    retries: 1
+    conda:
+        "../../envs/longtail.yaml"
+    threads: cores
+    resources:
+        gpu=gpus,
+        mem_mb=memory,
+        runtime=minutes(60, 480),
+        workers=lambda wildcards, threads: threads - 1,
+    params:
+        digest=lambda wildcards: run_of(wildcards).digest("predict"),
+    shell:
+        "longtail predict {input.recipe:q} -c {input.checkpoint:q} --workers {resources.workers}"
+        " -o {output:q} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        gt=annotations("val"),
+        dt="results/runs/{run}/detections.parquet",
+    output:
+        metrics="results/runs/{run}/metrics.json",
+        per_class="results/runs/{run}/per_class.csv",
+    log:
+        "results/logs/{run}/evaluate.log",
+    benchmark:
+        "results/benchmarks/{run}/evaluate.tsv"
+    conda:
+        "../../envs/longtail.yaml"
+    resources:
+        mem_mb=memory,
+        runtime=minutes(30, 120),
+    params:
+        max_detections=lambda wildcards: run_of(wildcards).test.max_detections,
+    shell:
+        "longtail evaluate --gt {input.gt:q} --dt {input.dt:q} --max-detections {params.max_detections}"
+        " -o {output.metrics:q} --per-class {output.per_class:q} > {log} 2>&1"

@@ -1,0 +1,22 @@
+# Our numbers beside the published ones. Rows that cannot run here are in the table with the reason.
+localrules:
+    table,
+
+
+rule table:
+    input:
+        metrics=finished_rows(),
+        experiment=near(EXPERIMENT.path),
+        reported=near(project_root() / "results/reported/reported.csv"),
+    output:
+        f"{TABLES}/table.md",
+        f"{TABLES}/table.csv",
+    log:
+        f"results/logs/table/{EXPERIMENT.name}.log",
+    conda:
+        "../../envs/longtail.yaml"
+    params:
+        folder=TABLES,
+        skipped={row.row.id: row.skipped for row in EXPERIMENT.rows if row.skipped},
+    shell:
+        "longtail table {input.experiment:q} -o {params.folder:q} 2> {log}"
