@@ -1,7 +1,7 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors.torchvision import TorchvisionDetector
+from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
 from benchmark.errors import BenchmarkError
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run
@@ -10,10 +10,10 @@ from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics
 
 
-def build_detector(run: Run, statistics: ClassStatistics) -> TorchvisionDetector:
-    """The recipe's detector with freshly initialised or pre-trained weights.
+def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bool = True) -> TorchvisionDetector:
+    """The recipe's detector, with its pre-trained weights unless a checkpoint will be loaded anyway.
 
-    The trunk's initial weights depend on the detector and the seed only, so that methods start alike.
+    Random initial weights depend on the detector and the seed only, so that methods start alike.
 
     Raises:
         BenchmarkError: the classifier refuses its options, or the back end is unknown.
@@ -25,7 +25,10 @@ def build_detector(run: Run, statistics: ClassStatistics) -> TorchvisionDetector
     with seeded(derive_seed(run.seed, "classifier weights", run.detector_name, run.classifier)):
         classifier = build_classifier(run, statistics)
     with seeded(derive_seed(run.seed, "detector weights", run.detector_name)):
-        return TorchvisionDetector(run.detector, classifier, run.test)
+        detector = TorchvisionDetector(run.detector, classifier, run.test)
+    if initial_weights:
+        load_initial_weights(detector, run.detector)
+    return detector
 
 
 def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:

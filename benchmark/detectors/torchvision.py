@@ -146,7 +146,6 @@ class TorchvisionDetector(nn.Module):
         )
         self.roi_heads = _BoxHeads(settings, self.num_classes)
         self.classifiers = nn.ModuleList([classifier])
-        load_initial_weights(self, settings)
 
     def forward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """``losses``; the name that data-parallel wrappers call."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
@@ -50,7 +50,7 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
                 found=f"{statistics.num_classes} and {len(annotations.categories)} categories",
                 remedy="use training and validation files of the same LVIS version",
             )
-        detector = build_detector(run, statistics)
+        detector = build_detector(run, statistics, initial_weights=False)
         load_weights(detector, checkpoint, run, vocabulary)
         detector.to(fabric.device).eval()
         data = TestImages(annotations, images_folder(run.dataset, "val"), run.detector)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from benchmark.annotations import AnnotationFile, read_annotations, vocabulary_hash
 from benchmark.detectors import build_detector, checkpoints
@@ -86,7 +86,7 @@ def run_stage(
     with recorder as record:
         annotations, statistics = read_training_data(run)
         vocabulary = vocabulary_hash(annotations.categories)
-        detector = build_detector(run, statistics)
+        detector = build_detector(run, statistics, initial_weights=init is None)
         if init is not None:
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
