@@ -49,4 +49,4 @@ onsuccess:
 
 # The table with what there is; a failed run is a row with its reason. Failed jobs are taken up by the next call.
 onerror:
-    shell("longtail table {EXPERIMENT.path:q} -o {TABLES:q}")
+    shell("longtail table {EXPERIMENT.path:q} -o {TABLES:q} || true")

@@ -21,6 +21,7 @@ from benchmark.recipes.catalog import (
 )
 from benchmark.recipes.loading import RecipeError, parse, unknown
 from benchmark.recipes.models import Dataset, Experiment, Row, Run
+from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import shown
 from benchmark.recipes.resolution import Choice, Resolved, resolve
 
@@ -141,7 +142,7 @@ def locate(recipe: str) -> Resolved:
     """As ``find_run`` for a recipe that is not a file, with the sources of its values."""
     parts = recipe.split(":")
     bases = len(parts)
-    while parts[-1] == "base":
+    while parts and parts[-1] == "base":
         parts.pop()
     bases -= len(parts)
     if not 2 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not parts[2].isdecimal()):
@@ -195,7 +196,7 @@ def describe(kind: str) -> list[dict[str, str]]:
 
 def _describe_methods() -> list[dict[str, str]]:
     entries = []
-    for name, plugin in Catalog().plugins.items():
+    for name, plugin in find_plugins([]).items():
         try:
             method = plugin.method
         except BenchmarkError as error:

@@ -127,17 +127,19 @@ def _keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     """The known keys at ``location`` of a model."""
     current: Any = model
     for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel):
+        current = _without_none(current)
+        if get_args(current):  # list[X], dict[str, X]
+            current = get_args(current)[-1]
+        else:
             fields = {field.alias or name: field for name, field in current.model_fields.items()}
-            current = fields[str(part)].annotation if str(part) in fields else None
-        while not isinstance(current, type) or get_args(current):  # X | None, list[X], dict[str, X]
-            inner = [item for item in get_args(current) if item not in (type(None), str)]
-            if not inner:
-                return []
-            current = inner[0]
-    if not (isinstance(current, type) and issubclass(current, BaseModel)):
-        return []
-    return [field.alias or name for name, field in current.model_fields.items()]
+            current = fields[str(part)].annotation
+    return [field.alias or name for name, field in _without_none(current).model_fields.items()]
+
+
+def _without_none(annotation: Any) -> Any:
+    """X of ``X | None``."""
+    inner = [item for item in get_args(annotation) if item is not type(None)]
+    return inner[0] if len(inner) == 1 and type(None) in get_args(annotation) else annotation
 
 
 def _kind(value: Any) -> str:

@@ -2,11 +2,13 @@
 
 import json
 
+from pydantic import BaseModel
+
 from benchmark.files import write_text
 from benchmark.recipes.models import Budget, Dataset, Experiment, Method
 from benchmark.recipes.project import project_root
 
-MODELS = {"experiment": Experiment, "dataset": Dataset, "method": Method, "budget": Budget}
+MODELS: dict[str, type[BaseModel]] = {"experiment": Experiment, "dataset": Dataset, "method": Method, "budget": Budget}
 
 
 def schema_text(name: str) -> str:

@@ -9,14 +9,14 @@ rule table:
         experiment=near(EXPERIMENT.path),
         reported=near(project_root() / "results/reported/reported.csv"),
     output:
-        f"{TABLES}/table.md",
-        f"{TABLES}/table.csv",
+        markdown=f"{TABLES}/table.md",
+        csv=f"{TABLES}/table.csv",
     log:
         f"results/logs/table/{EXPERIMENT.name}.log",
     conda:
         "../../envs/longtail.yaml"
     params:
-        folder=TABLES,
+        folder=subpath(output.markdown, parent=True),
         skipped={row.row.id: row.skipped for row in EXPERIMENT.rows if row.skipped},
     shell:
         "longtail table {input.experiment:q} -o {params.folder:q} 2> {log}"

@@ -1,0 +1,157 @@
+"""Experiments stand for runs; what cannot run here is skipped with a reason."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from plugins import write_experiment
+
+from benchmark.recipes import RecipeError, all_runs, describe, find_run, load_dataset, load_experiment, paths
+from benchmark.recipes.catalog import yaml_files
+from benchmark.recipes.project import project_root
+from benchmark.recipes.schemas import MODELS, schema_text
+
+
+def test_every_shipped_file_is_understood() -> None:
+    for kind in ("methods", "detectors", "datasets", "experiments"):
+        assert [entry for entry in describe(kind) if "broken" in entry] == []
+    for name in yaml_files("experiments"):
+        assert load_experiment(name).rows
+
+
+def test_the_schemas_are_those_of_the_models() -> None:
+    for name in MODELS:
+        file = project_root() / "workflows" / "schemas" / f"{name}.schema.json"
+        assert file.read_text() == schema_text(name), "run python -m benchmark.recipes.schemas"
+
+
+def test_smoke_is_three_runs_that_can_run_here() -> None:
+    experiment = load_experiment("smoke")
+    assert [row.skipped for row in experiment.rows] == [None, None, None]
+    assert [run.method for run in all_runs(experiment)] == ["bags", "sigmoid", "softmax"]
+
+
+def test_a_base_that_is_no_row_is_a_run_all_the_same(tmp_path: Path) -> None:
+    experiment = load_experiment(write_experiment(tmp_path, {"method": "bags", "seeds": [0, 3]}))
+    runs = all_runs(experiment)
+    assert sorted((run.method, run.seed) for run in runs) == [
+        ("bags", 0), ("bags", 3), ("softmax", 0), ("softmax", 3),
+    ]  # fmt: skip
+    for run in runs:
+        assert find_run(experiment.recipes()[str(paths.run_folder(run))]) == run
+
+
+def test_missing_data_skips_a_row_and_says_where_it_belongs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path))
+    experiment = load_experiment("balms")
+    reason = experiment.rows[0].skipped
+    assert reason is not None
+    assert str(tmp_path / "lvis_v0.5/lvis_v0.5_train.json") in reason
+    assert "LONGTAIL_DATA" in reason
+    assert all_runs(experiment) == []
+
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "lvis_v0.5").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"lvis_v0.5/lvis_v0.5_{split}.json").touch()
+    assert load_experiment("balms").rows[0].skipped is None
+
+
+def test_a_back_end_that_is_not_installed_skips_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Snakefile").touch()
+    for kind in ("detectors", "datasets", "experiments"):
+        (tmp_path / "workflows" / kind).mkdir(parents=True)
+    preset = {"architecture": "mask_rcnn", "backbone": "resnet18"}
+    (tmp_path / "workflows/detectors/no_such_backend.yaml").write_text(yaml.safe_dump({"big": preset}))
+    root = project_root()
+    (tmp_path / "methods").symlink_to(root / "methods")
+    (tmp_path / "workflows/datasets/synthetic.yaml").symlink_to(root / "workflows/datasets/synthetic.yaml")
+    monkeypatch.chdir(tmp_path)
+    experiment = load_experiment(write_experiment(tmp_path, {"detector": "no_such_backend/big"}))
+    assert experiment.rows[0].skipped == "back end 'no_such_backend' is not installed"
+
+
+@pytest.mark.parametrize(
+    "recipe", ["smoke", "smoke:", ":bags", "smoke:bags:x", "smoke:bags:0:1", "", "base", ":base"]
+)
+def test_what_is_no_recipe_is_refused(recipe: str) -> None:
+    with pytest.raises(RecipeError, match="not a recipe"):
+        find_run(recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [("smok:bags", "'smoke'"), ("smoke:bag", "'bags'"), ("smoke:softmax:0:base", "starts from no other run")],
+)
+def test_recipes_that_do_not_exist_are_answered(recipe: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        find_run(recipe)
+
+
+def test_any_seed_may_be_asked_for() -> None:
+    assert find_run("smoke:bags:7").seed == 7
+    assert find_run("smoke:bags").seed == 0
+
+
+def test_an_experiment_is_a_name_or_a_file(tmp_path: Path) -> None:
+    file = project_root() / "workflows/experiments/smoke.yaml"
+    assert load_experiment(str(file)) == load_experiment("smoke")
+    assert load_dataset(str(project_root() / "workflows/datasets/synthetic.yaml")) == load_dataset(
+        "synthetic"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "other"}, "the name of its file"),
+        ({"budget": "smok"}, "did you mean 'smoke'"),
+        ({"rows": []}, "rows"),
+        ({"dataset_paths": ["nowhere"]}, "nowhere"),
+    ],
+)
+def test_broken_experiments_are_refused(tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_experiment(write_experiment(tmp_path, **settings))
+
+
+def test_rows_have_different_names(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="two rows have one id"):
+        load_experiment(write_experiment(tmp_path, {}, {}))
+
+
+def test_a_dataset_beside_the_experiment_is_found_and_may_not_hide_another(tmp_path: Path) -> None:
+    sizes = {"train_images": 5, "val_images": 5, "image_size": 64, "categories": 3}
+    content = {"name": "mine", "title": "Mine", "categories": 3, "synthetic": sizes}
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "mine.yaml").write_text(yaml.safe_dump(content))
+    path = write_experiment(tmp_path, {"dataset": "mine"}, dataset_paths=["sets"])
+    assert find_run(f"{path}:a").dataset.categories == 3
+    (tmp_path / "sets" / "synthetic.yaml").write_text(yaml.safe_dump({**content, "name": "synthetic"}))
+    with pytest.raises(RecipeError, match="two datasets are named 'synthetic'"):
+        load_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"all": {"iteration": 5}}, "did you mean 'iterations'"),
+        ({"all": {"iterations": 0}}, "greater than 0"),
+        ({"sampler": {"treshold": 0.1}}, "did you mean 'threshold'"),
+    ],
+)
+def test_settings_of_a_budget_are_checked(tmp_path: Path, content: dict[str, object], message: str) -> None:
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"name": "b", **content}))
+    with pytest.raises(RecipeError, match=message):
+        load_experiment(write_experiment(tmp_path, budget="b.yaml"))
+
+
+def test_recipes_need_no_torch() -> None:
+    code = "import sys, benchmark.recipes as r; r.load_experiment('smoke'); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

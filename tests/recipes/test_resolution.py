@@ -1,0 +1,176 @@
+"""Which of several places decides a value, and what a run's digest sees."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from plugins import ROW, SCHEDULE, STAGE, write_experiment, write_method
+
+from benchmark.files import write_json
+from benchmark.recipes import RecipeError, explain, find_run, paths
+from benchmark.recipes.models import Run
+
+
+def run_of(tmp_path: Path, method: str = "mine", **settings: object) -> Run:
+    return find_run(write_experiment(tmp_path, {"method": method}, method_paths=["."], **settings) + ":a")
+
+
+def test_method_variant_and_preset_decide_in_this_order(tmp_path: Path) -> None:
+    own = {"init": "coco", "smooth_l1_beta": 0.5, "flip_probability": 0.1}
+    write_method(
+        tmp_path, "mine", detector=own, options={"a": 1, "b": 2},
+        variants={"v": {"detector": {"smooth_l1_beta": 0.25, "norm": "frozen"}, "options": {"b": 3}}},
+    )  # fmt: skip
+    run = run_of(tmp_path, "mine+v")
+    assert run.options == {"a": 1, "b": 3}
+    assert run.detector.flip_probability == 0.1  # the method's
+    assert run.detector.smooth_l1_beta == 0.25  # the variant's over the method's
+    assert run.detector.init == "none"  # the preset's over the method's
+    assert run.detector.norm == "batch"  # and over the variant's
+    assert run.detector.roi_positive_fraction == 0.25  # the default
+
+
+def test_a_variant_replaces_sampler_and_stages_and_merges_test_settings(tmp_path: Path) -> None:
+    sampler = {"kind": "repeat_factor"}
+    other = [{"name": "other", "schedule": {**SCHEDULE, "learning_rate": 0.5}}]
+    write_method(
+        tmp_path,
+        "mine",
+        test={"score_threshold": 0.25, "max_detections": 7},
+        variants={"v": {"stages": other, "sampler": sampler, "test": {"max_detections": 9}}},
+    )
+    run = run_of(tmp_path, "mine+v")
+    assert [stage.name for stage in run.stages] == ["other"]
+    assert run.stages[0].sampler is not None
+    assert run.stages[0].sampler.kind == "repeat_factor"
+    assert (run.test.score_threshold, run.test.max_detections) == (0.25, 9)
+    assert run.title == "Mine (v)"
+
+
+def test_a_budget_that_gives_a_length_drops_the_papers_length_and_steps() -> None:
+    schedule = find_run("smoke:softmax").stages[0].schedule
+    assert schedule is not None
+    assert (schedule.iterations, schedule.epochs, schedule.steps) == (450, None, [])
+    assert schedule.norm_weight_decay == 0.0001  # what the budget does not mention stays the method's
+
+
+def test_a_budget_may_give_epochs_instead_of_iterations(tmp_path: Path) -> None:
+    write_method(tmp_path, "mine")
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"name": "b", "all": {"epochs": 2}}))
+    schedule = run_of(tmp_path, budget="b.yaml").stages[0].schedule
+    assert schedule is not None
+    assert (schedule.iterations, schedule.epochs, schedule.learning_rate) == (None, 2, 0.1)
+
+
+def test_a_budget_speaks_to_stages_by_what_they_train() -> None:
+    run = find_run("smoke:bags")
+    assert run.base is not None
+    lengths = [
+        stage.schedule.iterations for item in (run.base, run) for stage in item.stages if stage.schedule
+    ]
+    assert lengths == [450, 150]
+
+
+def test_a_budgets_sampler_settings_reach_repeat_factor_samplers_only() -> None:
+    thresholds = {row: find_run(f"smoke:{row}").stages[0].sampler for row in ("sigmoid", "softmax")}
+    assert {row: sampler and sampler.threshold for row, sampler in thresholds.items()} == {
+        "sigmoid": 0.1,
+        "softmax": 0.001,
+    }
+
+
+def test_without_a_budget_the_papers_schedule_holds() -> None:
+    schedule = find_run("bags:14").stages[0].schedule
+    assert schedule is not None
+    assert (schedule.epochs, schedule.steps, find_run("bags:14").budget) == (12, [8, 11], "paper")
+
+
+def test_the_base_is_the_same_run_as_a_row_of_its_own() -> None:
+    base, own = find_run("smoke:bags").base, find_run("smoke:softmax")
+    assert base is not None
+    assert paths.run_folder(base) == paths.run_folder(own)
+    assert base.digest("train") == own.digest("train")
+    assert find_run("smoke:bags:0:base") == base
+
+
+def test_a_base_may_be_a_variant(tmp_path: Path) -> None:
+    write_method(
+        tmp_path, "mine", stages=[{"name": "base", "from": "softmax+rfs"}, {**STAGE, "name": "more"}]
+    )
+    run = run_of(tmp_path)
+    assert run.base is not None
+    assert (run.base.variant, [stage.name for stage in run.stages]) == ("rfs", ["more"])
+    assert paths.initial_checkpoint_path(run, "more") == paths.final_checkpoint_path(run.base)
+
+
+def test_methods_that_start_from_one_another_in_a_circle_are_refused(tmp_path: Path) -> None:
+    for name, base in (("mine", "yours"), ("yours", "mine")):
+        write_method(tmp_path, name, stages=[{"name": "base", "from": base}, STAGE])
+    with pytest.raises(RecipeError, match="mine -> yours -> mine"):
+        run_of(tmp_path)
+
+
+def test_a_missing_base_names_the_stage_that_asks_for_it(tmp_path: Path) -> None:
+    write_method(tmp_path, "mine", stages=[{"name": "base", "from": "sofmax"}, STAGE])
+    with pytest.raises(RecipeError, match="did you mean 'softmax'") as error:
+        run_of(tmp_path)
+    assert "mine/method.yaml, stage base, from" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"test": {"max_detections": 5}}, {"predict"}),
+        ({"title": "Another name"}, set()),
+        ({"options": {"a": 2}}, {"first", "second", "predict"}),
+        ({"second": 20}, {"second", "predict"}),
+        ({"first": 20}, {"first", "second", "predict"}),
+    ],
+)
+def test_a_digest_changes_exactly_with_what_its_step_depends_on(tmp_path, settings, changed) -> None:
+    def digests(folder: str, first: int = 10, second: int = 10, **rest: object) -> dict[str, str]:
+        stages = [
+            {"name": name, "schedule": {**SCHEDULE, "iterations": length}}
+            for name, length in (("first", first), ("second", second))
+        ]
+        write_method(tmp_path / folder, "mine", stages=stages, **rest)
+        run = find_run(write_experiment(tmp_path, {"method": "mine"}, method_paths=[folder]) + ":a")
+        return {step: run.digest(step) for step in ("first", "second", "predict")}
+
+    before, after = digests("before"), digests("after", **settings)
+    assert {step for step in before if before[step] != after[step]} == changed
+
+
+def test_a_recorded_recipe_is_the_run_itself(tmp_path: Path) -> None:
+    run = find_run("smoke:bags")
+    write_json(tmp_path / "recipe.json", run.model_dump(mode="json", by_alias=True))
+    again = find_run(str(tmp_path / "recipe.json"))
+    assert again == run
+    assert again.digest("predict") == run.digest("predict")
+
+
+def test_the_explanation_gives_every_value_its_source() -> None:
+    lines = {
+        line.split("#")[0].strip(): line.split("#")[-1].strip() for line in explain("smoke:bags").splitlines()
+    }
+    assert lines["learning_rate: 0.001"] == "budget smoke (workflows/budgets/smoke.yaml)"
+    assert lines["init: none"] == "preset torchvision/tiny_mask_rcnn (workflows/detectors/torchvision.yaml)"
+    assert lines["edges: [10, 100, 1000]"] == "methods/bags/method.yaml"
+    assert lines["momentum: 0.9"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"method": "sofmax"}, "did you mean 'softmax'"),
+        ({"method": "softmax+rsf"}, "did you mean 'rfs'"),
+        ({"detector": "torchvision/tiny_mask_rcn"}, "did you mean 'torchvision/tiny_mask_rcnn'"),
+        ({"dataset": "syntetic"}, "did you mean 'synthetic'"),
+    ],
+)
+def test_unknown_names_in_a_row_are_placed_and_answered(
+    tmp_path: Path, row: dict[str, str], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
+        find_run(write_experiment(tmp_path, {**ROW, **row}) + ":a")
+    assert "e.yaml, row a" in str(error.value)
