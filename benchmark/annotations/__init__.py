@@ -1,1 +1,34 @@
-"""Placeholder."""
+"""Annotation files in LVIS v0.5, LVIS v1 and COCO format: read, check, subset; and the synthetic dataset."""
+
+from benchmark.annotations.checking import Problem, check_annotations
+from benchmark.annotations.reading import (
+    Annotation,
+    AnnotationError,
+    AnnotationFile,
+    Category,
+    Image,
+    annotation_rle,
+    frequency_letter,
+    read_annotations,
+    resolve_image,
+    vocabulary_hash,
+)
+from benchmark.annotations.subset import subset_annotations
+from benchmark.annotations.synthetic import synthesize_dataset
+
+__all__ = [
+    "Annotation",
+    "AnnotationError",
+    "AnnotationFile",
+    "Category",
+    "Image",
+    "Problem",
+    "annotation_rle",
+    "check_annotations",
+    "frequency_letter",
+    "read_annotations",
+    "resolve_image",
+    "subset_annotations",
+    "synthesize_dataset",
+    "vocabulary_hash",
+]

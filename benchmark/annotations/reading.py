@@ -1,0 +1,358 @@
+"""Typed reading of LVIS- and COCO-format annotation files.
+
+Files of a gigabyte are normal, so the JSON is memory-mapped and decoded straight into small structs, and the
+segmentations, most of the bytes, stay undecoded views of the map until a mask is needed.
+"""
+
+import hashlib
+import mmap
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import file_error
+
+
+class AnnotationError(BenchmarkError):
+    """An annotation file is damaged, contradicts itself, or cannot do what was asked."""
+
+
+# Ids must survive int64 arrays and JSON readers that use doubles.
+Id = Annotated[int, Meta(ge=0, le=2**53)]
+Pixels = Annotated[int, Meta(ge=1, le=100_000)]
+T = TypeVar("T")
+
+CHECK_REMEDY = "longtail check FILE lists every problem of the file"
+_YEAR_PREFIX = re.compile(r"^COCO_(?:train|val|test)2014_")
+
+
+class Category(Struct, gc=False, frozen=True):
+    """A category record. COCO has neither frequency nor counts."""
+
+    id: Id
+    name: str
+    synset: str | None = None
+    frequency: Literal["r", "c", "f"] | None = None
+    image_count: int | None = None
+    instance_count: int | None = None
+
+
+class Image(Struct, gc=False, frozen=True):
+    """An image record. LVIS v1 gives no ``file_name``, only ``coco_url``; COCO has no federated lists."""
+
+    id: Id
+    width: Pixels
+    height: Pixels
+    file_name: str | None = None
+    coco_url: str | None = None
+    neg_category_ids: tuple[Id, ...] = ()
+    not_exhaustive_category_ids: tuple[Id, ...] = ()
+
+    @property
+    def relative_path(self) -> str:
+        """``file_name``, or else the last two parts of ``coco_url``, e.g. ``train2017/000000391895.jpg``.
+
+        Raises ``AnnotationError`` where neither is there or the name leads out of the image folder.
+        """
+        if self.file_name:
+            return _inside(self.id, self.file_name)
+        if self.coco_url:
+            return _inside(self.id, "/".join(urlsplit(self.coco_url).path.split("/")[-2:]))
+        raise AnnotationError(
+            "an image record names no file",
+            where=f"image {self.id}",
+            found="neither file_name nor coco_url",
+            expected="one of them",
+        )
+
+
+class Rle(Struct, gc=False, frozen=True):
+    """COCO's run-length code: ``size`` is (height, width), runs go down the columns, zeros first."""
+
+    size: tuple[int, int]
+    counts: str | list[Annotated[int, Meta(ge=0)]]
+
+
+class Annotation(Struct, gc=False, frozen=True):
+    """An object record. ``bbox`` is (x, y, width, height) in pixels, ``area`` in square pixels."""
+
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    area: float | None = None
+    iscrowd: int = 0
+    ignore: int = 0
+    segmentation: msgspec.Raw = msgspec.Raw()
+
+    def shape(self) -> list[list[float]] | Rle | None:
+        """The decoded segmentation: polygons (x, y, ...) in pixels, a run-length code, or None if absent.
+
+        Raises ``AnnotationError`` where it is neither.
+        """
+        if not bytes(self.segmentation):
+            return None
+        try:
+            return _SHAPE.decode(self.segmentation)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise AnnotationError(
+                "a segmentation cannot be read",
+                where=f"annotation {self.id}",
+                found=error,
+                expected="a list of polygons [[x, y, x, y, ...], ...], or {size: [height, width], counts}",
+                remedy=CHECK_REMEDY,
+            ) from None
+
+
+_SHAPE: msgspec.json.Decoder[list[list[float]] | Rle] = msgspec.json.Decoder(list[list[float]] | Rle)
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """An annotation file whose references all hold; ``categories`` ascend by id, so position is the label."""
+
+    path: Path
+    images: list[Image]
+    annotations: list[Annotation]
+    categories: list[Category]
+    info: dict[str, Any]
+
+    @cached_property
+    def category_ids(self) -> NDArray[np.int64]:
+        """Category ids (C,), int64, ascending; the label of a category is its position."""
+        return np.array([category.id for category in self.categories], dtype=np.int64)
+
+    def annotations_by_image(self) -> dict[int, list[Annotation]]:
+        """The annotations of every image in file order; an image without any has an empty list."""
+        groups: dict[int, list[Annotation]] = {image.id: [] for image in self.images}
+        for annotation in self.annotations:
+            groups[annotation.image_id].append(annotation)
+        return groups
+
+
+class _Content(Struct, gc=False):
+    images: list[Image]
+    annotations: list[Annotation]
+    categories: list[Category]
+    info: Any = None
+
+
+def read_annotations(path: Path | str) -> AnnotationFile:
+    """Read an LVIS v0.5, LVIS v1 or COCO annotation file.
+
+    Raises ``AnnotationError`` with the byte position or JSON path of what is malformed, for repeated ids of
+    images or categories and for annotations of unknown ones; ``FileError`` where the file cannot be read.
+    Geometry is not checked here but by ``check_annotations``.
+    """
+    path = Path(path)
+    content = decode_file(path, _Content)
+    content.categories.sort(key=lambda category: category.id)
+    if not content.categories:
+        raise AnnotationError("the list of categories is empty", where=path, expected="at least one category")
+    category_ids = [category.id for category in content.categories]
+    image_ids = sorted(image.id for image in content.images)
+    for kind, ids in (("category", category_ids), ("image", image_ids)):
+        repeated = next((left for left, right in pairwise(ids) if left == right), None)
+        if repeated is not None:
+            raise AnnotationError(
+                f"{kind} id {repeated} occurs twice", where=path, expected="unique ids", remedy=CHECK_REMEDY
+            )
+    known_images, known_categories = set(image_ids), set(category_ids)
+    for annotation in content.annotations:
+        for kind, id_, known in (
+            ("image", annotation.image_id, known_images),
+            ("category", annotation.category_id, known_categories),
+        ):
+            if id_ not in known:
+                raise AnnotationError(
+                    f"an annotation refers to an unknown {kind}",
+                    where=f"{path}, annotation {annotation.id}",
+                    found=f"{kind}_id {id_}",
+                    expected=f"an id of the file's {len(known)} {kind} records",
+                    remedy=CHECK_REMEDY,
+                )
+    info = content.info if isinstance(content.info, dict) else {}
+    return AnnotationFile(path, content.images, content.annotations, content.categories, info)
+
+
+def map_file(path: Path | str) -> mmap.mmap:
+    """The file's bytes, memory-mapped; raises ``FileError``, or ``AnnotationError`` if it is empty."""
+    try:
+        with Path(path).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:
+        raise AnnotationError(
+            "the file is empty", where=path, remedy="download or generate it again"
+        ) from None
+    except OSError as error:
+        raise file_error("read", Path(path), error) from error
+
+
+def decode_file(path: Path | str, type_: type[T]) -> T:
+    """Decode a JSON file into a msgspec type; what the type does not name is skipped without being built.
+
+    Raises ``AnnotationError`` with the byte position (malformed) or JSON path (wrong type, missing field).
+    """
+    data = map_file(path)
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except msgspec.ValidationError as error:
+        expected, _, place = str(error).partition(" - at ")
+        raise AnnotationError(
+            "a record is not as it should be",
+            where=f"{path}, {place.strip('`') or 'top level'}",
+            expected=expected,
+            remedy=CHECK_REMEDY,
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        truncated = "truncated" in str(error)
+        raise AnnotationError(
+            "the file ends in the middle of a record" if truncated else "not valid JSON",
+            where=f"{path}, byte {len(data)} (end of file)" if truncated else path,
+            found=error,
+            expected="a complete JSON file in LVIS or COCO format",
+            remedy="download or generate the file again",
+        ) from None
+
+
+def _inside(image_id: int, name: str) -> str:
+    """``name`` if it stays inside the image folder: a file from elsewhere must not choose what we read."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in name or re.match(r"^[A-Za-z]:", name):
+        raise AnnotationError(
+            "a file name leads out of the image folder",
+            where=f"image {image_id}",
+            found=repr(name),
+            expected="a path relative to the image folder, without '..'",
+            remedy="correct the annotation file; do not use one that you do not trust",
+        )
+    return name
+
+
+def resolve_image(image: Image, folder: Path | str) -> Path:
+    """The file of an image below ``folder``.
+
+    Tried in this order: ``file_name``; the same without LVIS v0.5's ``COCO_val2014_`` prefix (the 2017
+    release dropped it); the last two parts of ``coco_url`` (``train2017/...``, ``val2017/...``: LVIS v1's
+    validation images come from both); its last part alone, for a folder that is one of those.
+    Raises ``AnnotationError`` with all paths tried, or for a name that leads out of the folder.
+    """
+    first = image.relative_path
+    names = [first]
+    path = PurePosixPath(first)
+    names.append(str(path.with_name(_YEAR_PREFIX.sub("", path.name))))
+    if image.coco_url:
+        parts = urlsplit(image.coco_url).path.split("/")
+        names += [_inside(image.id, "/".join(parts[-2:])), _inside(image.id, parts[-1])]
+    candidates = [Path(folder) / name for name in dict.fromkeys(names)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise AnnotationError(
+        "an image file is missing",
+        where=f"image {image.id}",
+        found="no such file: " + ", ".join(map(str, candidates)),
+        expected="one of them",
+        remedy="correct the image folder of the dataset, or download the images",
+    )
+
+
+def annotation_rle(annotation: Annotation, height: int, width: int) -> dict[str, Any]:
+    """The mask as pycocotools' compressed run-length code ``{"size": [height, width], "counts": bytes}``.
+
+    Parts of a polygon segmentation are united. Raises ``AnnotationError`` for a segmentation that is absent
+    or that pycocotools would misread (its C code trusts its input).
+    """
+    shape = annotation.shape()
+    defects = (
+        ["no segmentation"]
+        if shape is None
+        else shape_defects(shape, height, width, slack=max(height, width))
+    )
+    if defects:
+        raise AnnotationError(
+            "a segmentation cannot be turned into a mask",
+            where=f"annotation {annotation.id}",
+            found="; ".join(defects),
+            remedy=CHECK_REMEDY,
+        )
+    if isinstance(shape, Rle):
+        rle = {"size": [height, width], "counts": _run_lengths(shape)}
+        return dict(mask_utils.frPyObjects(rle, height, width))
+    return dict(mask_utils.merge(mask_utils.frPyObjects(shape, height, width)))
+
+
+def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack: float) -> list[str]:
+    """What is wrong with a segmentation, in words; coordinates may leave the image by ``slack`` pixels."""
+    if isinstance(shape, Rle):
+        if shape.size != (height, width):
+            return [f"run-length code of size {list(shape.size)} in an image of size {[height, width]}"]
+        total = sum(_run_lengths(shape))
+        return (
+            []
+            if total == height * width
+            else [f"run lengths add up to {total} instead of {height * width} pixels"]
+        )
+    if not shape:
+        return ["no polygon"]
+    defects = []
+    for number, polygon in enumerate(shape):
+        if len(polygon) < 6 or len(polygon) % 2:
+            defects.append(f"polygon {number} has {len(polygon)} numbers instead of an even number from 6")
+            continue
+        x, y = polygon[::2], polygon[1::2]
+        if min(x) < -slack or min(y) < -slack or max(x) > width + slack or max(y) > height + slack:
+            defects.append(
+                f"polygon {number} spans x {min(x):g} to {max(x):g}, y {min(y):g} to {max(y):g} "
+                f"in an image of {width} x {height}"
+            )
+    return defects
+
+
+def _run_lengths(rle: Rle) -> list[int]:
+    """The run lengths of a code; in COCO's compressed text 5 bits a character, differences from the fourth on."""
+    if isinstance(rle.counts, list):
+        return rle.counts
+    runs: list[int] = []
+    value = shift = 0
+    for character in rle.counts.encode():
+        bits = character - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            if bits & 0x10:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    # Text that is not of this form must not pass for a mask: this is never the sum of an image's pixels.
+    return runs if shift == 0 and min(runs, default=0) >= 0 else [-1]
+
+
+def frequency_letter(image_count: int) -> Literal["r", "c", "f"]:
+    """LVIS group by training images: rare up to 10, common up to 100, frequent above.
+
+    A category without any training image counts as rare.
+    """
+    return "r" if image_count <= 10 else "c" if image_count <= 100 else "f"
+
+
+def vocabulary_hash(categories: Iterable[tuple[int, str]] | Iterable[Category]) -> str:
+    """SHA-256 over the categories' ids and names in ascending id: which numbering a file or a model speaks.
+
+    Takes ``Category`` records or (id, name) pairs. Names, not synsets, enter, because COCO and the class
+    tables have only those.
+    """
+    pairs = sorted((item.id, item.name) if isinstance(item, Category) else item for item in categories)
+    return hashlib.sha256("".join(f"{id_}\t{name}\n" for id_, name in pairs).encode()).hexdigest()

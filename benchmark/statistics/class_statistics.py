@@ -1,0 +1,282 @@
+"""How many images and instances every category has: counted, written, read back."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from benchmark.annotations import AnnotationError, Category, frequency_letter, vocabulary_hash
+from benchmark.annotations.reading import Id, decode_file
+from benchmark.files import read_bytes, write_text
+from benchmark.statistics.errors import StatisticsError
+
+_COLUMNS = ["id", "name", "frequency", "image_count", "instance_count"]
+_SCALARS = ["num_images", "num_annotated_images", "num_annotations"]
+_REMEDY = "make the table anew with longtail stats"
+
+
+@dataclass(frozen=True, eq=False)
+class ClassStatistics:
+    """Counts of C categories in ascending id, so that position is the label.
+
+    ``frequencies`` holds the letters r, c, f of the annotation file, which follow the *training* images; a
+    file without letters (COCO) gets them from its own counts. ``image_counts`` are images with at least one
+    annotation of the category, ``instance_counts`` its annotations, crowd regions included. The scalars and
+    the vocabulary's hash are None for a plain table, which does not tell them.
+    """
+
+    category_ids: NDArray[np.int64]
+    names: tuple[str, ...]
+    frequencies: tuple[str, ...]
+    image_counts: NDArray[np.int64]
+    instance_counts: NDArray[np.int64]
+    num_images: int | None = None
+    num_annotated_images: int | None = None
+    num_annotations: int | None = None
+    vocabulary: str | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of categories C; also the label of background."""
+        return len(self.category_ids)
+
+    def summary(self) -> str:
+        """One line for people: categories, rare/common/frequent, images, instances."""
+        letters = " / ".join(str(self.frequencies.count(letter)) for letter in "rcf")
+        unseen = int((self.image_counts == 0).sum())
+        images = (
+            ""
+            if self.num_images is None
+            else f"{self.num_annotated_images} of {self.num_images} images annotated, "
+        )
+        return (
+            f"{self.num_classes} categories (rare / common / frequent {letters}, {unseen} without an image), "
+            f"{images}{int(self.instance_counts.sum())} instances"
+        )
+
+    def write(self, path: Path | str) -> None:
+        """Write a CSV table with the columns id, name, frequency, image_count, instance_count.
+
+        The scalars lead as ``# key: value`` lines. Raises ``FileError`` where it cannot be written.
+        """
+        text = io.StringIO()
+        for key in (*_SCALARS, "vocabulary"):
+            if getattr(self, key) is not None:
+                text.write(f"# {key}: {getattr(self, key)}\n")
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(_COLUMNS)
+        counts = (self.image_counts.tolist(), self.instance_counts.tolist())
+        table.writerows(zip(self.category_ids.tolist(), self.names, self.frequencies, *counts, strict=True))
+        write_text(path, text.getvalue())
+
+    @classmethod
+    def read(cls, path: Path | str) -> "ClassStatistics":
+        """Read what ``write`` wrote, or a plain table with the same columns.
+
+        Raises ``StatisticsError`` naming line, field, found and expected; ``FileError`` if it cannot be read.
+        """
+        try:
+            lines = read_bytes(path).decode("utf-8-sig").splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise StatisticsError("not a text file", where=path, found=error, remedy=_REMEDY) from None
+        scalars: dict[str, str] = {}
+        while len(scalars) < len(lines) and lines[len(scalars)].startswith("#"):
+            key, _, value = lines[len(scalars)].lstrip("# ").partition(":")
+            scalars[key.strip()] = value.strip()
+        rows = list(csv.reader(lines[len(scalars) :]))
+        if not rows or rows[0] != _COLUMNS:
+            found = ",".join(rows[0]) if rows else "nothing"
+            raise StatisticsError(
+                "not a table of class statistics",
+                where=path,
+                found=found,
+                expected=",".join(_COLUMNS),
+                remedy=_REMEDY,
+            )
+        first = len(scalars) + 2
+        records = [
+            _record(row, f"{path}, line {first + number}") for number, row in enumerate(rows[1:]) if row
+        ]
+        ids = [record[0] for record in records]
+        if not ids or any(left >= right for left, right in pairwise(ids)):
+            raise StatisticsError("category ids must be there and ascend", where=path, remedy=_REMEDY)
+        for key in _SCALARS:
+            if key in scalars and not scalars[key].isdecimal():
+                raise StatisticsError(
+                    f"{key} is not a number",
+                    where=path,
+                    found=scalars[key],
+                    expected="an integer",
+                    remedy=_REMEDY,
+                )
+        vocabulary = scalars.get("vocabulary")
+        if vocabulary is not None and vocabulary != vocabulary_hash(
+            (record[0], record[1]) for record in records
+        ):
+            raise StatisticsError(
+                "the table's categories are not those that its header was written for",
+                where=path,
+                found="another vocabulary hash",
+                remedy=_REMEDY,
+            )
+        return cls(
+            category_ids=np.array(ids, dtype=np.int64),
+            names=tuple(record[1] for record in records),
+            frequencies=tuple(record[2] for record in records),
+            image_counts=np.array([record[3] for record in records], dtype=np.int64),
+            instance_counts=np.array([record[4] for record in records], dtype=np.int64),
+            vocabulary=vocabulary,
+            **{key: int(scalars[key]) for key in _SCALARS if key in scalars},
+        )
+
+
+def _record(row: Sequence[str], where: str) -> tuple[int, str, str, int, int]:
+    """One checked row of the table."""
+    if len(row) != len(_COLUMNS):
+        raise StatisticsError(
+            "a row has the wrong number of fields",
+            where=where,
+            found=len(row),
+            expected=len(_COLUMNS),
+            remedy=_REMEDY,
+        )
+    numbers = {}
+    for column, text in zip(_COLUMNS, row, strict=True):
+        if column not in ("name", "frequency"):
+            if not (text.isdecimal() and text.isascii() and len(text) < 17):
+                raise StatisticsError(
+                    f"{column} is not a count",
+                    where=where,
+                    found=repr(text),
+                    expected="an integer from 0",
+                    remedy=_REMEDY,
+                )
+            numbers[column] = int(text)
+    if row[2] not in ("r", "c", "f"):
+        raise StatisticsError(
+            "unknown frequency letter", where=where, found=repr(row[2]), expected="r, c or f", remedy=_REMEDY
+        )
+    if numbers["image_count"] > numbers["instance_count"]:
+        raise StatisticsError(
+            "more images than instances",
+            where=where,
+            found=f"{row[3]} images, {row[4]} instances",
+            expected="at least one instance in every image that is counted",
+            remedy=_REMEDY,
+        )
+    return numbers["id"], row[1], row[2], numbers["image_count"], numbers["instance_count"]
+
+
+class _Image(Struct, gc=False):
+    id: Id
+
+
+class _Annotation(Struct, gc=False):
+    image_id: Id
+    category_id: Id
+
+
+class _Content(Struct, gc=False):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[Category]
+
+
+class _Categories(Struct, gc=False):
+    categories: list[Category]
+
+
+def class_statistics(path: Path | str) -> ClassStatistics:
+    """Count the images and instances of every category of an LVIS- or COCO-format file.
+
+    A million annotations take about a second: the file is mapped and only two fields of an annotation are
+    built.
+    Raises ``AnnotationError`` for a malformed file, repeated category ids and unknown image or category ids.
+    """
+    content = decode_file(path, _Content)
+    categories = sorted(content.categories, key=lambda category: category.id)
+    category_ids = np.array([category.id for category in categories], dtype=np.int64)
+    if len(category_ids) == 0 or (np.diff(category_ids) == 0).any():
+        raise AnnotationError(
+            "category ids must be there and unique",
+            where=path,
+            remedy="longtail check lists every problem of the file",
+        )
+    image_ids = np.unique(np.array([image.id for image in content.images], dtype=np.int64))
+    total = len(content.annotations)
+    images = _positions(image_ids, (item.image_id for item in content.annotations), total, "image", path)
+    labels = _positions(
+        category_ids, (item.category_id for item in content.annotations), total, "category", path
+    )
+    pairs = np.unique(images * len(category_ids) + labels)
+    image_counts = np.bincount(pairs % len(category_ids), minlength=len(category_ids))
+    return ClassStatistics(
+        category_ids=category_ids,
+        names=tuple(category.name for category in categories),
+        frequencies=tuple(
+            category.frequency or frequency_letter(int(count))
+            for category, count in zip(categories, image_counts, strict=True)
+        ),
+        image_counts=image_counts,
+        instance_counts=np.bincount(labels, minlength=len(category_ids)),
+        num_images=len(content.images),
+        num_annotated_images=len(np.unique(images)),
+        num_annotations=total,
+        vocabulary=vocabulary_hash(categories),
+    )
+
+
+def _positions(
+    known: NDArray[np.int64], ids: object, total: int, kind: str, path: Path | str
+) -> NDArray[np.int64]:
+    """Positions of ``ids`` in the ascending array ``known``."""
+    wanted = np.fromiter(ids, dtype=np.int64, count=total)  # type: ignore[call-overload]
+    positions = np.searchsorted(known, wanted)
+    missing = wanted[known[np.minimum(positions, len(known) - 1)] != wanted] if len(known) else wanted
+    if len(missing):
+        raise AnnotationError(
+            f"annotations refer to an unknown {kind}",
+            where=path,
+            found=f"{kind}_id {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            expected=f"an id of the file's {len(known)} {kind} records",
+            remedy="longtail check lists every problem of the file",
+        )
+    return positions.astype(np.int64)
+
+
+def differences_from_file(path: Path | str, statistics: ClassStatistics) -> list[str]:
+    """Where the file's own ``image_count``, ``instance_count`` and ``frequency`` differ from the counted
+    ones.
+
+    One sentence for each of these fields with up to three examples; fields that the file does not have are
+    passed over. A subset or a validation file differs rightly where its fields describe the training set.
+    """
+    stated = {category.id: category for category in decode_file(path, _Categories).categories}
+    letters = [frequency_letter(int(count)) for count in statistics.image_counts]
+    sentences = []
+    for field, counted in (
+        ("image_count", statistics.image_counts.tolist()),
+        ("instance_count", statistics.instance_counts.tolist()),
+        ("frequency", letters),
+    ):
+        values = [
+            (name, getattr(stated[id_], field), value)
+            for id_, name, value in zip(
+                statistics.category_ids.tolist(), statistics.names, counted, strict=True
+            )
+            if id_ in stated and getattr(stated[id_], field) is not None
+        ]
+        different = [f"{name} {theirs} (counted {ours})" for name, theirs, ours in values if theirs != ours]
+        if different:
+            more = ", ..." if len(different) > 3 else ""
+            sentences.append(
+                f"{field} of {len(different)} of {len(values)} categories is not that of this file: "
+                f"{', '.join(different[:3])}{more}"
+            )
+    return sentences

@@ -1,0 +1,56 @@
+"""How often an image should be seen (methods/balms, section 7; LVIS's repeat factor sampling)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from benchmark.statistics.errors import StatisticsError
+
+
+def category_repeat_factors(
+    image_counts: ArrayLike, num_images: int, threshold: float
+) -> NDArray[np.float32]:
+    """max(1, sqrt(threshold / f)) with f = image_counts / num_images; 1 for a category without images.
+
+    Args:
+        image_counts: (C,) training images of every category.
+        num_images: training images; the papers count those with an annotation only.
+        threshold: image frequency below which a category is repeated, 0.001 in LVIS.
+
+    Returns:
+        (C,) float32, at least 1.
+    """
+    frequency = _frequency(image_counts, num_images)
+    factors = np.sqrt(threshold / np.where(frequency > 0, frequency, np.inf))
+    return np.maximum(1.0, factors).astype(np.float32)
+
+
+def class_balanced_factors(image_counts: ArrayLike, num_images: int) -> NDArray[np.float32]:
+    """1 / f with f = image_counts / num_images, (C,) float32; 1 for a category without images."""
+    frequency = _frequency(image_counts, num_images)
+    return (1.0 / np.where(frequency > 0, frequency, 1.0)).astype(np.float32)
+
+
+def image_repeat_factors(
+    categories_per_image: Sequence[Sequence[int]], category_factors: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The largest factor among an image's categories, (images,) float32; 1 for an image without any.
+
+    ``categories_per_image`` holds labels 0..C-1; repeats do not matter.
+    """
+    return np.array(
+        [category_factors[list(labels)].max() if len(labels) else 1.0 for labels in categories_per_image],
+        dtype=np.float32,
+    )
+
+
+def _frequency(image_counts: ArrayLike, num_images: int) -> NDArray[np.float64]:
+    counts = np.asarray(image_counts, dtype=np.float64)
+    if num_images <= 0 or (len(counts) and (counts.min() < 0 or counts.max() > num_images)):
+        raise StatisticsError(
+            "image counts do not fit the number of images",
+            found=f"counts {counts.min(initial=0):g} to {counts.max(initial=0):g} for {num_images} images",
+            expected="counts from 0 to the number of images",
+        )
+    return counts / num_images
