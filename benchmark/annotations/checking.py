@@ -237,7 +237,7 @@ def _segmentation(
         yield problem(
             "bbox",
             f"[{x:g}, {y:g}, {width:g}, {height:g}]",
-            f"about [{left:g}, {top:g}, {right - left:g}, {bottom - top:g}], as (x, y, width, height) of the polygon",
+            f"about [{left:g}, {top:g}, {right - left:g}, {bottom - top:g}] (x, y, width, height), the polygon's",
         )
 
 

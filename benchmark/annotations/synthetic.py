@@ -232,11 +232,8 @@ def _split(
         pixels = _render(objects, looks, options.image_size, generator)
         Image.fromarray(pixels).save(folder / name, compress_level=3)
         absent = sorted(set(range(len(looks))) - set(labels))
-        negatives = (
-            generator.choice(absent, min(len(absent), max(1, len(looks) // 4)), replace=False)
-            if absent
-            else []
-        )
+        wanted = min(len(absent), max(1, len(looks) // 4))
+        negatives: list[int] = generator.permutation(absent)[:wanted].tolist()
         images.append(
             {
                 "id": first + index,
@@ -474,8 +471,7 @@ def _simplify(points: NDArray[np.float64], tolerance: float = 0.15) -> NDArray[n
             middle = first + 1 + farthest
             keep[middle] = True
             stack += [(first, middle), (middle, last)]
-    rounded: NDArray[np.float64] = np.round(closed[:-1][keep[:-1]], 2)
-    return rounded
+    return closed[:-1][keep[:-1]].round(2)
 
 
 def _measure(polygons: list[NDArray[np.float64]]) -> dict[str, Any]:
