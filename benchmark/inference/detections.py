@@ -7,7 +7,6 @@ together, in the order in which the model gave them. The file's metadata hold a 
 description of the run and the IoU types that can be evaluated.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmark.annotations import vocabulary_hash
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
 
@@ -43,12 +43,6 @@ _MASK_FIELDS = [
 
 class DetectionError(BenchmarkError):
     """Detections that cannot be written, read or matched with the ground truth."""
-
-
-def vocabulary_hash(vocabulary: Mapping[int, str]) -> str:
-    """16 hexadecimal digits that identify the categories: id to name, in any order."""
-    pairs = sorted((int(key), name) for key, name in vocabulary.items())
-    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -96,12 +90,12 @@ class DetectionTable:
 
         ``vocabulary`` is category id to name, ``sizes`` image id to (height, width) in pixels.
         """
-        if self.vocabulary is not None and self.vocabulary != vocabulary_hash(vocabulary):
+        if self.vocabulary is not None and self.vocabulary != vocabulary_hash(vocabulary.items()):
             raise DetectionError(
                 "the detections were made for other categories, e.g. another LVIS version",
                 where=self.path,
-                found=f"categories with hash {self.vocabulary}",
-                expected=f"hash {vocabulary_hash(vocabulary)}, the {len(vocabulary)} categories of {truth}",
+                found=f"categories with hash {self.vocabulary[:16]}",
+                expected=f"hash {vocabulary_hash(vocabulary.items())[:16]}, of the categories of {truth}",
                 remedy="evaluate against the annotation file of the dataset that the model was trained on",
             )
         images = np.fromiter(sizes, np.int64, len(sizes))
@@ -154,7 +148,7 @@ class DetectionWriter:
         self.rows = 0
         self._categories = np.fromiter(vocabulary, np.int64, len(vocabulary))
         content = {
-            "vocabulary": vocabulary_hash(vocabulary),
+            "vocabulary": vocabulary_hash(vocabulary.items()),
             "iou_types": ["bbox", "segm"] if masks else ["bbox"],
             "description": dict(description),
         }

@@ -1,0 +1,186 @@
+"""The results table as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from benchmark.evaluation.metrics import METRICS
+from benchmark.reporting.collect import HEADLINE, RowResult
+
+WORDS = {"segm": "mask", "bbox": "box"}
+
+
+def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str:
+    """Heading, table, one line for each run that is not done, and how to read the numbers."""
+    header = ["row", "method", "detector", "dataset", "schedule", "seeds", "IoU"]
+    header += [METRICS[key].title for key in HEADLINE] + ["box AP"]
+    compared = any(row.reported for row in rows)
+    judged = any(_verdict(row) for row in rows)
+    header += ["reported AP", "difference"] if compared else []
+    header += ["within tolerance"] if judged else []
+    header += ["status", "wall time", "peak memory"]
+    lines = []
+    for row in rows:
+        run = row.runs[0].run
+        done = sum(item.done for item in row.runs)
+        cells = [row.row.row.id, row.title, run.detector_name, run.dataset_name, row.schedule]
+        cells += [f"{done} of {len(row.runs)}", WORDS[row.iou]]
+        cells += [_value(row, row.iou, key) for key in HEADLINE] + [_value(row, "bbox", "AP")]
+        if compared:
+            metric = f"{row.iou}/AP"
+            reported = row.reported.values.get(metric) if row.reported else None
+            difference = row.difference(metric)
+            cells += ["" if reported is None else f"{reported:g}"]
+            cells += ["" if difference is None else f"{difference:+.1f}"]
+        cells += [_verdict(row)] if judged else []
+        cells += [row.status, duration(row.seconds), _memory(row.memory_mb)]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    numeric = {*(METRICS[key].title for key in HEADLINE), "box AP", "reported AP", "difference", "seeds"}
+    rule = "| " + " | ".join("--:" if name in numeric else "---" for name in header) + " |"
+    runs = [run for row in rows for run in row.runs]
+    parts = [f"# {title}", f"{sum(run.done for run in runs)} of {len(runs)} runs done. AP in percent."]
+    parts.append("\n".join(["| " + " | ".join(header) + " |", rule, *lines]))
+    status = [
+        f"- {row.row.row.id}, seed {run.run.seed}: {run.state}"
+        + (f": {_one_paragraph(run.reason)}" if run.reason else "")
+        for row in rows
+        for run in row.runs
+        if not run.done
+    ]
+    if status or notes:
+        parts.append("\n".join(["Not done:", "", *status, *(f"- {note}" for note in notes)]))
+    parts.append(
+        "AP is the mean over all categories with ground truth, not the mean of APr, APc and APf. Categories\n"
+        "compete for the 300 detections kept in an image, so AP also rewards calibration across them\n"
+        "(Dave et al., arXiv 2102.01066). Rows with other schedules or initial weights are not comparable."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(rows: Sequence[RowResult]) -> str:
+    """Every number: percent with three decimals, seconds, MB; mean and standard deviation over seeds."""
+    keys = [key for key in METRICS if METRICS[key].kind == "precision"]
+    header = [
+        "row",
+        "method",
+        "detector",
+        "dataset",
+        "budget",
+        "schedule",
+        "seeds",
+        "seeds_done",
+        "headline_iou",
+    ]
+    for iou in WORDS:
+        for key in keys:
+            header += [f"{iou}_{key}", f"{iou}_{key}_std"]
+        header += [f"reported_{iou}_AP", f"difference_{iou}_AP"]
+    header += ["status", "reason", "wall_s", "peak_memory_mb"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    for row in rows:
+        run = row.runs[0].run
+        done = sum(item.done for item in row.runs)
+        cells: list[object] = [row.row.row.id, row.title, run.detector_name, run.dataset_name, run.budget]
+        cells += [row.schedule, " ".join(str(item.run.seed) for item in row.runs), done, row.iou]
+        for iou in WORDS:
+            for key in keys:
+                cells += [_percent(row.mean(iou, key)), _percent(row.spread(iou, key))]
+            reported = row.reported.values.get(f"{iou}/AP") if row.reported else None
+            difference = row.difference(f"{iou}/AP")
+            cells += ["" if reported is None else reported, "" if difference is None else f"{difference:.3f}"]
+        states = dict.fromkeys(item.state for item in row.runs)
+        reasons = dict.fromkeys(_one_paragraph(item.reason) for item in row.runs if item.reason)
+        cells += ["; ".join(states), "; ".join(reasons)]
+        cells += ["" if row.seconds is None else f"{row.seconds:.1f}", row.memory_mb]
+        table.writerow(cells)
+    return text.getvalue()
+
+
+def latex(title: str, rows: Sequence[RowResult]) -> str:
+    """A booktabs table; the best of each column is bold among rows of one dataset and IoU type, with ties."""
+    columns = [*HEADLINE, "box AP"]
+    shown: list[list[str]] = []
+    for row in rows:
+        shown.append([_value(row, row.iou, key) for key in HEADLINE] + [_value(row, "bbox", "AP")])
+    lines = []
+    for number, row in enumerate(rows):
+        rivals = [i for i, other in enumerate(rows) if _rivals(row, other)]
+        cells = [_escape(row.title), _escape(row.runs[0].run.detector_name), WORDS[row.iou]]
+        for column in range(len(columns)):
+            text = shown[number][column]
+            values = [_number(shown[i][column]) for i in rivals if shown[i][column]]
+            # compared as printed: what looks equal is a tie
+            best = len(values) > 1 and text != "" and _number(text) == max(values)
+            text = text.replace("±", r"$\pm$") or "--"
+            cells.append(rf"\textbf{{{text}}}" if best else text)
+        if not any(run.done for run in row.runs):
+            cells[0] += rf" ({_escape(row.runs[0].state)})"
+        lines.append(" & ".join(cells) + r" \\")
+    runs = [run for row in rows for run in row.runs]
+    head = " & ".join(["Method", "Detector", "IoU", *(METRICS[key].title for key in HEADLINE), "box AP"])
+    return "\n".join(
+        [
+            f"% {title}: {sum(run.done for run in runs)} of {len(runs)} runs done",
+            r"\begin{tabular}{lll" + "r" * len(columns) + "}",
+            r"\toprule",
+            head + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _memory(megabytes: float | None) -> str:
+    return "" if megabytes is None else f"{megabytes / 1024:.1f} GB"
+
+
+def _value(row: RowResult, iou: str, key: str) -> str:
+    text = METRICS[key].format(row.mean(iou, key))
+    spread = row.spread(iou, key)
+    return text if spread is None else f"{text} ± {METRICS[key].format(spread)}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value * 100:.3f}"
+
+
+def _number(text: str) -> float:
+    return float(text.partition(" ")[0])
+
+
+def _verdict(row: RowResult) -> str:
+    metric = f"{row.iou}/AP"
+    difference = row.difference(metric)
+    if row.reported is None or difference is None or metric not in row.reported.tolerances:
+        return ""
+    return "yes" if abs(difference) <= row.reported.tolerances[metric] else "no"
+
+
+def _rivals(row: RowResult, other: RowResult) -> bool:
+    return row.iou == other.iou and row.runs[0].run.dataset_name == other.runs[0].run.dataset_name
+
+
+def _one_paragraph(reason: str | None) -> str:
+    return "; ".join(" ".join(line.split()) for line in (reason or "").splitlines() if line.strip())
+
+
+def _escape(text: str) -> str:
+    text = text.replace("\\", r"\textbackslash ")
+    for character in "&%$#_{}":
+        text = text.replace(character, "\\" + character)
+    return text.replace("~", r"\textasciitilde ").replace("^", r"\textasciicircum ")
