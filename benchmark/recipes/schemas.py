@@ -8,7 +8,12 @@ from benchmark.files import write_text
 from benchmark.recipes.models import Budget, Dataset, Experiment, Method
 from benchmark.recipes.project import project_root
 
-MODELS: dict[str, type[BaseModel]] = {"experiment": Experiment, "dataset": Dataset, "method": Method, "budget": Budget}
+MODELS: dict[str, type[BaseModel]] = {
+    "experiment": Experiment,
+    "dataset": Dataset,
+    "method": Method,
+    "budget": Budget,
+}
 
 
 def schema_text(name: str) -> str:

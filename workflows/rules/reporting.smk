@@ -11,6 +11,7 @@ rule table:
     output:
         markdown=f"{TABLES}/table.md",
         csv=f"{TABLES}/table.csv",
+        tex=f"{TABLES}/table.tex",
     log:
         f"results/logs/table/{EXPERIMENT.name}.log",
     conda:

@@ -1,0 +1,121 @@
+"""What the workflow plans to do, and how it takes what it cannot do. Nothing is trained here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Project
+
+ROW = {"id": "a", "method": "bags", "detector": "torchvision/tiny_mask_rcnn", "dataset": "synthetic"}
+
+
+def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Path:
+    path = folder / "mine.yaml"
+    content = {"name": "mine", "title": "Mine", "budget": "tiny", "rows": [{**ROW, **row} for row in rows]}
+    path.write_text(yaml.safe_dump({**content, **settings}))
+    return path
+
+
+def test_smoke_trains_three_stages_and_the_shared_base_once(project: Project) -> None:
+    methods = ("softmax", "sigmoid", "bags")
+    steps = ("recipe", "train", "predict", "evaluate")
+    assert project.planned() == {
+        "synthesize": 1,
+        "class_statistics": 1,
+        **{f"{step} {method}": 1 for step in steps for method in methods},
+        "table": 1,
+        "all": 1,
+    }
+
+
+def test_a_base_that_is_no_row_is_trained_and_not_evaluated(project: Project) -> None:
+    jobs = project.planned(experiment=experiment(project.folder, {}))
+    assert {job for job in jobs if "softmax" in job} == {"recipe softmax", "train softmax"}
+    assert {job for job in jobs if "bags" in job} == {
+        "recipe bags",
+        "train bags",
+        "predict bags",
+        "evaluate bags",
+    }
+
+
+def test_every_seed_is_a_run(project: Project) -> None:
+    jobs = project.planned(experiment=experiment(project.folder, {"method": "softmax", "seeds": [0, 1]}))
+    assert jobs["train softmax"] == jobs["evaluate softmax"] == 2
+
+
+def test_an_experiment_without_data_is_a_table_of_reasons(project: Project) -> None:
+    assert project.planned(experiment="bags") == {"table": 1, "all": 1}
+
+
+def test_lint_and_format_are_clean() -> None:
+    lint = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert lint.returncode == 0, lint.stderr
+    form = [str(Path(sys.executable).with_name("snakefmt")), "--check", "Snakefile", "workflows"]
+    done = subprocess.run(form, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_snakefile_is_a_table_of_contents() -> None:
+    assert len((ROOT / "Snakefile").read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"experiment": "smok"}, "did you mean 'smoke'"),
+        ({"experiment": "nowhere/mine.yaml"}, "nowhere/mine.yaml"),
+    ],
+)
+def test_a_misspelt_experiment_is_answered(project: Project, arguments: dict[str, str], message: str) -> None:
+    done = project.snakemake("-n", **arguments)
+    assert done.returncode != 0
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_misspelt_key_of_the_configuration_is_refused(project: Project) -> None:
+    done = project.snakemake("-n", "--config", "experimnt=smoke", experiment=None)
+    assert done.returncode != 0
+    assert "'experimnt' was unexpected" in done.stdout
+
+
+def plugin(folder: Path, rules: str) -> Path:
+    """An experiment with a method outside the project that has rules of its own."""
+    method = folder / "elsewhere" / "mine"
+    method.mkdir(parents=True)
+    manifest = yaml.safe_load((folder / "methods/softmax/method.yaml").read_text())
+    (method / "method.yaml").write_text(yaml.safe_dump({**manifest, "name": "mine"}))
+    (method / "rules.smk").write_text(rules)
+    return experiment(folder, {"method": "mine"}, method_paths=["elsewhere"])
+
+
+def test_the_rules_of_a_method_elsewhere_have_its_name_in_front(project: Project) -> None:
+    path = plugin(
+        project.folder,
+        'rule extra:\n    output:\n        "extra.txt",\n    shell:\n        "echo 1 > {output}"\n',
+    )
+    assert project.planned("mine_extra", experiment=path) == {"mine_extra": 1}
+    done = project.snakemake("extra.txt", experiment=path)
+    assert (project.folder / "extra.txt").is_file(), done.stdout
+
+
+def test_broken_rules_of_a_method_are_placed(project: Project) -> None:
+    done = project.snakemake(
+        "-n", experiment=plugin(project.folder, "rule extra:\n    output:\n        'a' 'b' = 3\n")
+    )
+    assert done.returncode != 0
+    assert "elsewhere/mine/rules.smk" in done.stdout
+    assert "the rules of method 'mine' are broken" in done.stdout
+
+
+def test_a_broken_method_stops_only_who_uses_it(project: Project) -> None:
+    (project.folder / "methods/bags/method.yaml").write_text("name: [")
+    users = project.snakemake("-n", experiment="smoke")
+    assert users.returncode != 0
+    assert "methods/bags/method.yaml, line 1" in users.stdout
+    assert project.planned(experiment=experiment(project.folder, {"method": "sigmoid"}))["train sigmoid"] == 1

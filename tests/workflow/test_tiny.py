@@ -1,0 +1,82 @@
+"""The whole way once, for real, from the synthetic data to the table; then what an edit reruns, and what not."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Project, copy_project
+
+RUNS = "results/runs/tiny/synthetic_tiny/torchvision/tiny_mask_rcnn"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = copy_project(tmp_path_factory.mktemp("project"))
+    done = project.snakemake(experiment=TINY)
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+def table(project: Project) -> str:
+    return (project.folder / "results/experiments/tiny/table.md").read_text()
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    """Within it a file has ``new`` for ``old``, or at its end; afterwards it is as it was, its time too."""
+    before, times = path.read_text(), path.stat()
+    assert old in before
+    path.write_text(before.replace(old, new, 1) if old else before + new)
+    yield
+    path.write_text(before)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def of(method: str, *, first: str = "train") -> set[str]:
+    steps = ["train", "predict", "evaluate"]
+    return {f"{step} {method}" for step in steps[steps.index(first) :]}
+
+
+def test_every_row_is_in_the_table_and_nothing_is_left_to_do(finished: Project) -> None:
+    assert "3 of 3 runs done" in table(finished)
+    assert finished.planned(experiment=TINY) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "stale"),
+    [
+        ("bags", of("bags")),
+        ("sigmoid", of("sigmoid")),
+        ("softmax", of("softmax") | of("bags")),  # bags starts from softmax
+    ],
+)
+def test_edited_code_makes_only_its_method_stale(finished: Project, method: str, stale: set[str]) -> None:
+    with edited(finished.folder / f"methods/{method}/classifier.py", "", "# edited\n"):
+        assert set(finished.planned(experiment=TINY)) == stale | {"table", "all"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stale"),
+    [
+        ("max_detections: 300", "max_detections: 200", {"recipe bags", *of("bags", first="predict")}),
+        ("title: BAGS\n", "title: Balanced groups\n", {"recipe bags"}),
+        ("others_ratio: 8.0", "others_ratio: 4.0", {"recipe bags", *of("bags")}),
+    ],
+)
+def test_an_edited_manifest_makes_stale_what_depends_on_it(
+    finished, old: str, new: str, stale: set[str]
+) -> None:
+    with edited(finished.folder / "methods/bags/method.yaml", old, new):
+        assert set(finished.planned(experiment=TINY)) == stale | {"table", "all"}
+
+
+def test_a_failed_run_is_a_row_with_its_reason_and_is_taken_up_again(finished: Project) -> None:
+    code = finished.folder / "methods/bags/classifier.py"
+    with edited(code, "", 'raise RuntimeError("out of luck")\n'):
+        done = finished.snakemake(experiment=TINY)
+    assert done.returncode != 0
+    assert "2 of 3 runs done" in table(finished)
+    assert "out of luck" in table(finished)
+    assert set(finished.planned(experiment=TINY)) == {*of("bags"), "table", "all"}
