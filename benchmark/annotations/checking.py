@@ -234,10 +234,11 @@ def _segmentation(
     common = max(0.0, min(right, x + width) - max(left, x)) * max(0.0, min(bottom, y + height) - max(top, y))
     union = (right - left) * (bottom - top) + width * height - common
     if width > 0 and height > 0 and farthest > 2 * SLACK and common < 0.5 * union:
+        outline = f"[{left:g}, {top:g}, {right - left:g}, {bottom - top:g}]"
         yield problem(
             "bbox",
             f"[{x:g}, {y:g}, {width:g}, {height:g}]",
-            f"about [{left:g}, {top:g}, {right - left:g}, {bottom - top:g}] (x, y, width, height), the polygon's",
+            f"about {outline}, the (x, y, width, height) of its polygon",
         )
 
 

@@ -322,7 +322,7 @@ def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack
 
 
 def _run_lengths(rle: Rle) -> list[int]:
-    """Run lengths of a code; compressed text holds 5 bits a character, and differences from the fourth run on."""
+    """Run lengths of a code; compressed text has 5 bits a character, differences from the fourth run on."""
     if isinstance(rle.counts, list):
         return rle.counts
     runs: list[int] = []
