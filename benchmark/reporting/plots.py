@@ -83,6 +83,7 @@ def _axis_word(rows: Sequence[RowResult]) -> str:
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Above the axes, in as many columns as fit: inside it would hide data."""
     columns = max(1, min(len(labels), int(WIDTH * 15 / (max(map(len, labels)) + 6))))
+    figure.set_figheight(figure.get_figheight() + 0.17 * (-(-len(labels) // columns) - 1))
     figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
@@ -221,14 +222,16 @@ def _training_curves(rows: Sequence[RowResult], notes: list[str]) -> Figure | No
     for run in [row.runs[0].run for row in rows] + drawn:
         looks.setdefault(_kind(run), len(looks))
     runs = {_name(run, rows): run for run in drawn}
-    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     handles: dict[str, Any] = {}
     for axes, (stage_name, lines) in zip(grid, panels.items(), strict=True):
         for run, points in lines.values():
             colour = COLOURS[looks[_kind(run)] % len(COLOURS)]
             same = [name for name, other in runs.items() if _kind(other) == _kind(run)]
-            dash = ("-", "--", ":", "-.")[same.index(_name(run, rows)) % 4]  # seeds differ by their dashes
+            # seeds differ by their dashes, and so do rows of the same colour
+            turn = same.index(_name(run, rows)) + looks[_kind(run)] // len(COLOURS)
+            dash = ("-", "--", ":", "-.")[turn % 4]
             iterations, losses = points.T
             axes.plot(iterations, losses, color=colour, linewidth=0.5, alpha=0.35)
             smooth = [mean(losses[max(0, i - 4) : i + 5]) for i in range(len(losses))]

@@ -1,0 +1,134 @@
+"""Detections survive the disk unchanged, and broken files are named by row."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmark.annotations import vocabulary_hash
+from benchmark.errors import FileError
+from benchmark.inference import detections as module
+from benchmark.inference.detections import (
+    DetectionError,
+    DetectionWriter,
+    read_detections,
+    read_lvis_results,
+    write_lvis_results,
+)
+
+NAMES = {3: "acorn", 8: "banana"}
+RLES = [{"size": [480, 640], "counts": b"PPYo1"}, {"size": [480, 640], "counts": "fP10"}]
+RESULT = {"image_id": 7, "category_id": 3, "score": 0.5, "bbox": [1, 2, 3, 4]}
+
+
+def write(path: Path, masks: bool = True) -> Path:
+    with DetectionWriter(path, NAMES, {"run": "softmax"}, masks) as writer:
+        boxes = [[0.1, 0.2, 30.3, 40.7], [5, 6, 7, 8]]
+        writer.add(7, np.array([3, 8]), np.array([0.1, 0.9]), boxes, RLES if masks else None)
+        writer.add(9, [], [], [], [])
+        assert writer.rows == 2
+    return path
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_both_formats_hold_the_same_numbers(masks: bool, tmp_path: Path) -> None:
+    """The JSON holds the exact values of the stored float32."""
+    parquet = write(tmp_path / "detections.parquet", masks)
+    write_lvis_results(parquet, tmp_path / "results.json")
+    first, second = read_detections(parquet), read_detections(tmp_path / "results.json")
+    assert first.iou_types == second.iou_types == (["bbox", "segm"] if masks else ["bbox"])
+    assert first.scores.tolist() == [float(np.float32(0.1)), float(np.float32(0.9))]
+    for name in ("image_ids", "category_ids", "scores", "boxes", "mask_sizes"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    if masks:
+        assert first.mask_counts is not None
+        assert second.mask_counts is not None
+        assert first.mask_counts.to_pylist() == second.mask_counts.to_pylist() == [b"PPYo1", b"fP10"]
+    assert first.vocabulary == vocabulary_hash(NAMES.items())
+    assert first.description == {"run": "softmax"}
+
+
+def test_row_groups_do_not_change_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROW_GROUP", 5)
+    with DetectionWriter(tmp_path / "many.parquet", NAMES, {}, masks=False) as writer:
+        for image in range(9):
+            writer.add(image, [3] * 3, [0.5] * 3, [[image, k, 1, 1] for k in range(3)])
+    table = read_detections(tmp_path / "many.parquet")
+    assert table.image_ids.tolist() == [image for image in range(9) for _ in range(3)]
+    write_lvis_results(tmp_path / "many.parquet", tmp_path / "many.json")
+    np.testing.assert_array_equal(read_lvis_results(tmp_path / "many.json").boxes, table.boxes)
+
+
+def test_nothing_detected_is_a_valid_file(tmp_path: Path) -> None:
+    with DetectionWriter(tmp_path / "none.parquet", NAMES, {}, masks=True):
+        pass
+    write_lvis_results(tmp_path / "none.parquet", tmp_path / "none.json")
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+    for name in ("none.parquet", "none.json"):
+        assert len(read_detections(tmp_path / name)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"scores": [0.1, np.nan]}, "bad score"),
+        ({"boxes_xywh": [[0, 0, 1, 1], [0, np.inf, 1, 1]]}, "bad box"),
+        ({"boxes_xywh": [[0, 0, 1, 1], [0, 0, -1, 1]]}, "bad box"),
+        ({"category_ids": [3, 4]}, "bad category_id"),
+        ({"rles": RLES[:1]}, "different lengths"),
+    ],
+)
+def test_writer_refuses_what_cannot_be_evaluated_and_leaves_no_file(
+    change: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    good: dict[str, Any] = {"category_ids": [3, 8], "scores": [0.1, 0.2], "rles": RLES}
+    good |= {"boxes_xywh": [[0, 0, 1, 1], [0, 0, 2, 2]]}
+    with (
+        pytest.raises(DetectionError, match=part) as caught,
+        DetectionWriter(tmp_path / "out.parquet", NAMES, {}, masks=True) as writer,
+    ):
+        writer.add(7, **(good | change))
+    assert "image 7" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('[{"image_id": 7, "category_id": 3, "score": NaN, "bbox": [1, 2, 3, 4]}]', ["NaN"]),
+        (json.dumps([RESULT, RESULT])[:-20], ["not an LVIS results file"]),
+        (json.dumps([RESULT, RESULT | {"score": "high"}]), ["$[1].score"]),
+        (json.dumps([RESULT | {"bbox": [1, 2, 3]}]), ["$[0].bbox"]),
+        (
+            json.dumps([RESULT | {"segmentation": [[1, 2, 3, 4]]}]),
+            ["$[0].segmentation", "pycocotools.mask.encode"],
+        ),
+        (json.dumps({"annotations": [RESULT]}), ["array"]),
+        (
+            json.dumps([RESULT, {k: v for k, v in RESULT.items() if k != "bbox"}]),
+            ["some records", "record 1"],
+        ),
+        (json.dumps([{k: v for k, v in RESULT.items() if k != "bbox"}]), ["neither bbox nor segmentation"]),
+        (json.dumps([RESULT, RESULT | {"score": 1e999}]), ["Infinity"]),
+    ],
+)
+def test_broken_results_are_named_by_record_and_field(text: str, parts: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(DetectionError) as caught:
+        read_detections(path)
+    for part in [str(path), *parts]:
+        assert part in str(caught.value)
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    parquet = write(tmp_path / "detections.parquet")
+    content = parquet.read_bytes()
+    parquet.write_bytes(content[: len(content) // 2])
+    for path in (parquet, Path(__file__)):
+        with pytest.raises(DetectionError, match="not a file of detections"):
+            read_detections(path)
+    with pytest.raises(FileError):
+        read_detections(tmp_path / "none.parquet")
