@@ -47,12 +47,12 @@ def missing_images(images: Sequence[Image], folder: Path) -> None:
         try:
             resolve_image(image, folder)
         except BenchmarkError as error:
-            problems.append(error)
+            problems.append((image, error))
     if problems:
         raise ImageError(
             f"{len(problems)} of {len(images)} image files are missing",
             where=folder,
-            found=f"first: {problems[0].what}",
+            found=f"first: image {problems[0][0].id}, {problems[0][0].relative_path}: {problems[0][1].what}",
             remedy="put the images there, or correct the image folder of the dataset",
         )
 

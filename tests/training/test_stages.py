@@ -1,0 +1,245 @@
+"""A stage ends in the same bytes however often it is killed; it trains what it says and nothing else."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.detectors.checkpoints import CheckpointError, load
+from benchmark.errors import BenchmarkError
+from benchmark.recipes import find_run
+from benchmark.recipes.models import Run, Schedule, Stage
+from benchmark.records import State, read_record
+from benchmark.training import TrainingDivergedError, TrainingError, run_stage
+from benchmark.training.resume import ResumeFolder
+
+TINY = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
+
+
+def recipe(row: str, stage: int = 0, options: dict[str, Any] | None = None, **schedule: Any) -> Run:
+    """A run of the tiny experiment with other schedule settings or classifier options."""
+    run = find_run(f"{TINY}:{row}")
+    stages = list(run.stages)
+    old = stages[stage].schedule
+    assert old is not None
+    new = Schedule(**(old.model_dump() | schedule))
+    stages[stage] = stages[stage].model_copy(update={"schedule": new})
+    return run.model_copy(update={"stages": stages, "options": run.options | (options or {})})
+
+
+def run_here(run: Run, stage: str, output: Path, init: Path | None = None, work: Path | None = None) -> Path:
+    run_stage(run, stage, output, init=init, devices=1, workers=0, work=work or output.parent / "work")
+    return output
+
+
+def command(row: str, output: Path, work: Path) -> list[str]:
+    program = [sys.executable, "-m", "benchmark.cli", "train", f"{TINY}:{row}", "train"]
+    return [*program, "-o", str(output), "--work", str(work)]
+
+
+@pytest.fixture(scope="module")
+def base(workplace: Path) -> Path:
+    """The finished softmax base model."""
+    old = Path.cwd()
+    os.chdir(workplace)
+    try:
+        return run_here(recipe("softmax"), "train", workplace / "base" / "checkpoint.pt")
+    finally:
+        os.chdir(old)
+
+
+@pytest.mark.usefixtures("inside")
+def test_same_recipe_same_bytes(base: Path, tmp_path: Path) -> None:
+    again = run_here(recipe("softmax"), "train", tmp_path / "checkpoint.pt")
+    assert again.read_bytes() == base.read_bytes()
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+    other = recipe("softmax").model_copy(update={"seed": 1})
+    assert run_here(other, "train", tmp_path / "other.pt").read_bytes() != base.read_bytes()
+
+
+@pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_training_ends_in_the_same_bytes(
+    base: Path, inside: Path, tmp_path: Path, name: signal.Signals
+) -> None:
+    """Stopped after its first checkpoint, at an arbitrary moment, and started again with the same command."""
+    output, work = tmp_path / "checkpoint.pt", tmp_path / "work"
+    process = subprocess.Popen(command("softmax", output, work), cwd=inside, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(work.glob("*/iteration_*.sha256")):
+        assert process.poll() is None, "the training ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(name)
+    status = process.wait()
+    assert status == (-signal.SIGKILL if name == signal.SIGKILL else 3)
+    assert not output.exists()
+    record = read_record(tmp_path / "checkpoint.provenance.json")
+    assert record is not None
+    assert record["state"] == (State.running if name == signal.SIGKILL else State.interrupted)
+
+    subprocess.run(command("softmax", output, work), cwd=inside, check=True, capture_output=True)
+    assert output.read_bytes() == base.read_bytes()
+    record = read_record(tmp_path / "checkpoint.provenance.json")
+    assert record is not None
+    assert record["state"] == State.done
+    assert record["facts"]["resumed_at"] >= 2
+    lines = [json.loads(line)["iteration"] for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert lines == sorted(set(lines))
+
+
+def test_a_damaged_unfinished_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    folder = ResumeFolder(tmp_path / "key")
+    for iteration in (2, 4, 6):
+        folder.save(iteration, {"model": {"x": torch.full((3,), float(iteration))}, "iteration": iteration})
+    assert len(list(folder.folder.glob("*.pt"))) == 2
+    newest = max(folder.folder.glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-20])
+    content = folder.newest()
+    assert content is not None
+    assert content["iteration"] == 4
+    folder.clear()
+    assert not folder.folder.exists()
+    assert folder.newest() is None
+
+
+@pytest.mark.usefixtures("inside")
+def test_retraining_moves_the_classifier_alone(base: Path, tmp_path: Path) -> None:
+    """BAGS' second stage: every other tensor, normalisation statistics included, equals the base model's."""
+    before = load(base)["model"]
+    after = load(run_here(recipe("bags"), "retrain", tmp_path / "checkpoint.pt", init=base))["model"]
+    assert before.keys() == after.keys()
+    changed = {name for name in after if before[name].shape != after[name].shape or not before[name].equal(after[name])}
+    assert changed == {"classifiers.0.linear.weight", "classifiers.0.linear.bias"}
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_loading_processes_do_not_change_the_result(base: Path, tmp_path: Path, workers: int) -> None:
+    output = tmp_path / "checkpoint.pt"
+    run_stage(recipe("softmax"), "train", output, init=None, devices=1, workers=workers, work=tmp_path / "work")
+    assert output.read_bytes() == base.read_bytes()
+
+
+@pytest.mark.usefixtures("inside")
+def test_divergence_is_a_state_with_the_iteration(tmp_path: Path) -> None:
+    wild = recipe("softmax", learning_rate=1e12, warmup_iterations=0, clip_norm=None)
+    with pytest.raises(TrainingDivergedError, match="diverged at iteration [123]"):
+        run_here(wild, "train", tmp_path / "checkpoint.pt")
+    record = read_record(tmp_path / "checkpoint.provenance.json")
+    assert record is not None
+    assert record["state"] == State.diverged
+    assert "iteration" in record["reason"]
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_learning_rate_scale_is_recorded_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_here(recipe("softmax", batch_size=4), "train", tmp_path / "checkpoint.pt")
+    record = read_record(tmp_path / "checkpoint.provenance.json")
+    assert record is not None
+    facts = record["facts"]
+    assert (facts["batch_size"], facts["learning_rate_scale"], facts["learning_rate"]) == (4, 2.0, 0.002)
+    assert facts["iterations"] == 2
+    assert "times 2 for the batch size" in capsys.readouterr().err
+
+
+PLUGIN = '''
+import torch
+
+def count_labels(detector, batches, statistics, scale):
+    counts = torch.zeros(statistics.num_classes)
+    for images, targets in batches:
+        rois = detector.box_features(images, targets)
+        assert rois.features.shape[1] == detector.classifiers[0].in_features
+        for target in targets:
+            counts += torch.bincount(target.labels, minlength=statistics.num_classes)
+    assert counts.tolist() == statistics.instance_counts.tolist()
+    detector.classifiers[0].linear.bias[:-1] = counts * scale
+
+def double(detector, statistics):
+    detector.classifiers[0].linear.weight *= 2
+'''
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("kind", ["fit", "transform"])
+def test_stages_without_gradient(base: Path, tmp_path: Path, kind: str) -> None:
+    """``fit`` sees every training image once with its ground truth; ``transform`` changes weights only."""
+    (tmp_path / "stage.py").write_text(PLUGIN)
+    function, options = ("stage:count_labels", {"scale": 0.5}) if kind == "fit" else ("stage:double", {})
+    stage = Stage(name="post", kind=kind, function=function, options=options)
+    run = recipe("softmax").model_copy(update={"stages": [stage], "plugin_path": str(tmp_path)})
+    after = load(run_here(run, "post", tmp_path / "out" / "checkpoint.pt", init=base))["model"]
+    before = load(base)["model"]
+    bias, weight = "classifiers.0.linear.bias", "classifiers.0.linear.weight"
+    if kind == "transform":
+        torch.testing.assert_close(after[weight], before[weight] * 2)
+    else:
+        assert after[bias][:-1].sum() > 1
+    changed = {name for name in after if not before[name].equal(after[name])}
+    assert changed == ({weight} if kind == "transform" else {bias})
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_checkpoint_that_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:
+    run = recipe("bags")
+    output = tmp_path / "out" / "checkpoint.pt"
+    broken = tmp_path / "broken.pt"
+    broken.write_bytes(base.read_bytes()[: base.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match="cannot read the checkpoint"):
+        run_here(run, "retrain", output, init=broken)
+    content = load(base)
+    torch.save(content | {"vocabulary": "0" * 64}, broken)
+    with pytest.raises(CheckpointError, match="other categories"):
+        run_here(run, "retrain", output, init=broken)
+    model = dict(content["model"])
+    model["backbone.body.conv1.weight"] = torch.zeros(1)
+    del model["rpn.head.cls_logits.bias"]
+    torch.save(content | {"model": model}, broken)
+    with pytest.raises(CheckpointError, match=r"rpn\.head\.cls_logits\.bias: missing") as error:
+        run_here(run, "retrain", output, init=broken)
+    assert "backbone.body.conv1.weight: shape (1,)" in str(error.value)
+    assert not output.exists()
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(inside: Path, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.system, (f"touch {tmp_path / 'executed'}",))
+
+    torch.save({"model": Payload()}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="cannot read"):
+        run_here(recipe("bags"), "retrain", tmp_path / "out.pt", init=tmp_path / "evil.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_bad_data_stops_before_training(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(workplace / "results" / "data", tmp_path / "results" / "data")
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "results" / "data" / "synthetic_tiny"
+    output = tmp_path / "out" / "checkpoint.pt"
+
+    image = next(iter(sorted((data / "images").glob("train_*.png"))))
+    image.rename(tmp_path / "away.png")
+    with pytest.raises(BenchmarkError, match="1 of 24 image files are missing") as error:
+        run_here(recipe("softmax"), "train", output)
+    assert image.name in str(error.value)
+    (tmp_path / "away.png").rename(image)
+
+    image.write_bytes(b"not a picture")
+    with pytest.raises(BenchmarkError, match="cannot decode"):
+        run_here(recipe("softmax", iterations=30), "train", output)
+
+    statistics = (data / "class_statistics.csv").read_text()
+    (data / "class_statistics.csv").write_text(statistics.replace("# vocabulary: ", "# vocabulary: 0"))
+    with pytest.raises(TrainingError, match="different categories"):
+        run_here(recipe("softmax"), "train", output)
+    assert not output.exists()
