@@ -300,6 +300,10 @@ def _assign(targets: NDArray[np.int64], images: int, seed: int) -> list[list[int
         load[chosen] += 1
         for image in chosen:
             labels[image].append(int(label))
+    for empty in (image for image in labels if not image):
+        fullest = max(labels, key=len)
+        if len(fullest) > 1:
+            empty.append(fullest.pop())
     return labels
 
 

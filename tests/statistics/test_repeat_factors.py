@@ -1,0 +1,53 @@
+"""Repeat factors are those of the original sampler."""
+
+import numpy as np
+import pytest
+from golden_cases import golden_cases, tolerance
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.statistics import (
+    StatisticsError,
+    category_repeat_factors,
+    class_balanced_factors,
+    image_repeat_factors,
+)
+
+
+@pytest.mark.parametrize("case", golden_cases("balms", "image_repeat_factors"))
+def test_golden_factors(case):
+    images, expected = case["inputs"]["image_category_ids"], case["expected"]
+    counts = [sum(label in labels for labels in images) for label in expected["category_ids"]]
+    assert np.allclose(np.array(counts) / len(images), expected["category_image_fraction"])
+    for factors, key in (
+        (
+            category_repeat_factors(counts, len(images), case["inputs"]["repeat_threshold"]),
+            "repeat_factor_rfs",
+        ),
+        (class_balanced_factors(counts, len(images)), "repeat_factor_class_balanced"),
+    ):
+        result = image_repeat_factors(images, factors)
+        assert (factors.dtype, result.dtype) == (np.float32, np.float32)
+        np.testing.assert_allclose(result, expected[key], **tolerance("balms", "float32"))
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1), st.floats(0, 1))
+def test_rarer_is_never_seen_less(counts, threshold):
+    order = np.argsort(counts)
+    seen = np.sort(counts) > 0
+    for factors in (category_repeat_factors(counts, 1000, threshold), class_balanced_factors(counts, 1000)):
+        assert (np.diff(factors[order][seen]) <= 0).all()
+        assert (factors >= 1).all()
+        assert np.isfinite(factors).all()
+
+
+def test_an_image_without_categories_is_seen_once():
+    factors = category_repeat_factors([1, 0], 4000, 0.001)
+    assert factors.tolist() == [2.0, 1.0]
+    assert image_repeat_factors([[], [0], [1, 0, 0]], factors).tolist() == [1.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("counts", "images"), [([5], 4), ([-1], 4), ([1], 0)])
+def test_counts_that_cannot_be_are_refused(counts, images):
+    with pytest.raises(StatisticsError, match="do not fit"):
+        category_repeat_factors(counts, images, 0.001)
