@@ -21,11 +21,12 @@ class Project:
     folder: Path
 
     def snakemake(
-        self, *arguments: str, experiment: str | Path = "smoke"
+        self, *arguments: str, experiment: str | Path | None = "smoke"
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr come back as one text."""
-        profile = ["--workflow-profile", "workflows/profiles/local", "--config", f"experiment={experiment}"]
-        command = [sys.executable, "-m", "snakemake", *arguments, *profile]
+        profile = ["--workflow-profile", "workflows/profiles/local"]
+        chosen = ["--config", f"experiment={experiment}"] if experiment else []
+        command = [sys.executable, "-m", "snakemake", *arguments, *profile, *chosen]
         return subprocess.run(
             command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )

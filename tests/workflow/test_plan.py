@@ -20,7 +20,7 @@ def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Pa
 
 def test_smoke_trains_three_stages_and_the_shared_base_once(project: Project) -> None:
     methods = ("softmax", "sigmoid", "bags")
-    steps = ("recipe", "train", "predict", "evaluate")
+    steps = ("train", "predict", "evaluate")
     assert project.planned() == {
         "synthesize": 1,
         "class_statistics": 1,
@@ -32,9 +32,8 @@ def test_smoke_trains_three_stages_and_the_shared_base_once(project: Project) ->
 
 def test_a_base_that_is_no_row_is_trained_and_not_evaluated(project: Project) -> None:
     jobs = project.planned(experiment=experiment(project.folder, {}))
-    assert {job for job in jobs if "softmax" in job} == {"recipe softmax", "train softmax"}
+    assert {job for job in jobs if "softmax" in job} == {"train softmax"}
     assert {job for job in jobs if "bags" in job} == {
-        "recipe bags",
         "train bags",
         "predict bags",
         "evaluate bags",

@@ -1,4 +1,4 @@
-"""The whole way once, for real, from the synthetic data to the table; then what an edit reruns, and what not."""
+"""The whole way once, for real, from synthetic data to the table; then what an edit reruns, and what not."""
 
 import os
 from collections.abc import Iterator
@@ -29,9 +29,11 @@ def edited(path: Path, old: str, new: str) -> Iterator[None]:
     before, times = path.read_text(), path.stat()
     assert old in before
     path.write_text(before.replace(old, new, 1) if old else before + new)
-    yield
-    path.write_text(before)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def of(method: str, *, first: str = "train") -> set[str]:
@@ -60,9 +62,9 @@ def test_edited_code_makes_only_its_method_stale(finished: Project, method: str,
 @pytest.mark.parametrize(
     ("old", "new", "stale"),
     [
-        ("max_detections: 300", "max_detections: 200", {"recipe bags", *of("bags", first="predict")}),
-        ("title: BAGS\n", "title: Balanced groups\n", {"recipe bags"}),
-        ("others_ratio: 8.0", "others_ratio: 4.0", {"recipe bags", *of("bags")}),
+        ("max_detections: 300", "max_detections: 200", of("bags", first="predict")),
+        ("title: BAGS\n", "title: Balanced groups\n", set()),
+        ("others_ratio: 8.0", "others_ratio: 4.0", of("bags")),
     ],
 )
 def test_an_edited_manifest_makes_stale_what_depends_on_it(

@@ -1,5 +1,4 @@
 # The experiment and what the rules ask about its runs.
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -87,13 +86,7 @@ def method_code(wildcards):
 
 def recipe_of(wildcards):
     """The recipe of a run for the command line."""
-    return EXPERIMENT.recipes()[str(paths.run_folder(run_of(wildcards)))]
-
-
-def recorded(wildcards):
-    """A digest of all that recipe.json holds, but not the row's name, which differs between experiments."""
-    content = run_of(wildcards).model_dump_json(exclude={"row"})
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return near(EXPERIMENT.recipes()[str(paths.run_folder(run_of(wildcards)))])
 
 
 def small(wildcards):

@@ -1,7 +1,6 @@
 # From the final checkpoint to LVIS numbers.
 rule predict:
     input:
-        recipe=ancient("results/runs/{run}/recipe.json"),
         checkpoint=final_checkpoint,
         annotations=annotations("val"),
         images=ancient(images("val")),
@@ -18,6 +17,7 @@ rule predict:
         "../../envs/longtail.yaml"
     threads: cores
     resources:
+        recipe=recipe_of,
         gpu=gpus,
         mem_mb=memory,
         runtime=minutes(60, 480),
@@ -25,7 +25,8 @@ rule predict:
     params:
         digest=lambda wildcards: run_of(wildcards).digest("predict"),
     shell:
-        "longtail predict {input.recipe:q} -c {input.checkpoint:q} --workers {resources.workers}"
+        "rm -f results/runs/{wildcards.run}/metrics.json &&"
+        " longtail predict {resources.recipe:q} -c {input.checkpoint:q} --workers {resources.workers}"
         " -o {output:q} > {log} 2>&1"
 
 

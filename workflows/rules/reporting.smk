@@ -18,6 +18,7 @@ rule table:
         "../../envs/longtail.yaml"
     params:
         folder=subpath(output.markdown, parent=True),
+        titles=[run.title for row in EXPERIMENT.rows for run in row.runs],
         skipped={row.row.id: row.skipped for row in EXPERIMENT.rows if row.skipped},
     shell:
         "longtail table {input.experiment:q} -o {params.folder:q} 2> {log}"

@@ -1,29 +1,10 @@
-# A recipe is written down once; every step then reads it. `ancient`, because a rewritten file says nothing about
-# this step: `digest` changes exactly when what the step depends on does (test settings do not retrain).
-localrules:
-    recipe,
-
-
-rule recipe:
-    output:
-        "results/runs/{run}/recipe.json",
-    log:
-        "results/logs/{run}/recipe.log",
-    conda:
-        "../../envs/longtail.yaml"
-    resources:
-        recipe=lambda wildcards: near(recipe_of(wildcards)),
-    params:
-        digest=recorded,
-    shell:
-        "longtail show {resources.recipe:q} --json > {output:q} 2> {log}"
-
-
 # One stage. A base that several methods share has one path, so it is trained once. Unfinished trainings lie in
 # results/work, which is no output: Snakemake removes the outputs of a failed job, and the next try continues.
+# What an earlier training led to goes first: if this one fails, old numbers must not stand in the table as its own.
+# `digest` changes exactly when what the stage depends on does: test settings do not retrain. `recipe` is a resource
+# because how the run is called (a row here, the base of one there) must not make it stale.
 rule train:
     input:
-        recipe=ancient("results/runs/{run}/recipe.json"),
         annotations=annotations("train"),
         images=ancient(images("train")),
         statistics=statistics,
@@ -40,6 +21,7 @@ rule train:
         "../../envs/longtail.yaml"
     threads: cores
     resources:
+        recipe=recipe_of,
         gpu=gpus,
         mem_mb=memory,
         runtime=minutes(120, 2880),
@@ -49,5 +31,6 @@ rule train:
         digest=lambda wildcards: run_of(wildcards).digest(wildcards.stage),
         init=lambda wildcards, input: f"--init {input.init}" if input.init else "",
     shell:
-        "longtail train {input.recipe:q} {wildcards.stage} {params.init} --devices {resources.devices}"
+        "rm -f results/runs/{wildcards.run}/detections.parquet results/runs/{wildcards.run}/metrics.json &&"
+        " longtail train {resources.recipe:q} {wildcards.stage} {params.init} --devices {resources.devices}"
         " --workers {resources.workers} -o {output:q} > {log} 2>&1"
