@@ -2,10 +2,9 @@
 
 Not every wrong count can be told: LVIS's validation files and most subsets rightly carry the training set's
 letters, and some its counts, and nothing in a file says which set its fields describe. So a count field is
-only held against the file where at least half of the categories agree with it, that is, where it is meant for
-this file and some records are wrong; the letters where three quarters of the categories agree that are more
-than rare by their letter or their count (almost any file agrees with itself on the rare ones). ``longtail
-stats`` shows all differences.
+only held against the file where at least half of the categories that have instances agree with it, that is,
+where it is meant for this file and some records are wrong; the letters where three quarters of the categories
+agree that are more than rare by their letter or their count. ``longtail stats`` shows all differences.
 """
 
 import json
@@ -283,14 +282,17 @@ def _counts(
     """Count fields and letters that disagree with the file, where most of them agree (see the module)."""
     instances = Counter(annotation.category_id for annotation in annotations)
     images = Counter(category_id for _, category_id in present)
-    for field, agreement, count in (
-        ("image_count", 0.5, lambda id_: images[id_]),
-        ("instance_count", 0.5, lambda id_: instances[id_]),
-        ("frequency", 0.75, lambda id_: frequency_letter(images[id_])),
+    for field, trivial, agreement, count in (
+        ("image_count", 0, 0.5, lambda id_: images[id_]),
+        ("instance_count", 0, 0.5, lambda id_: instances[id_]),
+        ("frequency", "r", 0.75, lambda id_: frequency_letter(images[id_])),
     ):
         pairs = [(category.id, getattr(category, field), count(category.id)) for category in categories]
+        # Two zeros or two letters r agree in almost any file.
         telling = [
-            (ours, theirs) for _, theirs, ours in pairs if theirs is not None and (ours, theirs) != ("r", "r")
+            (ours, theirs)
+            for _, theirs, ours in pairs
+            if theirs is not None and not ours == theirs == trivial
         ]
         agreeing = sum(ours == theirs for ours, theirs in telling)
         if telling and agreeing >= agreement * len(telling):

@@ -176,6 +176,17 @@ def test_a_file_without_masks_is_sound_but_a_single_missing_mask_is_not(tmp_path
     assert check(tmp_path, content) == []
 
 
+def test_unseen_categories_do_not_make_counts_of_another_file_ours(tmp_path, sound):
+    content = copy.deepcopy(sound)
+    for category in content["categories"]:
+        category |= {"image_count": 7, "instance_count": 9}
+    content["categories"] += [
+        {"id": i, "name": f"n{i}", "frequency": "r", "image_count": 0, "instance_count": 0}
+        for i in range(5, 50)
+    ]
+    assert check(tmp_path, content) == []
+
+
 @pytest.mark.parametrize("cut", [1, 1000, 300_000])
 def test_a_truncated_file_is_an_error_not_a_list(tmp_path, cut):
     path = tmp_path / "file.json"
