@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a check or verdict did not hold, 2 bad input or usage, 3 
 
 import json
 import sys
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,9 @@ class Iou(StrEnum):
 
 
 Annotations = Annotated[Path, typer.Argument(help="LVIS- or COCO-format JSON file", metavar="ANN")]
-Recipe = Annotated[str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:bags", metavar="RECIPE")]
+Recipe = Annotated[
+    str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:bags", metavar="RECIPE")
+]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
 
 
@@ -91,7 +94,9 @@ def synthesize(
 
     model = load_dataset(dataset)
     if model.synthetic is None:
-        raise BenchmarkError(f"dataset '{model.name}' is not synthetic", remedy="longtail list datasets shows which are")
+        raise BenchmarkError(
+            f"dataset '{model.name}' is not synthetic", remedy="longtail list datasets shows which are"
+        )
     typer.echo(synthesize_dataset(model.synthetic, output), err=True)
 
 
@@ -127,7 +132,9 @@ def list_(
 @app.command()
 def show(
     recipe: Recipe,
-    as_json: Annotated[bool, typer.Option("--json", help="the resolved recipe as JSON, without sources")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="the resolved recipe as JSON, without sources")
+    ] = False,
 ) -> None:
     """Print the resolved recipe and where each value came from."""
     from benchmark.recipes import explain, find_run
@@ -184,16 +191,23 @@ def results(
 def evaluate(
     gt: Annotated[Path, typer.Option(help="ground truth: LVIS- or COCO-format JSON")],
     dt: Annotated[Path, typer.Option(help="detections: Parquet, or LVIS results JSON")],
-    iou: Annotated[list[Iou] | None, typer.Option(help="bbox or segm; repeat for both [default: what dt has]")] = None,
+    iou: Annotated[
+        list[Iou] | None, typer.Option(help="bbox or segm; repeat for both [default: what dt has]")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
     max_detections: Annotated[int, typer.Option(min=1, help="highest scores kept in an image")] = 300,
 ) -> None:
     """Compute the 13 LVIS numbers and per-category AP."""
     from benchmark.evaluation import evaluate_detections
+    from benchmark.records import record_step
 
-    evaluation = evaluate_detections(gt, dt, [item.value for item in iou] if iou else None, max_detections)
-    evaluation.write(output, per_class)
+    iou_types = [item.value for item in iou] if iou else None
+    recipe = {"iou_types": iou_types, "max_detections": max_detections}
+    inputs = {"annotations": gt, "detections": dt}
+    with record_step(output, "evaluate", recipe, inputs) if output else nullcontext():
+        evaluation = evaluate_detections(gt, dt, iou_types, max_detections)
+        evaluation.write(output, per_class)
     typer.echo(evaluation.text())
 
 

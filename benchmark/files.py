@@ -1,4 +1,4 @@
-"""Atomic writing, plain reading and hashing of files: the only place that turns ``OSError`` into a message."""
+"""Atomic writing, plain reading and hashing of files, with a remedy for every refusal of the system."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ from benchmark.errors import FileError
 _REMEDIES = {
     errno.ENOSPC: "free some space on the disk, or write to another one",
     errno.EDQUOT: "free some of your quota, or write somewhere else",
-    errno.EFBIG: "the file-size limit of this shell or disk is reached; raise it (ulimit -f) or write elsewhere",
+    errno.EFBIG: "the limit for the size of files is reached; raise it (ulimit -f) or write elsewhere",
     errno.EROFS: "the file system is read-only; choose another output folder",
     errno.EACCES: "check the permissions of the folder, or choose another one",
     errno.EPERM: "check the permissions of the folder, or choose another one",
@@ -83,7 +83,9 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FileError("not valid JSON", where=path, found=error, remedy="the file is damaged: make it anew") from None
+        raise FileError(
+            "not valid JSON", where=path, found=error, remedy="the file is damaged: make it anew"
+        ) from None
 
 
 def sha256_file(path: Path | str) -> str:

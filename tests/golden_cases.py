@@ -48,7 +48,7 @@ def load(method: str) -> dict[str, Any]:
 
 
 def golden_cases(method: str, kind: str, statuses: tuple[str, ...] = ("upstream", "intended")) -> list[Any]:
-    """The cases of one kind, each a ``pytest.param(case)``; an unknown kind is an error, not an empty test."""
+    """The cases of one kind, each a ``pytest.param(case)``; an unknown kind is an error."""
     cases = [case for case in load(method)["cases"] if case["kind"] == kind and case["status"] in statuses]
     if not cases:
         raise LookupError(f"{FOLDER / method}.json has no case of kind {kind}")
@@ -62,7 +62,9 @@ def tolerance(method: str, precision: str = "float64") -> dict[str, float]:
 
 def logits_from_formula(formula: str, rows: int, columns: int) -> np.ndarray:
     """Evaluate e.g. ``logits[n][j] = 4*sin(n + 2*j), n and j zero-based`` to a (rows, columns) matrix."""
-    match = re.fullmatch(r"logits\[n\]\[j\] = ([-+*/(). \dnj]*(?:(?:sin|cos)[-+*/(). \dnj]+)*), n and j zero-based", formula)
+    match = re.fullmatch(
+        r"logits\[n\]\[j\] = ([-+*/(). \dnj]*(?:(?:sin|cos)[-+*/(). \dnj]+)*), n and j zero-based", formula
+    )
     if match is None:
         raise LookupError(f"unknown formula: {formula}")
     n, j = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")

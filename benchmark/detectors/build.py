@@ -10,7 +10,9 @@ from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics
 
 
-def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bool = True) -> TorchvisionDetector:
+def build_detector(
+    run: Run, statistics: ClassStatistics, *, initial_weights: bool = True
+) -> TorchvisionDetector:
     """The recipe's detector, with its pre-trained weights unless a checkpoint will be loaded anyway.
 
     Random initial weights depend on the detector and the seed only, so that methods start alike.

@@ -38,7 +38,9 @@ def load(path: Path) -> dict[str, Any]:
             remedy="delete the file and run the stage again",
         ) from None
     if not isinstance(content, dict) or "model" not in content:
-        raise CheckpointError("not a checkpoint of this project", where=path, expected="a dictionary with key 'model'")
+        raise CheckpointError(
+            "not a checkpoint of this project", where=path, expected="a dictionary with key 'model'"
+        )
     return content
 
 

@@ -20,7 +20,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms, boxes as box_ops
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
+from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import Classifier
@@ -41,7 +42,10 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[s
     "resnet101": (Bottleneck, [3, 4, 23, 3], {}),
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], {"groups": 64, "width_per_group": 4}),
 }
-_COCO_MODELS = {("faster_rcnn", "resnet50"): "fasterrcnn_resnet50_fpn", ("mask_rcnn", "resnet50"): "maskrcnn_resnet50_fpn"}
+_COCO_MODELS = {
+    ("faster_rcnn", "resnet50"): "fasterrcnn_resnet50_fpn",
+    ("mask_rcnn", "resnet50"): "maskrcnn_resnet50_fpn",
+}
 
 # torchvision's published COCO files predate its blocks of convolution and norm
 _OLD_NAMES = [
@@ -79,11 +83,13 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     for name, parameter in body.named_parameters():
         parameter.requires_grad_(any(name.startswith(layer) for layer in trained))
     return_layers = {f"layer{level + 1}": str(level) for level in range(4)}
-    return BackboneWithFPN(body, return_layers, channels, settings.fpn_channels, extra_blocks=LastLevelMaxPool())
+    return BackboneWithFPN(
+        body, return_layers, channels, settings.fpn_channels, extra_blocks=LastLevelMaxPool()
+    )
 
 
 class _BoxHeads(tv_roi_heads.RoIHeads):
-    """RoI pooling, box and mask heads under torchvision's parameter names; matching and sampling are inherited."""
+    """RoI pooling, box and mask heads under torchvision's parameter names; sampling is inherited."""
 
     def __init__(self, settings: Settings, num_classes: int) -> None:
         width = settings.box_head_width
@@ -106,7 +112,9 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
         if settings.architecture == "mask_rcnn":
             channels = settings.mask_channels
             self.mask_roi_pool = MultiScaleRoIAlign(FEATURE_LEVELS, output_size=14, sampling_ratio=2)
-            self.mask_head = MaskRCNNHeads(settings.fpn_channels, [channels] * settings.mask_layers, dilation=1)
+            self.mask_head = MaskRCNNHeads(
+                settings.fpn_channels, [channels] * settings.mask_layers, dilation=1
+            )
             mask_classes = 1 if settings.class_agnostic_masks else num_classes
             self.mask_predictor = MaskRCNNPredictor(channels, channels, mask_classes)
 
@@ -128,7 +136,9 @@ class TorchvisionDetector(nn.Module):
         self.settings, self.test = settings, test
         self.num_classes = classifier.num_classes
         # images come in their final size: only normalisation and padding are used
-        self.images = GeneralizedRCNNTransform(settings.test_short_edge, settings.long_edge, IMAGE_MEAN, IMAGE_STD)
+        self.images = GeneralizedRCNNTransform(
+            settings.test_short_edge, settings.long_edge, IMAGE_MEAN, IMAGE_STD
+        )
         self.backbone = _backbone(settings)
         ratios = ((0.5, 1.0, 2.0),) * len(settings.anchor_sizes)
         anchors = AnchorGenerator(tuple((size,) for size in settings.anchor_sizes), ratios)
@@ -145,7 +155,7 @@ class TorchvisionDetector(nn.Module):
             nms_thresh=0.7,
         )
         self.roi_heads = _BoxHeads(settings, self.num_classes)
-        self.classifiers = nn.ModuleList([classifier])
+        self.classifiers: nn.ModuleList = nn.ModuleList([classifier])
 
     def forward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """``losses``; the name that data-parallel wrappers call."""
@@ -162,7 +172,9 @@ class TorchvisionDetector(nn.Module):
         losses |= self.classifiers[0].loss(logits.float(), y)
         losses["loss_box"] = self._box_loss(self.roi_heads.box_regressor(box_features).float(), y, t)
         if self.settings.architecture == "mask_rcnn":
-            losses["loss_mask"] = self._mask_loss(features, proposals, matches, labels, tv_targets, batch.image_sizes)
+            losses["loss_mask"] = self._mask_loss(
+                features, proposals, matches, labels, tv_targets, batch.image_sizes
+            )
         losses["loss_rpn_objectness"] = losses.pop("loss_objectness")
         losses["loss_rpn_box"] = losses.pop("loss_rpn_box_reg")
         return losses
@@ -179,7 +191,7 @@ class TorchvisionDetector(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-        """LVIS protocol: score threshold, suppression per category, best scores of the image, masks of those."""
+        """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
         batch, features, _ = self._features(images, None)
         proposals, _ = self.rpn(batch, features)
         box_features = self._box_features(features, proposals, batch.image_sizes)
@@ -204,7 +216,9 @@ class TorchvisionDetector(nn.Module):
         self, images: list[Tensor], targets: list[Target] | None
     ) -> tuple[ImageList, OrderedDict[str, Tensor], list[dict[str, Tensor]]]:
         normal = [self.images.normalize(image) for image in images]
-        batch = ImageList(self.images.batch_images(normal, size_divisible=32), [tuple(i.shape[-2:]) for i in images])
+        batch = ImageList(
+            self.images.batch_images(normal, size_divisible=32), [tuple(i.shape[-2:]) for i in images]
+        )
         # torchvision's matching uses 0 for background; nothing outside this class sees its labels
         tv_targets = [
             {"boxes": target.boxes, "labels": target.labels + 1}
@@ -248,7 +262,10 @@ class TorchvisionDetector(nn.Module):
         deltas = deltas.view(len(deltas), -1, 4)
         column = labels[foreground] if deltas.shape[1] > 1 else torch.zeros_like(foreground)
         loss = F.smooth_l1_loss(
-            deltas[foreground, column], targets[foreground], beta=self.settings.smooth_l1_beta, reduction="sum"
+            deltas[foreground, column],
+            targets[foreground],
+            beta=self.settings.smooth_l1_beta,
+            reduction="sum",
         )
         return loss / max(len(labels), 1)
 
@@ -323,7 +340,9 @@ class TorchvisionDetector(nn.Module):
         rles: list[dict[str, Any]] | None = None
         if masks is not None:
             rles = []
-            for m, b in zip(masks.split(MASKS_PASTED_AT_ONCE), boxes.split(MASKS_PASTED_AT_ONCE), strict=True):
+            for m, b in zip(
+                masks.split(MASKS_PASTED_AT_ONCE), boxes.split(MASKS_PASTED_AT_ONCE), strict=True
+            ):
                 pasted = tv_roi_heads.paste_masks_in_image(m, b, to_size)[:, 0] >= self.test.mask_threshold
                 columns = np.asfortranarray(pasted.permute(1, 2, 0).cpu().numpy().astype(np.uint8))
                 rles += coco_mask.encode(columns)
@@ -351,7 +370,7 @@ def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> N
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     if not fitting:
         raise BenchmarkError(
-            f"no tensor of the {settings.init} weights fits a {settings.architecture} with {settings.backbone}",
+            f"the {settings.init} weights fit no tensor of a {settings.architecture} with {settings.backbone}",
             where=settings.weights,
             remedy="give weights of the same architecture in torchvision's layout",
         )
@@ -381,7 +400,9 @@ def _read_weights(settings: Settings) -> dict[str, Tensor]:
     else:
         url = get_model_weights(settings.backbone)["IMAGENET1K_V1"].url
     try:
-        state = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+        state = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
     except (OSError, RuntimeError) as error:
         raise MissingDependencyError(
             f"cannot fetch the {settings.init} weights",

@@ -1,6 +1,5 @@
 """LVIS evaluation of a file of detections."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from benchmark.evaluation.ground_truth import GroundTruth, read_ground_truth
 from benchmark.evaluation.metrics import METRICS, PROTOCOL_DETECTIONS, Metric
 from benchmark.files import atomic_path, write_json
 from benchmark.inference.detections import read_detections
-from benchmark.records import record_step
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,24 +33,16 @@ class Evaluation:
     max_detections: int
     images: int
     rows: int
-    seconds: float
     metrics: dict[str, dict[str, float | None]]
     per_class: "DataFrame"
 
     def write(self, metrics: Path | None, per_class: Path | None) -> None:
-        """Write the metrics as JSON and the categories as CSV, each atomically, where a path is given.
-
-        The record beside the metrics ties them to the detections they were computed from.
-        """
+        """Write the metrics as JSON and the categories as CSV, each atomically, where a path is given."""
         if per_class is not None:
             with atomic_path(per_class) as temporary:
                 self.per_class.to_csv(temporary, index=False, lineterminator="\n")
         if metrics is not None:
-            recipe = {"iou_types": list(self.metrics), "max_detections": self.max_detections}
-            inputs = {"annotations": self.ground_truth, "detections": self.detections}
-            with record_step(Path(metrics), "evaluate", recipe, inputs) as record:
-                record.add(evaluation_s=self.seconds, detections=self.rows)
-                write_json(metrics, self.metrics)
+            write_json(metrics, self.metrics)
 
     def text(self) -> str:
         """The numbers as a table for people, in percent."""
@@ -84,7 +74,6 @@ def evaluate_detections(
     """
     import pandas as pd
 
-    begin = time.monotonic()
     truth = read_ground_truth(ground_truth)
     table = read_detections(detections)
     table.check_ids(truth.names, truth.sizes, truth.path)
@@ -113,7 +102,6 @@ def evaluate_detections(
         max_detections=max_detections,
         images=len(truth.sizes),
         rows=len(table),
-        seconds=round(time.monotonic() - begin, 3),
         metrics=metrics,
         per_class=pd.DataFrame(columns),
     )

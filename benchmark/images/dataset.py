@@ -115,7 +115,9 @@ class TrainImages(Dataset[Sample]):
         by_image = annotations.annotations_by_image()
         self.items: list[tuple[Image, list[Annotation]]] = []
         for image in annotations.images:
-            usable = [item for item in by_image.get(image.id, []) if not item.iscrowd and min(item.bbox[2:]) >= 1]
+            usable = [
+                item for item in by_image.get(image.id, []) if not item.iscrowd and min(item.bbox[2:]) >= 1
+            ]
             if usable:
                 self.items.append((image, usable))
         if not self.items:
@@ -134,7 +136,9 @@ class TrainImages(Dataset[Sample]):
         image, annotations = self.items[index]
         size = (image.height, image.width)
         pixels = tv_tensors.Image(_decode(resolve_image(image, self.folder), image))
-        corners = [(x, y, x + width, y + height) for x, y, width, height in (item.bbox for item in annotations)]
+        corners = [
+            (x, y, x + width, y + height) for x, y, width, height in (item.bbox for item in annotations)
+        ]
         content: dict[str, Tensor] = {
             "image": pixels,
             "boxes": tv_tensors.BoundingBoxes(

@@ -8,8 +8,8 @@ from torch import Tensor
 
 @dataclass
 class Target:
-    """Boxes (n, 4) float32 xyxy in pixels of the given image, labels (n,) int64 in ``0..C-1``, masks (n, H, W)
-    uint8, or None where nobody needs them."""
+    """Boxes (n, 4) float32 xyxy in pixels of the given image, labels (n,) int64 in ``0..C-1``, and masks
+    (n, H, W) uint8, or None where nobody needs them."""
 
     boxes: Tensor
     labels: Tensor

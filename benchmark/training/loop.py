@@ -64,8 +64,8 @@ def train(
 ) -> dict[str, float | int | str]:
     """Train a stage to its end, from the newest checkpoint of ``resume`` if there is one.
 
-    On the same CPU, with the same number of threads and processes, an interrupted and resumed training ends in
-    the same weights, bit for bit, as an uninterrupted one: all draws depend on (seed, iteration) alone.
+    On the same CPU, with the same number of threads and processes, an interrupted and resumed training ends
+    in the same weights, bit for bit, as an uninterrupted one: all draws depend on (seed, iteration) alone.
 
     Returns:
         Facts for the record: lengths, batch size, learning rate and its scale.
@@ -120,7 +120,11 @@ def train(
 
     def save(iteration: int) -> None:
         if fabric.is_global_zero:
-            content = {"model": trained.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration}
+            content = {
+                "model": trained.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "iteration": iteration,
+            }
             resume.save(iteration, content)
 
     title = f"{run.title} {stage.name}"
@@ -174,7 +178,7 @@ def _forward(
 
 
 def _freeze_all_but_classifiers(detector: Detector) -> None:
-    """Only the classifiers keep gradients; the rest is in evaluation mode, so that normalisation does not move."""
+    """Only the classifiers keep gradients; all else is in evaluation mode, normalisation does not move."""
     assert isinstance(detector, nn.Module)
     detector.requires_grad_(False)
     detector.classifiers.requires_grad_(True)

@@ -42,8 +42,8 @@ class Plan:
 def plan(schedule: Schedule, num_images: int) -> Plan:
     """Turn epochs into iterations and scale for the batch size.
 
-    With k times the reference batch, the rate is k times as high and iteration counts (also of the warm-up) are
-    divided by k: the same number of images is seen (linear scaling rule, Goyal et al. 2017).
+    With k times the reference batch, the rate is k times as high and iteration counts (also of the warm-up)
+    are divided by k: the same number of images is seen (linear scaling rule, Goyal et al. 2017).
 
     Args:
         schedule: with lengths in iterations at the reference batch size, or in epochs.

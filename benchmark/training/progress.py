@@ -17,8 +17,8 @@ class TrainingLog:
     """Collects losses and reports them.
 
     Args:
-        path: ``progress.jsonl``; lines of later iterations than ``first`` are from a run that was cut off before
-            its next checkpoint, and are dropped.
+        path: ``progress.jsonl``; lines of later iterations than ``first`` are from a run that was cut off
+            before its next checkpoint, and are dropped.
         title: in front of the bar.
         first: iteration to begin with.
         last: iteration to end before.

@@ -1,6 +1,5 @@
 """Checkpoints of an unfinished training."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -49,5 +48,5 @@ class ResumeFolder:
         for path in self.folder.iterdir():
             if re.match(r"\.?iteration_\d+\.", path.name):
                 path.unlink(missing_ok=True)
-        if not os.listdir(self.folder):
+        if not any(self.folder.iterdir()):
             self.folder.rmdir()

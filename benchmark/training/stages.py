@@ -82,7 +82,11 @@ def run_stage(
         "statistics": statistics_path(run.dataset),
     } | ({"init": init} if init else {})
     recipe = run.model_dump(mode="json", by_alias=True) | {"stage": name, "digest": run.digest(name)}
-    recorder = record_step(output, f"{stage.kind} {name}", recipe, inputs) if fabric.is_global_zero else nullcontext()
+    recorder = (
+        record_step(output, f"{stage.kind} {name}", recipe, inputs)
+        if fabric.is_global_zero
+        else nullcontext()
+    )
     with recorder as record:
         annotations, statistics = read_training_data(run)
         vocabulary = vocabulary_hash(annotations.categories)
@@ -149,7 +153,9 @@ def _work_key(run: Run, stage: Stage, inputs: dict[str, Path]) -> str:
 def _batches(data: TrainImages, device: torch.device) -> Iterator[tuple[list[torch.Tensor], list[Any]]]:
     """One pass over the training images without augmentation: (images, targets) of each batch."""
     for start in range(0, len(data), FIT_BATCH):
-        samples: list[Sample] = [data[index, index] for index in range(start, min(start + FIT_BATCH, len(data)))]
+        samples: list[Sample] = [
+            data[index, index] for index in range(start, min(start + FIT_BATCH, len(data)))
+        ]
         images = [sample.image.to(device) for sample in samples]
         yield images, [sample.target.to(device) for sample in samples if sample.target is not None]
 

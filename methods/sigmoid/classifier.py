@@ -16,7 +16,9 @@ class Sigmoid(LinearClassifier):
         prior_probability: initial score p of every category; the bias starts at -log((1 - p) / p).
     """
 
-    def __init__(self, in_features: int, statistics: ClassStatistics, prior_probability: float = 0.001) -> None:
+    def __init__(
+        self, in_features: int, statistics: ClassStatistics, prior_probability: float = 0.001
+    ) -> None:
         super().__init__(in_features, statistics, width=statistics.num_classes)
         nn.init.constant_(self.linear.bias, -math.log((1 - prior_probability) / prior_probability))
 

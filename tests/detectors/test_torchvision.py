@@ -41,10 +41,12 @@ TINY: dict[str, Any] = {
 }
 
 
-def detector(classifier: type[Classifier] = Softmax, test: TestSettings | None = None, **changes: Any) -> TorchvisionDetector:
+def detector(
+    classifier: type[Classifier] = Softmax, test: TestSettings | None = None, **changes: Any
+) -> TorchvisionDetector:
     torch.manual_seed(0)
     settings = Detector(**(TINY | changes))
-    return TorchvisionDetector(settings, classifier(32, statistics_of(COUNTS)), test or TestSettings())  # type: ignore[call-arg]
+    return TorchvisionDetector(settings, classifier(32, statistics_of(COUNTS)), test or TestSettings())
 
 
 def batch() -> tuple[list[Tensor], list[Target]]:
@@ -64,13 +66,17 @@ def batch() -> tuple[list[Tensor], list[Target]]:
 @pytest.mark.parametrize("classifier", [Softmax, Sigmoid, GroupSoftmax])
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("architecture", ["faster_rcnn", "mask_rcnn"])
-def test_every_classifier_trains_in_every_form(classifier: type[Classifier], agnostic: bool, architecture: str) -> None:
+def test_every_classifier_trains_in_every_form(
+    classifier: type[Classifier], agnostic: bool, architecture: str
+) -> None:
     model = detector(
         classifier, architecture=architecture, class_agnostic_boxes=agnostic, class_agnostic_masks=agnostic
     ).train()
     losses = model.losses(*batch())
     torch.stack(list(losses.values())).sum().backward()
-    assert {name.split("_")[1] for name in losses} == {"cls", "box", "rpn"} | ({"mask"} if architecture == "mask_rcnn" else set())
+    assert {name.split("_")[1] for name in losses} == {"cls", "box", "rpn"} | (
+        {"mask"} if architecture == "mask_rcnn" else set()
+    )
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -79,7 +85,11 @@ def test_every_classifier_trains_in_every_form(classifier: type[Classifier], agn
 def test_images_without_objects_train_too() -> None:
     images, _ = batch()
     empty = [
-        Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, *i.shape[1:], dtype=torch.uint8))
+        Target(
+            torch.zeros(0, 4),
+            torch.zeros(0, dtype=torch.int64),
+            torch.zeros(0, *i.shape[1:], dtype=torch.uint8),
+        )
         for i in images
     ]
     losses = detector().train().losses(images, empty)
@@ -135,11 +145,14 @@ def test_masks_lie_in_their_boxes() -> None:
 
 
 def test_box_features_are_what_the_classifier_sees_in_training() -> None:
-    """Same seed and frozen normalisation: the classifier's loss on the features is that of a full training step."""
+    """With frozen normalisation the classifier's loss on the features is that of a full training step."""
     model = detector(norm="frozen").train()
     images, targets = batch()
     torch.manual_seed(5)
-    model.rpn.fg_bg_sampler = lambda labels: ([label >= 1 for label in labels], [label == 0 for label in labels])
+    model.rpn.fg_bg_sampler = lambda labels: (
+        [label >= 1 for label in labels],
+        [label == 0 for label in labels],
+    )
     full = model.losses(images, targets)["loss_cls"]
     model.eval()
     torch.manual_seed(5)
@@ -160,11 +173,14 @@ def test_full_size_backbones_have_the_published_parameters(backbone: str) -> Non
         model = TorchvisionDetector(settings, Softmax(1024, statistics_of(COUNTS)), TestSettings())
     frozen = {name.split(".")[2] for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "layer1"}
-    assert sum(p.numel() for p in model.backbone.body.parameters()) == {
-        "resnet50": 23_454_912,
-        "resnet101": 42_394_816,
-        "resnext101_64x4d": 81_203_392,
-    }[backbone]
+    assert (
+        sum(p.numel() for p in model.backbone.body.parameters())
+        == {
+            "resnet50": 23_454_912,
+            "resnet101": 42_394_816,
+            "resnext101_64x4d": 81_203_392,
+        }[backbone]
+    )
 
 
 def test_imagenet_weights_from_a_file_fill_the_trunk(tmp_path: Path) -> None:
@@ -177,7 +193,7 @@ def test_imagenet_weights_from_a_file_fill_the_trunk(tmp_path: Path) -> None:
 
 
 def test_coco_weights_in_torchvisions_published_layout_are_read(tmp_path: Path) -> None:
-    """The file on the hub has the names of 2019; classifier, regressor and masks of 91 classes stay random."""
+    """The file on the hub has the names of 2019; layers for its 91 classes are not taken."""
     published = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     state = published.state_dict()
     old = {
@@ -187,11 +203,15 @@ def test_coco_weights_in_torchvisions_published_layout_are_read(tmp_path: Path) 
         for name, value in state.items()
     }
     torch.save(old, tmp_path / "coco.pth")
-    settings = Detector(architecture="mask_rcnn", backbone="resnet50", init="coco", weights=str(tmp_path / "coco.pth"))
+    settings = Detector(
+        architecture="mask_rcnn", backbone="resnet50", init="coco", weights=str(tmp_path / "coco.pth")
+    )
     model = TorchvisionDetector(settings, Softmax(1024, statistics_of(COUNTS)), TestSettings())
     load_initial_weights(model, settings)
     own = model.state_dict()
-    different = {name for name, value in own.items() if name not in state or not torch.equal(value, state[name])}
+    different = {
+        name for name, value in own.items() if name not in state or not torch.equal(value, state[name])
+    }
     assert {name.rsplit(".", 1)[0] for name in different} == {
         "classifiers.0.linear",
         "roi_heads.box_regressor",
@@ -209,5 +229,5 @@ def test_weights_that_cannot_be_had_are_one_clear_error(tmp_path: Path) -> None:
         load_initial_weights(model, absent)
     torch.save({"something": torch.zeros(3)}, tmp_path / "other.pth")
     other = model.settings.model_copy(update={"init": "imagenet", "weights": str(tmp_path / "other.pth")})
-    with pytest.raises(BenchmarkError, match="no tensor"):
+    with pytest.raises(BenchmarkError, match="fit no tensor"):
         load_initial_weights(model, other)

@@ -1,4 +1,4 @@
-"""The order of images is a function of (seed, position), whatever the number of processes or interruptions."""
+"""The order of images is a function of (seed, position), whatever the processes or interruptions."""
 
 from typing import Any
 
@@ -46,6 +46,8 @@ def test_any_position_can_be_asked_for_first(start: int, seed: int) -> None:
 def test_processes_share_the_batches_of_one(world_size: int, first: int) -> None:
     stream = ImageStream(np.ones(31), seed=3)
     alone = list(StreamBatches(stream, 8, first, first + 5))
-    shares = [list(StreamBatches(stream, 8, first, first + 5, rank, world_size)) for rank in range(world_size)]
+    shares = [
+        list(StreamBatches(stream, 8, first, first + 5, rank, world_size)) for rank in range(world_size)
+    ]
     for batch, *parts in zip(alone, *shares, strict=True):
         assert sorted(item for part in parts for item in part) == sorted(batch)

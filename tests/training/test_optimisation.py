@@ -1,4 +1,4 @@
-"""Learning rates equal those of the released schedulers; another batch size changes rate and length together."""
+"""Learning rates equal those of the released schedulers; the batch size changes rate and length."""
 
 from typing import Any
 
@@ -47,7 +47,12 @@ def test_half_the_batch_halves_the_rate_and_sees_as_many_images() -> None:
     reference = Schedule(iterations=1000, steps=[600], warmup_iterations=100, learning_rate=0.02)
     whole = plan(reference, num_images=500)
     half = plan(reference.model_copy(update={"batch_size": 8}), num_images=500)
-    assert (half.base_rate, half.iterations, half.milestones, half.warmup_iterations) == (0.01, 2000, (1200,), 200)
+    assert (half.base_rate, half.iterations, half.milestones, half.warmup_iterations) == (
+        0.01,
+        2000,
+        (1200,),
+        200,
+    )
     assert half.iterations * half.batch_size == whole.iterations * whole.batch_size
     assert (whole.scale, half.scale) == (1, 0.5)
 

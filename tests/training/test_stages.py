@@ -18,10 +18,12 @@ from benchmark.errors import BenchmarkError
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Schedule, Stage
 from benchmark.records import State, read_record
+from benchmark.statistics import class_statistics
 from benchmark.training import TrainingDivergedError, TrainingError, run_stage
 from benchmark.training.resume import ResumeFolder
 
 TINY = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
+LVIS = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
 
 
 def recipe(row: str, stage: int = 0, options: dict[str, Any] | None = None, **schedule: Any) -> Run:
@@ -116,7 +118,11 @@ def test_retraining_moves_the_classifier_alone(base: Path, tmp_path: Path) -> No
     before = load(base)["model"]
     after = load(run_here(recipe("bags"), "retrain", tmp_path / "checkpoint.pt", init=base))["model"]
     assert before.keys() == after.keys()
-    changed = {name for name in after if before[name].shape != after[name].shape or not before[name].equal(after[name])}
+    changed = {
+        name
+        for name in after
+        if before[name].shape != after[name].shape or not before[name].equal(after[name])
+    }
     assert changed == {"classifiers.0.linear.weight", "classifiers.0.linear.bias"}
 
 
@@ -124,14 +130,16 @@ def test_retraining_moves_the_classifier_alone(base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("workers", [1, 2])
 def test_loading_processes_do_not_change_the_result(base: Path, tmp_path: Path, workers: int) -> None:
     output = tmp_path / "checkpoint.pt"
-    run_stage(recipe("softmax"), "train", output, init=None, devices=1, workers=workers, work=tmp_path / "work")
+    run_stage(
+        recipe("softmax"), "train", output, init=None, devices=1, workers=workers, work=tmp_path / "work"
+    )
     assert output.read_bytes() == base.read_bytes()
 
 
 @pytest.mark.usefixtures("inside")
 def test_divergence_is_a_state_with_the_iteration(tmp_path: Path) -> None:
     wild = recipe("softmax", learning_rate=1e12, warmup_iterations=0, clip_norm=None)
-    with pytest.raises(TrainingDivergedError, match="diverged at iteration [123]"):
+    with pytest.raises(TrainingDivergedError, match=r"diverged at iteration \d"):
         run_here(wild, "train", tmp_path / "checkpoint.pt")
     record = read_record(tmp_path / "checkpoint.provenance.json")
     assert record is not None
@@ -141,17 +149,19 @@ def test_divergence_is_a_state_with_the_iteration(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inside")
-def test_the_learning_rate_scale_is_recorded_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_learning_rate_scale_is_recorded_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_here(recipe("softmax", batch_size=4), "train", tmp_path / "checkpoint.pt")
     record = read_record(tmp_path / "checkpoint.provenance.json")
     assert record is not None
     facts = record["facts"]
     assert (facts["batch_size"], facts["learning_rate_scale"], facts["learning_rate"]) == (4, 2.0, 0.002)
-    assert facts["iterations"] == 2
+    assert facts["iterations"] == 3
     assert "times 2 for the batch size" in capsys.readouterr().err
 
 
-PLUGIN = '''
+PLUGIN = """
 import torch
 
 def count_labels(detector, batches, statistics, scale):
@@ -166,7 +176,7 @@ def count_labels(detector, batches, statistics, scale):
 
 def double(detector, statistics):
     detector.classifiers[0].linear.weight *= 2
-'''
+"""
 
 
 @pytest.mark.usefixtures("inside")
@@ -221,7 +231,9 @@ def test_a_checkpoint_with_code_in_it_is_not_run(inside: Path, tmp_path: Path) -
     assert not (tmp_path / "executed").exists()
 
 
-def test_bad_data_stops_before_training(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_data_stops_before_training(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(workplace / "results" / "data", tmp_path / "results" / "data")
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "results" / "data" / "synthetic_tiny"
@@ -238,8 +250,7 @@ def test_bad_data_stops_before_training(workplace: Path, tmp_path: Path, monkeyp
     with pytest.raises(BenchmarkError, match="cannot decode"):
         run_here(recipe("softmax", iterations=30), "train", output)
 
-    statistics = (data / "class_statistics.csv").read_text()
-    (data / "class_statistics.csv").write_text(statistics.replace("# vocabulary: ", "# vocabulary: 0"))
+    class_statistics(LVIS).write(data / "class_statistics.csv")
     with pytest.raises(TrainingError, match="different categories"):
         run_here(recipe("softmax"), "train", output)
     assert not output.exists()
