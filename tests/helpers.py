@@ -7,7 +7,9 @@ import numpy as np
 from benchmark.statistics import ClassStatistics, frequency_letter
 
 
-def statistics_of(instance_counts: Sequence[int], image_counts: Sequence[int] | None = None) -> ClassStatistics:
+def statistics_of(
+    instance_counts: Sequence[int], image_counts: Sequence[int] | None = None
+) -> ClassStatistics:
     """Class statistics with given counts; ids from 1, as many images as instances unless given."""
     instances = np.asarray(instance_counts, np.int64)
     images = instances if image_counts is None else np.asarray(image_counts, np.int64)

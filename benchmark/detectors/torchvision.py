@@ -3,7 +3,7 @@
 import re
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -155,7 +155,11 @@ class TorchvisionDetector(nn.Module):
             nms_thresh=0.7,
         )
         self.roi_heads = _BoxHeads(settings, self.num_classes)
-        self.classifiers: nn.ModuleList = nn.ModuleList([classifier])
+        self.classifiers = nn.ModuleList([classifier])
+
+    @property
+    def _classifier(self) -> Classifier:
+        return cast(Classifier, self.classifiers[0])
 
     def forward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """``losses``; the name that data-parallel wrappers call."""
@@ -168,8 +172,8 @@ class TorchvisionDetector(nn.Module):
         proposals, matches, labels, deltas = self._sample(proposals, tv_targets)
         box_features = self._box_features(features, proposals, batch.image_sizes)
         y, t = torch.cat(labels), torch.cat(deltas)
-        logits = self.classifiers[0](box_features)
-        losses |= self.classifiers[0].loss(logits.float(), y)
+        logits = self._classifier(box_features)
+        losses |= self._classifier.loss(logits.float(), y)
         losses["loss_box"] = self._box_loss(self.roi_heads.box_regressor(box_features).float(), y, t)
         if self.settings.architecture == "mask_rcnn":
             losses["loss_mask"] = self._mask_loss(
@@ -195,7 +199,7 @@ class TorchvisionDetector(nn.Module):
         batch, features, _ = self._features(images, None)
         proposals, _ = self.rpn(batch, features)
         box_features = self._box_features(features, proposals, batch.image_sizes)
-        scores = self.classifiers[0].scores(self.classifiers[0](box_features).float())
+        scores = self._classifier.scores(self._classifier(box_features).float())
         deltas = self.roi_heads.box_regressor(box_features).float()
         # (N, categories or 1, 4), whatever the number of columns
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)

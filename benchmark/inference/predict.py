@@ -68,7 +68,11 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
         masks = run.detector.architecture == "mask_rcnn"
         with DetectionWriter(output, names, description, masks) as writer:
             for sample in track(
-                loader, f"{run.title} predict", total=len(data), console=console, disable=not console.is_terminal
+                loader,
+                f"{run.title} predict",
+                total=len(data),
+                console=console,
+                disable=not console.is_terminal,
             ):
                 (found,) = detector.predict([sample.image.to(fabric.device)], [sample.size])
                 boxes = found.boxes.clone()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from benchmark.classifiers import Classifier
 from benchmark.detectors import Detector
 from benchmark.images import Sample, TrainImages
 from benchmark.recipes.models import Run, Sampler, Stage
@@ -35,9 +37,8 @@ class _ClassifierLosses(nn.Module):
         self.classifiers = classifiers
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        classifier = self.classifiers[0]
-        losses: dict[str, Tensor] = classifier.loss(classifier(features).float(), labels)
-        return losses
+        classifier = cast(Classifier, self.classifiers[0])
+        return classifier.loss(classifier(features).float(), labels)
 
 
 def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:

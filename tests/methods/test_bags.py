@@ -71,12 +71,16 @@ def test_as_many_others_are_drawn_as_in_the_original(case: dict[str, Any]) -> No
 def test_scores_equal_the_original(case: dict[str, Any]) -> None:
     classifier = _classifier(case)
     rows = len(case["inputs"]["logits"]) if "logits" in case["inputs"] else case["inputs"]["num_proposals"]
-    scores = classifier.scores(_logits(case, rows, classifier)).roll(1, dims=1)  # background first, as released
+    scores = classifier.scores(_logits(case, rows, classifier)).roll(
+        1, dims=1
+    )  # background first, as released
     if "scores" in case["expected"]:
         torch.testing.assert_close(scores.tolist(), case["expected"]["scores"], **CLOSE)
     else:
         columns = case["expected"]["score_columns"]
-        torch.testing.assert_close(scores[:, columns].tolist(), case["expected"]["scores_at_columns"], **CLOSE)
+        torch.testing.assert_close(
+            scores[:, columns].tolist(), case["expected"]["scores_at_columns"], **CLOSE
+        )
         assert scores.argmax(dim=1).tolist() == case["expected"]["argmax"]
     torch.testing.assert_close(scores.sum(dim=1).tolist(), case["expected"]["row_sums"], **CLOSE)
 

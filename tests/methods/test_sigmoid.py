@@ -15,7 +15,9 @@ CLOSE = tolerance("balms")
 @pytest.mark.parametrize("case", golden_cases("balms", "sigmoid_loss"))
 def test_loss_and_gradient_equal_the_original(case: dict[str, Any]) -> None:
     num_classes = case["inputs"]["num_classes"]
-    logits = torch.tensor(case["inputs"]["logits"], dtype=torch.float64).reshape(-1, num_classes).requires_grad_()
+    logits = (
+        torch.tensor(case["inputs"]["logits"], dtype=torch.float64).reshape(-1, num_classes).requires_grad_()
+    )
     labels = torch.tensor(case["inputs"]["labels"], dtype=torch.int64)
     loss = Sigmoid(4, statistics_of([5] * num_classes)).loss(logits, labels)["loss_cls"]
     loss.backward()
