@@ -1,6 +1,7 @@
 """Experiments and the runs that they stand for."""
 
 import importlib.util
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from benchmark.recipes.models import Dataset, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import shown
 from benchmark.recipes.resolution import Choice, Resolved, resolve
+
+_RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.-]+)(?::([0-9]+))?((?::base)*)")
 
 
 @dataclass(frozen=True)
@@ -140,22 +143,19 @@ def find_run(recipe: str) -> Run:
 
 def locate(recipe: str) -> Resolved:
     """As ``find_run`` for a recipe that is not a file, with the sources of its values."""
-    parts = recipe.split(":")
-    bases = len(parts)
-    while parts and parts[-1] == "base":
-        parts.pop()
-    bases -= len(parts)
-    if not 2 <= len(parts) <= 3 or not all(parts) or (len(parts) == 3 and not parts[2].isdecimal()):
+    match = _RECIPE.fullmatch(recipe)
+    if match is None:
         raise RecipeError(
             "not a recipe",
             found=recipe,
             expected="EXPERIMENT:ROW, EXPERIMENT:ROW:SEED, EXPERIMENT:ROW:SEED:base, or a recipe.json",
             remedy="longtail list experiments shows the experiments, for example smoke:bags",
         )
-    source = _Source(parts[0])
-    row = source.row(parts[1])
-    resolved = source.resolve(row, int(parts[2]) if len(parts) == 3 else row.seeds[0])
-    for _ in range(bases):
+    name, row_id, seed, bases = match.groups()
+    source = _Source(name)
+    row = source.row(row_id)
+    resolved = source.resolve(row, row.seeds[0] if seed is None else int(seed))
+    for _ in range(bases.count(":")):
         base = resolved.run.base
         if base is None:
             raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -120,7 +121,7 @@ def _problem(model: type[BaseModel], problem: Any) -> tuple[str, str]:
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if kind == "value_error":
         return place, message
-    return place, f"found {found!r} ({_kind(found)}), it {message}"
+    return place, f"found {reprlib.repr(found)} ({_kind(found)}), it {message}"
 
 
 def _keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:

@@ -78,7 +78,8 @@ def test_a_back_end_that_is_not_installed_skips_a_row(
 
 
 @pytest.mark.parametrize(
-    "recipe", ["smoke", "smoke:", ":bags", "smoke:bags:x", "smoke:bags:0:1", "", "base", ":base"]
+    "recipe",
+    ["smoke", "smoke:", ":bags", "smoke:bags:x", "smoke:bags:0:1", "", "base", ":base", "smoke:bags:0:bases"],
 )
 def test_what_is_no_recipe_is_refused(recipe: str) -> None:
     with pytest.raises(RecipeError, match="not a recipe"):
@@ -92,6 +93,13 @@ def test_what_is_no_recipe_is_refused(recipe: str) -> None:
 def test_recipes_that_do_not_exist_are_answered(recipe: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         find_run(recipe)
+
+
+def test_a_file_may_have_colons_in_its_path_and_a_row_may_be_called_base(tmp_path: Path) -> None:
+    (tmp_path / "a:b").mkdir()
+    path = write_experiment(tmp_path / "a:b", {"id": "base", "method": "bags"})
+    assert find_run(f"{path}:base").method == "bags"
+    assert find_run(f"{path}:base:0:base").method == "softmax"
 
 
 def test_any_seed_may_be_asked_for() -> None:

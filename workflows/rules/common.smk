@@ -26,6 +26,7 @@ RUNS = {
     str(paths.run_folder(run).relative_to(paths.RESULTS / "runs")): run
     for run in all_runs(EXPERIMENT)
 }
+RECIPES = EXPERIMENT.recipes()
 DATASETS = {run.dataset_name: run.dataset for run in RUNS.values()}
 TABLES = str(paths.experiment_folder(EXPERIMENT.name))
 
@@ -86,7 +87,7 @@ def method_code(wildcards):
 
 def recipe_of(wildcards):
     """The recipe of a run for the command line."""
-    return near(EXPERIMENT.recipes()[str(paths.run_folder(run_of(wildcards)))])
+    return near(RECIPES[str(paths.run_folder(run_of(wildcards)))])
 
 
 def small(wildcards):
