@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from plugins import write_experiment
+from recipe_files import write_experiment
 
 from benchmark.recipes import RecipeError, all_runs, describe, find_run, load_dataset, load_experiment, paths
 from benchmark.recipes.catalog import yaml_files

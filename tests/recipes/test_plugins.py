@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from plugins import STAGE, write_experiment, write_method
+from recipe_files import STAGE, write_experiment, write_method
 
 from benchmark.recipes import RecipeError, describe, find_run, load_experiment, load_object
 from benchmark.recipes.plugins import _installed, find_plugins

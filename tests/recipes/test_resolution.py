@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from plugins import ROW, SCHEDULE, STAGE, write_experiment, write_method
+from recipe_files import ROW, SCHEDULE, STAGE, write_experiment, write_method
 
 from benchmark.files import write_json
 from benchmark.recipes import RecipeError, explain, find_run, paths

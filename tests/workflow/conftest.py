@@ -1,59 +1,10 @@
-"""A copy of the project's workflow and methods, in which results and edits stay apart from the real one."""
-
-import re
-import shutil
-import subprocess
-import sys
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY = Path(__file__).with_name("tiny.yaml")
-
-
-@dataclass(frozen=True)
-class Project:
-    """A folder with Snakefile, workflows/ and methods/."""
-
-    folder: Path
-
-    def snakemake(
-        self, *arguments: str, experiment: str | Path | None = "smoke"
-    ) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake here; stdout and stderr come back as one text."""
-        profile = ["--workflow-profile", "workflows/profiles/local"]
-        chosen = ["--config", f"experiment={experiment}"] if experiment else []
-        command = [sys.executable, "-m", "snakemake", *arguments, *profile, *chosen]
-        return subprocess.run(
-            command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
-
-    def planned(self, *arguments: str, experiment: str | Path = "smoke") -> Counter[str]:
-        """The jobs of a dry run as ``rule method`` or ``rule``, for example ``train bags``."""
-        done = self.snakemake("-n", *arguments, experiment=experiment)
-        assert done.returncode == 0, done.stdout
-        jobs: Counter[str] = Counter()
-        for job in re.split(r"\n\[[^\n]*\]\n", done.stdout)[1:]:
-            rule = re.match(r"(?:local)?rule (\w+):", job)
-            run = re.search(r"wildcards: run=(?:[^/]+/){4}([^/]+)/seed", job)
-            assert rule is not None
-            assert "reason: " in job
-            jobs[f"{rule[1]} {run[1]}" if run else rule[1]] += 1
-        return jobs
-
-
-def copy_project(folder: Path) -> Project:
-    for name in ("workflows", "methods", "envs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "results").mkdir()
-    shutil.copytree(ROOT / "results" / "reported", folder / "results" / "reported")
-    shutil.copy(ROOT / "Snakefile", folder)
-    return Project(folder)
+from project_copy import Project, copy_project
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
+    """A copy of the project with nothing done in it."""
     return copy_project(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Project
+from project_copy import ROOT, Project
 
 ROW = {"id": "a", "method": "bags", "detector": "torchvision/tiny_mask_rcnn", "dataset": "synthetic"}
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Project, copy_project
+from project_copy import TINY, Project, copy_project
 
 RUNS = "results/runs/tiny/synthetic_tiny/torchvision/tiny_mask_rcnn"
 
