@@ -4,5 +4,31 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import pytest
+
+from benchmark.annotations import synthesize_dataset
+from benchmark.recipes import load_dataset
+from benchmark.recipes.paths import annotations_path, dataset_folder, statistics_path
+from benchmark.statistics import class_statistics
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing imported so far has started threads
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the generated dataset ``synthetic_tiny`` and its statistics."""
+    folder = tmp_path_factory.mktemp("workplace")
+    dataset = load_dataset("synthetic_tiny")
+    assert dataset.synthetic is not None
+    synthesize_dataset(dataset.synthetic, folder / dataset_folder(dataset))
+    statistics = class_statistics(folder / annotations_path(dataset, "train"))
+    statistics.write(folder / statistics_path(dataset))
+    return folder
+
+
+@pytest.fixture
+def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make that folder the working directory; tests only read from it."""
+    monkeypatch.chdir(workplace)
+    return workplace

@@ -246,10 +246,10 @@ def _federated(
 ) -> Iterable[Problem]:
     """The lists of verified absent and of not exhaustively annotated categories."""
     for field in ("neg_category_ids", "not_exhaustive_category_ids"):
-        for value in getattr(image, field):
+        for value in getattr(image, field) or ():
             if value not in known:
                 yield _dangling("image", image.id, field, value, categories)
-    for value in image.neg_category_ids:
+    for value in image.neg_category_ids or ():
         if (image.id, value) in present:
             yield Problem(
                 "image",

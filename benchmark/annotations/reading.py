@@ -50,15 +50,15 @@ class Category(Struct, gc=False, frozen=True):
 
 
 class Image(Struct, gc=False, frozen=True):
-    """An image record. LVIS v1 gives no ``file_name``, only ``coco_url``; COCO has no federated lists."""
+    """An image record. LVIS v1 gives no ``file_name``, only ``coco_url``; COCO has no federated lists (None)."""
 
     id: Id
     width: Pixels
     height: Pixels
     file_name: str | None = None
     coco_url: str | None = None
-    neg_category_ids: tuple[Id, ...] = ()
-    not_exhaustive_category_ids: tuple[Id, ...] = ()
+    neg_category_ids: tuple[Id, ...] | None = None
+    not_exhaustive_category_ids: tuple[Id, ...] | None = None
 
     @property
     def relative_path(self) -> str:

@@ -374,7 +374,7 @@ def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> N
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     if not fitting:
         raise BenchmarkError(
-            f"the {settings.init} weights fit no tensor of a {settings.architecture} with {settings.backbone}",
+            f"{settings.init} weights fit no tensor of a {settings.architecture} with {settings.backbone}",
             where=settings.weights,
             remedy="give weights of the same architecture in torchvision's layout",
         )

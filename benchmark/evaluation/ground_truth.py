@@ -1,47 +1,12 @@
 """What the evaluation needs of an LVIS annotation file, checked for what would falsify the numbers."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
+from benchmark.annotations import AnnotationFile, read_annotations
 from benchmark.evaluation.errors import EvaluationError
-from benchmark.files import read_bytes
-
-FREQUENCIES = ("r", "c", "f")
-
-
-class _Image(msgspec.Struct, gc=False):
-    id: int
-    height: int
-    width: int
-    neg_category_ids: list[int] | None = None
-    not_exhaustive_category_ids: list[int] | None = None
-
-
-class _Category(msgspec.Struct, gc=False):
-    id: int
-    name: str
-    frequency: str | None = None
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
-    segmentation: msgspec.Raw = msgspec.Raw()
-    iscrowd: int = 0
-    ignore: int = 0
-
-
-class _File(msgspec.Struct, gc=False):
-    images: list[_Image]
-    categories: list[_Category]
-    annotations: list[_Annotation]
 
 
 @dataclass(frozen=True)
@@ -85,25 +50,18 @@ class GroundTruth:
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
-    """Read an LVIS annotation file; ``EvaluationError`` where LVIS evaluation is not defined for it."""
-    path = Path(path)
-    try:
-        content = msgspec.json.decode(read_bytes(path), type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EvaluationError(
-            "not an annotation file",
-            where=path,
-            found=error,
-            remedy=f"longtail check {path} shows every problem",
-        ) from None
-    _check(path, content)
-    categories = sorted(content.categories, key=lambda category: category.id)
+    """Read an LVIS annotation file.
+
+    Raises ``AnnotationError`` where it is not one, ``EvaluationError`` where LVIS evaluation is not defined.
+    """
+    content = read_annotations(path)
+    _check(content)
     truth = GroundTruth(
-        path=path,
+        path=content.path,
         sizes={image.id: (image.height, image.width) for image in content.images},
-        names={category.id: category.name for category in categories},
-        frequencies={category.id: category.frequency or "" for category in categories},
-        instances=np.zeros(len(categories), np.int64),
+        names={category.id: category.name for category in content.categories},
+        frequencies={category.id: category.frequency or "" for category in content.categories},
+        instances=np.zeros(len(content.categories), np.int64),
         verified=np.zeros(0, np.int64),
         masks=all(bytes(item.segmentation) not in (b"", b"null") for item in content.annotations),
     )
@@ -117,18 +75,16 @@ def read_ground_truth(path: Path) -> GroundTruth:
     return replace(truth, instances=instances, verified=verified)
 
 
-def _check(path: Path, content: _File) -> None:
+def _check(content: AnnotationFile) -> None:
     """Refuse what the official API crashes on, or what it and its reimplementations read differently."""
 
     def refuse(what: str, record: str, found: object, expected: str, remedy: str) -> None:
-        raise EvaluationError(what, where=f"{path}, {record}", found=found, expected=expected, remedy=remedy)
+        where = f"{content.path}, {record}"
+        raise EvaluationError(what, where=where, found=found, expected=expected, remedy=remedy)
 
-    images = {image.id for image in content.images}
     categories = {category.id for category in content.categories}
-    check = f"longtail check {path} shows every problem"
-    _unique(path, "image", images, len(content.images), check)
-    _unique(path, "category", categories, len(content.categories), check)
-    _unique(path, "annotation", {item.id for item in content.annotations}, len(content.annotations), check)
+    check = f"longtail check {content.path} shows every problem"
+    seen: set[int] = set()
     for image in content.images:
         for field in ("neg_category_ids", "not_exhaustive_category_ids"):
             listed = getattr(image, field)
@@ -151,7 +107,7 @@ def _check(path: Path, content: _File) -> None:
                     check,
                 )
     for category in content.categories:
-        if category.frequency not in FREQUENCIES:
+        if category.frequency is None:
             refuse(
                 "category without a frequency group",
                 f"category {category.id}",
@@ -161,9 +117,11 @@ def _check(path: Path, content: _File) -> None:
             )
     for item in content.annotations:
         record = f"annotation {item.id}"
-        if item.image_id not in images or item.category_id not in categories:
-            found = f"image {item.image_id}, category {item.category_id}"
-            refuse("annotation of an unknown image or category", record, found, "ids of the file", check)
+        if item.id in seen:
+            refuse("repeated annotation id", record, item.id, "unique ids", check)
+        seen.add(item.id)
+        if item.area is None:
+            refuse("annotation without an area", record, "no field area", "square pixels", check)
         if item.id < 1:  # the official API uses 0 for "not matched"
             refuse("annotation id below 1", record, item.id, "ids from 1", "number the annotations from 1")
         if item.iscrowd or item.ignore:  # lvis-api honours only ignore, others only iscrowd
@@ -174,10 +132,3 @@ def _check(path: Path, content: _File) -> None:
                 "0",
                 "remove these annotations, or list the category in the image's not_exhaustive_category_ids",
             )
-
-
-def _unique(path: Path, kind: str, ids: Collection[int], records: int, remedy: str) -> None:
-    if len(ids) != records:
-        raise EvaluationError(
-            f"repeated {kind} id", where=path, found=f"{records} records, {len(ids)} ids", remedy=remedy
-        )

@@ -91,7 +91,10 @@ class GroupSoftmax(LinearClassifier):
         return {f"loss_cls_bin{i}": loss for i, loss in enumerate(losses)}
 
     def scores(self, logits: Tensor) -> Tensor:
-        """p(j) = p_0(foreground) p_g(j), g the group of j; p(background) = p_0(background). Sums are free."""
+        """p(j) = p_0(foreground) p_g(j), g the group of j, and p(background) = p_0(background).
+
+        Rows are not renormalised: they sum to anything between 0 and the number of groups.
+        """
         probabilities = torch.cat([z.softmax(dim=1) for z in logits.split(self.lengths, dim=1)], dim=1)
         background, foreground = probabilities[:, :1], probabilities[:, 1:2]
         return torch.cat([foreground * probabilities[:, self.columns], background], dim=1)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
-from benchmark.errors import FileError
+from benchmark.errors import BenchmarkError, FileError
 from benchmark.evaluation import METRICS, EvaluationError, evaluate_detections
 from benchmark.inference.detections import DetectionError, DetectionWriter, write_lvis_results
 
@@ -265,20 +265,20 @@ def broken(change: Any) -> dict[str, Any]:
         (broken(lambda t: t["annotations"][1].update(ignore=1)), ["annotation 2", "ignore 1"]),
         (broken(lambda t: t["annotations"][1].update(id=1)), ["repeated annotation id"]),
         (broken(lambda t: t["annotations"][1].update(id=0)), ["annotation id below 1"]),
-        (broken(lambda t: t["annotations"][1].update(image_id=99)), ["annotation 2", "image 99"]),
+        (broken(lambda t: t["annotations"][1].update(image_id=99)), ["annotation 2", "image_id 99"]),
         (
             broken(lambda t: t["images"][1].update(neg_category_ids=[3])),
             ["image 11", "unknown category", "3"],
         ),
-        (broken(lambda t: t["annotations"][0].pop("area")), ["area", "$.annotations"]),
-        ([], ["not an annotation file"]),
+        (broken(lambda t: t["annotations"][0].pop("area")), ["annotation 1", "area"]),
+        ([], ["a record is not as it should be"]),
     ],
 )
 def test_ground_truth_that_would_falsify_the_numbers_is_refused(
     truth: dict[str, Any], parts: list[str], tmp_path: Path
 ) -> None:
     path = write_json(tmp_path / "gt.json", truth)
-    with pytest.raises(EvaluationError) as caught:
+    with pytest.raises(BenchmarkError) as caught:
         evaluate_detections(path, write_json(tmp_path / "dt.json", [RESULT]))
     for part in [*parts, str(path)]:
         assert part in str(caught.value)

@@ -1,0 +1,135 @@
+"""Boxes and masks follow their image through resizing and flipping; draws depend on the position alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+
+from benchmark.annotations import annotation_rle, read_annotations
+from benchmark.images import ImageError, TestImages, TrainImages
+from benchmark.images.dataset import resized
+from benchmark.recipes.models import Detector
+
+SETTINGS = Detector(
+    architecture="mask_rcnn",
+    backbone="resnet18",
+    train_short_edges=[48, 64, 96],
+    test_short_edge=64,
+    long_edge=128,
+    flip_probability=0.5,
+)
+DATA = Path("results/data/synthetic_tiny")
+
+
+def train_images(seed: int = 0, *, augment: bool = True, settings: Detector = SETTINGS) -> TrainImages:
+    annotations = read_annotations(DATA / "train.json")
+    return TrainImages(annotations, DATA / "images", settings, seed, masks=True, augment=augment)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((480, 640), (800, 1067)),
+        ((640, 480), (1067, 800)),
+        ((400, 1000), (533, 1333)),
+        ((5, 4000), (2, 1333)),
+    ],
+)
+def test_short_side_unless_the_long_one_passes_its_bound(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert resized(*size, 800, 1333) == expected
+
+
+@pytest.mark.usefixtures("inside")
+def test_masks_fill_their_boxes_after_every_augmentation() -> None:
+    data = train_images()
+    sizes = set()
+    for position in range(60):
+        sample = data[position % len(data), position]
+        assert sample.target is not None
+        assert sample.target.masks is not None
+        height, width = sample.image.shape[1:]
+        sizes.add(height)
+        assert sample.target.masks.shape == (len(sample.target.labels), height, width)
+        assert sample.image.min() >= 0
+        assert sample.image.max() <= 1
+        for box, mask in zip(sample.target.boxes, sample.target.masks, strict=True):
+            y, x = mask.nonzero(as_tuple=True)
+            found = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1]).float()
+            assert (found - box).abs().max() <= 2.5 * height / 64
+    assert sizes == {48, 64, 96}
+
+
+@pytest.mark.usefixtures("inside")
+def test_half_of_the_images_are_mirrored() -> None:
+    always, never = (
+        train_images(settings=SETTINGS.model_copy(update={"flip_probability": p, "train_short_edges": [64]}))
+        for p in (1.0, 0.0)
+    )
+    plain, mirrored = never[3, 0], always[3, 0]
+    torch.testing.assert_close(mirrored.image, plain.image.flip(-1))
+    assert plain.target is not None
+    assert mirrored.target is not None
+    assert mirrored.target.masks is not None
+    assert plain.target.masks is not None
+    assert mirrored.target.masks.equal(plain.target.masks.flip(-1))
+    torch.testing.assert_close(mirrored.target.boxes[:, 0], 64 - plain.target.boxes[:, 2])
+    data = train_images(settings=SETTINGS.model_copy(update={"train_short_edges": [64]}))
+    flips = [not data[3, position].image.equal(plain.image) for position in range(200)]
+    assert 0.4 < np.mean(flips) < 0.6
+
+
+@pytest.mark.usefixtures("inside")
+def test_draws_depend_on_seed_and_position_not_on_global_state() -> None:
+    torch.manual_seed(1)
+    first = [train_images(5)[1, position].image for position in range(12)]
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    again = [train_images(5)[1, position].image for position in range(12)]
+    assert state.equal(torch.get_rng_state())
+    assert all(a.equal(b) for a, b in zip(first, again, strict=True))
+    other = [train_images(6)[1, position].image for position in range(12)]
+    assert any(a.shape != b.shape or not a.equal(b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_plain_pass_gives_the_annotated_masks() -> None:
+    data = train_images(augment=False)
+    image, annotations = data.items[0]
+    sample = data[0, 0]
+    assert sample.target is not None
+    assert sample.target.masks is not None
+    decoded = coco_mask.decode([annotation_rle(item, image.height, image.width) for item in annotations])
+    assert (sample.target.masks.numpy() == decoded.transpose(2, 0, 1)).all()
+
+
+def test_crowds_slivers_and_empty_images_are_left_out(inside: Path, tmp_path: Path) -> None:
+    content = json.loads((inside / DATA / "train.json").read_text())
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for item in content["annotations"]:
+        by_image.setdefault(item["image_id"], []).append(item)
+    first, own = max(by_image.items(), key=lambda entry: len(entry[1]))
+    own[0]["iscrowd"] = 1
+    own[1]["bbox"][2] = 0.5
+    second = next(id_ for id_ in by_image if id_ != first)
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] != second]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    data = TrainImages(read_annotations(tmp_path / "train.json"), DATA / "images", SETTINGS, 0, masks=False)
+    assert len(data) == len(content["images"]) - 1
+    (labels,) = (data.labels(i) for i, (image, _) in enumerate(data.items) if image.id == first)
+    assert len(labels) == len(own) - 2
+
+
+def test_an_image_of_another_size_is_refused(inside: Path, tmp_path: Path) -> None:
+    content = json.loads((inside / DATA / "val.json").read_text())
+    content["images"][0]["width"] += 1
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    data = TestImages(read_annotations(tmp_path / "val.json"), DATA / "images", SETTINGS)
+    with pytest.raises(ImageError, match="does not have the size of its annotation"):
+        data[0]
+    assert data[1].target is None

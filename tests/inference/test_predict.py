@@ -1,0 +1,68 @@
+"""Prediction writes what the evaluation reads: every image, valid ids, boxes and masks in original pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.annotations import read_annotations
+from benchmark.detectors.checkpoints import CheckpointError
+from benchmark.evaluation import evaluate_detections
+from benchmark.inference.detections import read_detections
+from benchmark.inference.predict import predict_dataset
+from benchmark.recipes import find_run
+from benchmark.recipes.models import Run
+from benchmark.statistics import class_statistics
+from benchmark.training import run_stage
+
+EXPERIMENT = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
+TRUTH = Path("results/data/synthetic_tiny/val.json")
+LVIS = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
+
+
+def run() -> Run:
+    run = find_run(f"{EXPERIMENT}:sigmoid")
+    return run.model_copy(update={"test": run.test.model_copy(update={"max_detections": 20})})
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> Path:
+    output = tmp_path_factory.mktemp("predict") / "checkpoint.pt"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        run_stage(run(), "train", output, init=None, devices=1, workers=0, work=output.parent / "work")
+    return output
+
+
+@pytest.mark.usefixtures("inside")
+def test_detections_can_be_evaluated_and_repeat(checkpoint: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    predict_dataset(run(), checkpoint, first, workers=0)
+    predict_dataset(run(), checkpoint, second, workers=1)
+    assert first.read_bytes() == second.read_bytes()
+    table, truth = read_detections(first), read_annotations(TRUTH)
+    assert set(table.image_ids) == {image.id for image in truth.images}
+    assert np.unique(table.image_ids, return_counts=True)[1].max() <= 20
+    assert set(table.category_ids) <= set(truth.category_ids)
+    assert table.boxes is not None
+    assert (table.boxes[:, 2:] > 0).all()
+    assert (table.boxes >= 0).all()
+    assert (table.boxes[:, :2] + table.boxes[:, 2:] <= 64 + 1e-3).all()
+    assert table.mask_sizes is not None
+    assert (table.mask_sizes == 64).all()
+    assert set(evaluate_detections(TRUTH, first).metrics) == {"bbox", "segm"}
+
+
+def test_a_checkpoint_for_other_categories_is_refused(
+    checkpoint: Path, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training counts of LVIS v0.5 with validation annotations of another vocabulary."""
+    data = tmp_path / "results" / "data" / "synthetic_tiny"
+    data.mkdir(parents=True)
+    (data / "images").symlink_to(workplace / "results" / "data" / "synthetic_tiny" / "images")
+    (data / "val.json").write_bytes((workplace / TRUTH).read_bytes())
+    class_statistics(LVIS).write(data / "class_statistics.csv")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="different categories"):
+        predict_dataset(run(), checkpoint, tmp_path / "detections.parquet", workers=0)
+    assert not (tmp_path / "detections.parquet").exists()

@@ -1,0 +1,144 @@
+"""Bad input ends with one clear message, exit status 2 and nothing half written."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
+COMMANDS = [
+    "check", "subset", "synthesize", "stats", "list", "show", "train", "predict", "results", "evaluate",
+    "table",
+]  # fmt: skip
+
+
+def longtail(
+    *arguments: object, cwd: Path, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, text=True, capture_output=True, check=False, preexec_fn=before)
+
+
+def refused(done: subprocess.CompletedProcess[str], *said: object) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error:") == 1, done.stderr
+    for word in said:
+        assert str(word) in done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from benchmark.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'torchvision', 'pandas', 'numpy', 'matplotlib', 'pydantic', 'hotcoco'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
+    assert done.stdout.endswith("loaded: []\n")
+    for command in COMMANDS:
+        assert f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["show", "smoke:bgas"], ["bgas", "bags"]),
+        (["show", "smok:bags"], ["smok", "smoke"]),
+        (["show", "nonsense"], ["EXPERIMENT:ROW"]),
+        (["synthesize", "lvis_v1", "-o", "out"], ["not synthetic"]),
+        (["train", "smoke:bags", "retrian", "-o", "out/c.pt"], ["retrian", "retrain"]),
+        (["train", "smoke:bags", "retrain", "-o", "out/c.pt"], ["results/data/synthetic/train.json"]),
+        (["stats", "absent.json", "-o", "out/statistics.csv"], ["absent.json"]),
+        (["evaluate", "--gt", "absent.json", "--dt", "absent.parquet"], ["absent.json"]),
+        (["table", "absent.yaml"], ["absent.yaml"]),
+    ],
+)  # fmt: skip
+def test_wrong_words_name_what_was_meant(arguments: list[str], said: list[str], tmp_path: Path) -> None:
+    refused(longtail(*arguments, cwd=tmp_path), *said)
+    assert not [path for path in (tmp_path / "out").glob("*") if "provenance" not in path.name]
+
+
+def test_a_misspelt_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:
+    text = "name: mine\ntitle: Mine\nbudgte: smoke\nrows:\n"
+    text += "  - {id: a, method: bags, detector: torchvision/tiny_mask_rcnn, dataset: synthetic}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    refused(longtail("show", "mine.yaml:a", cwd=tmp_path), "mine.yaml", "budgte", "budget")
+    (tmp_path / "mine.yaml").write_text(
+        text.replace("budgte", "budget").replace("method: bags", "method: bag")
+    )
+    refused(longtail("show", "mine.yaml:a", cwd=tmp_path), "mine.yaml", "'bag'", "bags")
+
+
+@pytest.mark.parametrize("command", ["check", "stats", "subset", "evaluate"])
+def test_truncated_json_names_file_and_place(command: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_bytes(LVIS.read_bytes()[:100_000])
+    arguments = {
+        "check": [broken],
+        "stats": [broken, "-o", "out/table.csv"],
+        "subset": [broken, "--images", 5, "-o", "out/subset.json"],
+        "evaluate": ["--gt", broken, "--dt", broken],
+    }[command]
+    refused(longtail(command, *arguments, cwd=tmp_path), "broken.json", "100")
+    assert not (tmp_path / "out").exists()
+
+
+def test_detections_for_the_other_lvis_version_are_refused(tmp_path: Path) -> None:
+    image = json.loads(LVIS.read_text())["images"][0]["id"]
+    detections = [{"image_id": image, "category_id": 1231, "score": 0.5, "bbox": [1, 1, 5, 5]}]
+    (tmp_path / "dt.json").write_text(json.dumps(detections))
+    done = longtail("evaluate", "--gt", LVIS, "--dt", "dt.json", "-o", "out/metrics.json", cwd=tmp_path)
+    refused(done, "dt.json", "1231")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    record = json.loads((tmp_path / "out" / "metrics.provenance.json").read_text())
+    assert record["state"] == "failed"
+    assert "1231" in record["reason"]
+
+
+def _no_room() -> None:
+    """The kernel refuses files above 1,000 bytes, as a full disk or an exhausted quota does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+@pytest.mark.parametrize("command", ["stats", "subset", "synthesize"])
+def test_a_full_disk_is_one_message_and_leaves_nothing(command: str, tmp_path: Path) -> None:
+    arguments = {
+        "stats": [LVIS, "-o", "out/table.csv"],
+        "subset": [LVIS, "--images", 80, "-o", "out/subset.json"],
+        "synthesize": ["synthetic_tiny", "-o", "out"],
+    }[command]
+    refused(longtail(command, *arguments, cwd=tmp_path, before=_no_room), "out", "remedy")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("command", ["stats", "subset", "synthesize"])
+def test_a_folder_that_cannot_be_written_is_one_message(command: str, tmp_path: Path) -> None:
+    """/proc refuses new files to everybody, root included."""
+    arguments = {
+        "stats": [LVIS, "-o", "/proc/longtail/table.csv"],
+        "subset": [LVIS, "--images", 80, "-o", "/proc/longtail/subset.json"],
+        "synthesize": ["synthetic_tiny", "-o", "/proc/longtail"],
+    }[command]
+    refused(longtail(command, *arguments, cwd=tmp_path), "/proc/longtail", "remedy")
+
+
+def test_real_annotations_are_checked_counted_and_listed(tmp_path: Path) -> None:
+    """On 100 real images of LVIS v0.5 the check finds the annotations whose box and polygon disagree."""
+    done = longtail("check", LVIS, "--json", cwd=tmp_path)
+    problems = json.loads(done.stdout)
+    assert done.returncode == 2
+    assert {problem["field"] for problem in problems} == {"bbox"}
+    done = longtail("stats", LVIS, "-o", "table.csv", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "1230 categories" in done.stderr
+    assert "977 instances" in done.stderr
+    names = {
+        entry["name"] for entry in json.loads(longtail("list", "methods", "--json", cwd=tmp_path).stdout)
+    }
+    assert {"softmax", "sigmoid", "bags"} <= names

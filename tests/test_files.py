@@ -1,0 +1,37 @@
+"""An output is there whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import FileError
+from benchmark.files import atomic_path, read_json, write_json, write_text
+
+
+def test_a_failure_keeps_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "file.txt"
+    write_text(target, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:  # noqa: PT012
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_values_that_json_does_not_know_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file.json", {"AP": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot write") as error:
+        write_text(tmp_path / "file" / "inside.txt", "text")
+    assert "remedy" in str(error.value)
+
+
+def test_broken_json_is_named_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text('{"a": 1,\n "b": }')
+    with pytest.raises(FileError, match="line 2"):
+        read_json(tmp_path / "file.json")
