@@ -50,7 +50,7 @@ class Category(Struct, gc=False, frozen=True):
 
 
 class Image(Struct, gc=False, frozen=True):
-    """An image record. LVIS v1 gives no ``file_name``, only ``coco_url``; COCO has no federated lists (None)."""
+    """An image record. LVIS v1 names its file by ``coco_url`` alone; COCO has no federated lists (None)."""
 
     id: Id
     width: Pixels

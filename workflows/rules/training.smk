@@ -16,6 +16,8 @@ rule train:
         "results/logs/{run}/train_{stage}.log",
     benchmark:
         "results/benchmarks/{run}/train_{stage}.tsv"
+    # what others wait for comes before predictions
+    priority: 1
     retries: 1
     conda:
         "../../envs/longtail.yaml"
