@@ -5,18 +5,21 @@ BIN := $(VENV)/bin
 CORES ?= all
 EXPERIMENT ?= smoke
 
-.PHONY: smoke experiment test lint format dry-run performance clean
+TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))
+SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config experiment=$(EXPERIMENT)
+
+.PHONY: smoke experiment dry-run test lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
 
-# make experiment EXPERIMENT=bags
+# make experiment EXPERIMENT=bags, or EXPERIMENT=path/of/mine.yaml
 experiment: $(VENV)/installed
-	$(BIN)/snakemake --profile workflows/profiles/local --cores $(CORES) --config experiment=$(EXPERIMENT)
-	@cat results/experiments/$(EXPERIMENT)/table.md
+	$(SNAKEMAKE)
+	@cat $(TABLES)/table.md
 
 dry-run: $(VENV)/installed
-	$(BIN)/snakemake --profile workflows/profiles/local --config experiment=$(EXPERIMENT) --dry-run
+	$(SNAKEMAKE) --dry-run
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -37,6 +40,11 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev]'
 	touch $@
+
+# What the README shows, from the last `make smoke`
+shown:
+	mkdir -p results/smoke
+	cp results/experiments/smoke/table.md results/experiments/smoke/plots/*.png results/smoke/
 
 clean:
 	rm -rf $(VENV) .snakemake results/data results/runs results/experiments results/work

@@ -28,8 +28,8 @@ from benchmark.classifiers import Classifier
 from benchmark.detectors.interface import Detections, RoIBatch
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
+from benchmark.recipes.models import HUB_COCO_BACKBONES, TestSettings
 from benchmark.recipes.models import Detector as Settings
-from benchmark.recipes.models import TestSettings
 
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's ImageNet weights
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -42,10 +42,7 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[s
     "resnet101": (Bottleneck, [3, 4, 23, 3], {}),
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], {"groups": 64, "width_per_group": 4}),
 }
-_COCO_MODELS = {
-    ("faster_rcnn", "resnet50"): "fasterrcnn_resnet50_fpn",
-    ("mask_rcnn", "resnet50"): "maskrcnn_resnet50_fpn",
-}
+_COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
 
 # torchvision's published COCO files predate its blocks of convolution and norm
 _OLD_NAMES = [
@@ -394,8 +391,8 @@ def _read_weights(settings: Settings) -> dict[str, Tensor]:
             ) from None
         return dict(state.get("model", state))
     if settings.init == "coco":
-        name = _COCO_MODELS.get((settings.architecture, settings.backbone))
-        if name is None:
+        name = _COCO_MODELS[settings.architecture].format(settings.backbone)
+        if settings.backbone not in HUB_COCO_BACKBONES:
             raise MissingDependencyError(
                 f"torchvision has no COCO weights for {settings.architecture} with {settings.backbone}",
                 remedy="give a local file as `weights:` of the detector, or use init: imagenet",

@@ -21,7 +21,7 @@ from benchmark.recipes.catalog import (
     yaml_files,
 )
 from benchmark.recipes.loading import RecipeError, parse, unknown
-from benchmark.recipes.models import Dataset, Experiment, Row, Run
+from benchmark.recipes.models import HUB_COCO_BACKBONES, Dataset, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import shown
 from benchmark.recipes.resolution import Choice, Resolved, resolve
@@ -226,6 +226,13 @@ def _missing(run: Run) -> str | None:
         weights = item.detector.weights
         if weights is not None and not Path(weights).is_file():
             return f"weight file {weights} of {item.title} is missing"
+        if (
+            weights is None
+            and item.detector.init == "coco"
+            and item.detector.backbone not in HUB_COCO_BACKBONES
+        ):
+            preset = f"preset {item.detector_name}"
+            return f"torchvision publishes no COCO weights for {preset}: name a file as its `weights:`"
     if run.dataset.synthetic is not None:
         return None
     for split in ("train", "val"):

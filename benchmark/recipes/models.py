@@ -138,6 +138,10 @@ class Method(Strict):
     variants: dict[str, Variant] = Field({}, description="named differences, e.g. ablations")
 
 
+HUB_COCO_BACKBONES = ("resnet50",)
+"""Backbones of the Faster and Mask R-CNN for which torchvision publishes COCO weights."""
+
+
 class Detector(Strict):
     """Architecture, backbone and their sizes. Defaults are those of the full-size models."""
 

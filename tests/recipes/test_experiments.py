@@ -59,6 +59,10 @@ def test_missing_data_skips_a_row_and_says_where_it_belongs(
     for split in ("train", "val"):
         (tmp_path / f"lvis_v0.5/lvis_v0.5_{split}.json").touch()
     assert load_experiment("balms").rows[0].skipped is None
+    reasons = {row.row.id: row.skipped or "" for row in load_experiment("bags").rows}
+    assert {row for row, reason in reasons.items() if not reason} == {"1", "14", "19", "20"}
+    assert "torchvision publishes no COCO weights" in reasons["15"]  # ResNeXt-101: only from a local file
+    assert "torchvision publishes no COCO weights" in reasons["16"]
 
 
 def test_a_back_end_that_is_not_installed_skips_a_row(
