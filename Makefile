@@ -44,7 +44,7 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 # What the README shows, from the last `make smoke`
 shown:
 	mkdir -p results/smoke
-	cp results/experiments/smoke/table.md results/experiments/smoke/plots/*.png results/smoke/
+	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
 
 clean:
 	rm -rf $(VENV) .snakemake results/data results/runs results/experiments results/work

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation.metrics import METRICS
@@ -36,6 +37,7 @@ STYLE: Any = {
     "svg.hashsalt": "longtail",  # the same plot has the same bytes
     "figure.dpi": 100,
 }
+CURVE_POINTS = 100  # training curves of more points are smoothed
 WIDTH = 6.5  # inches: the text width of a page
 
 
@@ -233,14 +235,19 @@ def _training_curves(rows: Sequence[RowResult], notes: list[str]) -> Figure | No
             turn = same.index(_name(run, rows)) + looks[_kind(run)] // len(COLOURS)
             dash = ("-", "--", ":", "-.")[turn % 4]
             iterations, losses = points.T
-            axes.plot(iterations, losses, color=colour, linewidth=0.5, alpha=0.35)
-            smooth = [mean(losses[max(0, i - 4) : i + 5]) for i in range(len(losses))]
+            reach = len(losses) // CURVE_POINTS  # short trainings are drawn as they are
+            if reach:
+                axes.plot(iterations, losses, color=colour, linewidth=0.5, alpha=0.35)
+            smooth = [mean(losses[max(0, i - reach) : i + reach + 1]) for i in range(len(losses))]
             (line,) = axes.plot(iterations, smooth, color=colour, linewidth=1.4, linestyle=dash)
             handles.setdefault(_name(run, rows), line)
         axes.set_title(stage_name, fontsize=9)
         axes.set_xlabel("iteration")
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.locator_params(axis="x", nbins=5)
     grid[0].set_ylabel("training loss")
     _legend(figure, list(handles.values()), list(handles))

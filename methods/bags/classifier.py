@@ -1,7 +1,6 @@
 """Balanced Group Softmax (CVPR 2020): categories compete only with categories of similar frequency.
 
 Bin 0 of the logits is (background, foreground); bin g >= 1 is ("others", then the categories of group g).
-Numbers in comments refer to the sections of the method's README.
 """
 
 from collections.abc import Sequence

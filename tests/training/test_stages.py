@@ -137,6 +137,43 @@ def test_loading_processes_do_not_change_the_result(base: Path, tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("inside")
+def test_mixed_precision_trains_alike(base: Path, tmp_path: Path) -> None:
+    """bf16 arithmetic: nearly the same losses, weights still float32."""
+    output = tmp_path / "bf16" / "checkpoint.pt"
+    run_here(recipe("softmax", precision="bf16-mixed"), "train", output)
+    losses = [
+        json.loads((path.parent / "progress.jsonl").read_text().splitlines()[-1])["loss"]
+        for path in (base, output)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert output.read_bytes() != base.read_bytes()
+    assert load(output)["model"]["classifiers.0.linear.weight"].dtype == torch.float32
+    retrained = tmp_path / "bags" / "checkpoint.pt"
+    run_here(recipe("bags", precision="bf16-mixed"), "retrain", retrained, init=base)
+
+
+@pytest.mark.usefixtures("inside")
+def test_two_processes_share_the_batch(base: Path, inside: Path, tmp_path: Path) -> None:
+    """Launched by the command itself; one record, one checkpoint, weights of the same form as from one."""
+    output = tmp_path / "checkpoint.pt"
+    program = [*command("softmax", output, tmp_path / "work"), "--devices", "2"]
+    subprocess.run(program, cwd=inside, check=True, capture_output=True, timeout=300)
+    record = read_record(tmp_path / "checkpoint.provenance.json")
+    assert record is not None
+    assert record["state"] == State.done
+    assert (record["facts"]["processes"], record["facts"]["batch_size"]) == (2, 2)
+    before, after = load(base)["model"], load(output)["model"]
+    assert {name: value.shape for name, value in after.items()} == {n: v.shape for n, v in before.items()}
+    assert all(value.isfinite().all() for value in after.values())
+    odd = tmp_path / "odd.pt"
+    program = [*command("softmax", odd, tmp_path / "work"), "--devices", "3"]
+    refused = subprocess.run(program, cwd=inside, check=False, capture_output=True, text=True, timeout=300)
+    assert refused.returncode != 0
+    assert "the batch cannot be dealt evenly" in refused.stderr
+    assert not odd.exists()
+
+
+@pytest.mark.usefixtures("inside")
 def test_divergence_is_a_state_with_the_iteration(tmp_path: Path) -> None:
     wild = recipe("softmax", learning_rate=1e12, warmup_iterations=0, clip_norm=None)
     with pytest.raises(TrainingDivergedError, match=r"diverged at iteration \d"):
