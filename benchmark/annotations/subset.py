@@ -12,28 +12,12 @@ from msgspec import Raw, Struct
 from benchmark.annotations.reading import (
     CHECK_REMEDY,
     AnnotationError,
-    Category,
-    Id,
+    References,
     decode_file,
     frequency_letter,
 )
 from benchmark.files import atomic_path
 from benchmark.seeds import derive_seed
-
-
-class _Image(Struct, gc=False):
-    id: Id
-
-
-class _Annotation(Struct, gc=False):
-    image_id: Id
-    category_id: Id
-
-
-class _Content(Struct, gc=False):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[Category]
 
 
 class _Records(Struct, gc=False):
@@ -52,7 +36,7 @@ def subset_annotations(source: Path | str, output: Path | str, images: int, seed
     the subset.
     Raises ``AnnotationError`` for too small or too large a number and for a file that cannot be read.
     """
-    content = decode_file(source, _Content)
+    content = decode_file(source, References)
     records = decode_file(source, _Records)
     everything = decode_file(source, dict[str, Raw])
     ids = [image.id for image in content.images]

@@ -62,9 +62,8 @@ class Engine:
         count = len(self._category_ids)
         precision = np.full((*arrays["precision"].shape[:2], count, len(AREAS)), -1.0)
         recall = np.full((len(arrays["recall"]), count, len(AREAS)), -1.0)
-        precision[:, :, columns] = arrays["precision"][
-            ..., 0
-        ]  # the last axis is the cap, of which there is one
+        # the last axis is the cap, of which there is one
+        precision[:, :, columns] = arrays["precision"][..., 0]
         recall[:, columns] = arrays["recall"][..., 0]
         return Curves(precision, recall)
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from benchmark.annotations import AnnotationError, Category, frequency_letter, vocabulary_hash
-from benchmark.annotations.reading import Id, decode_file
+from benchmark.annotations.reading import References, decode_file
 from benchmark.files import read_bytes, write_text
 from benchmark.statistics.errors import StatisticsError
 
@@ -173,21 +173,6 @@ def _record(row: Sequence[str], where: str) -> tuple[int, str, str, int, int]:
     return numbers["id"], row[1], row[2], numbers["image_count"], numbers["instance_count"]
 
 
-class _Image(Struct, gc=False):
-    id: Id
-
-
-class _Annotation(Struct, gc=False):
-    image_id: Id
-    category_id: Id
-
-
-class _Content(Struct, gc=False):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[Category]
-
-
 class _Categories(Struct, gc=False):
     categories: list[Category]
 
@@ -199,7 +184,7 @@ def class_statistics(path: Path | str) -> ClassStatistics:
     built.
     Raises ``AnnotationError`` for a malformed file, repeated category ids and unknown image or category ids.
     """
-    content = decode_file(path, _Content)
+    content = decode_file(path, References)
     categories = sorted(content.categories, key=lambda category: category.id)
     category_ids = np.array([category.id for category in categories], dtype=np.int64)
     if len(category_ids) == 0 or (np.diff(category_ids) == 0).any():
