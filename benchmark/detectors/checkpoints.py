@@ -1,5 +1,6 @@
 """Finished checkpoints: written atomically, read without running any code in them, checked before use."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,14 @@ class CheckpointError(BenchmarkError):
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically; equal content gives equal bytes."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    """Write tensors and plain values atomically; equal content gives equal bytes.
+
+    Serialised in memory first: PyTorch answers a full disk with an error that does not say so.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -171,6 +172,28 @@ def test_two_processes_share_the_batch(base: Path, inside: Path, tmp_path: Path)
     assert refused.returncode != 0
     assert "the batch cannot be dealt evenly" in refused.stderr
     assert not odd.exists()
+
+
+@pytest.mark.parametrize("limit", [20_000, 200_000])
+def test_a_full_disk_stops_with_one_message(inside: Path, tmp_path: Path, limit: int) -> None:
+    """The kernel refuses larger files, as a full disk does; nothing half written is left."""
+    output, work = tmp_path / "out" / "checkpoint.pt", tmp_path / "work"
+    done = subprocess.run(
+        command("softmax", output, work),
+        cwd=inside,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "cannot write" in done.stderr
+    assert "remedy" in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".tmp", ".sha256")]
+    record = read_record(tmp_path / "out" / "checkpoint.provenance.json")
+    assert record is not None
+    assert record["state"] == State.failed
 
 
 @pytest.mark.usefixtures("inside")
