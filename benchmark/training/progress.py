@@ -27,7 +27,7 @@ class TrainingLog:
 
     def __init__(self, path: Path, title: str, first: int, last: int, *, active: bool) -> None:
         self.path, self.title, self.last, self.active = path, title, last, active
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._images = 0
         self._clock = self._printed = time.monotonic()
@@ -58,7 +58,8 @@ class TrainingLog:
     def step(self, iteration: int, losses: dict[str, Tensor], rate: float, images: int) -> None:
         """Take the losses of a finished 0-based iteration over ``images`` images."""
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+            # summed on the device: only a line of the log waits for it
+            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
         self._count += 1
         self._images += images
         done = iteration + 1
@@ -66,7 +67,7 @@ class TrainingLog:
             return
         now = time.monotonic()
         speed = self._images / max(now - self._clock, 1e-9)
-        means = {name: value / self._count for name, value in self._sums.items()}
+        means = {name: float(value) / self._count for name, value in self._sums.items()}
         total = sum(means.values())
         line = {
             "iteration": done,
