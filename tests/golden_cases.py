@@ -29,14 +29,7 @@ NOT_YET: dict[str, dict[str, str]] = {
         "ncm_scores": "comparison rows 10 and 11",
         "repeat_factor_sampling": "BAGS' deterministic ceiling sampler, comparison rows 4 and 5",
     },
-    "balms": {
-        "balanced_sigmoid_loss": "balanced softmax method",
-        "learner_forward": "BALMS method",
-        "balms_losses": "BALMS method",
-        "frequency_offsets": "balanced softmax method",
-        "meta_train_iterations": "BALMS method",
-        "meta_train_two_workers": "BALMS method",
-    },
+    "balms": {},
 }
 
 

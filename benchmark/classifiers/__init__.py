@@ -1,6 +1,18 @@
 """The classifier interface and the building blocks that methods share."""
 
 from benchmark.classifiers.interface import Classifier, LinearClassifier
+from benchmark.classifiers.meta import Average, MetaStep, Rois, VirtualSgd
+from benchmark.classifiers.per_category import BalancedPerCategoryClassifier, PerCategoryClassifier
 from benchmark.classifiers.targets import one_hot
 
-__all__ = ["Classifier", "LinearClassifier", "one_hot"]
+__all__ = [
+    "Average",
+    "BalancedPerCategoryClassifier",
+    "Classifier",
+    "LinearClassifier",
+    "MetaStep",
+    "PerCategoryClassifier",
+    "Rois",
+    "VirtualSgd",
+    "one_hot",
+]

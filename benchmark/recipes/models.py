@@ -49,11 +49,23 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal["uniform", "repeat_factor"] = Field(
-        "uniform", description="uniform shuffling or repeat factors"
+    kind: Literal["uniform", "repeat_factor", "class_balanced"] = Field(
+        "uniform",
+        description="uniform shuffling, repeat factors, or draws weighted by the rarest category of an "
+        "image, 1 / (image frequency)",
     )
     threshold: float = Field(
         0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+    )
+
+
+class Meta(Strict):
+    """A step of the method before every real step of a classifier's training, with images of its own."""
+
+    function: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of the step")
+    sampler: Sampler = Field(description="sampler of its images; as many as the training batch has")
+    resample_rois: bool = Field(
+        False, description="draw the RoIs of the real step anew, at the price of another pass of the detector"
     )
 
 
@@ -75,6 +87,7 @@ class Stage(Strict):
     reset: Literal["classifier"] | None = Field(None, description="what starts from a fresh initialisation")
     schedule: Schedule | None = Field(None, description="length and optimiser of a train stage")
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
+    meta: Meta | None = Field(None, description="step before every real one, where the classifier trains")
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
 
@@ -85,6 +98,8 @@ class Stage(Strict):
                 raise ValueError(f"train stage '{self.name}' needs a schedule")
             if self.kind != "train" and self.function is None:
                 raise ValueError(f"{self.kind} stage '{self.name}' needs a function")
+        if self.meta is not None and (self.kind, self.trainable) != ("train", "classifier"):
+            raise ValueError(f"stage '{self.name}' has a meta step: it must train the classifier only")
         return self
 
 

@@ -87,6 +87,10 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         settings = {"name": stage.name, **merge(path, [(stage_source, stage.model_dump(exclude_unset=True))])}
         own = (stage.sampler, stage_source) if stage.sampler else (sampler, sampler_source)
         settings["sampler"] = _sampler(path, own[0], own[1], choice, merge)
+        if stage.meta is not None:
+            meta = merge(f"{path}.meta", [(stage_source, stage.meta.model_dump(exclude_unset=True))])
+            sampler_of_meta = _sampler(f"{path}.meta", stage.meta.sampler, stage_source, choice, merge)
+            settings["meta"] = meta | {"sampler": sampler_of_meta}
         if stage.schedule is not None:
             settings["schedule"] = _schedule(path, stage, stage_source, choice, merge)
         resolved_stages.append(Stage.model_validate(settings))

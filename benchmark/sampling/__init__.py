@@ -1,6 +1,12 @@
 """Which training image comes when."""
 
 from benchmark.sampling.randomness import seeded
-from benchmark.sampling.stream import ImageStream, StreamBatches, round_stochastically
+from benchmark.sampling.stream import (
+    DrawnStream,
+    ImageStream,
+    PairedBatches,
+    StreamBatches,
+    round_stochastically,
+)
 
-__all__ = ["ImageStream", "StreamBatches", "round_stochastically", "seeded"]
+__all__ = ["DrawnStream", "ImageStream", "PairedBatches", "StreamBatches", "round_stochastically", "seeded"]

@@ -37,6 +37,11 @@ class ImageStream:
         self._start = 0  # position of the epoch's first image
         self._order = self._shuffled(0)
 
+    @property
+    def epoch_length(self) -> int:
+        """Images of an epoch, on average."""
+        return round(float(self.repeat_factors.sum()))
+
     def _shuffled(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng(derive_seed(self.seed, "image order", epoch))
         order = round_stochastically(self.repeat_factors, generator.random(len(self.repeat_factors)))
@@ -51,6 +56,25 @@ class ImageStream:
             self._epoch += 1
             self._order = self._shuffled(self._epoch)
         return int(self._order[position - self._start])
+
+
+class DrawnStream(ImageStream):
+    """Independent draws, each with probability proportional to the image's factor.
+
+    In the long run images come as often as with shuffled epochs; where factors reach thousands, such an epoch
+    would hold millions of indices. An epoch here is as many draws as there are images.
+    """
+
+    @property
+    def epoch_length(self) -> int:
+        """Images of an epoch."""
+        return len(self.repeat_factors)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        generator = np.random.default_rng(derive_seed(self.seed, "image draw", epoch))
+        bounds = np.cumsum(self.repeat_factors, dtype=np.float64)
+        draws = generator.random(len(bounds)) * bounds[-1]
+        return np.searchsorted(bounds, draws, side="right").clip(max=len(bounds) - 1)
 
 
 class StreamBatches(Sampler[list[tuple[int, int]]]):
@@ -83,3 +107,21 @@ class StreamBatches(Sampler[list[tuple[int, int]]]):
             start = iteration * self.batch_size
             positions = range(start + self.rank, start + self.batch_size, self.world_size)
             yield [(self.stream[position], position) for position in positions]
+
+
+class PairedBatches(Sampler[list[tuple[int, int]]]):
+    """Each batch followed by the one of a second stream, so that one loader serves both.
+
+    Positions of the second are counted from -1 downwards: augmentation depends on the position, and the two
+    streams must not share it.
+    """
+
+    def __init__(self, first: StreamBatches, second: StreamBatches) -> None:
+        self.pair = first, second
+
+    def __len__(self) -> int:
+        return len(self.pair[0])
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for first, second in zip(*self.pair, strict=True):
+            yield first + [(index, -1 - position) for index, position in second]

@@ -7,6 +7,7 @@ from benchmark.statistics.class_statistics import (
     differences_from_file,
 )
 from benchmark.statistics.errors import StatisticsError
+from benchmark.statistics.frequencies import image_frequencies
 from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.repeat_factors import (
     category_repeat_factors,
@@ -24,5 +25,6 @@ __all__ = [
     "differences_from_file",
     "frequency_letter",
     "group_tables",
+    "image_frequencies",
     "image_repeat_factors",
 ]

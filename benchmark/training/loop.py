@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors import Detector
-from benchmark.images import Sample, TrainImages
+from benchmark.detectors import Detector, RoIBatch
+from benchmark.images import Sample, Target, TrainImages
 from benchmark.recipes.models import Run, Sampler, Stage
-from benchmark.sampling import ImageStream, StreamBatches, seeded
+from benchmark.sampling import DrawnStream, ImageStream, PairedBatches, StreamBatches, seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import category_repeat_factors, image_repeat_factors
+from benchmark.statistics import category_repeat_factors, class_balanced_factors, image_repeat_factors
 from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
+from benchmark.training.meta import MetaTraining
 from benchmark.training.optimisation import Plan, build_optimizer, plan
 from benchmark.training.progress import TrainingLog
 from benchmark.training.resume import ResumeFolder
@@ -42,14 +43,22 @@ class _ClassifierLosses(nn.Module):
 
 
 def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
-    """How often each training image is repeated, (I,) float32, at least 1."""
+    """How often each training image comes in relation to others, (I,) float32, at least 1."""
     if sampler.kind == "uniform":
         return np.ones(len(data), np.float32)
     labels = [data.labels(index) for index in range(len(data))]
     counts = np.zeros(len(data.label_of), np.int64)
     for present in labels:
         counts[list(set(present))] += 1
+    if sampler.kind == "class_balanced":
+        return image_repeat_factors(labels, class_balanced_factors(counts, len(data)))
     return image_repeat_factors(labels, category_repeat_factors(counts, len(data), sampler.threshold))
+
+
+def image_stream(sampler: Sampler, data: TrainImages, seed: int) -> ImageStream:
+    """The endless stream of image indices that a sampler stands for."""
+    kind = DrawnStream if sampler.kind == "class_balanced" else ImageStream
+    return kind(repeat_factors(sampler, data), seed)
 
 
 def train(
@@ -77,8 +86,9 @@ def train(
     """
     assert isinstance(detector, nn.Module)
     assert stage.schedule is not None
-    factors = repeat_factors(stage.sampler or Sampler(), data)
-    schedule = plan(stage.schedule, round(float(factors.sum())))
+    seed = derive_seed(run.seed, "training", run.dataset_name, stage.name)
+    stream = image_stream(stage.sampler or Sampler(), data, seed)
+    schedule = plan(stage.schedule, stream.epoch_length)
     if schedule.batch_size % fabric.world_size:
         raise TrainingError(
             "the batch cannot be dealt evenly to the processes",
@@ -103,13 +113,20 @@ def train(
     optimizer = build_optimizer(trained, stage.schedule)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
+    meta = MetaTraining(fabric, run, stage, detector, optimizer) if stage.meta else None
+    if state is not None and meta is not None:
+        meta.load_state_dict(state["meta"])
     module, optimizer = fabric.setup(step, optimizer)
 
-    seed = derive_seed(run.seed, "training", run.dataset_name, stage.name)
-    stream = ImageStream(factors, seed)
-    batches = StreamBatches(
-        stream, schedule.batch_size, first, schedule.iterations, fabric.global_rank, fabric.world_size
-    )
+    def batches_of(stream: ImageStream) -> StreamBatches:
+        lengths = (schedule.batch_size, first, schedule.iterations)
+        return StreamBatches(stream, *lengths, fabric.global_rank, fabric.world_size)
+
+    batches: StreamBatches | PairedBatches = batches_of(stream)
+    share = schedule.batch_size // fabric.world_size
+    if stage.meta is not None:
+        meta_stream = image_stream(stage.meta.sampler, data, derive_seed(seed, "meta images"))
+        batches = PairedBatches(batches_of(stream), batches_of(meta_stream))
     loader = DataLoader(
         data,
         batch_sampler=batches,
@@ -125,7 +142,7 @@ def train(
                 "model": trained.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "iteration": iteration,
-            }
+            } | ({} if meta is None else {"meta": meta.state_dict()})
             resume.save(iteration, content)
 
     title = f"{run.title} {stage.name}"
@@ -139,7 +156,12 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with seeded(derive_seed(seed, "step", iteration, fabric.global_rank)):
-                losses = _forward(fabric, detector, module, samples, only_classifier=only_classifier)
+                if only_classifier:
+                    losses, measured = _retrain(
+                        fabric, detector, module, samples[:share], meta, samples[share:]
+                    )
+                else:
+                    losses, measured = module(*_on_device(fabric, samples)), {}
             total = torch.stack(list(losses.values())).sum()
             value = float(total.detach())
             if not math.isfinite(value) or value > limit:
@@ -151,7 +173,7 @@ def train(
             if stage.schedule.clip_norm is not None:
                 fabric.clip_gradients(module, optimizer, max_norm=stage.schedule.clip_norm)
             optimizer.step()
-            log.step(iteration, losses, rate, len(samples) * fabric.world_size)
+            log.step(iteration, losses, rate, schedule.batch_size, measured)
             done = iteration + 1
             if stop:
                 save(done)
@@ -164,18 +186,32 @@ def train(
     return _facts(schedule, fabric, first)
 
 
-def _forward(
-    fabric: Fabric, detector: Detector, module: nn.Module, samples: list[Sample], *, only_classifier: bool
-) -> dict[str, Tensor]:
+def _on_device(fabric: Fabric, samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
     images = [sample.image.to(fabric.device, non_blocking=True) for sample in samples]
-    targets = [sample.target.to(fabric.device) for sample in samples if sample.target is not None]
-    if not only_classifier:
-        losses: dict[str, Tensor] = module(images, targets)
-        return losses
-    with fabric.autocast():
-        rois = detector.box_features(images, targets)
-    losses = module(rois.features, rois.labels)
-    return losses
+    return images, [sample.target.to(fabric.device) for sample in samples if sample.target is not None]
+
+
+def _retrain(
+    fabric: Fabric,
+    detector: Detector,
+    module: nn.Module,
+    samples: list[Sample],
+    meta: MetaTraining | None,
+    meta_samples: list[Sample],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Losses of the classifier alone, after the method's meta step if it has one, and what that reports."""
+
+    def rois_of(some: list[Sample]) -> RoIBatch:
+        with fabric.autocast():
+            return detector.box_features(*_on_device(fabric, some))
+
+    rois, measured = rois_of(samples), {}
+    if meta is not None:
+        measured = meta.step(rois, rois_of(meta_samples))
+        if meta.resample_rois:
+            rois = rois_of(samples)
+    losses: dict[str, Tensor] = module(rois.features, rois.labels)
+    return losses, measured
 
 
 def _freeze_all_but_classifiers(detector: Detector) -> None:

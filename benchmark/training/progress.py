@@ -28,6 +28,7 @@ class TrainingLog:
     def __init__(self, path: Path, title: str, first: int, last: int, *, active: bool) -> None:
         self.path, self.title, self.last, self.active = path, title, last, active
         self._sums: dict[str, Tensor] = {}
+        self._measured: dict[str, Tensor] = {}
         self._count = 0
         self._images = 0
         self._clock = self._printed = time.monotonic()
@@ -55,11 +56,22 @@ class TrainingLog:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def step(self, iteration: int, losses: dict[str, Tensor], rate: float, images: int) -> None:
-        """Take the losses of a finished 0-based iteration over ``images`` images."""
-        for name, value in losses.items():
-            # summed on the device: only a line of the log waits for it
-            self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
+    def step(
+        self,
+        iteration: int,
+        losses: dict[str, Tensor],
+        rate: float,
+        images: int,
+        measured: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Take the losses of a finished 0-based iteration over ``images`` images.
+
+        ``measured`` is written beside the losses and does not count into their sum.
+        """
+        for sums, values in ((self._sums, losses), (self._measured, measured or {})):
+            for name, value in values.items():
+                # summed on the device: only a line of the log waits for it
+                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
         self._count += 1
         self._images += images
         done = iteration + 1
@@ -75,7 +87,7 @@ class TrainingLog:
             "learning_rate": rate,
             "images_per_second": round(speed, 2),
             "losses": means,
-        }
+        } | {name: float(value) / self._count for name, value in self._measured.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         text = f"loss {total:.3f}  rate {rate:.2e}  {speed:.1f} images/s"
@@ -84,4 +96,4 @@ class TrainingLog:
             left = (self.last - done) * (now - self._clock) / self._count
             print(f"{self.title} {done}/{self.last}  {text}  ETA {left:.0f} s", file=sys.stderr, flush=True)
             self._printed = now
-        self._sums, self._count, self._images, self._clock = {}, 0, 0, now
+        self._sums, self._measured, self._count, self._images, self._clock = {}, {}, 0, 0, now

@@ -8,7 +8,7 @@ from golden_cases import golden_cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.sampling import ImageStream, StreamBatches, round_stochastically
+from benchmark.sampling import DrawnStream, ImageStream, PairedBatches, StreamBatches, round_stochastically
 
 
 @pytest.mark.parametrize("case", golden_cases("balms", "stochastic_rounding"))
@@ -32,12 +32,23 @@ def test_repeated_images_come_as_often_as_their_factor_says() -> None:
     assert counts / counts[0] == pytest.approx(factors, rel=0.03)
 
 
+def test_drawn_images_come_as_often_as_their_factor_says() -> None:
+    """Also with factors of thousands, as 1 / f has them; the length of an epoch does not grow with them."""
+    factors = np.array([1000.0, 1500.0, 50000.0, 0.0], np.float32)
+    stream = DrawnStream(factors, seed=0)
+    assert stream.epoch_length == 4
+    counts = np.bincount([stream[position] for position in range(40000)], minlength=4)
+    assert counts / len(factors) / 10000 == pytest.approx(factors / factors.sum(), abs=0.005)
+    assert counts[3] == 0
+
+
+@pytest.mark.parametrize("kind", [ImageStream, DrawnStream])
 @given(start=st.integers(0, 300), seed=st.integers(0, 100))
-def test_any_position_can_be_asked_for_first(start: int, seed: int) -> None:
+def test_any_position_can_be_asked_for_first(kind: type[ImageStream], start: int, seed: int) -> None:
     factors = np.linspace(1, 3, 17)
-    whole = ImageStream(factors, seed)
+    whole = kind(factors, seed)
     expected = [whole[position] for position in range(start + 20)][start:]
-    resumed = ImageStream(factors, seed)
+    resumed = kind(factors, seed)
     assert [resumed[position] for position in range(start, start + 20)] == expected
     assert resumed[0] == whole[0]  # also backwards
 
@@ -51,3 +62,13 @@ def test_processes_share_the_batches_of_one(world_size: int, first: int) -> None
     ]
     for batch, *parts in zip(alone, *shares, strict=True):
         assert sorted(item for part in parts for item in part) == sorted(batch)
+
+
+def test_paired_batches_share_no_position() -> None:
+    first, second = (ImageStream(np.ones(31), seed) for seed in (3, 4))
+    pairs = list(PairedBatches(StreamBatches(first, 4, 2, 5), StreamBatches(second, 4, 2, 5)))
+    assert [batch[:4] for batch in pairs] == list(StreamBatches(first, 4, 2, 5))
+    for batch, other in zip(pairs, StreamBatches(second, 4, 2, 5), strict=True):
+        assert [index for index, _ in batch[4:]] == [index for index, _ in other]
+    positions = [position for batch in pairs for _, position in batch]
+    assert len(set(positions)) == len(positions)

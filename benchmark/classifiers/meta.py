@@ -1,0 +1,76 @@
+"""The border between the training loop and a method that learns something beside the classifier."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from benchmark.classifiers.interface import Classifier
+
+Average = Callable[[Tensor], Tensor]
+"""Mean of a tensor over the processes; returns the tensor itself where there is one."""
+
+
+@dataclass(frozen=True)
+class Rois:
+    """What the classifier sees of one batch on one process: features (N, D), labels (N,) in ``0..C``."""
+
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class VirtualSgd:
+    """The SGD step that the classifier would take from here; asking for it changes nothing.
+
+    A stage that trains with AdamW has no momentum buffers: its virtual step is plain SGD, momentum 0, with
+    AdamW's current learning rate and weight decay. Gradients are not clipped.
+
+    Args:
+        learning_rate: eta of this iteration, after warm-up and decay.
+        momentum: mu.
+        weight_decay: lambda.
+        buffers: v by name of the classifier's parameter; empty before the first real step.
+    """
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def step(self, name: str, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """theta' = theta - eta (mu v + g + lambda theta)."""
+        direction = gradient + self.weight_decay * parameter
+        if name in self.buffers:
+            direction = direction + self.momentum * self.buffers[name]
+        return parameter - self.learning_rate * direction
+
+
+class MetaStep:
+    """Called before every real step of a stage that trains the classifier only.
+
+    What it learns belongs into buffers of the classifier, so that finished checkpoints hold it and the real
+    optimiser does not; the state of its own optimiser is saved with unfinished trainings.
+
+    Args:
+        classifier: on its device, with the weights that the stage starts or continues from.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        raise NotImplementedError
+
+    def step(self, train: Rois, meta: Rois, virtual: VirtualSgd, average: Average) -> dict[str, Tensor]:
+        """Learn from the training batch that the real step will use, and a batch of the meta sampler.
+
+        ``average`` is called equally often on every process. Returns scalars to report, by name.
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that ``step`` depends on but the classifier: tensors and plain values."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a state back."""
+        raise NotImplementedError

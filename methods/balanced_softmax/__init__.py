@@ -1,0 +1,1 @@
+"""Per-category sigmoids with logits balanced by image frequency."""

@@ -1,0 +1,1 @@
+"""Balanced Meta-Softmax: balanced sigmoids and a learned re-weighting of categories."""

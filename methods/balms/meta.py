@@ -1,0 +1,96 @@
+"""The bilevel step of Balanced Meta-Softmax in closed form: no gradient is unrolled.
+
+Only the last layer theta = (W, b) trains, so features X and labels y of both batches are constants and the
+virtual step theta' depends on the re-weighter w through the weights omega alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.classifiers import Average, Classifier, MetaStep, Rois, VirtualSgd, one_hot
+
+from .classifier import BalancedMeta, sample_weights
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """Virtual weights W' (C, D) and b' (C,), the loss of the meta batch there, its gradient by w (C,)."""
+
+    weight: Tensor
+    bias: Tensor
+    meta_loss: Tensor
+    gradient: Tensor
+
+
+@torch.no_grad()
+def meta_gradient(
+    classifier: BalancedMeta, train: Rois, meta: Rois, virtual: VirtualSgd, average: Average
+) -> MetaGradient:
+    """dL_meta(theta'(w)) / dw of this process's batches (methods/balms, section 9).
+
+    Categories without foreground proposal in the training batch get exactly 0.
+    """
+    weight, bias = classifier.linear.weight, classifier.linear.bias
+    local = classifier.local_inner_step
+    x, y, n = train.features.to(weight.dtype), train.labels, max(len(train.labels), 1)
+
+    # R = sigmoid(z~) - t;  G_W = (1/N) sum_n omega_n R_n x_n^T,  G_b = (1/N) sum_n omega_n R_n
+    targets = one_hot(y, classifier.num_classes, weight.dtype)
+    residual = classifier.adjusted(F.linear(x, weight, bias), y).sigmoid() - targets
+    weighted = sample_weights(classifier.reweighter, y)[:, None] * residual
+    inner_weight, inner_bias = weighted.T @ x / n, weighted.sum(dim=0) / n
+    if not local:
+        inner_weight, inner_bias = average(inner_weight), average(inner_bias)
+    new_weight = virtual.step("linear.weight", weight, inner_weight)
+    new_bias = virtual.step("linear.bias", bias, inner_bias)
+
+    # at theta' on the meta batch: M = dL_meta/dW' = (1/N') R'^T X',  m = dL_meta/db' = (1/N') sum_n R'_n
+    meta_x, meta_y, meta_n = meta.features.to(weight.dtype), meta.labels, max(len(meta.labels), 1)
+    logits = F.linear(meta_x, new_weight, new_bias)
+    if classifier.meta_loss == "as_released":
+        logits = classifier.adjusted(logits, meta_y)
+    meta_targets = one_hot(meta_y, classifier.num_classes, weight.dtype)
+    meta_loss = F.binary_cross_entropy_with_logits(logits, meta_targets, reduction="sum") / meta_n
+    meta_residual = logits.sigmoid() - meta_targets
+    outer_weight, outer_bias = meta_residual.T @ meta_x / meta_n, meta_residual.sum(dim=0) / meta_n
+    if not local:
+        outer_weight, outer_bias = average(outer_weight), average(outer_bias)
+
+    # q_n = dL_meta/d omega_n = -(eta/N) R_n . (M x_n + m) for foreground n
+    foreground = y < classifier.num_classes
+    x, y, residual, targets = x[foreground], y[foreground], residual[foreground], targets[foreground]
+    q = -(virtual.learning_rate / n) * (residual * F.linear(x, outer_weight, outer_bias)).sum(dim=1)
+
+    # dL_meta/dw_c = s_c (1 - s_c) (F/S) sum_{n: y_n = c} (q_n - (1/S) sum_m s_{y_m} q_m)
+    s = classifier.reweighter.sigmoid()
+    normaliser = s[y].sum().clamp(min=torch.finfo(s.dtype).tiny)
+    deviation = q - (s[y] * q).sum() / normaliser
+    gradient = s * (1 - s) * (len(y) / normaliser) * (targets.T @ deviation)
+    return MetaGradient(new_weight, new_bias, meta_loss, gradient)
+
+
+class Reweighting(MetaStep):
+    """Moves the re-weighter down the meta gradient with Adam, at a constant rate and without weight decay."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = cast(BalancedMeta, classifier)
+        self.adam = torch.optim.Adam([self.classifier.reweighter], lr=self.classifier.learner_rate)
+
+    def step(self, train: Rois, meta: Rois, virtual: VirtualSgd, average: Average) -> dict[str, Tensor]:
+        """One Adam step on w; the gradient is the mean over the processes, so w stays the same on all."""
+        result = meta_gradient(self.classifier, train, meta, virtual, average)
+        self.classifier.reweighter.grad = average(result.gradient)
+        self.adam.step()
+        return {"meta_loss": result.meta_loss}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adam's moments; the re-weighter itself is saved with the classifier."""
+        return self.adam.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take Adam's moments back."""
+        self.adam.load_state_dict(state)
