@@ -49,11 +49,20 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal["uniform", "repeat_factor"] = Field(
-        "uniform", description="uniform shuffling or repeat factors"
+    kind: Literal["uniform", "repeat_factor", "repeat_factor_plus_one"] = Field(
+        "uniform",
+        description="uniform shuffling; repeat factors rounded stochastically; or rounded up and one more",
     )
     threshold: float = Field(
         0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+    )
+
+
+class AnnotationFilter(Strict):
+    """Which training annotations a stage sees; all categories stay in the label space."""
+
+    max_instance_count: int = Field(
+        gt=0, description="only categories with at most so many training instances, and images with them"
     )
 
 
@@ -75,6 +84,9 @@ class Stage(Strict):
     reset: Literal["classifier"] | None = Field(None, description="what starts from a fresh initialisation")
     schedule: Schedule | None = Field(None, description="length and optimiser of a train stage")
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
+    annotations: AnnotationFilter | None = Field(
+        None, description="a part of the training annotations; default: all"
+    )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
 
