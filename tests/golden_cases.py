@@ -18,17 +18,7 @@ FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
 
 # Kinds that no implemented code answers to yet, with the reason. Every other kind has a test.
 NOT_YET: dict[str, dict[str, str]] = {
-    "bags": {
-        "class_weights": "re-weighting tables come with the comparison rows of BAGS",
-        "class_weights_real": "re-weighting tables come with the comparison rows of BAGS",
-        "group_softmax_reweighted_loss": "variant of the comparison rows",
-        "reweighted_softmax_loss": "comparison rows 6 and 7",
-        "focal_loss": "comparison rows 8 and 9",
-        "tau_norm": "comparison row 12",
-        "tau_norm_select": "comparison row 13",
-        "ncm_scores": "comparison rows 10 and 11",
-        "repeat_factor_sampling": "BAGS' deterministic ceiling sampler, comparison rows 4 and 5",
-    },
+    "bags": {},
     "balms": {},
 }
 

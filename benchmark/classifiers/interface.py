@@ -1,5 +1,8 @@
 """The border between a method and any detector: logits, loss, scores."""
 
+from typing import ClassVar
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.statistics import ClassStatistics
@@ -18,6 +21,9 @@ class Classifier(nn.Module):
         in_features: width D of the box-head features.
         statistics: training counts of the C categories.
     """
+
+    before_activation: ClassVar[bool] = False
+    """Whether ``forward`` takes the box-head features before the head's last ReLU."""
 
     def __init__(self, in_features: int, statistics: ClassStatistics) -> None:
         super().__init__()
@@ -50,3 +56,21 @@ class LinearClassifier(Classifier):
         """Logits (N, width) of features (N, D)."""
         logits: Tensor = self.linear(features)
         return logits
+
+
+class CategoricalClassifier(LinearClassifier):
+    """One distribution over C categories and background: logits (N, C + 1), background last.
+
+    Trained with plain cross entropy unless a method overrides ``loss``.
+    """
+
+    def __init__(self, in_features: int, statistics: ClassStatistics) -> None:
+        super().__init__(in_features, statistics, width=statistics.num_classes + 1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """L = (1/N) sum_n CE(z_n, y_n); 0 without proposals."""
+        return {"loss_cls": F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)}
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """p_n = softmax(z_n)."""
+        return logits.softmax(dim=1)

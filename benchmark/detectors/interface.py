@@ -44,6 +44,10 @@ class Detector(Protocol):
         """What the classifier sees in a training step, without gradient, mask or regression losses."""
         ...
 
+    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
+        """What the classifier would see at the ground-truth boxes, one RoI for each, without gradient."""
+        ...
+
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections; ``sizes`` are the original (height, width) that boxes and masks refer to."""
         ...

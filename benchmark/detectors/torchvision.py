@@ -167,9 +167,9 @@ class TorchvisionDetector(nn.Module):
         batch, features, tv_targets = self._features(images, targets)
         proposals, losses = self.rpn(batch, features, tv_targets)
         proposals, matches, labels, deltas = self._sample(proposals, tv_targets)
-        box_features = self._box_features(features, proposals, batch.image_sizes)
+        classified, box_features = self._box_features(features, proposals, batch.image_sizes)
         y, t = torch.cat(labels), torch.cat(deltas)
-        logits = self._classifier(box_features)
+        logits = self._classifier(classified)
         losses |= self._classifier.loss(logits.float(), y)
         losses["loss_box"] = self._box_loss(self.roi_heads.box_regressor(box_features).float(), y, t)
         if self.settings.architecture == "mask_rcnn":
@@ -186,17 +186,22 @@ class TorchvisionDetector(nn.Module):
         batch, features, tv_targets = self._features(images, targets)
         proposals = self._proposals(batch, features)
         proposals, _, labels, _ = self._sample(proposals, tv_targets)
-        box_features = self._box_features(features, proposals, batch.image_sizes)
-        numbers = [torch.full_like(label, number) for number, label in enumerate(labels)]
-        return RoIBatch(box_features, torch.cat(labels), torch.cat(proposals), torch.cat(numbers))
+        return self._roi_batch(batch, features, proposals, labels)
+
+    @torch.no_grad()
+    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
+        """Features of the ground-truth boxes as they are, in evaluation mode."""
+        batch, features, _ = self._features(images, targets)
+        boxes, labels = [target.boxes for target in targets], [target.labels for target in targets]
+        return self._roi_batch(batch, features, boxes, labels)
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
         batch, features, _ = self._features(images, None)
         proposals, _ = self.rpn(batch, features)
-        box_features = self._box_features(features, proposals, batch.image_sizes)
-        scores = self._classifier.scores(self._classifier(box_features).float())
+        classified, box_features = self._box_features(features, proposals, batch.image_sizes)
+        scores = self._classifier.scores(self._classifier(classified).float())
         deltas = self.roi_heads.box_regressor(box_features).float()
         # (N, categories or 1, 4), whatever the number of columns
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)
@@ -252,10 +257,24 @@ class TorchvisionDetector(nn.Module):
 
     def _box_features(
         self, features: OrderedDict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        """Features (N, D) for the classifier, before or after the last ReLU as it wants, and after it."""
         pooled = self.roi_heads.box_roi_pool(features, proposals, sizes)
-        box_features: Tensor = self.roi_heads.box_head(pooled)
-        return box_features
+        head = self.roi_heads.box_head
+        raw = head.fc7(F.relu(head.fc6(pooled.flatten(start_dim=1))))
+        activated = F.relu(raw)
+        return raw if self._classifier.before_activation else activated, activated
+
+    def _roi_batch(
+        self,
+        batch: ImageList,
+        features: OrderedDict[str, Tensor],
+        boxes: list[Tensor],
+        labels: list[Tensor],
+    ) -> RoIBatch:
+        classified, _ = self._box_features(features, boxes, batch.image_sizes)
+        numbers = [torch.full_like(label, number) for number, label in enumerate(labels)]
+        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), torch.cat(numbers))
 
     def _box_loss(self, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Smooth L1 over foreground RoIs, divided by the number of all RoIs."""

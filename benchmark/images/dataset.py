@@ -1,6 +1,6 @@
 """Images with their ground truth, decoded, resized and flipped, ready for any detector."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,7 @@ class TrainImages(Dataset[Sample]):
         settings: sizes and flips.
         seed: of the augmentation.
         masks: also make instance masks.
+        categories: ids of the categories whose annotations are used; None for all. Labels stay the same.
         augment: False for one plain pass over the data (``fit`` stages): fixed size, no flip.
     """
 
@@ -108,6 +109,7 @@ class TrainImages(Dataset[Sample]):
         *,
         masks: bool,
         augment: bool = True,
+        categories: Collection[int] | None = None,
     ) -> None:
         self.folder, self.settings, self.seed = folder, settings, seed
         self.masks, self.augment = masks, augment
@@ -116,7 +118,11 @@ class TrainImages(Dataset[Sample]):
         self.items: list[tuple[Image, list[Annotation]]] = []
         for image in annotations.images:
             usable = [
-                item for item in by_image.get(image.id, []) if not item.iscrowd and min(item.bbox[2:]) >= 1
+                item
+                for item in by_image.get(image.id, [])
+                if not item.iscrowd
+                and min(item.bbox[2:]) >= 1
+                and (categories is None or item.category_id in categories)
             ]
             if usable:
                 self.items.append((image, usable))

@@ -49,13 +49,21 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal["uniform", "repeat_factor", "class_balanced"] = Field(
+    kind: Literal["uniform", "repeat_factor", "repeat_factor_plus_one", "class_balanced"] = Field(
         "uniform",
-        description="uniform shuffling, repeat factors, or draws weighted by the rarest category of an "
-        "image, 1 / (image frequency)",
+        description="uniform shuffling; repeat factors rounded by chance anew in every epoch; rounded up and "
+        "one more; or draws weighted by the rarest category of an image, 1 / (image frequency)",
     )
     threshold: float = Field(
         0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+    )
+
+
+class AnnotationFilter(Strict):
+    """Which training annotations a stage sees; all categories stay in the label space."""
+
+    max_instance_count: int = Field(
+        gt=0, description="only categories with at most so many training instances, and images with them"
     )
 
 
@@ -88,6 +96,9 @@ class Stage(Strict):
     schedule: Schedule | None = Field(None, description="length and optimiser of a train stage")
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
     meta: Meta | None = Field(None, description="step before every real one, where the classifier trains")
+    annotations: AnnotationFilter | None = Field(
+        None, description="a part of the training annotations; default: all"
+    )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
 

@@ -1,4 +1,4 @@
-"""Class counts, frequency groups and repeat factors."""
+"""Class counts, frequency groups, class weights and repeat factors."""
 
 from benchmark.annotations import frequency_letter
 from benchmark.statistics.class_statistics import (
@@ -6,25 +6,41 @@ from benchmark.statistics.class_statistics import (
     class_statistics,
     differences_from_file,
 )
+from benchmark.statistics.class_weights import (
+    CLASS_WEIGHTS,
+    class_balanced_weights,
+    class_balanced_weights_with_background,
+    class_weights,
+    group_class_weights,
+    inverse_count_weights,
+)
 from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.frequencies import image_frequencies
 from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.repeat_factors import (
     category_repeat_factors,
     class_balanced_factors,
+    copies_added_to_original,
     image_repeat_factors,
 )
 
 __all__ = [
+    "CLASS_WEIGHTS",
     "ClassStatistics",
     "GroupTables",
     "StatisticsError",
     "category_repeat_factors",
     "class_balanced_factors",
+    "class_balanced_weights",
+    "class_balanced_weights_with_background",
     "class_statistics",
+    "class_weights",
+    "copies_added_to_original",
     "differences_from_file",
     "frequency_letter",
+    "group_class_weights",
     "group_tables",
     "image_frequencies",
     "image_repeat_factors",
+    "inverse_count_weights",
 ]

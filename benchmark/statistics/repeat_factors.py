@@ -45,6 +45,21 @@ def image_repeat_factors(
     )
 
 
+def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """ceil(r) copies *beside* the image itself where ceil(r) > 1, so one more than r asks for.
+
+    This is what the sampler of BAGS' release does (methods/bags, section 7).
+
+    Args:
+        factors: repeat factors r (images,), at least 1.
+
+    Returns:
+        How often each image occurs in an epoch, (images,) whole numbers: 1, or from 3.
+    """
+    rounded = np.ceil(factors)
+    return np.where(rounded > 1, rounded + 1, 1).astype(np.float32)
+
+
 def _frequency(image_counts: ArrayLike, num_images: int) -> NDArray[np.float64]:
     counts = np.asarray(image_counts, dtype=np.float64)
     if num_images <= 0 or (len(counts) and (counts.min() < 0 or counts.max() > num_images)):

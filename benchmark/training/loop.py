@@ -20,7 +20,12 @@ from benchmark.images import Sample, Target, TrainImages
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.sampling import DrawnStream, ImageStream, PairedBatches, StreamBatches, seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import category_repeat_factors, class_balanced_factors, image_repeat_factors
+from benchmark.statistics import (
+    category_repeat_factors,
+    class_balanced_factors,
+    copies_added_to_original,
+    image_repeat_factors,
+)
 from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
 from benchmark.training.meta import MetaTraining
 from benchmark.training.optimisation import Plan, build_optimizer, plan
@@ -52,7 +57,8 @@ def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
         counts[list(set(present))] += 1
     if sampler.kind == "class_balanced":
         return image_repeat_factors(labels, class_balanced_factors(counts, len(data)))
-    return image_repeat_factors(labels, category_repeat_factors(counts, len(data), sampler.threshold))
+    factors = image_repeat_factors(labels, category_repeat_factors(counts, len(data), sampler.threshold))
+    return copies_added_to_original(factors) if sampler.kind == "repeat_factor_plus_one" else factors
 
 
 def image_stream(sampler: Sampler, data: TrainImages, seed: int) -> ImageStream:

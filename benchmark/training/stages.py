@@ -17,6 +17,7 @@ from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
 from benchmark.recipes.paths import annotations_path, images_folder, statistics_path
 from benchmark.records import fingerprint, record_step
+from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics
 from benchmark.training.errors import TrainingError
@@ -70,6 +71,9 @@ def run_stage(
         workers: data loading processes of each.
         work: folder of unfinished trainings; the one of this stage is keyed by all that it depends on.
 
+    The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
+    transform stage without ``batches``; either may return a dictionary of facts for the record.
+
     Raises:
         BenchmarkError: bad input of any kind, divergence, or an interruption.
     """
@@ -102,6 +106,7 @@ def run_stage(
             derive_seed(run.seed, "augmentation", run.dataset_name, name),
             masks=stage.trainable == "all" and run.detector.architecture == "mask_rcnn",
             augment=stage.kind == "train",
+            categories=_categories(stage, statistics),
         )
         resume = ResumeFolder(work / _work_key(run, stage, inputs))
         if stage.kind == "train":
@@ -121,11 +126,14 @@ def run_stage(
         else:
             function = load_object(stage.function or "", run.plugin_path)
             detector.to(fabric.device).eval()
-            with torch.no_grad():
+            # a pass over the data may sample RoIs
+            with torch.no_grad(), seeded(derive_seed(run.seed, stage.kind, run.dataset_name, name)):
                 if stage.kind == "fit":
-                    function(detector, _batches(data, fabric.device), statistics, **stage.options)
+                    found = function(detector, _batches(data, fabric.device), statistics, **stage.options)
                 else:
-                    function(detector, statistics, **stage.options)
+                    found = function(detector, statistics, **stage.options)
+            if record is not None and found:
+                record.add(**found)
         if fabric.is_global_zero:
             detector.cpu()
             checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary))
@@ -137,6 +145,14 @@ def _stage(run: Run, name: str) -> Stage:
     if name not in stages:
         raise TrainingError(f"recipe {run.row} has no stage '{name}'", expected=" or ".join(stages))
     return stages[name]
+
+
+def _categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
+    """Ids of the categories whose annotations the stage sees; None for all."""
+    if stage.annotations is None:
+        return None
+    few = statistics.instance_counts <= stage.annotations.max_instance_count
+    return set(statistics.category_ids[few].tolist())
 
 
 def _work_key(run: Run, stage: Stage, inputs: dict[str, Path]) -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.classifiers import LinearClassifier
-from benchmark.statistics import ClassStatistics, group_tables
+from benchmark.statistics import ClassStatistics, group_class_weights, group_tables
 
 
 def draw_others(targets: Tensor, others_ratio: float) -> Tensor:
@@ -44,11 +44,11 @@ def group_softmax_losses(bins: Sequence[Tensor], targets: Tensor, weights: Tenso
     Args:
         bins: logits of each bin, (N, length of the bin).
         targets: in-bin targets (B, N), int64.
-        weights: (B, N), 1 where a proposal takes part.
+        weights: (B, N), 0 where a proposal takes no part, else its weight.
     """
     return [
         (weight * F.cross_entropy(logits, target, reduction="none")).sum() / weight.sum().clamp(min=1)
-        for logits, target, weight in zip(bins, targets, weights.to(bins[0].dtype), strict=True)
+        for logits, target, weight in zip(bins, targets, weights, strict=True)
     ]
 
 
@@ -58,11 +58,13 @@ class GroupSoftmax(LinearClassifier):
     Args:
         edges: a category with c training instances is in the group of the first edge above c.
         others_ratio: beta, drawn "others" per foreground proposal of a group.
+        reweighted: categories of a group are weighted by their inverse count, "others" by 1.
     """
 
     targets: Tensor  # (B, C + 1) in-bin target of every label
     columns: Tensor  # (C,) logit column of every category
     group: Tensor  # (C,) bin of every category
+    label_weights: Tensor  # (B, C + 1) weight of every label in every bin
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class GroupSoftmax(LinearClassifier):
         statistics: ClassStatistics,
         edges: Sequence[int] = (10, 100, 1000),
         others_ratio: float = 8.0,
+        reweighted: bool = False,
     ) -> None:
         tables = group_tables(statistics.instance_counts, edges)
         super().__init__(in_features, statistics, width=tables.width)
@@ -81,11 +84,15 @@ class GroupSoftmax(LinearClassifier):
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("columns", starts[group] + targets[group, labels], persistent=False)
         self.register_buffer("group", group, persistent=False)
+        label_weights = torch.ones(targets.shape)
+        if reweighted:
+            label_weights = torch.as_tensor(group_class_weights(statistics.instance_counts, tables)).float()
+        self.register_buffer("label_weights", label_weights, persistent=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One loss per bin; their plain sum is the classification loss."""
         targets = self.targets[:, labels]
-        weights = draw_others(targets, self.others_ratio)
+        weights = draw_others(targets, self.others_ratio) * self.label_weights[:, labels]
         losses = group_softmax_losses(logits.split(self.lengths, dim=1), targets, weights)
         return {f"loss_cls_bin{i}": loss for i, loss in enumerate(losses)}
 

@@ -166,6 +166,21 @@ def test_box_features_are_what_the_classifier_sees_in_training() -> None:
     torch.testing.assert_close(alone, full)
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_ground_truth_features_are_those_of_the_boxes(before: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One RoI for each annotation; a classifier that asks for it gets them before the last ReLU."""
+    model = detector(norm="frozen").eval()
+    images, targets = batch()
+    activated = model.ground_truth_features(images, targets).features
+    monkeypatch.setattr(type(model.classifiers[0]), "before_activation", before)
+    rois = model.ground_truth_features(images, targets)
+    assert torch.equal(rois.labels, torch.cat([target.labels for target in targets]))
+    assert torch.equal(rois.proposals, torch.cat([target.boxes for target in targets]))
+    assert rois.image_numbers.tolist() == [n for n, target in enumerate(targets) for _ in target.labels]
+    assert bool((rois.features < 0).any()) == before
+    assert torch.equal(rois.features.relu(), activated)
+
+
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "resnext101_64x4d"])
 def test_full_size_backbones_have_the_published_parameters(backbone: str) -> None:
     with torch.device("meta"):

@@ -57,6 +57,29 @@ def test_losses_and_gradient_equal_the_original(case: dict[str, Any]) -> None:
         torch.testing.assert_close(logits.grad.square().sum().item(), expected["grad_sq_sum"], **CLOSE)
 
 
+@pytest.mark.parametrize("case", golden_cases("bags", "group_softmax_reweighted_loss"))
+def test_reweighted_losses_equal_the_original(case: dict[str, Any]) -> None:
+    expected, counts = case["expected"], case["inputs"]["instance_counts"]
+    edges = case["hyperparameters"]["group_edges"]
+    classifier = GroupSoftmax(4, statistics_of(counts), edges=edges, reweighted=True)
+    labels = _ours(case["inputs"]["labels"], classifier.num_classes)
+    logits = _logits(case, len(labels), classifier).requires_grad_()
+    targets = classifier.targets[:, labels]
+    drawn = torch.zeros(targets.shape)
+    for row, selected in zip(drawn, case["inputs"]["selected_proposals_per_group"], strict=True):
+        row[selected] = 1
+    weights = drawn * classifier.label_weights[:, labels]  # float32, as in the original
+    golden = torch.tensor(expected["bin_weights"], dtype=torch.float64)
+    torch.testing.assert_close(weights.double(), golden, **tolerance("bags", "float32"))
+    torch.testing.assert_close(weights.sum(dim=1).clamp(min=1).tolist(), expected["avg_factors"], **CLOSE)
+    losses = torch.stack(group_softmax_losses(logits.split(classifier.lengths, dim=1), targets, weights))
+    torch.testing.assert_close(losses.tolist(), expected["loss_per_bin"], **CLOSE)
+    losses.sum().backward()
+    torch.testing.assert_close(losses.sum().item(), expected["loss_cls_total"], **CLOSE)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad.tolist(), expected["grad_logits_of_total"], **CLOSE)
+
+
 @pytest.mark.parametrize("case", golden_cases("bags", "group_softmax_loss"))
 def test_as_many_others_are_drawn_as_in_the_original(case: dict[str, Any]) -> None:
     classifier = _classifier(case)

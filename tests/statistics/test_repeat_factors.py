@@ -10,6 +10,7 @@ from benchmark.statistics import (
     StatisticsError,
     category_repeat_factors,
     class_balanced_factors,
+    copies_added_to_original,
     image_repeat_factors,
 )
 
@@ -29,6 +30,25 @@ def test_golden_factors(case):
         result = image_repeat_factors(images, factors)
         assert (factors.dtype, result.dtype) == (np.float32, np.float32)
         np.testing.assert_allclose(result, expected[key], **tolerance("balms", "float32"))
+
+
+@pytest.mark.parametrize("case", golden_cases("bags", "repeat_factor_sampling"))
+def test_copies_are_those_of_the_released_sampler_of_bags(case):
+    inputs, expected = case["inputs"], case["expected"]
+    classes = sorted(inputs["images_of_class"], key=int)
+    images = [
+        [label for label, name in enumerate(classes) if image in inputs["images_of_class"][name]]
+        for image in range(inputs["num_images"])
+    ]
+    counts = [len(inputs["images_of_class"][name]) for name in classes]
+    factors = category_repeat_factors(counts, len(images), case["hyperparameters"]["threshold"])
+    close = tolerance("bags", "float32")
+    np.testing.assert_allclose(factors, [expected["class_repeat_factor"][name] for name in classes], **close)
+    of_images = image_repeat_factors(images, factors)
+    np.testing.assert_allclose(of_images, expected["image_repeat_factor"], **close)
+    copies = copies_added_to_original(of_images)
+    assert copies.tolist() == expected["copies_per_epoch_upstream"]
+    assert (copies - 1).tolist() == expected["extra_copies_upstream"]
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1), st.floats(0, 1))

@@ -1,0 +1,51 @@
+"""Nearest class mean (row 10 of the BAGS table): no category weights, only mean features."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.classifiers import CategoricalClassifier
+from benchmark.statistics import ClassStatistics
+
+
+def cosines_to_means(features: Tensor, means: Tensor) -> Tensor:
+    """Cosine of features (N, D) and class means (C, D): (N, C); -1 for a category whose mean is zero.
+
+    Such a category has no training box, and gets the smallest similarity there is.
+    """
+    cosines = F.normalize(features, dim=1) @ F.normalize(means, dim=1).T
+    return torch.where(means.any(dim=1), cosines, -1.0)
+
+
+def ncm_scores(logits: Tensor, cosines: Tensor) -> Tensor:
+    """(1 - p_bg) softmax(cosines) for categories, then p_bg, from the softmax of ``logits`` (N, C + 1)."""
+    background = logits.softmax(dim=1)[:, -1:]
+    return torch.cat([(1 - background) * cosines.softmax(dim=1), background], dim=1)
+
+
+class NearestClassMean(CategoricalClassifier):
+    """Background from the trained softmax classifier, categories from the similarity to their mean feature.
+
+    Features are those *before* the last ReLU of the box head, where they have both signs. Logits
+    (N, (C + 1) + C): those of the softmax classifier, background last, then the cosines.
+    """
+
+    before_activation = True
+    means: Tensor  # (C, D); zero until the fit stage has filled them
+
+    def __init__(self, in_features: int, statistics: ClassStatistics) -> None:
+        super().__init__(in_features, statistics)
+        self.register_buffer("means", torch.zeros(self.num_classes, in_features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits of features (N, D) before the ReLU, which the softmax classifier was trained behind."""
+        logits = self.linear(features.relu())
+        return torch.cat([logits, cosines_to_means(features, self.means).to(logits.dtype)], dim=1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross entropy of the softmax classifier; the means are not trained."""
+        return super().loss(logits[:, : self.num_classes + 1], labels)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """p(j) = (1 - p_bg) softmax(cos)_j over the categories, without a temperature; rows sum to one."""
+        return ncm_scores(logits[:, : self.num_classes + 1], logits[:, self.num_classes + 1 :])

@@ -1,0 +1,1 @@
+"""Softmax cross entropy with class weights: the re-weighting rows of the BAGS table."""

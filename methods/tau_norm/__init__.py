@@ -1,0 +1,1 @@
+"""Classifier weights rescaled after training: two comparison rows of the BAGS table."""

@@ -1,0 +1,62 @@
+"""What happens to the trained softmax classifier; no gradient in it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import torch
+
+from benchmark.classifiers import CategoricalClassifier
+from benchmark.detectors import Detector
+from benchmark.statistics import ClassStatistics
+from methods.tau_norm.classifier import TauNormSelect, tau_normalised
+
+
+def normalise(detector: Detector, statistics: ClassStatistics, tau: float) -> dict[str, float]:
+    """Normalise every row, background included; biases stay (``tools/test_lvis.py`` of the release)."""
+    for classifier in detector.classifiers:
+        weight = cast(CategoricalClassifier, classifier).linear.weight
+        weight.copy_(tau_normalised(weight, tau))
+    return {"tau": tau}
+
+
+def normalise_copy(detector: Detector, statistics: ClassStatistics, tau: float) -> dict[str, float]:
+    """Fill the copy: rows of categories normalised, the background row as it is (``test_lvis_tnorm.py``)."""
+    for module in detector.classifiers:
+        classifier = cast(TauNormSelect, module)
+        classifier.copy.load_state_dict(classifier.linear.state_dict())
+        rows = classifier.copy.weight[: statistics.num_classes]
+        rows.copy_(tau_normalised(rows, tau))
+    return {"tau": tau}
+
+
+def search_tau(
+    detector: Detector,
+    batches: Iterable[tuple[list[Any], list[Any]]],
+    statistics: ClassStatistics,
+    taus: Sequence[float],
+) -> dict[str, Any]:
+    """Normalise with the tau that classifies the training RoIs best, each label counted alike.
+
+    The measure is the mean over labels (background is one) of the share of its RoIs whose largest logit is
+    right; RoIs are sampled as in training, from images without augmentation. The smallest of equal taus wins.
+
+    Args:
+        detector: the trained one.
+        batches: one pass over the training images.
+        statistics: training counts.
+        taus: candidates.
+    """
+    linear = cast(CategoricalClassifier, detector.classifiers[0]).linear
+    weights = [tau_normalised(linear.weight, tau) for tau in taus]
+    right = torch.zeros(len(taus), statistics.num_classes + 1, device=linear.weight.device)
+    seen = torch.zeros(statistics.num_classes + 1, device=linear.weight.device)
+    for images, targets in batches:
+        rois = detector.box_features(images, targets)
+        seen += rois.labels.bincount(minlength=len(seen))
+        for weight, count in zip(weights, right, strict=True):
+            guess = (rois.features @ weight.T + linear.bias).argmax(dim=1)
+            count += rois.labels[guess == rois.labels].bincount(minlength=len(seen))
+    accuracy = (right / seen)[:, seen > 0].mean(dim=1)
+    best = taus[int(accuracy.argmax())]
+    curve = {f"{tau:g}": round(float(value), 6) for tau, value in zip(taus, accuracy, strict=True)}
+    return normalise(detector, statistics, best) | {"balanced_accuracy_by_tau": curve}

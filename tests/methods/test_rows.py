@@ -1,0 +1,176 @@
+"""What holds for every row of the BAGS table: harmless edge cases, and a tiny run from base to detections."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import statistics_of
+
+from benchmark.detectors.build import build_classifier
+from benchmark.detectors.checkpoints import load
+from benchmark.images import TrainImages
+from benchmark.inference.detections import read_detections
+from benchmark.inference.predict import predict_dataset
+from benchmark.recipes import find_run, load_experiment
+from benchmark.recipes.models import Run
+from benchmark.recipes.paths import images_folder
+from benchmark.records import read_record
+from benchmark.training import run_stage
+from benchmark.training.stages import read_training_data
+
+METHODS = [
+    "softmax+softmax_x2",
+    "softmax+finetune_tail",
+    "softmax+rfs",
+    "softmax+rfs_finetune",
+    "reweight",
+    "reweight+reweight_cls",
+    "focal",
+    "focal+focal_cls",
+    "focal+cls_balanced",
+    "focal+cls_released_kernel",
+    "tau_norm",
+    "tau_norm+tau_norm_select",
+    "tau_norm+searched",
+    "ncm_fc",
+    "bags+reweighted",
+    "bags+no_others",
+    "bags+train_all",
+]
+COUNTS = [0, 1, 5, 30, 80, 99, 100, 5000]
+BACKGROUND = len(COUNTS)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tiny row for each method, called like it."""
+    path = tmp_path_factory.mktemp("rows") / "rows.yaml"
+    same = {"detector": "torchvision/tiny_faster_rcnn", "dataset": "synthetic_tiny"}
+    rows = [{"id": method.replace("+", "-"), "method": method, **same} for method in METHODS]
+    path.write_text(yaml.safe_dump({"name": "rows", "title": "Rows", "budget": "tiny", "rows": rows}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(experiment: Path, workplace: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The finished checkpoint of a run; a base that several runs share is trained once."""
+    folder = tmp_path_factory.mktemp("finished")
+
+    def finish(run: Run) -> Path:
+        init = finish(run.base) if run.base else None
+        for stage in run.stages:
+            output = folder / run.digest(stage.name) / "checkpoint.pt"
+            if not output.exists():
+                run_stage(run, stage.name, output, init=init, devices=1, workers=0, work=folder / "work")
+            init = output
+        assert init is not None
+        return init
+
+    return finish
+
+
+def row(experiment: Path, method: str) -> Run:
+    return find_run(f"{experiment}:{method.replace('+', '-')}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "labels",
+    [[], [BACKGROUND], [2], [BACKGROUND] * 5, [0, 1, 7], [0, 0, BACKGROUND, 3, 6], [7] * 40],
+    ids=["nothing", "one background", "one object", "no objects", "no background", "mixed", "one category"],
+)
+def test_losses_gradients_and_scores_of_edge_cases(experiment: Path, method: str, labels: list[int]) -> None:
+    """Category 0 has no training instance at all; logits are as large as an overconfident model's."""
+    torch.manual_seed(0)
+    classifier = build_classifier(row(experiment, method), statistics_of(COUNTS))
+    features = torch.randn(len(labels), classifier.in_features)
+    logits = (classifier(features).detach() * 300).requires_grad_()
+    losses = classifier.loss(logits, torch.tensor(labels, dtype=torch.int64))
+    assert all(name.startswith("loss_cls") and loss.ndim == 0 for name, loss in losses.items())
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    assert bool(total.isfinite())
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+    scores = classifier.scores(classifier(features))
+    assert scores.shape == (len(labels), len(COUNTS) + 1)
+    assert bool(((scores >= 0) & (scores <= 1)).all())
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("method", METHODS)
+def test_from_the_base_to_detections(experiment: Path, finished, tmp_path: Path, method: str) -> None:
+    run = row(experiment, method)
+    checkpoint = finished(run)
+    after = load(checkpoint)["model"]
+    assert all(bool(value.isfinite().all()) for value in after.values())
+    if run.base is not None:
+        before = load(finished(run.base))["model"]
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        if run.stages[-1].trainable == "all" and run.stages[-1].kind == "train":
+            assert "backbone.body.layer4.0.conv1.weight" in changed
+        else:
+            assert changed <= {"classifiers.0.linear.weight", "classifiers.0.linear.bias"}
+            # tau may come out as 0, which changes nothing
+            assert changed or set(after) > set(before) or run.variant == "searched"
+    predict_dataset(run, checkpoint, tmp_path / "detections.parquet", workers=0)
+    scores = np.asarray(read_detections(tmp_path / "detections.parquet").scores)
+    assert ((scores > 0) & (scores <= 1)).all()
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_search_for_tau_is_recorded_and_repeats(experiment: Path, finished, tmp_path: Path) -> None:
+    run = row(experiment, "tau_norm+searched")
+    checkpoint = finished(run)
+    record = read_record(checkpoint.with_name("checkpoint.provenance.json"))
+    assert record is not None
+    curve = record["facts"]["balanced_accuracy_by_tau"]
+    assert len(curve) == len(run.stages[-1].options["taus"])
+    assert record["facts"]["tau"] == float(max(curve, key=curve.get))
+    again = tmp_path / "checkpoint.pt"
+    run_stage(run, "search", again, init=finished(run.base), devices=1, workers=0, work=tmp_path / "work")
+    assert again.read_bytes() == checkpoint.read_bytes()
+
+
+@pytest.mark.usefixtures("inside")
+def test_class_means_are_of_ground_truth_boxes(experiment: Path, finished) -> None:
+    checkpoint = finished(row(experiment, "ncm_fc"))
+    _, statistics = read_training_data(row(experiment, "ncm_fc"))
+    means = load(checkpoint)["model"]["classifiers.0.means"]
+    assert means.any(dim=1).tolist() == (statistics.instance_counts > 0).tolist()
+    assert bool((means < 0).any())  # before the activation
+    record = read_record(checkpoint.with_name("checkpoint.provenance.json"))
+    assert record is not None
+    assert record["facts"]["boxes"] == statistics.num_annotations
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_stage_may_see_the_annotations_of_few_categories_only(experiment: Path) -> None:
+    run = row(experiment, "softmax+finetune_tail")
+    assert run.stages[0].annotations is not None
+    assert run.stages[0].annotations.max_instance_count == 99
+    annotations, statistics = read_training_data(run)
+    folder = images_folder(run.dataset, "train")
+    few = statistics.category_ids[statistics.instance_counts <= 2].tolist()
+    data = TrainImages(annotations, folder, run.detector, 0, masks=False, categories=few)
+    everything = TrainImages(annotations, folder, run.detector, 0, masks=False)
+    assert 0 < len(data) < len(everything)
+    seen = [label for index in range(len(data)) for label in data.labels(index)]
+    assert sorted(set(seen)) == np.flatnonzero(statistics.instance_counts <= 2).tolist()
+    assert len(seen) == int(statistics.instance_counts[statistics.instance_counts <= 2].sum())
+
+
+def test_every_row_of_the_table_names_its_published_method() -> None:
+    """The method, or its variant, is called as in the table of published numbers."""
+    reported = Path(__file__).resolve().parents[2] / "results" / "reported" / "reported.csv"
+    published = {}
+    for line in reported.read_text().splitlines()[1:]:
+        paper, number, _, method = line.split(",")[:4]
+        if paper == "bags":
+            published[number] = method
+    rows = load_experiment("bags").rows
+    for item in rows:
+        assert item.row.method.rpartition("+")[2] == published[item.row.id]
+        assert item.row.reported == f"bags/{item.row.id}"
