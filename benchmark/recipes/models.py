@@ -49,8 +49,9 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal["uniform", "repeat_factor"] = Field(
-        "uniform", description="uniform shuffling or repeat factors"
+    kind: Literal["uniform", "repeat_factor", "repeat_factor_ceiling"] = Field(
+        "uniform",
+        description="uniform shuffling, repeat factors rounded by chance anew in every epoch, or rounded up",
     )
     threshold: float = Field(
         0.001, gt=0, le=1, description="image frequency below which a category is repeated"

@@ -115,7 +115,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
 
 def _sampler(path: str, sampler: Sampler, source: str, choice: Choice, merge: Any) -> Sampler:
     layers = [(source, sampler.model_dump(exclude_unset=True))]
-    if choice.budget is not None and sampler.kind == "repeat_factor":
+    if choice.budget is not None and sampler.kind != "uniform":
         layers.append((choice.budget_file, choice.budget.sampler))
     return parse(Sampler, merge(f"{path}.sampler", layers), f"{path}.sampler")
 

@@ -20,7 +20,7 @@ from benchmark.images import Sample, TrainImages
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.sampling import ImageStream, StreamBatches, seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import category_repeat_factors, image_repeat_factors
+from benchmark.statistics import category_repeat_factors, ceiling_repeat_factors, image_repeat_factors
 from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
 from benchmark.training.optimisation import Plan, build_optimizer, plan
 from benchmark.training.progress import TrainingLog
@@ -49,6 +49,8 @@ def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
     counts = np.zeros(len(data.label_of), np.int64)
     for present in labels:
         counts[list(set(present))] += 1
+    if sampler.kind == "repeat_factor_ceiling":
+        return ceiling_repeat_factors(labels, counts, len(data), sampler.threshold)
     return image_repeat_factors(labels, category_repeat_factors(counts, len(data), sampler.threshold))
 
 
