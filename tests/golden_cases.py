@@ -37,6 +37,7 @@ NOT_YET: dict[str, dict[str, str]] = {
         "meta_train_iterations": "BALMS method",
         "meta_train_two_workers": "BALMS method",
     },
+    "gol": {},
 }
 
 
