@@ -1,4 +1,4 @@
-"""Layers whose outputs are scaled cosines (methods/gol, section 7; ``normed_predictor.py`` of mmdetection).
+"""Layers whose outputs are scaled cosines (``normed_predictor.py`` of mmdetection).
 
     output = tau x / (|x|^power + eps) * W / (|W|^power + eps) + bias
 

@@ -1,4 +1,4 @@
-"""Links from a logit to a probability, with the cross entropy of each element (methods/gol, section 3).
+"""Links from logits to probabilities and the cross entropy of every element (ECCV 2022, arXiv 2207.10936).
 
 Every loss takes logits and targets of one shape, targets 1 or 0, and returns the loss of each element.
 """

@@ -1,4 +1,4 @@
-"""Which negatives of infrequent categories take part in a loss (methods/gol, section 4)."""
+"""Which negatives of infrequent categories take part in a loss (Alexandridis et al., ECCV 2022)."""
 
 from torch import Tensor
 

@@ -30,9 +30,8 @@ def ceiling_repeat_factors(
 ) -> NDArray[np.float32]:
     """Whole repeat factors of images, (images,) float32: the ceiling of the largest among the categories.
 
-    The oversampling of GOL (mmdetection's ``ClassBalancedDataset``, methods/gol, section 8): no draw
-    decides, and an image whose factor is slightly above 1 is seen twice. Computed in float64 as there, since
-    a ceiling tells 2 from 2 + 1e-15.
+    mmdetection's ``ClassBalancedDataset``: no draw decides, and an image whose factor is slightly above 1 is
+    seen twice. Computed in float64 as there, since a ceiling tells 2 from 2 + 1e-15.
 
     Args:
         categories_per_image: labels 0..C-1 of every image.
