@@ -20,6 +20,7 @@ FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
 NOT_YET: dict[str, dict[str, str]] = {
     "bags": {},
     "balms": {},
+    "gol": {},
 }
 
 

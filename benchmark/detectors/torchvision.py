@@ -24,7 +24,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
 from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from benchmark.classifiers import Classifier
+from benchmark.classifiers import Classifier, NormedConv2d
 from benchmark.detectors.interface import Detections, RoIBatch
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
@@ -66,9 +66,24 @@ class _NarrowResNet(ResNet):
         return super()._make_layer(block, max(8, round(planes * self._width_factor)), *args, **kwargs)
 
 
+class _FrozenStatisticsNorm(nn.BatchNorm2d):
+    """Batch norm that always uses its stored mean and variance; scale and shift are ordinary parameters."""
+
+    def train(self, mode: bool = True) -> "_FrozenStatisticsNorm":
+        super().train(False)
+        return self
+
+
+_NORMS = {
+    "frozen": FrozenBatchNorm2d,
+    "frozen_statistics": _FrozenStatisticsNorm,
+    "batch": nn.BatchNorm2d,
+}
+
+
 def _backbone(settings: Settings) -> BackboneWithFPN:
     block, layers, grouping = _RESNETS[settings.backbone]
-    norm = FrozenBatchNorm2d if settings.norm == "frozen" else nn.BatchNorm2d
+    norm = _NORMS[settings.norm]
     body = _NarrowResNet(block, layers, norm_layer=norm, width=settings.width, **grouping)
     channels = [
         (stage[-1].bn2 if block is BasicBlock else stage[-1].bn3).weight.numel()
@@ -104,8 +119,9 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
             detections_per_img=0,
         )
         self.box_regressor = nn.Linear(width, 4 * (1 if settings.class_agnostic_boxes else num_classes))
-        nn.init.normal_(self.box_regressor.weight, std=0.001)
-        nn.init.zeros_(self.box_regressor.bias)
+        if settings.box_regressor_init == "normal":
+            nn.init.normal_(self.box_regressor.weight, std=0.001)
+            nn.init.zeros_(self.box_regressor.bias)
         if settings.architecture == "mask_rcnn":
             channels = settings.mask_channels
             self.mask_roi_pool = MultiScaleRoIAlign(FEATURE_LEVELS, output_size=14, sampling_ratio=2)
@@ -114,6 +130,10 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
             )
             mask_classes = 1 if settings.class_agnostic_masks else num_classes
             self.mask_predictor = MaskRCNNPredictor(channels, channels, mask_classes)
+            if settings.mask_predictor == "normed":
+                self.mask_predictor.mask_fcn_logits = NormedConv2d(
+                    channels, mask_classes, temperature=settings.mask_temperature
+                )
 
     def check_targets(self, targets: object) -> None:
         """Not needed: targets come from ``TorchvisionDetector``, and sampling RoIs needs no masks."""

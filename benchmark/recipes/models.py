@@ -49,10 +49,12 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal["uniform", "repeat_factor", "repeat_factor_plus_one", "class_balanced"] = Field(
+    kind: Literal[
+        "uniform", "repeat_factor", "repeat_factor_ceiling", "repeat_factor_plus_one", "class_balanced"
+    ] = Field(
         "uniform",
-        description="uniform shuffling; repeat factors rounded by chance anew in every epoch; rounded up and "
-        "one more; or draws weighted by the rarest category of an image, 1 / (image frequency)",
+        description="uniform shuffling; repeat factors rounded by chance anew in every epoch, rounded up, or "
+        "rounded up and one more; draws weighted by the rarest category of an image, 1 / (image frequency)",
     )
     threshold: float = Field(
         0.001, gt=0, le=1, description="image frequency below which a category is repeated"
@@ -178,8 +180,9 @@ class Detector(Strict):
     width: float = Field(
         1.0, gt=0, le=1, description="channel multiplier of the residual stages (resnet18 only)"
     )
-    norm: Literal["frozen", "batch"] = Field(
-        "frozen", description="frozen batch norm, or trained batch statistics"
+    norm: Literal["frozen", "frozen_statistics", "batch"] = Field(
+        "frozen",
+        description="batch norm: all frozen, scale and shift trained on frozen statistics, or all trained",
     )
     trainable_layers: int = Field(
         3, ge=0, le=5, description="residual stages that train, counted from the top"
@@ -190,6 +193,14 @@ class Detector(Strict):
     mask_layers: int = Field(4, gt=0, description="convolutions of the mask head")
     class_agnostic_boxes: bool = Field(False, description="one box regressor for all categories")
     class_agnostic_masks: bool = Field(False, description="one mask channel for all categories")
+    box_regressor_init: Literal["normal", "uniform"] = Field(
+        "normal",
+        description="weights N(0, 0.001) and bias 0, or PyTorch's default for a linear layer",
+    )
+    mask_predictor: Literal["plain", "normed"] = Field(
+        "plain", description="last mask layer: 1x1 convolution, or scaled cosines of features and filters"
+    )
+    mask_temperature: float = Field(20.0, gt=0, description="scale of the cosines of a normed mask predictor")
     anchor_sizes: list[int] = Field(
         [32, 64, 128, 256, 512], min_length=5, max_length=5, description="pixels, per level"
     )

@@ -19,9 +19,11 @@ from benchmark.statistics.frequencies import image_frequencies
 from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.repeat_factors import (
     category_repeat_factors,
+    ceiling_repeat_factors,
     class_balanced_factors,
     copies_added_to_original,
     image_repeat_factors,
+    infrequent_categories,
 )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "GroupTables",
     "StatisticsError",
     "category_repeat_factors",
+    "ceiling_repeat_factors",
     "class_balanced_factors",
     "class_balanced_weights",
     "class_balanced_weights_with_background",
@@ -42,5 +45,6 @@ __all__ = [
     "group_tables",
     "image_frequencies",
     "image_repeat_factors",
+    "infrequent_categories",
     "inverse_count_weights",
 ]

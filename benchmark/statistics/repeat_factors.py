@@ -1,10 +1,11 @@
-"""How often an image should be seen (methods/balms, section 7; LVIS's repeat factor sampling)."""
+"""How frequent a category is, and how often an image should be seen (methods/balms, section 7; LVIS)."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from benchmark.statistics.class_statistics import ClassStatistics
 from benchmark.statistics.errors import StatisticsError
 
 
@@ -21,9 +22,28 @@ def category_repeat_factors(
     Returns:
         (C,) float32, at least 1.
     """
-    frequency = _frequency(image_counts, num_images)
-    factors = np.sqrt(threshold / np.where(frequency > 0, frequency, np.inf))
-    return np.maximum(1.0, factors).astype(np.float32)
+    return _repeat_factors(image_counts, num_images, threshold).astype(np.float32)
+
+
+def ceiling_repeat_factors(
+    categories_per_image: Sequence[Sequence[int]], image_counts: ArrayLike, num_images: int, threshold: float
+) -> NDArray[np.float32]:
+    """Whole repeat factors of images, (images,) float32: the ceiling of the largest among the categories.
+
+    mmdetection's ``ClassBalancedDataset``: no draw decides, and an image whose factor is slightly above 1 is
+    seen twice. Computed in float64 as there, since a ceiling tells 2 from 2 + 1e-15.
+
+    Args:
+        categories_per_image: labels 0..C-1 of every image.
+        image_counts: (C,) training images of every category.
+        num_images: training images.
+        threshold: image frequency below which a category is repeated.
+    """
+    factors = _repeat_factors(image_counts, num_images, threshold)
+    return np.array(
+        [np.ceil(factors[list(labels)].max()) if len(labels) else 1.0 for labels in categories_per_image],
+        dtype=np.float32,
+    )
 
 
 def class_balanced_factors(image_counts: ArrayLike, num_images: int) -> NDArray[np.float32]:
@@ -58,6 +78,28 @@ def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32
     """
     rounded = np.ceil(factors)
     return np.where(rounded > 1, rounded + 1, 1).astype(np.float32)
+
+
+def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDArray[np.bool_]:
+    """Whether image_count / annotated images is below ``threshold``, (C,); strict and in float32 as released.
+
+    Raises ``StatisticsError`` for a plain table, which does not tell the number of annotated images.
+    """
+    if statistics.num_annotated_images is None:
+        raise StatisticsError(
+            "the class statistics do not tell how many images are annotated",
+            expected="a first line '# num_annotated_images: ...'",
+            remedy="make the table with longtail stats",
+        )
+    frequency = _frequency(statistics.image_counts, statistics.num_annotated_images)
+    below: NDArray[np.bool_] = frequency.astype(np.float32) < np.float32(threshold)
+    return below
+
+
+def _repeat_factors(image_counts: ArrayLike, num_images: int, threshold: float) -> NDArray[np.float64]:
+    frequency = _frequency(image_counts, num_images)
+    factors = np.sqrt(threshold / np.where(frequency > 0, frequency, np.inf))
+    return np.maximum(1.0, factors)
 
 
 def _frequency(image_counts: ArrayLike, num_images: int) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from benchmark.sampling import DrawnStream, ImageStream, PairedBatches, StreamBa
 from benchmark.seeds import derive_seed
 from benchmark.statistics import (
     category_repeat_factors,
+    ceiling_repeat_factors,
     class_balanced_factors,
     copies_added_to_original,
     image_repeat_factors,
@@ -57,6 +58,8 @@ def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
         counts[list(set(present))] += 1
     if sampler.kind == "class_balanced":
         return image_repeat_factors(labels, class_balanced_factors(counts, len(data)))
+    if sampler.kind == "repeat_factor_ceiling":
+        return ceiling_repeat_factors(labels, counts, len(data), sampler.threshold)
     factors = image_repeat_factors(labels, category_repeat_factors(counts, len(data), sampler.threshold))
     return copies_added_to_original(factors) if sampler.kind == "repeat_factor_plus_one" else factors
 

@@ -1,6 +1,7 @@
-"""Softmax cross entropy, the baseline of the BAGS paper (``BBoxHead`` of mmdetection v1)."""
+"""Softmax cross entropy, the baseline of the BAGS and GOL papers (``BBoxHead`` of mmdetection)."""
 
-from benchmark.classifiers import CategoricalClassifier
+from benchmark.classifiers import CategoricalClassifier, constant_
+from benchmark.statistics import ClassStatistics
 
 
 class Softmax(CategoricalClassifier):
@@ -8,4 +9,19 @@ class Softmax(CategoricalClassifier):
 
     Loss (1/N) sum_n CE(z_n, y_n), scores softmax(z_n); both stand in ``CategoricalClassifier``, because other
     methods reuse them.
+
+    Args:
+        initial_weight: of the classifier, every one; None for N(0, 0.01) and bias 0.
+        initial_bias: with it, likewise every one.
     """
+
+    def __init__(
+        self,
+        in_features: int,
+        statistics: ClassStatistics,
+        initial_weight: float | None = None,
+        initial_bias: float = 0.0,
+    ) -> None:
+        super().__init__(in_features, statistics)
+        if initial_weight is not None:
+            constant_(self.linear, initial_weight, initial_bias)

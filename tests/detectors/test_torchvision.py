@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.ops import box_iou
 
-from benchmark.classifiers import Classifier, LinearClassifier
+from benchmark.classifiers import Classifier, LinearClassifier, NormedConv2d
 from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
@@ -246,3 +246,40 @@ def test_weights_that_cannot_be_had_are_one_clear_error(tmp_path: Path) -> None:
     other = model.settings.model_copy(update={"init": "imagenet", "weights": str(tmp_path / "other.pth")})
     with pytest.raises(BenchmarkError, match="fit no tensor"):
         load_initial_weights(model, other)
+
+
+def test_frozen_statistics_train_scale_and_shift_of_the_upper_stages() -> None:
+    """As mmdetection trains a ResNet: the stored mean and variance stay, in training too."""
+    model = detector(norm="frozen_statistics", trainable_layers=3).train()
+    body = model.backbone.body
+    before = {name: value.clone() for name, value in body.named_buffers()}
+    losses = model.losses(*batch())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(value.equal(before[name]) for name, value in body.named_buffers())
+    assert body.layer2[0].bn1.weight.grad is not None
+    assert body.layer2[0].bn1.weight.grad.any()
+    assert not body.layer1[0].bn1.weight.requires_grad
+    assert not body.bn1.weight.requires_grad
+    names = {name for name, _ in resnet18().named_parameters() if not name.startswith("fc.")}
+    assert names <= {name for name, _ in body.named_parameters()}  # ImageNet weights find their place
+
+
+def test_a_normed_mask_predictor_scores_cosines() -> None:
+    model = detector(mask_predictor="normed", mask_temperature=5.0)
+    layer = model.roi_heads.mask_predictor.mask_fcn_logits
+    assert isinstance(layer, NormedConv2d)
+    assert not layer.bias.any()
+    logits = layer(torch.rand(2, 16, 4, 4))
+    assert logits.shape == (2, 3, 4, 4)
+    assert logits.abs().max().item() <= 5
+    plain = detector()
+    assert plain.state_dict().keys() == model.state_dict().keys()
+    torch.stack(list(model.train().losses(*batch()).values())).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_the_box_regressor_may_start_as_any_linear_layer() -> None:
+    weight = detector(box_regressor_init="uniform").roi_heads.box_regressor.weight
+    bound = 32**-0.5
+    assert 0.8 * bound < weight.abs().max().item() <= bound
+    assert detector().roi_heads.box_regressor.weight.abs().max().item() < 0.01

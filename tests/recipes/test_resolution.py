@@ -174,3 +174,10 @@ def test_unknown_names_in_a_row_are_placed_and_answered(
     with pytest.raises(RecipeError, match=message) as error:
         find_run(write_experiment(tmp_path, {**ROW, **row}) + ":a")
     assert "e.yaml, row a" in str(error.value)
+
+
+def test_a_budgets_threshold_reaches_ceilings_too(tmp_path: Path) -> None:
+    write_method(tmp_path, "mine", sampler={"kind": "repeat_factor_ceiling", "threshold": 0.001})
+    sampler = run_of(tmp_path, budget="tiny").stages[0].sampler
+    assert sampler is not None
+    assert (sampler.kind, sampler.threshold) == ("repeat_factor_ceiling", 0.1)

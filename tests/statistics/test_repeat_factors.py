@@ -1,17 +1,23 @@
 """Repeat factors are those of the original sampler."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from golden_cases import golden_cases, tolerance
+from helpers import statistics_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmark.sampling import round_stochastically
 from benchmark.statistics import (
     StatisticsError,
     category_repeat_factors,
+    ceiling_repeat_factors,
     class_balanced_factors,
     copies_added_to_original,
     image_repeat_factors,
+    infrequent_categories,
 )
 
 
@@ -49,6 +55,38 @@ def test_copies_are_those_of_the_released_sampler_of_bags(case):
     copies = copies_added_to_original(of_images)
     assert copies.tolist() == expected["copies_per_epoch_upstream"]
     assert (copies - 1).tolist() == expected["extra_copies_upstream"]
+
+
+@pytest.mark.parametrize("case", golden_cases("gol", "ceil_repeat_factors"))
+def test_ceilings_equal_mmdetection(case):
+    images, expected = case["inputs"]["image_category_ids"], case["expected"]
+    threshold = case["inputs"]["oversample_threshold"]
+    categories = max(label for labels in images for label in labels) + 1
+    counts = [sum(label in labels for labels in images) for label in range(categories)]
+    factors = image_repeat_factors(images, category_repeat_factors(counts, len(images), threshold))
+    np.testing.assert_allclose(factors, expected["repeat_factors"], **tolerance("gol", "float32"))
+    whole = ceiling_repeat_factors(images, counts, len(images), threshold)
+    for uniform in (0.0, 0.999):  # no draw changes the epoch
+        indices = round_stochastically(whole, np.full(len(images), uniform))
+        assert indices.tolist() == expected["repeat_indices"]
+
+
+@pytest.mark.parametrize("case", golden_cases("gol", "infrequent_classes"))
+def test_infrequent_categories_of_lvis(case):
+    statistics = replace(
+        statistics_of(case["inputs"]["image_counts"]),
+        num_annotated_images=case["inputs"]["images_with_annotation"],
+    )
+    infrequent = infrequent_categories(statistics, case["hyperparameters"]["lambda_"])
+    expected = case["expected"]
+    assert int(infrequent.sum()) == expected["num_infrequent"]
+    assert infrequent.nonzero()[0].tolist() == expected["infrequent_class_indices"]
+    assert statistics.image_counts[infrequent].max() == expected["largest_infrequent_image_count"]
+
+
+def test_a_plain_table_has_no_frequencies():
+    with pytest.raises(StatisticsError, match="how many images are annotated"):
+        infrequent_categories(replace(statistics_of([1]), num_annotated_images=None), 0.001)
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1), st.floats(0, 1))

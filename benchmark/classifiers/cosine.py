@@ -1,0 +1,69 @@
+"""Layers whose outputs are scaled cosines (``normed_predictor.py`` of mmdetection).
+
+    output = tau x / (|x|^power + eps) * W / (|W|^power + eps) + bias
+
+An all-zero feature gives the bias.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPSILON = 1e-6
+
+
+def normed(values: Tensor, dim: int | tuple[int, ...], power: float = 1.0) -> Tensor:
+    """x / (|x|^power + 1e-6) with the Euclidean norm over ``dim``."""
+    return values / (torch.linalg.vector_norm(values, dim=dim, keepdim=True).pow(power) + EPSILON)
+
+
+class NormedLinear(nn.Linear):
+    """Cosine of a feature (..., D) and each row of W (L, D), times ``temperature``, plus bias."""
+
+    def __init__(
+        self, in_features: int, out_features: int, temperature: float = 20.0, power: float = 1.0
+    ) -> None:
+        super().__init__(in_features, out_features)
+        self.temperature, self.power = temperature, power
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., L) of features (..., D)."""
+        x = self.temperature * normed(features, -1, self.power)
+        return F.linear(x, normed(self.weight, 1, self.power), self.bias)
+
+
+class NormedConv2d(nn.Conv2d):
+    """Convolution of features with unit length at each pixel and filters with unit length over their inputs.
+
+    Kaiming-normal weights (fan-out, ReLU) and bias 0, as mmdetection initialises its mask predictor.
+
+    Args:
+        in_channels: D.
+        out_channels: L.
+        kernel_size: side of the filters; no padding.
+        temperature: tau.
+        power: of the norms.
+        whole_kernel: a filter's norm is over all its positions instead of each by itself; the same for 1x1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        temperature: float = 20.0,
+        power: float = 1.0,
+        *,
+        whole_kernel: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.temperature, self.power = temperature, power
+        self.norm_dim: int | tuple[int, ...] = (1, 2, 3) if whole_kernel else 1
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, L, H', W') of features (N, D, H, W)."""
+        x = self.temperature * normed(features, 1, self.power)
+        return F.conv2d(x, normed(self.weight, self.norm_dim, self.power), self.bias)

@@ -1,0 +1,1 @@
+"""DropLoss with sigmoids, as released with GOL."""

@@ -1,0 +1,1 @@
+"""Equalization loss, as released with GOL."""

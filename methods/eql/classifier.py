@@ -1,0 +1,88 @@
+"""Equalization loss (CVPR 2020) as GOL's release has it (``eql.py``), with sigmoids or the Gumbel link."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.classifiers import (
+    RELEASED_FLOOR,
+    LinearClassifier,
+    NormedLinear,
+    constant_,
+    foreground_weights,
+    gumbel,
+    gumbel_loss,
+    one_hot,
+    sigmoid_loss,
+)
+from benchmark.statistics import ClassStatistics, infrequent_categories
+
+
+class Equalization(LinearClassifier):
+    """C independent sigmoids; foreground rows do not push infrequent categories down.
+
+    Args:
+        frequency_threshold: lambda; categories with a smaller part of the annotated images are infrequent.
+    """
+
+    infrequent: Tensor  # (C,) bool
+
+    def __init__(
+        self, in_features: int, statistics: ClassStatistics, frequency_threshold: float = 0.0011
+    ) -> None:
+        super().__init__(in_features, statistics, width=statistics.num_classes)
+        infrequent = infrequent_categories(statistics, frequency_threshold)
+        self.register_buffer("infrequent", torch.as_tensor(infrequent), persistent=False)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """L = (1/N) sum_nj v_nj bce(p(z_nj), t_nj), background rows counted in N.
+
+        v = 0 for the negatives of infrequent categories in foreground rows; background rows keep everything.
+        """
+        targets = one_hot(labels, self.num_classes, logits.dtype)
+        losses = foreground_weights(targets, self.infrequent) * self.element_losses(logits, targets)
+        return {"loss_cls": losses.sum() / max(len(labels), 1)}
+
+    def element_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of every element (N, C)."""
+        return sigmoid_loss(logits, targets)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """sigmoid(z_nj), and 0 for background."""
+        return F.pad(logits.sigmoid(), (0, 1))
+
+
+class GumbelEqualization(Equalization):
+    """The same with p = exp(-exp(-z)).
+
+    Args:
+        frequency_threshold: lambda, as above.
+        initial_weight: of the classifier, every one.
+        initial_bias: likewise; p(-2) = 6.2e-4.
+        gradient_floor: of p (1 - p) in the gradient; 0 for the exact one.
+        cosine_temperature: tau of logits that are cosines of features and weights; None for plain products.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        statistics: ClassStatistics,
+        frequency_threshold: float = 0.0011,
+        initial_weight: float = 0.001,
+        initial_bias: float = -2.0,
+        gradient_floor: float = RELEASED_FLOOR,
+        cosine_temperature: float | None = None,
+    ) -> None:
+        super().__init__(in_features, statistics, frequency_threshold)
+        if cosine_temperature is not None:
+            self.linear = NormedLinear(in_features, self.num_classes, cosine_temperature)
+        constant_(self.linear, initial_weight, initial_bias)
+        self.gradient_floor = gradient_floor
+
+    def element_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of every element (N, C)."""
+        return gumbel_loss(logits, targets, self.gradient_floor)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """exp(-exp(-z_nj)), not clamped, and 0 for background."""
+        return F.pad(gumbel(logits), (0, 1))

@@ -1,0 +1,65 @@
+"""Gumbel Optimized Loss (ECCV 2022): DropLoss, with p = exp(-exp(-z)) in place of the sigmoid.
+
+``droploss.py`` of the release, with its Gumbel activation.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmark.classifiers import (
+    RELEASED_FLOOR,
+    LinearClassifier,
+    constant_,
+    gumbel,
+    gumbel_loss,
+    one_hot,
+    random_weights,
+)
+from benchmark.statistics import ClassStatistics, infrequent_categories
+
+
+class GumbelDropLoss(LinearClassifier):
+    """Logits (N, C); negatives of infrequent categories count in some of the background rows only.
+
+    Args:
+        frequency_threshold: lambda; categories with a smaller part of the annotated images are infrequent.
+        initial_weight: of the classifier, every one.
+        initial_bias: likewise; p(-2) = 6.2e-4.
+        gradient_floor: of p (1 - p) in the gradient; 0 for the exact one.
+    """
+
+    infrequent: Tensor  # (C,) bool
+
+    def __init__(
+        self,
+        in_features: int,
+        statistics: ClassStatistics,
+        frequency_threshold: float = 0.0011,
+        initial_weight: float = 0.001,
+        initial_bias: float = -2.0,
+        gradient_floor: float = RELEASED_FLOOR,
+    ) -> None:
+        super().__init__(in_features, statistics, width=statistics.num_classes)
+        constant_(self.linear, initial_weight, initial_bias)
+        self.gradient_floor = gradient_floor
+        infrequent = infrequent_categories(statistics, frequency_threshold)
+        self.register_buffer("infrequent", torch.as_tensor(infrequent), persistent=False)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """``drop_loss`` with fresh uniform numbers for every element."""
+        return {"loss_cls": self.drop_loss(logits, labels, torch.rand_like(logits))}
+
+    def drop_loss(self, logits: Tensor, labels: Tensor, uniform: Tensor) -> Tensor:
+        """L = (1/N) sum_nj v_nj bce(p(z_nj), t_nj), background rows counted in N.
+
+        v = 0 for the negatives of infrequent categories in foreground rows and, where u > rho, in background
+        rows; rho is the part of the foreground rows whose category is infrequent.
+        """
+        targets = one_hot(labels, self.num_classes, logits.dtype)
+        weights = random_weights(targets, self.infrequent, uniform)
+        return (weights * gumbel_loss(logits, targets, self.gradient_floor)).sum() / max(len(labels), 1)
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """exp(-exp(-z_nj)), not clamped, and 0 for background."""
+        return F.pad(gumbel(logits), (0, 1))

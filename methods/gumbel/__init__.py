@@ -1,0 +1,1 @@
+"""Cross entropy over categories and background with a Gumbel link."""

@@ -1,0 +1,1 @@
+"""Independent sigmoids over categories and background."""

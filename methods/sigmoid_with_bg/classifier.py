@@ -1,0 +1,45 @@
+"""The sigmoid baseline of the GOL paper: C + 1 independent sigmoids (``BBoxHead`` of mmdetection)."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from benchmark.classifiers import LinearClassifier, constant_, one_hot, sigmoid_loss
+from benchmark.statistics import ClassStatistics
+
+
+class SigmoidWithBackground(LinearClassifier):
+    """Logits (N, C + 1); background is a category like any other, positive in the rows of background.
+
+    Args:
+        initial_weight: of the classifier, every one.
+        initial_bias: likewise; the score at -6.5 is 0.0015.
+        score_link: "sigmoid", as trained, or "softmax", which the released test code applies.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        statistics: ClassStatistics,
+        initial_weight: float = 0.001,
+        initial_bias: float = -6.5,
+        score_link: Literal["sigmoid", "softmax"] = "sigmoid",
+    ) -> None:
+        super().__init__(in_features, statistics, width=statistics.num_classes + 1)
+        if score_link not in ("sigmoid", "softmax"):
+            raise TypeError(f"score_link is sigmoid or softmax, not {score_link!r}")
+        constant_(self.linear, initial_weight, initial_bias)
+        self.score_link = score_link
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """L = (1/N) sum_nj bce(sigmoid(z_nj), t_nj), t one-hot over categories and background."""
+        targets = one_hot(labels, self.num_classes + 1, logits.dtype)
+        return {"loss_cls": sigmoid_loss(logits, targets).sum() / max(len(labels), 1)}
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """sigmoid(z_nj), or softmax(z_n)."""
+        return logits.sigmoid() if self.score_link == "sigmoid" else logits.softmax(dim=1)
+
+
+def keep(detector: nn.Module, statistics: ClassStatistics) -> None:
+    """The transform of a variant that tests finished weights differently: changes nothing."""
