@@ -231,3 +231,14 @@ def test_weights_that_cannot_be_had_are_one_clear_error(tmp_path: Path) -> None:
     other = model.settings.model_copy(update={"init": "imagenet", "weights": str(tmp_path / "other.pth")})
     with pytest.raises(BenchmarkError, match="fit no tensor"):
         load_initial_weights(model, other)
+
+
+def test_mixed_precision_keeps_boxes_to_the_pixel() -> None:
+    """bfloat16 knows every eighth pixel beyond 1024: boxes must not pass through it."""
+    model = detector(architecture="faster_rcnn").eval()
+    truth = torch.tensor([[1001.0, 20, 1014, 33]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rois = model.box_features([torch.rand(3, 64, 1100)], [Target(truth, torch.tensor([1]), None)])
+    assert rois.proposals.dtype == torch.float32
+    assert (rois.proposals == truth).all(dim=1).any()
+    assert len(torch.unique(rois.proposals * 8 % 1)) > 2  # not the anchors' grid or a coarser one
