@@ -25,6 +25,7 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import Classifier
+from benchmark.detectors.checkpoints import why_unreadable
 from benchmark.detectors.interface import Detections, RoIBatch
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
@@ -402,7 +403,7 @@ def _read_weights(settings: Settings) -> dict[str, Tensor]:
             raise MissingDependencyError(
                 "cannot read the initial weights",
                 where=settings.weights,
-                found=str(error).splitlines()[0],
+                found=why_unreadable(error),
                 expected="a file saved by torch.save that holds tensors only",
             ) from None
         return dict(state.get("model", state))
