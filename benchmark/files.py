@@ -39,6 +39,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     leaves the old file or the new one, never a part. Raises ``FileError`` where the system refuses.
     """
     target = Path(path)
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise FileError(
+            f"cannot write {target}",
+            found="a device or a pipe, which a rename would replace",
+            remedy="give the name of a file",
+        )
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

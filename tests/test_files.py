@@ -1,5 +1,6 @@
 """An output is there whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,12 @@ def test_broken_json_is_named_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "file.json").write_text('{"a": 1,\n "b": }')
     with pytest.raises(FileError, match="line 2"):
         read_json(tmp_path / "file.json")
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
+    """As root a rename would make an ordinary file of /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="device or a pipe"):
+        write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1

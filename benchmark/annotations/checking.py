@@ -97,6 +97,8 @@ def check_annotations(path: Path | str, images: Path | str | None = None) -> lis
     for image in image_records:
         problems += _federated(image, known_categories, categories, present)
         problems += _file(image, images)
+    if not content.categories:
+        problems.append(Problem("file", None, "categories", "none", "at least one category"))
     problems += _counts(categories, annotations, present)
     problems += _version(categories, image_records)
     order = ("category", "image", "annotation", "file")

@@ -69,7 +69,7 @@ class Image(Struct, gc=False, frozen=True):
         if self.file_name:
             return _inside(self.id, self.file_name)
         if self.coco_url:
-            return _inside(self.id, "/".join(urlsplit(self.coco_url).path.split("/")[-2:]))
+            return _inside(self.id, "/".join(_url_parts(self)[-2:]))
         raise AnnotationError(
             "an image record names no file",
             where=f"image {self.id}",
@@ -262,6 +262,20 @@ def _inside(image_id: int, name: str) -> str:
     return name
 
 
+def _url_parts(image: Image) -> list[str]:
+    """The path of ``coco_url``, part by part."""
+    try:
+        return urlsplit(image.coco_url or "").path.split("/")
+    except ValueError as error:
+        raise AnnotationError(
+            "an image's address cannot be read",
+            where=f"image {image.id}",
+            found=f"{image.coco_url!r} ({error})",
+            expected="http://images.cocodataset.org/FOLDER/FILE",
+            remedy=CHECK_REMEDY,
+        ) from None
+
+
 def resolve_image(image: Image, folder: Path | str) -> Path:
     """The file of an image below ``folder``.
 
@@ -275,12 +289,15 @@ def resolve_image(image: Image, folder: Path | str) -> Path:
     path = PurePosixPath(first)
     names.append(str(path.with_name(_YEAR_PREFIX.sub("", path.name))))
     if image.coco_url:
-        parts = urlsplit(image.coco_url).path.split("/")
+        parts = _url_parts(image)
         names += [_inside(image.id, "/".join(parts[-2:])), _inside(image.id, parts[-1])]
     candidates = [Path(folder) / name for name in dict.fromkeys(names)]
     for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+        try:
+            if candidate.is_file():
+                return candidate
+        except OSError:  # a name that the system refuses, such as one of thousands of letters
+            continue
     raise AnnotationError(
         "an image file is missing",
         where=f"image {image.id}",

@@ -1,6 +1,7 @@
 """Finished checkpoints: written atomically, read without running any code in them, checked before use."""
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
+def why_unreadable(error: Exception) -> str:
+    """Why ``torch.load`` refuses a file, without PyTorch's advice to run the code in it."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "something other than tensors and plain values"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint without unpickling anything but tensors and plain values.
 
@@ -39,7 +47,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             "cannot read the checkpoint",
             where=path,
-            found=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            found=why_unreadable(error),
             expected="a checkpoint written by `longtail train`",
             remedy="delete the file and run the stage again",
         ) from None

@@ -25,6 +25,7 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import Classifier, NormedConv2d
+from benchmark.detectors.checkpoints import why_unreadable
 from benchmark.detectors.interface import Detections, RoIBatch
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
@@ -100,6 +101,22 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     )
 
 
+class _Anchors(AnchorGenerator):
+    """Anchors in float32, in mixed precision too: bfloat16 knows only every eighth pixel beyond 1024."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        # of the features only sizes, type and device are used
+        return list(super().forward(image_list, [level[:1, :1].float() for level in feature_maps]))
+
+
+class _ProposalHead(RPNHead):
+    """Objectness and deltas in float32, because boxes are decoded in the type of the deltas."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        objectness, deltas = super().forward(x)
+        return [level.float() for level in objectness], [level.float() for level in deltas]
+
+
 class _BoxHeads(tv_roi_heads.RoIHeads):
     """RoI pooling, box and mask heads under torchvision's parameter names; sampling is inherited."""
 
@@ -158,11 +175,11 @@ class TorchvisionDetector(nn.Module):
         )
         self.backbone = _backbone(settings)
         ratios = ((0.5, 1.0, 2.0),) * len(settings.anchor_sizes)
-        anchors = AnchorGenerator(tuple((size,) for size in settings.anchor_sizes), ratios)
+        anchors = _Anchors(tuple((size,) for size in settings.anchor_sizes), ratios)
         kept = {"training": settings.rpn_train_proposals, "testing": settings.rpn_test_proposals}
         self.rpn = RegionProposalNetwork(
             anchors,
-            RPNHead(settings.fpn_channels, 3),
+            _ProposalHead(settings.fpn_channels, 3),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=settings.rpn_samples,
@@ -425,7 +442,7 @@ def _read_weights(settings: Settings) -> dict[str, Tensor]:
             raise MissingDependencyError(
                 "cannot read the initial weights",
                 where=settings.weights,
-                found=str(error).splitlines()[0],
+                found=why_unreadable(error),
                 expected="a file saved by torch.save that holds tensors only",
             ) from None
         return dict(state.get("model", state))

@@ -1,14 +1,15 @@
 """Images with their ground truth, decoded, resized and flipped, ready for any detector."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
@@ -71,8 +72,16 @@ def _decode(path: Path, image: Image) -> Tensor:
             f"cannot decode the file of image {image.id}",
             where=path,
             found=str(error).splitlines()[0],
-            remedy="the file is damaged: fetch it again",
+            remedy="fetch the file again if it is damaged; convert other formats to JPEG or PNG",
         ) from None
+    if pixels.ndim != 3:
+        raise ImageError(
+            f"the file of image {image.id} is an animation",
+            where=path,
+            found=f"{len(pixels)} pictures",
+            expected="one",
+            remedy="save the picture that is annotated as JPEG or PNG",
+        )
     if tuple(pixels.shape[-2:]) != (image.height, image.width):
         raise ImageError(
             f"image {image.id} does not have the size of its annotation",
@@ -84,8 +93,41 @@ def _decode(path: Path, image: Image) -> Tensor:
     return pixels
 
 
+def _seen(annotation: Annotation, image: Image) -> float:
+    """The shorter side, in pixels, of the part of a box that lies in its image; 0 or less outside."""
+    x, y, width, height = annotation.bbox
+    return min(min(x + width, image.width) - max(x, 0.0), min(y + height, image.height) - max(y, 0.0))
+
+
+class _Caught(Dataset[Any]):
+    """Items of ``data``, or in their place the error of bad input that they raise."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data = data
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.data[key]
+        except BenchmarkError as error:
+            return error
+
+
+def load(data: Dataset[Any], **options: Any) -> Iterator[Any]:
+    """What a ``DataLoader`` with ``options`` yields.
+
+    Errors of bad input are raised here as they were raised by the data: PyTorch would bring them out of a
+    loading process with a traceback for a message. The length of ``data`` must be known to a sampler.
+    """
+    for loaded in DataLoader(_Caught(data), **options):
+        for item in loaded if isinstance(loaded, list) else [loaded]:
+            if isinstance(item, BenchmarkError):
+                raise item
+        yield loaded
+
+
 class TrainImages(Dataset[Sample]):
-    """Training images that have annotations; crowd regions and boxes under one pixel are left out.
+    """Training images that have annotations; crowd regions and boxes of which less than one pixel lies in the
+    image are left out.
 
     An item is asked for as (index, position): the augmentation depends on the seed and the position in the
     stream of images, not on the process that loads it.
@@ -121,13 +163,21 @@ class TrainImages(Dataset[Sample]):
                 item
                 for item in by_image.get(image.id, [])
                 if not item.iscrowd
-                and min(item.bbox[2:]) >= 1
+                and _seen(item, image) >= 1
                 and (categories is None or item.category_id in categories)
             ]
             if usable:
                 self.items.append((image, usable))
         if not self.items:
             raise ImageError("no image has an annotation to train on", where=annotations.path)
+        bare = [item for _, items in self.items for item in items if not bytes(item.segmentation)]
+        if masks and bare:
+            raise ImageError(
+                f"{len(bare)} annotations have no mask to train on",
+                where=annotations.path,
+                found=f"first: annotation {bare[0].id} without segmentation",
+                remedy="train a Faster R-CNN, which needs boxes only, or take a file with segmentations",
+            )
         missing_images([image for image, _ in self.items], folder)
 
     def __len__(self) -> int:

@@ -8,20 +8,22 @@ description of the run and the IoU types that can be evaluated.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from msgspec import Meta
 
 from benchmark.annotations import vocabulary_hash
+from benchmark.annotations.reading import Id
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
 
@@ -160,7 +162,9 @@ class DetectionWriter:
 
     def __enter__(self) -> Self:
         temporary = self._stack.enter_context(atomic_path(self.path))
-        self._file = self._stack.enter_context(pq.ParquetWriter(temporary, self._schema, compression="zstd"))
+        self._file = self._stack.enter_context(
+            pq.ParquetWriter(temporary, self._schema, compression="zstd", write_page_checksum=True)
+        )
         return self
 
     def add(
@@ -231,19 +235,25 @@ class DetectionWriter:
             self._flush()
 
 
-def _open(path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
+class _Metadata(msgspec.Struct):
+    vocabulary: str
+    iou_types: list[Literal["bbox", "segm"]]
+    description: dict[str, Any]
+
+
+def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
     """The Parquet file and what its metadata say; ``DetectionError`` unless it holds detections."""
     remedy = "make it with `longtail predict`, or give LVIS results with the ending .json"
     try:
         with path.open("rb"):
             pass  # the system's own error for a missing or unreadable file
-        file = pq.ParquetFile(path)
-        content = json.loads((file.schema_arrow.metadata or {})[METADATA])
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        content = msgspec.json.decode((file.schema_arrow.metadata or {})[METADATA], type=_Metadata)
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise DetectionError("not a file of detections", where=path, found=error, remedy=remedy) from None
     except OSError as error:
         raise file_error("read", path, error) from error
-    fields = _BOX_FIELDS + (_MASK_FIELDS if "segm" in content["iou_types"] else [])
+    fields = _BOX_FIELDS + (_MASK_FIELDS if "segm" in content.iou_types else [])
     for field in fields:
         index = file.schema_arrow.get_field_index(field.name)
         found = file.schema_arrow.field(index).type if index >= 0 else "no such column"
@@ -252,6 +262,17 @@ def _open(path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
                 f"bad column {field.name}", where=path, found=found, expected=field.type, remedy=remedy
             )
     return file, content
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turn what Arrow says to pages that do not have their checksum or cannot be unpacked into our error."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DetectionError(
+            "damaged file of detections", where=path, found=error, remedy="predict again"
+        ) from None
 
 
 def read_detections(path: Path) -> DetectionTable:
@@ -263,13 +284,9 @@ def read_detections(path: Path) -> DetectionTable:
     if path.suffix == ".json":
         return read_lvis_results(path)
     file, content = _open(path)
-    try:
+    with _undamaged(path):
         rows = file.read()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DetectionError(
-            "damaged file of detections", where=path, found=error, remedy="predict again"
-        ) from None
-    masks = "segm" in content["iou_types"]
+    masks = "segm" in content.iou_types
     table = DetectionTable(
         path=path,
         image_ids=rows["image_id"].to_numpy(),
@@ -282,22 +299,25 @@ def read_detections(path: Path) -> DetectionTable:
         if masks
         else None,
         mask_counts=rows["mask_counts"] if masks else None,
-        vocabulary=content["vocabulary"],
-        description=content["description"],
+        vocabulary=content.vocabulary,
+        description=content.description,
         row_word="row",
     )
     table.check_values()
     return table
 
 
+Side = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
 class _Mask(msgspec.Struct, gc=False):
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     counts: str
 
 
 class _Result(msgspec.Struct, gc=False):
-    image_id: int
-    category_id: int
+    image_id: Id
+    category_id: Id
     score: float
     bbox: tuple[float, float, float, float] | None = None
     segmentation: _Mask | None = None
@@ -375,12 +395,17 @@ def write_lvis_results(detections: Path, output: Path) -> None:
     one (lvis-api does) need it removed for the size classes of mask AP.
     """
     file, content = _open(Path(detections))
-    masks = "segm" in content["iou_types"]
+    masks = "segm" in content.iou_types
     encoder = msgspec.json.Encoder()
     with atomic_path(output) as temporary, temporary.open("wb") as stream:
         stream.write(b"[")
         separator = b"\n"
-        for batch in file.iter_batches(batch_size=ROW_GROUP):
+        batches = file.iter_batches(batch_size=ROW_GROUP)
+        while True:
+            with _undamaged(Path(detections)):
+                batch = next(batches, None)
+            if batch is None:
+                break
             columns = batch.to_pydict()  # float32 becomes the Python float of the same value
             for row in range(batch.num_rows):
                 record = {

@@ -6,12 +6,11 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader
 
 from benchmark.annotations import read_annotations, vocabulary_hash
 from benchmark.detectors import build_detector
 from benchmark.detectors.checkpoints import CheckpointError, load_weights
-from benchmark.images import TestImages
+from benchmark.images import TestImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import annotations_path, images_folder, statistics_path
@@ -54,7 +53,13 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
         load_weights(detector, checkpoint, run, vocabulary)
         detector.to(fabric.device).eval()
         data = TestImages(annotations, images_folder(run.dataset, "val"), run.detector)
-        loader = DataLoader(data, batch_size=None, num_workers=workers, generator=torch.Generator())
+        loader = load(
+            data,
+            batch_size=None,
+            sampler=range(len(data)),
+            num_workers=workers,
+            generator=torch.Generator(),
+        )
         names = {category.id: category.name for category in annotations.categories}
         description = {
             "method": run.method,

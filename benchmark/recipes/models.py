@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Strict(BaseModel):
@@ -276,10 +278,16 @@ class Row(Strict):
     method: str = Field(description="METHOD or METHOD+VARIANT")
     detector: str = Field(description="BACKEND/PRESET")
     dataset: str = Field(description="dataset name")
-    seeds: list[int] = Field([0], min_length=1, description="one run for each")
+    seeds: list[Seed] = Field([0], min_length=1, description="one run for each, from 0, each once")
     reported: str | None = Field(
         None, description="PAPER/ROW of results/reported/reported.csv that it answers to"
     )
+
+    @model_validator(mode="after")
+    def _each_seed_once(self) -> "Row":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed stands twice in seeds {self.seeds}: one run would count as several")
+        return self
 
 
 class Experiment(Strict):

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from benchmark.classifiers import Classifier
 from benchmark.detectors import Detector, RoIBatch
-from benchmark.images import Sample, Target, TrainImages
+from benchmark.images import Sample, Target, TrainImages, load
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.sampling import DrawnStream, ImageStream, PairedBatches, StreamBatches, seeded
 from benchmark.seeds import derive_seed
@@ -34,6 +33,7 @@ from benchmark.training.progress import TrainingLog
 from benchmark.training.resume import ResumeFolder
 
 DIVERGED = 100.0  # times the first loss (at least 1): far beyond any fluctuation of a training that works
+DIVERGED_REMEDY = "lower the learning rate, lengthen the warm-up or clip the gradients"
 
 
 class _ClassifierLosses(nn.Module):
@@ -136,7 +136,7 @@ def train(
     if stage.meta is not None:
         meta_stream = image_stream(stage.meta.sampler, data, derive_seed(seed, "meta images"))
         batches = PairedBatches(batches_of(stream), batches_of(meta_stream))
-    loader = DataLoader(
+    loader = load(
         data,
         batch_sampler=batches,
         collate_fn=list,
@@ -151,11 +151,12 @@ def train(
                 "model": trained.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "iteration": iteration,
+                "limit": limit,
             } | ({} if meta is None else {"meta": meta.state_dict()})
             resume.save(iteration, content)
 
     title = f"{run.title} {stage.name}"
-    limit = math.inf
+    limit = math.inf if state is None else state.get("limit", math.inf)
     with (
         _signals() as stop,
         TrainingLog(log_path, title, first, schedule.iterations, active=fabric.is_global_zero) as log,
@@ -180,7 +181,11 @@ def train(
             optimizer.zero_grad()
             fabric.backward(total)
             if stage.schedule.clip_norm is not None:
-                fabric.clip_gradients(module, optimizer, max_norm=stage.schedule.clip_norm)
+                norm = fabric.clip_gradients(
+                    module, optimizer, max_norm=stage.schedule.clip_norm, error_if_nonfinite=False
+                )
+                if norm is not None and not norm.isfinite():
+                    raise _diverged(stage, iteration, losses | {"gradient norm": norm}, rate, limit)
             optimizer.step()
             log.step(iteration, losses, rate, schedule.batch_size, measured)
             done = iteration + 1
@@ -192,6 +197,14 @@ def train(
                 )
             if done % stage.schedule.checkpoint_every == 0 and done < schedule.iterations:
                 save(done)
+    broken = [name for name, value in trained.state_dict().items() if not value.isfinite().all()]
+    if broken:  # by the last steps, which no later loss answers for
+        raise TrainingDivergedError(
+            f"the weights diverged before iteration {schedule.iterations}",
+            where=f"stage {stage.name}, {broken[0]}" + (f" and {len(broken) - 1} more" if broken[1:] else ""),
+            expected="finite weights",
+            remedy=DIVERGED_REMEDY,
+        )
     return _facts(schedule, fabric, first)
 
 
@@ -240,8 +253,8 @@ def _diverged(
         f"the loss diverged at iteration {iteration}",
         where=f"stage {stage.name}, learning rate {rate:.3g}",
         found=parts,
-        expected=f"finite losses with a sum below {limit:.4g}",
-        remedy="lower the learning rate, lengthen the warm-up or clip the gradients",
+        expected=f"finite losses with a sum below {limit:.4g}, and finite gradients",
+        remedy=DIVERGED_REMEDY,
     )
 
 

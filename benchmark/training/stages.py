@@ -15,7 +15,12 @@ from benchmark.detectors import build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
-from benchmark.recipes.paths import annotations_path, images_folder, statistics_path
+from benchmark.recipes.paths import (
+    annotations_path,
+    images_folder,
+    initial_checkpoint_path,
+    statistics_path,
+)
 from benchmark.records import fingerprint, record_step
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
@@ -78,6 +83,13 @@ def run_stage(
         BenchmarkError: bad input of any kind, divergence, or an interruption.
     """
     stage = _stage(run, name)
+    needed = initial_checkpoint_path(run, name)
+    if init is None and needed is not None:
+        raise TrainingError(
+            f"stage '{name}' of recipe {run.row} starts from a checkpoint and was given none",
+            expected=f"--init CHECKPOINT; the workflow keeps it at {needed}",
+            remedy="train the stage before this one first",
+        )
     precision = stage.schedule.precision if stage.schedule else "fp32"
     fabric = Fabric(accelerator="auto", devices=devices, precision=PRECISIONS[precision])
     fabric.launch()
@@ -161,7 +173,7 @@ def _work_key(run: Run, stage: Stage, inputs: dict[str, Path]) -> str:
     for path in inputs.values():
         print_of_file = fingerprint(path)
         parts.append(str(print_of_file.get("sha256") or sorted(print_of_file.items())))
-    for path in sorted(Path(run.plugin_path).glob("*.py")):
+    for path in sorted(Path(run.plugin_path).rglob("*.py")):
         parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

@@ -159,6 +159,21 @@ def test_missing_image_files_are_named(tmp_path, sound):
     assert "3.jpg" in problem.found
 
 
+def test_unusable_file_names_hide_no_other_problem(tmp_path, sound):
+    content = copy.deepcopy(sound)
+    del content["images"][0]["file_name"]
+    content["images"][0]["coco_url"] = "http://[x/a.jpg"
+    content["images"][1]["file_name"] = "x" * 5000
+    found = {(problem.id, problem.field) for problem in check(tmp_path, content, tmp_path)}
+    assert found == {(1, "coco_url"), (2, "file_name"), (3, "file_name"), (4, "file_name")}
+
+
+def test_a_file_without_categories_is_not_sound(tmp_path):
+    """No other command takes it, and all of them send their user here."""
+    (problem,) = check(tmp_path, {"images": [], "annotations": [], "categories": []})
+    assert problem.field == "categories"
+
+
 def test_mixed_versions_are_recognised(tmp_path):
     content = json.loads(REAL.read_text())
     content["annotations"] = []

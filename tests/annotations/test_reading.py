@@ -201,6 +201,12 @@ def test_file_names_cannot_leave_the_image_folder(tmp_path, name):
         resolve_image(Image(1, 5, 5, None, "http://x.org/" + name), tmp_path / "images")
 
 
+@pytest.mark.parametrize("image", [Image(1, 5, 5, None, "http://[x/a.jpg"), Image(1, 5, 5, "x" * 5000)])
+def test_names_that_the_system_refuses_are_images_that_are_missing(tmp_path, image):
+    with pytest.raises(AnnotationError, match="image 1"):
+        resolve_image(image, tmp_path)
+
+
 @pytest.mark.parametrize(("count", "letter"), [(0, "r"), (10, "r"), (11, "c"), (100, "c"), (101, "f")])
 def test_frequency_letters_change_at_the_official_edges(count, letter):
     assert frequency_letter(count) == letter

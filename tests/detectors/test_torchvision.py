@@ -283,3 +283,14 @@ def test_the_box_regressor_may_start_as_any_linear_layer() -> None:
     bound = 32**-0.5
     assert 0.8 * bound < weight.abs().max().item() <= bound
     assert detector().roi_heads.box_regressor.weight.abs().max().item() < 0.01
+
+
+def test_mixed_precision_keeps_boxes_to_the_pixel() -> None:
+    """bfloat16 knows every eighth pixel beyond 1024: boxes must not pass through it."""
+    model = detector(architecture="faster_rcnn").eval()
+    truth = torch.tensor([[1001.0, 20, 1014, 33]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rois = model.box_features([torch.rand(3, 64, 1100)], [Target(truth, torch.tensor([1]), None)])
+    assert rois.proposals.dtype == torch.float32
+    assert (rois.proposals == truth).all(dim=1).any()
+    assert len(torch.unique(rois.proposals * 8 % 1)) > 2  # not the anchors' grid or a coarser one

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Picture
 from pycocotools import mask as coco_mask
 
 from benchmark.annotations import annotation_rle, read_annotations
-from benchmark.images import ImageError, TestImages, TrainImages
+from benchmark.images import ImageError, TestImages, TrainImages, load
 from benchmark.images.dataset import resized
 from benchmark.recipes.models import Detector
 
@@ -133,3 +134,58 @@ def test_an_image_of_another_size_is_refused(inside: Path, tmp_path: Path) -> No
     with pytest.raises(ImageError, match="does not have the size of its annotation"):
         data[0]
     assert data[1].target is None
+
+
+@pytest.mark.usefixtures("inside")
+def test_boxes_outside_their_image_are_left_out(tmp_path: Path) -> None:
+    """Clamped to the border they have no size, and a regression target of log 0."""
+    content = json.loads((DATA / "train.json").read_text())
+    first = content["annotations"][0]
+    first["bbox"] = [-50, -50, 20, 20]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    data = TrainImages(
+        read_annotations(tmp_path / "train.json"), DATA / "images", SETTINGS, 0, masks=True, augment=False
+    )
+    assert first["id"] not in {item.id for _, items in data.items for item in items}
+    for index in range(len(data)):
+        target = data[index, 0].target
+        assert target is not None
+        assert (target.boxes[:, 2:] > target.boxes[:, :2]).all()
+
+
+@pytest.mark.usefixtures("inside")
+def test_masks_that_are_missing_are_counted_before_training(tmp_path: Path) -> None:
+    content = json.loads((DATA / "train.json").read_text())
+    for item in content["annotations"][3:]:
+        del item["segmentation"]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    annotations = read_annotations(tmp_path / "train.json")
+    missing = len(content["annotations"]) - 3
+    with pytest.raises(ImageError, match=f"{missing} annotations have no mask"):
+        TrainImages(annotations, DATA / "images", SETTINGS, 0, masks=True)
+    TrainImages(annotations, DATA / "images", SETTINGS, 0, masks=False)
+
+
+def test_an_animation_is_refused(inside: Path, tmp_path: Path) -> None:
+    content = json.loads((inside / DATA / "val.json").read_text())
+    image = content["images"][0]
+    content.update(images=[image], annotations=[])
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    frames = [Picture.new("RGB", (image["width"], image["height"]), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / image["file_name"], format="GIF", save_all=True, append_images=frames[1:])
+    data = TestImages(read_annotations(tmp_path / "val.json"), tmp_path, SETTINGS)
+    with pytest.raises(ImageError, match="animation"):
+        data[0]
+
+
+@pytest.mark.usefixtures("inside")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_leave_a_loading_process_as_they_are(workers: int) -> None:
+    class Broken(TrainImages):
+        def __getitem__(self, key: tuple[int, int]) -> Any:
+            raise ImageError("cannot decode", where="a.png", remedy="fetch it again")
+
+    data = Broken(read_annotations(DATA / "train.json"), DATA / "images", SETTINGS, 0, masks=False)
+    with pytest.raises(ImageError) as error:
+        next(load(data, batch_sampler=[[(0, 0)]], collate_fn=list, num_workers=workers))
+    assert str(error.value) == "cannot decode\n  where:    a.png\n  remedy:   fetch it again"

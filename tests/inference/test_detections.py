@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from benchmark.annotations import vocabulary_hash
@@ -112,6 +113,11 @@ def test_writer_refuses_what_cannot_be_evaluated_and_leaves_no_file(
         ),
         (json.dumps([{k: v for k, v in RESULT.items() if k != "bbox"}]), ["neither bbox nor segmentation"]),
         (json.dumps([RESULT, RESULT | {"score": 1e999}]), ["Infinity"]),
+        (json.dumps([RESULT, RESULT | {"image_id": 2**70}]), ["$[1].image_id"]),
+        (
+            json.dumps([RESULT | {"segmentation": {"size": [2**70, 1], "counts": "0"}}]),
+            ["$[0].segmentation.size"],
+        ),
     ],
 )
 def test_broken_results_are_named_by_record_and_field(text: str, parts: list[str], tmp_path: Path) -> None:
@@ -132,3 +138,40 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
             read_detections(path)
     with pytest.raises(FileError):
         read_detections(tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [],
+        {},
+        {"iou_types": 3},
+        {"iou_types": ["bbox"]},
+        {"iou_types": [], "vocabulary": 3, "description": {}},
+    ],
+)
+def test_parquet_with_foreign_metadata_is_named(tmp_path: Path, metadata: object) -> None:
+    path = write(tmp_path / "detections.parquet")
+    table = pq.read_table(path).replace_schema_metadata({module.METADATA: json.dumps(metadata).encode()})
+    pq.write_table(table, path)
+    with pytest.raises(DetectionError, match="not a file of detections"):
+        read_detections(path)
+
+
+def test_a_flipped_bit_is_not_read_as_other_numbers(tmp_path: Path) -> None:
+    """The scores' page is kept uncompressed where that is smaller, so nothing but a checksum would notice."""
+    path = tmp_path / "detections.parquet"
+    with DetectionWriter(path, NAMES, {}, masks=False) as writer:
+        writer.add(7, [3] * 50, np.random.default_rng(0).random(50), [[1, 2, 3, 4]] * 50)
+    content = bytearray(path.read_bytes())
+    place = content.find(np.random.default_rng(0).random(50).astype(np.float32)[10:12].tobytes())
+    if place < 0:
+        column = pq.ParquetFile(path).metadata.row_group(0).column(2)
+        place = column.data_page_offset + column.total_compressed_size - 20
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DetectionError, match="damaged file"):
+        read_detections(path)
+    with pytest.raises(DetectionError, match="damaged file"):
+        write_lvis_results(path, tmp_path / "results.json")
+    assert not (tmp_path / "results.json").exists()

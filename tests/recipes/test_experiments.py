@@ -133,6 +133,13 @@ def test_broken_experiments_are_refused(tmp_path: Path, settings: dict[str, obje
         load_experiment(write_experiment(tmp_path, **settings))
 
 
+@pytest.mark.parametrize(("seeds", "message"), [([0, 0], "twice"), ([-1], "greater than or equal to 0")])
+def test_every_seed_is_one_run_with_a_folder(tmp_path: Path, seeds: list[int], message: str) -> None:
+    """A seed that stands twice would count as two runs with no spread."""
+    with pytest.raises(RecipeError, match=message):
+        load_experiment(write_experiment(tmp_path, {"seeds": seeds}))
+
+
 def test_rows_have_different_names(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="two rows have one id"):
         load_experiment(write_experiment(tmp_path, {}, {}))

@@ -20,7 +20,7 @@ from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Schedule, Stage
 from benchmark.records import State, read_record
 from benchmark.statistics import class_statistics
-from benchmark.training import TrainingDivergedError, TrainingError, run_stage
+from benchmark.training import TrainingDivergedError, TrainingError, loop, run_stage
 from benchmark.training.resume import ResumeFolder
 
 TINY = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
@@ -286,8 +286,9 @@ def test_a_checkpoint_with_code_in_it_is_not_run(inside: Path, tmp_path: Path) -
             return (os.system, (f"touch {tmp_path / 'executed'}",))
 
     torch.save({"model": Payload()}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError, match="cannot read"):
+    with pytest.raises(CheckpointError, match="cannot read") as error:
         run_here(recipe("bags"), "retrain", tmp_path / "out.pt", init=tmp_path / "evil.pt")
+    assert "weights_only" not in str(error.value)  # PyTorch advises to run it
     assert not (tmp_path / "executed").exists()
 
 
@@ -314,3 +315,56 @@ def test_bad_data_stops_before_training(
     with pytest.raises(TrainingError, match="different categories"):
         run_here(recipe("softmax"), "train", output)
     assert not output.exists()
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_resumed_training_still_knows_when_it_diverges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is 100 times the loss of the first iteration, also where that was before an interruption."""
+    run = recipe("softmax", checkpoint_every=1)
+    output, forward, calls = tmp_path / "checkpoint.pt", loop._forward, 0
+
+    def interrupted(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return forward(*arguments, **options)
+
+    def exploded(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        return {name: loss * 1e4 for name, loss in forward(*arguments, **options).items()}
+
+    monkeypatch.setattr(loop, "_forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(run, "train", output)
+    monkeypatch.setattr(loop, "_forward", exploded)
+    with pytest.raises(TrainingDivergedError, match="diverged at iteration 2"):
+        run_here(run, "train", output)
+
+
+@pytest.mark.usefixtures("inside")
+def test_gradients_that_are_not_finite_are_a_divergence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the same iteration may still be finite, as with the square root of nothing."""
+    forward = loop._forward
+
+    def steep(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        losses = forward(*arguments, **options)
+        return losses | {"loss_steep": (losses["loss_cls"] * 0).sqrt()}
+
+    monkeypatch.setattr(loop, "_forward", steep)
+    with pytest.raises(TrainingDivergedError, match=r"(?s)iteration 0.*gradient norm nan"):
+        run_here(recipe("softmax", clip_norm=10.0), "train", tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "checkpoint.pt").exists()
+    with pytest.raises(TrainingDivergedError, match="the weights diverged before iteration 1"):
+        run_here(recipe("softmax", clip_norm=None, iterations=1), "train", tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_stage_that_continues_another_is_not_started_from_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"(?s)starts from a checkpoint.*--init"):
+        run_here(recipe("bags"), "retrain", tmp_path / "checkpoint.pt")
+    assert not list(tmp_path.iterdir())
