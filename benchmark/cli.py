@@ -145,6 +145,18 @@ def show(
         typer.echo(explain(recipe))
 
 
+@app.command("new-method")
+def new_method_(
+    name: Annotated[str, typer.Argument(help="name of the method, e.g. my_loss", metavar="NAME")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder of methods")] = Path("methods"),
+) -> None:
+    """Write a working method to start from: manifest, classifier, README and test."""
+    from benchmark.recipes.scaffold import new_method
+
+    for path in new_method(name, output):
+        typer.echo(path)
+
+
 @app.command()
 def train(
     recipe: Recipe,

@@ -80,9 +80,8 @@ def final_checkpoint(wildcards):
 
 def method_code(wildcards):
     """The code of a run's method: editing it makes the results of this method stale, and of no other."""
-    return sorted(
-        near(path) for path in Path(run_of(wildcards).plugin_path).rglob("*.py")
-    )
+    files = Path(run_of(wildcards).plugin_path).rglob("*.py")
+    return sorted(near(path) for path in files if not path.name.startswith("test_"))
 
 
 def recipe_of(wildcards):

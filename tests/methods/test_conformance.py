@@ -1,0 +1,196 @@
+"""What every method must keep, run over all that are found: the repository's, and those in ``METHOD_PATHS``.
+
+``METHOD_PATHS`` is a list of folders of methods, separated like ``PATH``. A method passes with its variants.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from helpers import statistics_of
+from torch import Tensor
+
+from benchmark.classifiers import Classifier
+from benchmark.detectors.build import build_classifier
+from benchmark.inference.detections import read_detections
+from benchmark.inference.predict import predict_dataset
+from benchmark.recipes import find_run
+from benchmark.recipes.models import Run
+from benchmark.recipes.paths import checkpoint_path, initial_checkpoint_path
+from benchmark.recipes.plugins import find_plugins
+from benchmark.recipes.project import project_root
+from benchmark.sampling import seeded
+from benchmark.training import run_stage
+
+FOLDERS = [Path(path).resolve() for path in os.environ.get("METHOD_PATHS", "").split(os.pathsep) if path]
+PLUGINS = find_plugins(FOLDERS)
+METHODS = [
+    name + end for name, plugin in PLUGINS.items() for end in ["", *(f"+{v}" for v in plugin.method.variants)]
+]
+COUNTS = {
+    "long tail": [1, 8, 30, 90, 400, 5000],
+    "a class without training images": [0, 8, 30, 90, 400, 5000],
+    "all alike": [20, 20, 20, 20, 20, 20],  # group tables have empty groups
+}
+C = 6
+LABELS = {
+    "mixed": [0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 2, 2],
+    "no foreground": [6] * 8,
+    "no background": [0, 1, 2, 3, 4, 5],
+    "one proposal": [0],
+    "one background proposal": [6],
+    "nothing": [],
+}
+
+
+@cache
+def run_of(method: str) -> Run:
+    """The run of a method on the smallest budget, through an experiment as users write it."""
+    row = {
+        "id": "row",
+        "method": method,
+        "detector": "torchvision/tiny_mask_rcnn",
+        "dataset": "synthetic_tiny",
+    }
+    content = {"name": "conformance", "title": "Conformance", "budget": "tiny", "rows": [row]}
+    content["method_paths"] = [str(folder) for folder in FOLDERS]
+    path = Path(os.environ["PYTEST_CONFORMANCE"]) / "conformance.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return find_run(f"{path}:row")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_CONFORMANCE", str(tmp_path_factory.mktemp("conformance")))
+        yield
+
+
+def classifier_of(method: str, counts: str = "long tail") -> Classifier:
+    with seeded(3):
+        classifier = build_classifier(run_of(method), statistics_of(COUNTS[counts]))
+    return classifier.double()
+
+
+def features_of(classifier: Classifier, rows: int) -> Tensor:
+    with seeded(4):
+        return torch.randn(rows, classifier.in_features, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("labels", LABELS)
+def test_losses_and_gradients_are_finite(method: str, counts: str, labels: str) -> None:
+    classifier = classifier_of(method, counts)
+    y = torch.tensor(LABELS[labels], dtype=torch.int64)
+    logits = classifier(features_of(classifier, len(y)))
+    with seeded(5):
+        losses = classifier.loss(logits, y)
+    assert losses
+    assert all(name.startswith("loss_cls") and value.shape == () for name, value in losses.items())
+    total = torch.stack(list(losses.values())).sum()
+    assert total.isfinite()
+    assert total >= 0
+    total.backward()
+    gradients = [p.grad for p in classifier.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    if labels == "mixed":
+        assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("counts", COUNTS)
+def test_scores_are_probabilities_with_background_last(method: str, counts: str) -> None:
+    classifier = classifier_of(method, counts)
+    for rows, scale in ((5, 1.0), (1, 30.0), (0, 1.0)):
+        scores = classifier.scores(classifier(features_of(classifier, rows) * scale))
+        assert scores.shape == (rows, C + 1)
+        assert bool(((scores >= 0) & (scores <= 1)).all())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_teaches_the_scores(method: str) -> None:
+    """Some steps on separable features: the right category scores higher than at the start."""
+    classifier = classifier_of(method)
+    y = torch.arange(C).repeat(8)
+    x = torch.eye(C + 2, classifier.in_features, dtype=torch.float64)[y] * 3
+    parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    if not parameters:
+        pytest.skip("nothing of this classifier is learned by gradient")
+    optimizer = torch.optim.SGD(parameters, lr=0.5)
+    before = classifier.scores(classifier(x)).gather(1, y[:, None]).mean().item()
+    for step in range(30):
+        with seeded(step):
+            loss = torch.stack(list(classifier.loss(classifier(x), y).values())).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert classifier.scores(classifier(x)).gather(1, y[:, None]).mean().item() > before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_lower_precision_agrees(method: str) -> None:
+    """Features and weights in bfloat16, logits cast up for the loss as the detectors do."""
+    classifier = classifier_of(method)
+    x, y = features_of(classifier, 12), torch.tensor(LABELS["mixed"])
+    with seeded(6):
+        exact = torch.stack(list(classifier.loss(classifier(x), y).values())).sum()
+    classifier = classifier.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = classifier(x.float())
+    with seeded(6):
+        rough = torch.stack(list(classifier.loss(logits.float(), y).values())).sum()
+    assert rough.item() == pytest.approx(exact.item(), rel=0.03)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_state_survives_a_checkpoint(method: str, tmp_path: Path) -> None:
+    classifier = classifier_of(method)
+    torch.save(classifier.state_dict(), tmp_path / "state.pt")
+    with seeded(8):
+        other = build_classifier(run_of(method), statistics_of(COUNTS["long tail"])).double()
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    x = features_of(classifier, 4)
+    assert other.scores(other(x)).equal(classifier.scores(classifier(x)))
+
+
+@pytest.mark.parametrize("name", sorted(PLUGINS))
+def test_the_manifest_is_complete(name: str) -> None:
+    """A README that documents every option; a paper for what the repository ships."""
+    plugin = PLUGINS[name]
+    readme = (plugin.folder / "README.md").read_text()
+    for option in plugin.method.options:
+        assert f"`{option}`" in readme
+    if plugin.folder.is_relative_to(project_root() / "methods") and plugin.method.paper.title:
+        assert plugin.method.paper.venue
+        assert re.fullmatch(r"\d{4}\.\d{5}", plugin.method.paper.arxiv or "")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("inside")
+def test_every_stage_runs_and_detects(method: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = run_of(method)
+    run = run.model_copy(update={"test": run.test.model_copy(update={"max_detections": 5})})
+    done = Path(os.environ["PYTEST_CONFORMANCE"])
+    output = done / "detections" / f"{method}.parquet"
+    predict_dataset(run, _trained(run, done), output, workers=0)
+    assert len(read_detections(output)) > 0
+
+
+def _trained(run: Run, folder: Path) -> Path:
+    """The final checkpoint; stages that several methods share are run once."""
+    if run.base is not None:
+        _trained(run.base, folder)
+    for stage in run.stages:
+        output = folder / checkpoint_path(run, stage.name)
+        init = initial_checkpoint_path(run, stage.name)
+        if not output.exists():
+            settings: dict[str, Any] = {"devices": 1, "workers": 0, "work": folder / "work"}
+            run_stage(run, stage.name, output, init=folder / init if init else None, **settings)
+    return output
