@@ -8,7 +8,7 @@ EXPERIMENT ?= smoke
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))
 SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config experiment=$(EXPERIMENT)
 
-.PHONY: smoke experiment dry-run test lint format shown clean
+.PHONY: smoke experiment dry-run unlock test lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -20,6 +20,10 @@ experiment: $(VENV)/installed
 
 dry-run: $(VENV)/installed
 	$(SNAKEMAKE) --dry-run
+
+# After Snakemake itself was killed: take its lock away
+unlock: $(VENV)/installed
+	$(SNAKEMAKE) --unlock
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -4,11 +4,13 @@ Exit status: 0 done, 1 a check or verdict did not hold, 2 bad input or usage, 3 
 """
 
 import json
+import signal
 import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -235,8 +237,14 @@ def table(
     typer.echo(write_report(load_experiment(experiment), output))
 
 
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    """A signal ends a command like an exception, so that nothing half written stays."""
+    raise SystemExit(3)
+
+
 def main() -> None:
     """Entry point: turns the errors of bad input into one message and exit status 2."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app()
     except BenchmarkError as error:

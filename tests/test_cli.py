@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,3 +144,17 @@ def test_real_annotations_are_checked_counted_and_listed(tmp_path: Path) -> None
         entry["name"] for entry in json.loads(longtail("list", "methods", "--json", cwd=tmp_path).stdout)
     }
     assert {"softmax", "sigmoid", "bags"} <= names
+
+
+def test_a_stopped_command_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM while images are generated: exit status 3, as for Ctrl-C, and no temporary folder."""
+    command = [sys.executable, "-m", "benchmark.cli", "synthesize", "synthetic", "-o", "out"]
+    process = subprocess.Popen(command, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.*/images/*.png")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == 3
+    assert not list(tmp_path.iterdir())
