@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from benchmark.detectors.checkpoints import CheckpointError, load
+from benchmark.detectors.torchvision import TorchvisionDetector
 from benchmark.errors import BenchmarkError
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Schedule, Stage
 from benchmark.records import State, read_record
 from benchmark.statistics import class_statistics
-from benchmark.training import TrainingDivergedError, TrainingError, loop, run_stage
+from benchmark.training import TrainingDivergedError, TrainingError, run_stage
 from benchmark.training.resume import ResumeFolder
 
 TINY = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
@@ -323,7 +324,7 @@ def test_a_resumed_training_still_knows_when_it_diverges(
 ) -> None:
     """The bound is 100 times the loss of the first iteration, also where that was before an interruption."""
     run = recipe("softmax", checkpoint_every=1)
-    output, forward, calls = tmp_path / "checkpoint.pt", loop._forward, 0
+    output, forward, calls = tmp_path / "checkpoint.pt", TorchvisionDetector.losses, 0
 
     def interrupted(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
         nonlocal calls
@@ -335,10 +336,10 @@ def test_a_resumed_training_still_knows_when_it_diverges(
     def exploded(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
         return {name: loss * 1e4 for name, loss in forward(*arguments, **options).items()}
 
-    monkeypatch.setattr(loop, "_forward", interrupted)
+    monkeypatch.setattr(TorchvisionDetector, "losses", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_here(run, "train", output)
-    monkeypatch.setattr(loop, "_forward", exploded)
+    monkeypatch.setattr(TorchvisionDetector, "losses", exploded)
     with pytest.raises(TrainingDivergedError, match="diverged at iteration 2"):
         run_here(run, "train", output)
 
@@ -348,13 +349,13 @@ def test_gradients_that_are_not_finite_are_a_divergence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss of the same iteration may still be finite, as with the square root of nothing."""
-    forward = loop._forward
+    forward = TorchvisionDetector.losses
 
     def steep(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
         losses = forward(*arguments, **options)
         return losses | {"loss_steep": (losses["loss_cls"] * 0).sqrt()}
 
-    monkeypatch.setattr(loop, "_forward", steep)
+    monkeypatch.setattr(TorchvisionDetector, "losses", steep)
     with pytest.raises(TrainingDivergedError, match=r"(?s)iteration 0.*gradient norm nan"):
         run_here(recipe("softmax", clip_norm=10.0), "train", tmp_path / "checkpoint.pt")
     assert not (tmp_path / "checkpoint.pt").exists()
