@@ -1,5 +1,6 @@
 """Finished checkpoints: written atomically, read without running any code in them, checked before use."""
 
+import hashlib
 import io
 import pickle
 from pathlib import Path
@@ -17,8 +18,10 @@ class CheckpointError(BenchmarkError):
     """A checkpoint is damaged, or belongs to another model or dataset."""
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically; equal content gives equal bytes.
+def save(path: Path, content: dict[str, Any]) -> str:
+    """Write tensors and plain values atomically; returns the SHA-256 of the bytes in hexadecimal digits.
+
+    Equal content gives equal bytes.
 
     Serialised in memory first: PyTorch answers a full disk with an error that does not say so.
     """
@@ -26,6 +29,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
 def why_unreadable(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What the evaluation needs of an LVIS annotation file, checked for what would falsify the numbers."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ class GroundTruth:
 
     ``sizes`` is image id to (height, width) in pixels; ``names`` and ``frequencies`` are by category id, in
     ascending id; ``instances`` counts the annotations of each category in that order, int64 (C,);
-    ``verified`` holds the (image, category) pairs that are evaluated, as sorted int64 keys of ``pair_keys``.
+    ``verified`` holds the (image, category) pairs that are evaluated, as sorted int64 keys.
     """
 
     path: Path
@@ -25,13 +26,6 @@ class GroundTruth:
     instances: np.ndarray
     verified: np.ndarray
     masks: bool
-
-    def pair_keys(self, image_ids: np.ndarray, category_ids: np.ndarray) -> np.ndarray:
-        """One int64 for each (image, category); both must exist."""
-        images = np.sort(np.fromiter(self.sizes, np.int64, len(self.sizes)))
-        categories = np.fromiter(self.names, np.int64, len(self.names))
-        columns = np.searchsorted(categories, category_ids)
-        return np.searchsorted(images, image_ids) * len(categories) + columns
 
     def counted_rows(
         self, image_ids: np.ndarray, category_ids: np.ndarray, scores: np.ndarray, max_detections: int
@@ -46,7 +40,9 @@ class GroundTruth:
         _, starts = np.unique(image_ids[order], return_index=True)
         rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
         kept = np.sort(order[rank < max_detections])
-        return kept[np.isin(self.pair_keys(image_ids[kept], category_ids[kept]), self.verified)]
+        return kept[
+            np.isin(_keys(self.sizes, self.names, image_ids[kept], category_ids[kept]), self.verified)
+        ]
 
 
 def read_ground_truth(path: Path) -> GroundTruth:
@@ -56,23 +52,31 @@ def read_ground_truth(path: Path) -> GroundTruth:
     """
     content = read_annotations(path)
     _check(content)
-    truth = GroundTruth(
-        path=content.path,
-        sizes={image.id: (image.height, image.width) for image in content.images},
-        names={category.id: category.name for category in content.categories},
-        frequencies={category.id: category.frequency or "" for category in content.categories},
-        instances=np.zeros(len(content.categories), np.int64),
-        verified=np.zeros(0, np.int64),
-        masks=all(bytes(item.segmentation) not in (b"", b"null") for item in content.annotations),
-    )
+    sizes = {image.id: (image.height, image.width) for image in content.images}
+    names = {category.id: category.name for category in content.categories}
     pairs = [(item.image_id, item.category_id) for item in content.annotations]
     positive = np.array(pairs, np.int64).reshape(-1, 2)
     pairs = [(image.id, category) for image in content.images for category in image.neg_category_ids or ()]
     negative = np.array(pairs, np.int64).reshape(-1, 2)
-    columns = np.searchsorted(np.fromiter(truth.names, np.int64, len(truth.names)), positive[:, 1])
-    instances = np.bincount(columns, minlength=len(truth.names))
-    verified = np.unique(truth.pair_keys(*np.concatenate([positive, negative]).T))
-    return replace(truth, instances=instances, verified=verified)
+    columns = np.searchsorted(content.category_ids, positive[:, 1])
+    return GroundTruth(
+        path=content.path,
+        sizes=sizes,
+        names=names,
+        frequencies={category.id: category.frequency or "" for category in content.categories},
+        instances=np.bincount(columns, minlength=len(names)),
+        verified=np.unique(_keys(sizes, names, *np.concatenate([positive, negative]).T)),
+        masks=all(bytes(item.segmentation) not in (b"", b"null") for item in content.annotations),
+    )
+
+
+def _keys(
+    images: Collection[int], categories: Collection[int], image_ids: np.ndarray, category_ids: np.ndarray
+) -> np.ndarray:
+    """One int64 for each (image, category) of the ground truth; ``categories`` ascend."""
+    rows = np.searchsorted(np.sort(np.fromiter(images, np.int64, len(images))), image_ids)
+    columns = np.searchsorted(np.fromiter(categories, np.int64, len(categories)), category_ids)
+    return rows * len(categories) + columns
 
 
 def _check(content: AnnotationFile) -> None:

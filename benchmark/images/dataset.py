@@ -37,16 +37,16 @@ class Sample:
     target: Target | None
 
 
-def missing_images(images: Sequence[Image], folder: Path) -> None:
-    """Look for every file before anything expensive starts.
+def find_images(images: Sequence[Image], folder: Path) -> list[Path]:
+    """The file of every image, looked for once, before anything expensive starts.
 
     Raises:
         ImageError: files are missing; names the first and counts them.
     """
-    problems = []
+    paths, problems = [], []
     for image in images:
         try:
-            resolve_image(image, folder)
+            paths.append(resolve_image(image, folder))
         except BenchmarkError as error:
             problems.append((image, error))
     if problems:
@@ -56,6 +56,7 @@ def missing_images(images: Sequence[Image], folder: Path) -> None:
             found=f"first: image {problems[0][0].id}, {problems[0][0].relative_path}: {problems[0][1].what}",
             remedy="put the images there, or correct the image folder of the dataset",
         )
+    return paths
 
 
 def resized(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
@@ -153,7 +154,7 @@ class TrainImages(Dataset[Sample]):
         augment: bool = True,
         categories: Collection[int] | None = None,
     ) -> None:
-        self.folder, self.settings, self.seed = folder, settings, seed
+        self.settings, self.seed = settings, seed
         self.masks, self.augment = masks, augment
         self.label_of = {int(category): label for label, category in enumerate(annotations.category_ids)}
         by_image = annotations.annotations_by_image()
@@ -178,7 +179,7 @@ class TrainImages(Dataset[Sample]):
                 found=f"first: annotation {bare[0].id} without segmentation",
                 remedy="train a Faster R-CNN, which needs boxes only, or take a file with segmentations",
             )
-        missing_images([image for image, _ in self.items], folder)
+        self.paths = find_images([image for image, _ in self.items], folder)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -191,7 +192,7 @@ class TrainImages(Dataset[Sample]):
         index, position = key
         image, annotations = self.items[index]
         size = (image.height, image.width)
-        pixels = tv_tensors.Image(_decode(resolve_image(image, self.folder), image))
+        pixels = tv_tensors.Image(_decode(self.paths[index], image))
         corners = [
             (x, y, x + width, y + height) for x, y, width, height in (item.bbox for item in annotations)
         ]
@@ -234,8 +235,8 @@ class TestImages(Dataset[Sample]):
     __test__ = False  # not a test class for pytest
 
     def __init__(self, annotations: AnnotationFile, folder: Path, settings: Detector) -> None:
-        self.images, self.folder, self.settings = annotations.images, folder, settings
-        missing_images(self.images, folder)
+        self.images, self.settings = annotations.images, settings
+        self.paths = find_images(self.images, folder)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -243,7 +244,7 @@ class TestImages(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image = self.images[index]
         size = (image.height, image.width)
-        pixels = _decode(resolve_image(image, self.folder), image)
+        pixels = _decode(self.paths[index], image)
         new = resized(*size, self.settings.test_short_edge, self.settings.long_edge)
         pixels = v2.functional.resize(pixels, list(new), antialias=True)
         return Sample(image.id, v2.functional.to_dtype(pixels, torch.float32, scale=True), size, None)

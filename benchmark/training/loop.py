@@ -141,7 +141,6 @@ def train(
         batch_sampler=batches,
         collate_fn=list,
         num_workers=workers,
-        pin_memory=fabric.device.type == "cuda",
         generator=torch.Generator(),  # the loader's own draw must not touch the default generator
     )
 

@@ -62,13 +62,13 @@ class TrainingLog:
         losses: dict[str, Tensor],
         rate: float,
         images: int,
-        measured: dict[str, Tensor] | None = None,
+        measured: dict[str, Tensor],
     ) -> None:
         """Take the losses of a finished 0-based iteration over ``images`` images.
 
         ``measured`` is written beside the losses and does not count into their sum.
         """
-        for sums, values in ((self._sums, losses), (self._measured, measured or {})):
+        for sums, values in ((self._sums, losses), (self._measured, measured)):
             for name, value in values.items():
                 # summed on the device: only a line of the log waits for it
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()

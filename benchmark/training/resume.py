@@ -27,8 +27,7 @@ class ResumeFolder:
     def save(self, iteration: int, content: dict[str, Any]) -> None:
         """Add a checkpoint and drop all but the newest ones."""
         path = self.folder / f"iteration_{iteration:08d}.pt"
-        checkpoints.save(path, content)
-        write_text(path.with_suffix(".sha256"), sha256_file(path))
+        write_text(path.with_suffix(".sha256"), checkpoints.save(path, content))
         for _, old in self._steps()[:-KEPT]:
             old.unlink(missing_ok=True)
             old.with_suffix(".sha256").unlink(missing_ok=True)
