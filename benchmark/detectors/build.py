@@ -1,6 +1,7 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
 from benchmark.classifiers import Classifier
+from benchmark.detectors.interface import POOLED_SIDE
 from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
 from benchmark.errors import BenchmarkError
 from benchmark.recipes import load_object
@@ -36,8 +37,11 @@ def build_detector(
 def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:
     """The recipe's classifier for features of its detector."""
     classifier_type = load_object(run.classifier, run.plugin_path)
+    pooled = {}
+    if getattr(classifier_type, "takes_pooled", False):
+        pooled["pooled_features"] = run.detector.fpn_channels * POOLED_SIDE**2
     try:
-        classifier = classifier_type(run.detector.box_head_width, statistics, **run.options)
+        classifier = classifier_type(run.detector.box_head_width, statistics, **pooled, **run.options)
     except TypeError as error:
         raise BenchmarkError(
             f"method '{run.method}' cannot build its classifier",

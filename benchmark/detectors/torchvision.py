@@ -26,7 +26,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import Classifier, NormedConv2d
 from benchmark.detectors.checkpoints import why_unreadable
-from benchmark.detectors.interface import Detections, RoIBatch
+from benchmark.detectors.interface import POOLED_SIDE, ChooseRoIs, Detections, RoIBatch
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
 from benchmark.recipes.models import HUB_COCO_BACKBONES, TestSettings
@@ -123,8 +123,8 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
     def __init__(self, settings: Settings, num_classes: int) -> None:
         width = settings.box_head_width
         super().__init__(
-            box_roi_pool=MultiScaleRoIAlign(FEATURE_LEVELS, output_size=7, sampling_ratio=2),
-            box_head=TwoMLPHead(settings.fpn_channels * 7**2, width),
+            box_roi_pool=MultiScaleRoIAlign(FEATURE_LEVELS, output_size=POOLED_SIDE, sampling_ratio=2),
+            box_head=TwoMLPHead(settings.fpn_channels * POOLED_SIDE**2, width),
             box_predictor=None,
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
@@ -135,6 +135,7 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
             nms_thresh=0.5,
             detections_per_img=0,
         )
+        self.background_min_iou = settings.roi_background_min_iou
         self.box_regressor = nn.Linear(width, 4 * (1 if settings.class_agnostic_boxes else num_classes))
         if settings.box_regressor_init == "normal":
             nn.init.normal_(self.box_regressor.weight, std=0.001)
@@ -151,6 +152,17 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
                 self.mask_predictor.mask_fcn_logits = NormedConv2d(
                     channels, mask_classes, temperature=settings.mask_temperature
                 )
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Matched ground truth and label of each proposal: 0 background, -1 too far off to be used."""
+        matches, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
+        if self.background_min_iou > 0:
+            for boxes, truth, label in zip(proposals, gt_boxes, labels, strict=True):
+                near = box_ops.box_iou(truth, boxes).amax(dim=0) >= self.background_min_iou
+                label[(label == 0) & ~near] = -1
+        return matches, labels
 
     def check_targets(self, targets: object) -> None:
         """Not needed: targets come from ``TorchvisionDetector``, and sampling RoIs needs no masks."""
@@ -192,6 +204,11 @@ class TorchvisionDetector(nn.Module):
         self.classifiers = nn.ModuleList([classifier])
 
     @property
+    def box_head_layers(self) -> list[nn.Linear]:
+        """The two layers of the box head."""
+        return [self.roi_heads.box_head.fc6, self.roi_heads.box_head.fc7]
+
+    @property
     def _classifier(self) -> Classifier:
         return cast(Classifier, self.classifiers[0])
 
@@ -218,11 +235,20 @@ class TorchvisionDetector(nn.Module):
         return losses
 
     @torch.no_grad()
-    def box_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
+    def box_features(
+        self, images: list[Tensor], targets: list[Target], choose: ChooseRoIs | None = None
+    ) -> RoIBatch:
         """Features of RoIs proposed and sampled as in training, the network otherwise in evaluation mode."""
         batch, features, tv_targets = self._features(images, targets)
         proposals = self._proposals(batch, features)
         proposals, _, labels, _ = self._sample(proposals, tv_targets)
+        if choose is not None:
+            counts = [len(label) for label in labels]
+            kept = torch.zeros(sum(counts), dtype=torch.bool, device=labels[0].device)
+            kept[choose(torch.cat(labels), _image_numbers(labels))] = True
+            masks = kept.split(counts)
+            proposals = [boxes[mask] for boxes, mask in zip(proposals, masks, strict=True)]
+            labels = [label[mask] for label, mask in zip(labels, masks, strict=True)]
         return self._roi_batch(batch, features, proposals, labels)
 
     @torch.no_grad()
@@ -295,12 +321,15 @@ class TorchvisionDetector(nn.Module):
     def _box_features(
         self, features: OrderedDict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """Features (N, D) for the classifier, before or after the last ReLU as it wants, and after it."""
-        pooled = self.roi_heads.box_roi_pool(features, proposals, sizes)
+        """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
+        pooled = self.roi_heads.box_roi_pool(features, proposals, sizes).flatten(start_dim=1)
         head = self.roi_heads.box_head
-        raw = head.fc7(F.relu(head.fc6(pooled.flatten(start_dim=1))))
+        raw = head.fc7(F.relu(head.fc6(pooled)))
         activated = F.relu(raw)
-        return raw if self._classifier.before_activation else activated, activated
+        classified = raw if self._classifier.before_activation else activated
+        if self._classifier.takes_pooled:
+            classified = torch.cat([classified, pooled], dim=1)
+        return classified, activated
 
     def _roi_batch(
         self,
@@ -310,8 +339,7 @@ class TorchvisionDetector(nn.Module):
         labels: list[Tensor],
     ) -> RoIBatch:
         classified, _ = self._box_features(features, boxes, batch.image_sizes)
-        numbers = [torch.full_like(label, number) for number, label in enumerate(labels)]
-        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), torch.cat(numbers))
+        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), _image_numbers(labels))
 
     def _box_loss(self, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Smooth L1 over foreground RoIs, divided by the number of all RoIs."""
@@ -404,6 +432,11 @@ class TorchvisionDetector(nn.Module):
                 columns = np.asfortranarray(pasted.permute(1, 2, 0).cpu().numpy().astype(np.uint8))
                 rles += coco_mask.encode(columns)
         return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), rles)
+
+
+def _image_numbers(labels: list[Tensor]) -> Tensor:
+    """The number (N,) of the image that each of the RoIs belongs to."""
+    return torch.cat([torch.full_like(label, number) for number, label in enumerate(labels)])
 
 
 def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> None:

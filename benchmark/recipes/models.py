@@ -52,14 +52,26 @@ class Sampler(Strict):
     """Which training images a stage sees how often."""
 
     kind: Literal[
-        "uniform", "repeat_factor", "repeat_factor_ceiling", "repeat_factor_plus_one", "class_balanced"
+        "uniform",
+        "repeat_factor",
+        "repeat_factor_ceiling",
+        "repeat_factor_plus_one",
+        "class_balanced",
+        "category_first",
     ] = Field(
         "uniform",
         description="uniform shuffling; repeat factors rounded by chance anew in every epoch, rounded up, or "
-        "rounded up and one more; draws weighted by the rarest category of an image, 1 / (image frequency)",
+        "rounded up and one more; draws weighted by the rarest category of an image, 1 / (image frequency); "
+        "a category drawn uniformly, then an image that contains it",
     )
     threshold: float = Field(
         0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+    )
+    exponent: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="category_first draws in proportion to min(instances, 100)^exponent; 0: all alike",
     )
 
 
@@ -103,6 +115,12 @@ class Stage(Strict):
     annotations: AnnotationFilter | None = Field(
         None, description="a part of the training annotations; default: all"
     )
+    rois: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="module:function that chooses among the sampled RoIs of a step, given the category that "
+        "each image was drawn for (sampler category_first), where the classifier trains",
+    )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
 
@@ -115,6 +133,8 @@ class Stage(Strict):
                 raise ValueError(f"{self.kind} stage '{self.name}' needs a function")
         if self.meta is not None and (self.kind, self.trainable) != ("train", "classifier"):
             raise ValueError(f"stage '{self.name}' has a meta step: it must train the classifier only")
+        if self.rois is not None and (self.kind, self.trainable) != ("train", "classifier"):
+            raise ValueError(f"stage '{self.name}' chooses RoIs: it must train the classifier only")
         return self
 
 
@@ -215,6 +235,9 @@ class Detector(Strict):
     )
     roi_samples: int = Field(512, gt=0, description="RoIs sampled per image")
     roi_positive_fraction: float = Field(0.25, gt=0, le=1, description="at most this fraction is foreground")
+    roi_background_min_iou: float = Field(
+        0.0, ge=0, lt=0.5, description="background RoIs overlap some ground truth at least so much"
+    )
     smooth_l1_beta: float = Field(1.0, ge=0, description="transition point of the box loss; 0 is L1")
     train_short_edges: list[int] = Field(
         [800], min_length=1, description="short side is drawn from these, pixels"

@@ -18,6 +18,7 @@ from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.frequencies import image_frequencies
 from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.repeat_factors import (
+    category_draw_probabilities,
     category_repeat_factors,
     ceiling_repeat_factors,
     class_balanced_factors,
@@ -31,6 +32,7 @@ __all__ = [
     "ClassStatistics",
     "GroupTables",
     "StatisticsError",
+    "category_draw_probabilities",
     "category_repeat_factors",
     "ceiling_repeat_factors",
     "class_balanced_factors",

@@ -80,6 +80,22 @@ def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32
     return np.where(rounded > 1, rounded + 1, 1).astype(np.float32)
 
 
+def category_draw_probabilities(
+    instance_counts: ArrayLike, exponent: float = 0.0, cap: int = 100
+) -> NDArray[np.float64]:
+    """p_j proportional to min(c_j, cap)^exponent over the categories with instances (methods/simcal, 4.1).
+
+    Args:
+        instance_counts: c (C,).
+        exponent: tau; 0 draws every category equally often, as SimCal does.
+        cap: count from which categories are alike.
+    """
+    counts = np.asarray(instance_counts, dtype=np.float64)
+    weights = np.where(counts > 0, np.minimum(counts, cap) ** exponent, 0.0)
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities
+
+
 def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDArray[np.bool_]:
     """Whether image_count / annotated images is below ``threshold``, (C,); strict and in float32 as released.
 
