@@ -43,7 +43,7 @@ class Iou(StrEnum):
 
 Annotations = Annotated[Path, typer.Argument(help="LVIS- or COCO-format JSON file", metavar="ANN")]
 Recipe = Annotated[
-    str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:bags", metavar="RECIPE")
+    str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:rfs", metavar="RECIPE")
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
 

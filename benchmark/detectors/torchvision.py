@@ -442,7 +442,7 @@ def _image_numbers(labels: list[Tensor]) -> Tensor:
 def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> None:
     """Copy every tensor of the initial weights whose name and shape match; the rest stays as initialised.
 
-    This is the rule of the released BAGS code: of a COCO model, the classifier, the class-specific regressor
+    As mmdetection does it: of a COCO model, the classifier, the class-specific regressor
     and mask channels stay random.
 
     Raises:

@@ -149,7 +149,7 @@ def locate(recipe: str) -> Resolved:
             "not a recipe",
             found=recipe,
             expected="EXPERIMENT:ROW, EXPERIMENT:ROW:SEED, EXPERIMENT:ROW:SEED:base, or a recipe.json",
-            remedy="longtail list experiments shows the experiments, for example smoke:bags",
+            remedy="longtail list experiments shows the experiments, for example smoke:rfs",
         )
     name, row_id, seed, bases = match.groups()
     source = _Source(name)

@@ -1,5 +1,7 @@
-"""BAGS' tables: which group a category belongs to and where its logit lies (methods/bags, sections 2 and
-3)."""
+"""Groups of categories with similar counts: which one a category is in and where its logit lies.
+
+Li et al., arXiv 2006.10408, with the layout of their release.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
