@@ -1,4 +1,7 @@
-"""Loss weights that lift rare categories (Li et al., arXiv 2006.10408, and Cui et al., arXiv 1901.05555). Counts are floored at 1."""
+"""Loss weights that lift rare categories (Li et al., arXiv 2006.10408; Cui et al., arXiv 1901.05555).
+
+Counts are floored at 1.
+"""
 
 from collections.abc import Callable
 

@@ -18,16 +18,12 @@ def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Pa
     return path
 
 
-def test_smoke_trains_three_stages_and_the_shared_base_once(project: Project) -> None:
-    methods = ("softmax", "sigmoid", "bags")
-    steps = ("train", "predict", "evaluate")
-    assert project.planned() == {
-        "synthesize": 1,
-        "class_statistics": 1,
-        **{f"{step} {method}": 1 for step in steps for method in methods},
-        "table": 1,
-        "all": 1,
-    }
+def test_smoke_trains_every_stage_and_shared_bases_once(project: Project) -> None:
+    runs = {"softmax": 2, "sigmoid": 1, "bags": 1, "balms": 1, "balanced_softmax": 1, "gumbel": 1, "gol": 1}
+    jobs = {f"{step} {method}": n for method, n in runs.items() for step in ("train", "predict", "evaluate")}
+    # the calibrated head is copied before it is trained
+    jobs |= {"train simcal": 2, "predict simcal": 1, "evaluate simcal": 1}
+    assert project.planned() == {"synthesize": 1, "class_statistics": 1, **jobs, "table": 1, "all": 1}
 
 
 def test_a_base_that_is_no_row_is_trained_and_not_evaluated(project: Project) -> None:
