@@ -19,10 +19,10 @@ def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Pa
 
 
 def test_smoke_trains_every_stage_and_shared_bases_once(project: Project) -> None:
-    runs = {"softmax": 2, "sigmoid": 1, "bags": 1, "balms": 1, "balanced_softmax": 1, "gumbel": 1, "gol": 1}
-    jobs = {f"{step} {method}": n for method, n in runs.items() for step in ("train", "predict", "evaluate")}
-    # the calibrated head is copied before it is trained
-    jobs |= {"train simcal": 2, "predict simcal": 1, "evaluate simcal": 1}
+    methods = ["softmax", "softmax+rfs_exact", "sigmoid", "bags", "balanced_softmax", "balms", "gumbel"]
+    methods += ["gol+synthetic", "simcal+shared_base"]
+    jobs = {f"{step} {method}": 1 for method in methods for step in ("train", "predict", "evaluate")}
+    jobs["train simcal+shared_base"] = 2  # the calibrated head is copied before it is trained
     assert project.planned() == {"synthesize": 1, "class_statistics": 1, **jobs, "table": 1, "all": 1}
 
 
