@@ -4,10 +4,8 @@ Files of a gigabyte are normal, so the JSON is memory-mapped and decoded straigh
 segmentations, most of the bytes, stay undecoded views of the map until a mask is needed.
 """
 
-import hashlib
 import mmap
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -384,13 +382,3 @@ def frequency_letter(image_count: int) -> Literal["r", "c", "f"]:
     A category without any training image counts as rare.
     """
     return "r" if image_count <= 10 else "c" if image_count <= 100 else "f"
-
-
-def vocabulary_hash(categories: Iterable[tuple[int, str]] | Iterable[Category]) -> str:
-    """SHA-256 over the categories' ids and names in ascending id: which numbering a file or a model speaks.
-
-    Takes ``Category`` records or (id, name) pairs. Names, not synsets, enter, because COCO and the class
-    tables have only those.
-    """
-    pairs = sorted((item.id, item.name) if isinstance(item, Category) else item for item in categories)
-    return hashlib.sha256("".join(f"{id_}\t{name}\n" for id_, name in pairs).encode()).hexdigest()
