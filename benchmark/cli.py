@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
+from textwrap import indent
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -126,7 +127,7 @@ def prepare(
 
     files = prepare_dataset(load_dataset(dataset), data or data_folder(), coco, report)
     for file in files:
-        typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}: {file.text}")
+        typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
     missing = sum(not file.ready for file in files)
     report(f"{len(files) - missing} of {len(files)} ready")
     if missing:

@@ -103,7 +103,8 @@ def _fetch(archive: Archive, file: BinaryIO, report: Callable[[int], None]) -> N
             _continue(archive, file, report)
             return file.flush()
         except requests.RequestException as error:
-            reason = str(error)
+            cause = getattr(error.args[0], "reason", error) if error.args else error
+            reason = str(cause).rpartition("): ")[2]  # without the connection's description
             if error.response is not None and error.response.status_code < 500:
                 raise _unreachable(archive, reason, file.tell()) from None
         failures = 0 if file.tell() > most else failures + 1

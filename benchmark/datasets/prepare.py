@@ -136,7 +136,7 @@ def _make(file: DataFile, data: Path, target: Path, downloads: list[Path], repor
         try:
             download(file.archive, archive)
         except DownloadError as error:
-            raise _MissingError(f"{_request(file, data)}\n  ({' '.join(str(error).split())})") from None
+            raise _MissingError(f"{_request(file, data)}\n{error}") from None
         downloads.append(archive)
     report(f"unpacking {archive.name} ...")
     extract = extract_file if _is_file(target) else extract_folder
@@ -167,10 +167,11 @@ def _request(file: DataFile, data: Path) -> str:
     target = data / file.path
     if file.archive is None:
         return f"put it to {target}"
-    checksum = f", SHA-256 {file.archive.sha256}" if file.archive.sha256 else ""
+    checksum = f"\nSHA-256 {file.archive.sha256}" if file.archive.sha256 else ""
     return (
-        f"get {file.archive.url}{_size(file.archive)}{checksum} and put it to "
-        f"{data / 'downloads' / file.archive.file_name}, or {target.name} itself to {target}"
+        f"get {file.archive.url}{_size(file.archive)}\n"
+        f"and put it to {data / 'downloads' / file.archive.file_name}, or {target.name} itself to its place"
+        f"{checksum}"
     )
 
 

@@ -102,7 +102,8 @@ def test_without_network_the_list_says_what_to_put_where_and_that_is_enough(tmp_
         for part in ("http://127.0.0.1:9/all.zip", hashlib.sha256(content).hexdigest(), f"{len(content):,}"):
             assert part in item.text
         assert str(data / "downloads" / "all.zip") in item.text
-        assert str(item.path) in item.text
+        assert item.path.name in item.text
+        assert "Connection refused" in item.text
     assert files(data) == set()
     shutil.copy(tmp_path / "all.zip", data / "downloads")
     done, _ = prepare(model, data)
