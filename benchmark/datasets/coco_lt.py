@@ -1,8 +1,9 @@
 """COCO-LT from COCO: annotations drawn down to the published number of every category.
 
-SimCal released neither its file nor the code that drew it. What its index shows (methods/simcal, section 7):
-single annotations were drawn, not images, the largest categories kept all, and images left without any were
-dropped. So unlabelled objects of reduced categories stay visible, and results are comparable only roughly.
+SimCal released neither its file nor the code that drew it. What the index of its
+images shows: single annotations were drawn, not images, the largest categories kept all, and images left
+without any were dropped. So unlabelled objects of reduced categories stay visible, and results are comparable
+only roughly.
 """
 
 from pathlib import Path
