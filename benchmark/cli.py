@@ -179,6 +179,25 @@ def show(
         typer.echo(explain(recipe))
 
 
+@app.command()
+def plan(
+    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    images_per_second: Annotated[
+        float, typer.Option(min=0.01, help="of one GPU in full training, where no run here has measured it")
+    ] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable plan")] = False,
+) -> None:
+    """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs."""
+    from benchmark.planning import plan_experiment
+    from benchmark.recipes import load_experiment
+
+    planned = plan_experiment(load_experiment(experiment), images_per_second)
+    if as_json:
+        _print_json(planned.as_dict())
+    else:
+        typer.echo(planned.text())
+
+
 @app.command("new-method")
 def new_method_(
     name: Annotated[str, typer.Argument(help="name of the method, e.g. my_loss", metavar="NAME")],

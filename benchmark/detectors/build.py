@@ -1,5 +1,7 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
+import numpy as np
+
 from benchmark.classifiers import Classifier
 from benchmark.detectors.interface import POOLED_SIDE
 from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
@@ -32,6 +34,15 @@ def build_detector(
     if initial_weights:
         load_initial_weights(detector, run.detector)
     return detector
+
+
+def parameters_of(run: Run) -> int:
+    """Numbers in the recipe's checkpoints, buffers included; counted on a model that is built for it."""
+    ids = np.arange(1, run.dataset.categories + 1)
+    names = tuple(str(number) for number in ids)
+    statistics = ClassStatistics(ids, names, ("f",) * len(ids), ids, ids, num_annotated_images=len(ids))
+    detector = build_detector(run, statistics, initial_weights=False)
+    return sum(value.numel() for value in detector.state_dict().values())
 
 
 def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:
