@@ -105,12 +105,12 @@ def synthesize(
 @app.command()
 def stats(annotations: Annotations, output: Output) -> None:
     """Count images and instances of every category and compare with the file's own fields."""
-    from benchmark.statistics import class_statistics, differences_from_file
+    from benchmark.statistics import class_statistics_with_differences
 
-    statistics = class_statistics(annotations)
+    statistics, differences = class_statistics_with_differences(annotations)
     statistics.write(output)
     typer.echo(statistics.summary(), err=True)
-    for difference in differences_from_file(annotations, statistics):
+    for difference in differences:
         typer.echo(f"warning: {difference}", err=True)
 
 

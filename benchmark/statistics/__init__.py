@@ -4,7 +4,7 @@ from benchmark.annotations import frequency_letter
 from benchmark.statistics.class_statistics import (
     ClassStatistics,
     class_statistics,
-    differences_from_file,
+    class_statistics_with_differences,
 )
 from benchmark.statistics.class_weights import (
     CLASS_WEIGHTS,
@@ -37,9 +37,9 @@ __all__ = [
     "class_balanced_weights",
     "class_balanced_weights_with_background",
     "class_statistics",
+    "class_statistics_with_differences",
     "class_weights",
     "copies_added_to_original",
-    "differences_from_file",
     "frequency_letter",
     "group_class_weights",
     "group_tables",
