@@ -43,10 +43,11 @@ STORAGES = {
 LARGEST_FILE = 64 * 2**20
 MOST_CONTAINERS = 1_000_000
 
-_PLAIN = frozenset(
-    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
-)
+_PLAIN = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -123,7 +124,7 @@ def read_objects(path: Path | str) -> Any:
 
 
 def _from_zip(data: bytes) -> Any:
-    """``torch.save`` since PyTorch 1.6: ``NAME/data.pkl`` and the storages ``NAME/data/KEY``, uncompressed."""
+    """``torch.save`` since PyTorch 1.6: uncompressed ``NAME/data.pkl`` and storages ``NAME/data/KEY``."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > len(data):
             raise _Refused("an archive that unpacks to more than its own size")
@@ -152,7 +153,11 @@ def _from_pickles(data: bytes) -> Any:
             raise _Refused(f"{len(data) - stream.tell()} bytes behind the pickle")
         return first
     protocol, machine = _interpret(stream, _no_storage), _interpret(stream, _no_storage)
-    if protocol != TORCH_PROTOCOL or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+    if (
+        protocol != TORCH_PROTOCOL
+        or not isinstance(machine, dict)
+        or machine.get("little_endian") is not True
+    ):
         raise _Refused("an unknown version of PyTorch's format, or a tensor of a big-endian machine")
     start = stream.tell()
     announced: dict[str, tuple[np.dtype[Any], int]] = {}
@@ -202,6 +207,7 @@ def _interpret(stream: io.BytesIO, storage: Storage) -> Any:
                 return items
         raise _Refused("a damaged pickle (no mark)")
 
+    argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
         if name in _PLAIN:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.statistics.errors import StatisticsError
-from benchmark.statistics.groups import GroupTables
+from benchmark.statistics.groups import GroupTables, members
 from benchmark.statistics.unpickling import TORCH_MAGIC, TORCH_PROTOCOL, read_objects
 
 # The releases' own names for the groups of `valsplit.pkl`, in their order, where they break the rule.
@@ -37,7 +37,7 @@ _SPLIT_NAMES = {
         "[1000, 5000)": 7,
     },
 }
-_NOT_GROUPS = ("normal", "background", "all")
+NOT_GROUPS = ("normal", "background", "all")
 _CLASS_KEYS = {"image_info_id", "img_id", "isntance_count", "category_id"}
 _REMEDY = "longtail intermediates --upstream makes sound files"
 
@@ -45,12 +45,6 @@ _REMEDY = "longtail intermediates --upstream makes sound files"
 def background_first(values: NDArray[Any]) -> NDArray[Any]:
     """The releases' order of labels on the last axis, from ours (background last)."""
     return np.roll(values, 1, axis=-1)
-
-
-def members(tables: GroupTables, group: int) -> NDArray[np.int64]:
-    """The labels of a group (from 1) in the order that they have in its bin."""
-    labels = np.flatnonzero(tables.group_of_label == group)
-    return labels[np.argsort(tables.targets[group, labels])]
 
 
 def split_names(edges: Sequence[int]) -> dict[str, int]:
@@ -64,7 +58,7 @@ def split_names(edges: Sequence[int]) -> dict[str, int]:
 def group_files(tables: GroupTables, edges: Sequence[int]) -> dict[str, bytes]:
     """``label2binlabel.pt``, ``pred_slice_with0.pt`` and ``valsplit.pkl`` as bytes."""
     count = len(tables.group_of_label)
-    split = {name: members(tables, group) + 1 for name, group in split_names(edges).items()}
+    split = {name: members(tables.targets[:, :-1], group) + 1 for name, group in split_names(edges).items()}
     split |= {
         "normal": np.arange(1, count + 1),
         "background": np.zeros(1, np.int64),
@@ -124,13 +118,17 @@ def tensor_bytes(array: NDArray[Any]) -> bytes:
     storage = {"int64": "LongStorage", "float64": "DoubleStorage"}[str(array.dtype)]
     steps = tuple(step // array.itemsize for step in array.strides)
     # (("storage", class, "0", "cpu", size, None) as persistent id, 0, shape, strides, False, OrderedDict())
-    reference = b"(" + _code("storage") + _named("torch", storage) + _code("0", "cpu", array.size, None) + b"tQ"
+    reference = (
+        b"(" + _code("storage") + _named("torch", storage) + _code("0", "cpu", array.size, None) + b"tQ"
+    )
     hooks = _named("collections", "OrderedDict") + b")R"
     tensor = _named("torch._utils", "_rebuild_tensor_v2") + b"(" + reference
     tensor += _code(0, array.shape, steps, False) + hooks + b"tR"
     head = b"".join(pickle.dumps(part, 2) for part in (TORCH_MAGIC, TORCH_PROTOCOL, machine))
     values = array.astype(array.dtype.newbyteorder("<")).tobytes()
-    return head + b"\x80\x02" + tensor + b"." + pickle.dumps(["0"], 2) + struct.pack("<q", array.size) + values
+    return (
+        head + b"\x80\x02" + tensor + b"." + pickle.dumps(["0"], 2) + struct.pack("<q", array.size) + values
+    )
 
 
 def pickle_bytes(value: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]) -> bytes:
@@ -240,7 +238,10 @@ def _check_targets(content: Any) -> int:
     sizes = inside.sum(axis=1)
     if (targets < 0).any() or (inside[:, 1:].sum(axis=0) != 1).any():
         raise _Wrong("a class in no group or in several", what)
-    if any(set(row[row > 0].tolist()) != set(range(1, size + 1)) for row, size in zip(targets[1:], sizes, strict=True)):
+    if any(
+        set(row[row > 0].tolist()) != set(range(1, size + 1))
+        for row, size in zip(targets[1:], sizes, strict=True)
+    ):
         raise _Wrong("targets of a group that are not 1..n", what)
     return count
 
@@ -259,15 +260,19 @@ def _check_slices(content: Any) -> int:
 
 def _check_split(content: Any) -> int:
     """``valsplit.pkl``: dictionary of int64 arrays."""
-    what = "a dictionary of int64 arrays: the classes of every group, 'normal' 1..C, 'background' 0, 'all' 0..C"
-    if type(content) is not dict or not {*_NOT_GROUPS} < set(content):
+    what = (
+        "a dictionary of int64 arrays: the classes of every group, 'normal' 1..C, 'background' 0, 'all' 0..C"
+    )
+    if type(content) is not dict or not {*NOT_GROUPS} < set(content):
         raise _Wrong(f"a {type(content).__name__} without these keys", what)
     for array in content.values():
         if array is not content["normal"]:
-            _array(array.reshape(-1) if isinstance(array, np.ndarray) else array, "int64", (len(array),), what)
+            _array(
+                array.reshape(-1) if isinstance(array, np.ndarray) else array, "int64", (len(array),), what
+            )
     everything = _array(content["all"], "int64", (None,), what)
     classes = np.arange(len(everything))
-    groups = [content[key] for key in content if key not in _NOT_GROUPS]
+    groups = [content[key] for key in content if key not in NOT_GROUPS]
     if (
         not np.array_equal(everything, classes)
         or not np.array_equal(content["normal"], classes[1:])
@@ -337,3 +342,5 @@ _CHECKS: dict[str, Callable[[Any], int]] = {
     "bins_cls_weight.pkl": _check_group_weights,
     "class_to_imageid_and_inscount*.pt": _check_index,
 }
+
+UPSTREAM_FILES = tuple(_CHECKS)
