@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.files import file_error, read_bytes
+from benchmark.files import atomic_path, file_error, read_bytes
 from benchmark.statistics.class_statistics import (
     ClassStatistics,
     Occurrences,
@@ -130,7 +130,7 @@ def write_intermediates(
         StatisticsError: edges that do not increase, or a folder that holds other files.
         FileError: the system refuses.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # a link stays one
     files = _tables(content, edges)
     if upstream:
         files |= _upstream(content, edges)
@@ -140,24 +140,21 @@ def write_intermediates(
         work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     except OSError as error:
         raise file_error("write", folder, error) from error
+    made, replaced = work / "made", work / "replaced"
     try:
-        made = work / "made"
-        made.mkdir()
         content.statistics.write(made / "class_statistics.csv")
         for name, data in files.items():
-            (made / name).parent.mkdir(exist_ok=True)
-            (made / name).write_bytes(data)
-        replaced = work / "replaced"
+            with atomic_path(made / name) as temporary:
+                temporary.write_bytes(data)
         if folder.exists():
             folder.rename(replaced)
-        try:
-            made.rename(folder)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(folder)
-            raise
-    except OSError as error:
-        raise file_error("write", folder, error) from error
+        made.rename(folder)
+    except BaseException as error:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        if isinstance(error, OSError):
+            raise file_error("write", folder, error) from error
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -168,8 +165,9 @@ def _check_replaceable(folder: Path) -> None:
         raise StatisticsError(
             "the output is a file", where=folder, expected="a folder", remedy="choose another path"
         )
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    foreign = sorted(present - _OURS)
+    known = _OURS | set(ABLATIONS)
+    present = {name for place in ("", *ABLATIONS) for name in _listed(folder, place)}
+    foreign = sorted(present - known)
     if foreign or (present and "class_statistics.csv" not in present):
         raise StatisticsError(
             "the output folder holds files that are not of longtail intermediates",
@@ -178,6 +176,13 @@ def _check_replaceable(folder: Path) -> None:
             expected="a folder of its own: absent, empty, or an earlier result",
             remedy="choose another folder; the files can be moved from there",
         )
+
+
+def _listed(folder: Path, place: str) -> list[str]:
+    """The entries of a folder below ``folder``, relative to that; none if it is not there."""
+    if not (folder / place).is_dir():
+        return []
+    return [(Path(place) / entry.name).as_posix() for entry in (folder / place).iterdir()]
 
 
 def _tables(content: Intermediates, edges: Sequence[int]) -> dict[str, bytes]:

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from benchmark.files import file_error
+from benchmark.errors import FileError
+from benchmark.files import read_bytes
 from benchmark.statistics.errors import StatisticsError
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
@@ -102,16 +103,17 @@ def read_objects(path: Path | str) -> Any:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise file_error("read", path, error) from error
-    try:
-        if len(data) > LARGEST_FILE:
-            raise _Refused(f"more than {LARGEST_FILE} bytes")
+        size = path.stat().st_size if path.is_file() else 0
+        if size > LARGEST_FILE:
+            raise _Refused(f"{size} bytes, more than {LARGEST_FILE}")
+        if path.is_char_device() or path.is_fifo():
+            raise _Refused("a device or a pipe")
+        data = read_bytes(path)
         return _from_zip(data) if data.startswith(b"PK\x03\x04") else _from_pickles(data)
     except _Refused as refusal:
         found = str(refusal)
+    except FileError:
+        raise
     except Exception as error:  # whatever a made-up file breaks, it is refused
         found = f"a damaged file ({type(error).__name__}: {str(error)[:200]})"
     raise StatisticsError(
