@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
+from textwrap import indent
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -24,6 +25,9 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+
+data_app = typer.Typer(help="Get data sets ready.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 
 class Kind(StrEnum):
@@ -101,6 +105,34 @@ def synthesize(
             f"dataset '{model.name}' is not synthetic", remedy="longtail list datasets shows which are"
         )
     typer.echo(synthesize_dataset(model.synthetic, output), err=True)
+
+
+@data_app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="dataset name or YAML file")],
+    data: Annotated[
+        Path | None, typer.Option(help="folder of the data sets [default: $LONGTAIL_DATA, or data]")
+    ] = None,
+    coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
+) -> None:
+    """Check, link, fetch or rebuild every file of a dataset; say what to put where for the others.
+
+    Exit status 1 if a file is missing. Run it again after an interruption and it continues.
+    """
+    from benchmark.datasets import prepare_dataset
+    from benchmark.recipes import load_dataset
+    from benchmark.recipes.paths import data_folder
+
+    def report(line: str) -> None:
+        typer.echo(line, err=True)
+
+    files = prepare_dataset(load_dataset(dataset), data or data_folder(), coco, report)
+    for file in files:
+        typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
+    missing = sum(not file.ready for file in files)
+    report(f"{len(files) - missing} of {len(files)} ready")
+    if missing:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.annotations import AnnotationError, Category, frequency_letter, vocabulary_hash
+from benchmark.annotations import AnnotationError, Category, Vocabulary, frequency_letter, vocabulary_hash
 from benchmark.annotations.reading import References, decode_file
 from benchmark.files import read_bytes, write_text
 from benchmark.statistics.errors import StatisticsError
@@ -44,6 +44,10 @@ class ClassStatistics:
     def num_classes(self) -> int:
         """Number of categories C; also the label of background."""
         return len(self.category_ids)
+
+    def spoken(self, source: str) -> Vocabulary:
+        """The table's categories for ``check_same_vocabulary``; ``source`` says in words what it is."""
+        return Vocabulary.of(source, zip(self.category_ids.tolist(), self.names, strict=True))
 
     def summary(self) -> str:
         """One line for people: categories, rare/common/frequent, images, instances."""
