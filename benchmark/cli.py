@@ -156,15 +156,15 @@ class _MakeByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-intermediates = typer.Typer(
+intermediates_app = typer.Typer(
     cls=_MakeByDefault,
     no_args_is_help=True,
     help="Make what BAGS, re-weighting, RFS and SimCal read: longtail intermediates ANN -o DIR.",
 )
-app.add_typer(intermediates, name="intermediates")
+app.add_typer(intermediates_app, name="intermediates")
 
 
-@intermediates.command("make")
+@intermediates_app.command("make")
 def make_intermediates(
     annotations: Annotations,
     output: Output,
@@ -186,7 +186,7 @@ def make_intermediates(
         typer.echo(f"warning: {difference}", err=True)
 
 
-@intermediates.command("inspect")
+@intermediates_app.command("inspect")
 def inspect_intermediates_(
     path: Annotated[Path, typer.Argument(help="folder or file of intermediate files", metavar="DIR|FILE")],
     ann: Annotated[Path | None, typer.Option(help="annotation file, for names and checks")] = None,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.annotations import check_same_vocabulary
 from benchmark.statistics.class_statistics import ClassStatistics, class_statistics
 from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.groups import members
@@ -58,12 +59,23 @@ def inspect_intermediates(path: Path | str, annotations: Path | str | None = Non
 
 
 def _statistics(folder: Path, annotations: Path | str | None) -> ClassStatistics | None:
-    """The vocabulary: of the annotations, else of the folder or (2bins, 8bins) of the one above."""
-    if annotations is not None:
-        table = Path(annotations).suffix == ".csv"
-        return ClassStatistics.read(annotations) if table else class_statistics(annotations)
+    """The vocabulary: of the annotations, of the folder or (2bins, 8bins) of the one above; the same if both
+    tell one."""
     tables = [place / "class_statistics.csv" for place in (folder, folder.resolve().parent)]
-    return next((ClassStatistics.read(table) for table in tables if table.is_file()), None)
+    table = next((table for table in tables if table.is_file()), None)
+    own = ClassStatistics.read(table) if table else None
+    if annotations is None:
+        return own
+    read = ClassStatistics.read if Path(annotations).suffix == ".csv" else class_statistics
+    given = read(annotations)
+    if own is not None:
+        check_same_vocabulary(
+            own.spoken(f"class statistics {table}"),
+            given.spoken(f"annotations {annotations}"),
+            StatisticsError,
+            "give the annotation file that the folder was made from",
+        )
+    return given
 
 
 def _present(folder: Path) -> list[Path]:
