@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from benchmark.errors import BenchmarkError
 
@@ -144,6 +145,56 @@ def stats(annotations: Annotations, output: Output) -> None:
     typer.echo(statistics.summary(), err=True)
     for difference in differences:
         typer.echo(f"warning: {difference}", err=True)
+
+
+class _MakeByDefault(TyperGroup):
+    """``longtail intermediates ANN ...`` is ``longtail intermediates make ANN ...``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+intermediates_app = typer.Typer(
+    cls=_MakeByDefault,
+    no_args_is_help=True,
+    help="Make what BAGS, re-weighting, RFS and SimCal read: longtail intermediates ANN -o DIR.",
+)
+app.add_typer(intermediates_app, name="intermediates")
+
+
+@intermediates_app.command("make")
+def make_intermediates(
+    annotations: Annotations,
+    output: Output,
+    edges: Annotated[
+        str, typer.Option(help="instance counts between BAGS' groups, with commas")
+    ] = "10,100,1000",
+    upstream: Annotated[bool, typer.Option(help="also the files of the BAGS and SimCal releases")] = False,
+) -> None:
+    """Make groups, class weights, repeat factors and the images of every category (the default)."""
+    from benchmark.statistics import intermediates, write_intermediates
+
+    parts = edges.replace(",", " ").split()
+    if not all(part.isdecimal() and part.isascii() and len(part) < 17 for part in parts):
+        raise BenchmarkError("group edges are not counts", found=edges, expected="e.g. 10,100,1000")
+    content, differences = intermediates(annotations)
+    write_intermediates(content, output, [int(part) for part in parts], upstream)
+    typer.echo(content.statistics.summary(), err=True)
+    for difference in differences:
+        typer.echo(f"warning: {difference}", err=True)
+
+
+@intermediates_app.command("inspect")
+def inspect_intermediates_(
+    path: Annotated[Path, typer.Argument(help="folder or file of intermediate files", metavar="DIR|FILE")],
+    ann: Annotated[Path | None, typer.Option(help="annotation file, for names and checks")] = None,
+) -> None:
+    """Print groups, their sizes and their categories; check every file. Nothing in them is run."""
+    from benchmark.statistics import inspect_intermediates
+
+    typer.echo(inspect_intermediates(path, ann))
 
 
 @app.command("list")

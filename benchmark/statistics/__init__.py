@@ -17,6 +17,8 @@ from benchmark.statistics.class_weights import (
 from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.frequencies import image_frequencies
 from benchmark.statistics.groups import GroupTables, group_tables
+from benchmark.statistics.inspection import inspect_intermediates
+from benchmark.statistics.intermediates import intermediates, write_intermediates
 from benchmark.statistics.repeat_factors import (
     category_draw_probabilities,
     category_repeat_factors,
@@ -48,5 +50,8 @@ __all__ = [
     "image_frequencies",
     "image_repeat_factors",
     "infrequent_categories",
+    "inspect_intermediates",
+    "intermediates",
     "inverse_count_weights",
+    "write_intermediates",
 ]

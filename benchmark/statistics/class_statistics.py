@@ -183,7 +183,7 @@ def class_statistics(path: Path | str) -> ClassStatistics:
     only two fields of an annotation are built.
     Raises ``AnnotationError`` for a malformed file, repeated category ids and unknown image or category ids.
     """
-    return _count(path)[0]
+    return occurrences(path).statistics
 
 
 def class_statistics_with_differences(path: Path | str) -> tuple[ClassStatistics, list[str]]:
@@ -194,7 +194,30 @@ def class_statistics_with_differences(path: Path | str) -> tuple[ClassStatistics
     passed over. A subset or a validation file differs rightly where its fields describe the training set.
     Raises as ``class_statistics``.
     """
-    statistics, categories = _count(path)
+    counted_file = occurrences(path)
+    return counted_file.statistics, differences_from_file(counted_file)
+
+
+@dataclass(frozen=True, eq=False)
+class Occurrences:
+    """Which category every annotation of a file has, and on which image."""
+
+    statistics: ClassStatistics
+    categories: list[Category]
+    """The file's records (C,) in ascending id, so that position is the label."""
+    file_order: NDArray[np.int64]
+    """The labels (C,) in the order of the file's category list."""
+    image_ids: NDArray[np.int64]
+    """The ids of all image records in the order of the file, without repeats."""
+    images: NDArray[np.int64]
+    """The image of every annotation (A,), a position in ``image_ids``."""
+    labels: NDArray[np.int64]
+    """The label of every annotation (A,)."""
+
+
+def differences_from_file(counted_file: Occurrences) -> list[str]:
+    """One sentence for each stated field of the category records that is not what was counted."""
+    statistics, categories = counted_file.statistics, counted_file.categories
     letters = [frequency_letter(int(count)) for count in statistics.image_counts]
     sentences = []
     for field, counted in (
@@ -214,11 +237,12 @@ def class_statistics_with_differences(path: Path | str) -> tuple[ClassStatistics
                 f"{field} of {len(different)} of {len(values)} categories is not that of this file: "
                 f"{', '.join(different[:3])}{more}"
             )
-    return statistics, sentences
+    return sentences
 
 
-def _count(path: Path | str) -> tuple[ClassStatistics, list[Category]]:
-    """The counts, and the file's category records in the same order."""
+def occurrences(path: Path | str) -> Occurrences:
+    """Read which category every annotation has and on which image, and count; raises as
+    ``class_statistics``."""
     content = decode_file(path, References)
     categories = sorted(content.categories, key=lambda category: category.id)
     category_ids = np.array([category.id for category in categories], dtype=np.int64)
@@ -228,7 +252,9 @@ def _count(path: Path | str) -> tuple[ClassStatistics, list[Category]]:
             where=path,
             remedy="longtail check lists every problem of the file",
         )
-    image_ids = np.unique(np.array([image.id for image in content.images], dtype=np.int64))
+    listed = np.array([image.id for image in content.images], dtype=np.int64)
+    image_ids, first = np.unique(listed, return_index=True)
+    place = np.argsort(np.argsort(first))  # of every ascending id among the ids in the order of the file
     total = len(content.annotations)
     images = _positions(image_ids, (item.image_id for item in content.annotations), total, "image", path)
     labels = _positions(
@@ -252,7 +278,9 @@ def _count(path: Path | str) -> tuple[ClassStatistics, list[Category]]:
         num_annotations=total,
         vocabulary=vocabulary_hash(categories),
     )
-    return statistics, categories
+    in_file = np.array([category.id for category in content.categories], dtype=np.int64)
+    file_order = np.searchsorted(category_ids, in_file)
+    return Occurrences(statistics, categories, file_order, listed[np.sort(first)], place[images], labels)
 
 
 def _positions(
