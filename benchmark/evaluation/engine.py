@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmark.evaluation.errors import EvaluationError
 from benchmark.evaluation.ground_truth import GroundTruth
-from benchmark.inference.detections import DetectionTable
+from benchmark.evaluation.selection import Selection
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
@@ -64,21 +64,23 @@ class Engine:
         self._truth = truth
         self._lvis = truth.protocol == "lvis"
 
-    def load(self, table: DetectionTable, rows: np.ndarray, sizes: np.ndarray, iou_type: str) -> "Loaded":
-        """Hand ``rows`` of ``table`` to the engine; ``sizes`` (N, 2) is height and width of all rows' images.
+    def load(self, selection: Selection, rows: np.ndarray, iou_type: str) -> "Loaded":
+        """Hand ``rows`` of a selection to the engine.
 
         ``iou_type`` is ``bbox`` or ``segm``. No detection becomes a Python object for boxes; for masks there
         is one for each run-length code. Raises ``EvaluationError`` and ``DetectionError``.
         """
+        table = selection.table
         columns = [table.image_ids, table.scores, table.category_ids]
         if iou_type == "bbox":
             assert table.boxes is not None
             boxes = table.boxes[rows].astype(np.float64)
-            codes, areas = None, boxes[:, 2] * boxes[:, 3]
+            codes: list[Any] | None = None
+            areas = boxes[:, 2] * boxes[:, 3]
             truth = self._boxes
         else:
             truth = self._masks
-            masks = table.masks(rows, sizes)
+            masks = table.masks(rows, selection.sizes)
             boxes, areas = np.zeros((len(rows), 4)), masks.areas
             codes = [
                 {"size": size, "counts": counts}
@@ -158,6 +160,7 @@ class Loaded:
             evaluation.evaluate()
             evaluation.accumulate()
             arrays = evaluation.eval
+            assert arrays is not None
             # the engine may know fewer categories: put the others back into their places
             places = np.searchsorted(self._categories, evaluation.params.cat_ids)
         precision, scores = (
@@ -180,40 +183,40 @@ class Loaded:
             costs = self._evaluation.tide_errors()["delta_ap"]
         return {kind: float(costs[kind]) for kind in ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")}
 
-    def matches(self, max_detections: int) -> Matches:
+    def matches(self) -> Matches:
         """Match once, for any number of re-weighted averages."""
-        parts, objects = [], []
         images = self._truth.image_ids
+        cells: list[tuple[int, int, int]] = []
+        scores: list[list[float]] = []
+        flags: list[np.ndarray] = []
         for start in range(0, len(images), _IMAGES_AT_ONCE):
-            chosen = images[start : start + _IMAGES_AT_ONCE]
             with _errors("detections cannot be evaluated", self._path):
                 evaluation = hotcoco.COCOeval(
                     self._objects, self._found, self._iou_type, lvis_style=self._truth.protocol == "lvis"
                 )
-                evaluation.params.img_ids = chosen.tolist()
-                evaluation.params.max_dets = [max_detections]
+                evaluation.params.img_ids = images[start : start + _IMAGES_AT_ONCE].tolist()
+                evaluation.params.max_dets = [_UNLIMITED]
                 _only_all(evaluation)
                 evaluation.evaluate()
-                cells = [cell for cell in evaluation.eval_imgs if cell is not None]
-            for cell in cells:
-                image = int(np.searchsorted(images, cell["image_id"]))
-                category = int(np.searchsorted(self._categories, cell["category_id"]))
-                objects.append((image, category, int(np.sum(cell["gtInDenominator"]))))
-                count = len(cell["dtIds"])
-                if count:
-                    flags = np.array([cell["dtMatched"], cell["dtIgnore"]], bool)
-                    parts.append((np.full(count, image), np.full(count, category), cell["dtScores"], flags))
-        if not parts:
-            none = np.zeros(0, np.int64)
-            flags = np.zeros((len(IOU_THRESHOLDS), 0), bool)
-            return Matches(none, none, flags, flags, np.array(objects, np.int64).reshape(-1, 3))
-        image, category, score = (np.concatenate([part[i] for part in parts]) for i in range(3))
-        flags = np.concatenate([part[3] for part in parts], axis=2)
-        # stable, so that cells stay in ascending image and a cell's detections in their order
-        order = np.lexsort((-score, category))
-        matched, ignored = flags[:, :, order]
+                for cell in filter(None, evaluation.eval_imgs):
+                    cells.append((cell["image_id"], cell["category_id"], sum(cell["gtInDenominator"])))
+                    scores.append(cell["dtScores"])
+                    found = np.array([cell["dtMatched"], cell["dtIgnore"]], bool)
+                    flags.append(found.reshape(2, len(IOU_THRESHOLDS), -1))
+        ids = np.array(cells, np.int64).reshape(-1, 3)
+        objects = np.stack(
+            [np.searchsorted(images, ids[:, 0]), np.searchsorted(self._categories, ids[:, 1]), ids[:, 2]],
+            axis=1,
+        )
+        lengths = np.array([len(values) for values in scores], np.int64)
+        of_image, of_category = (np.repeat(objects[:, column], lengths) for column in (0, 1))
+        score = np.array([value for values in scores for value in values], np.float64)
+        none = np.zeros((2, len(IOU_THRESHOLDS), 0), bool)
+        matched, ignored = np.concatenate([none, *flags], axis=2)
+        # stable, so that the cells stay in ascending image and a cell's detections in their order
+        order = np.lexsort((-score, of_category))
         return Matches(
-            image[order], category[order], matched & ~ignored, ignored, np.array(objects, np.int64)
+            of_image[order], of_category[order], (matched & ~ignored)[:, order], ignored[:, order], objects
         )
 
     def _spread(self, values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:

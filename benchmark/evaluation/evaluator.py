@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from benchmark.evaluation.engine import (
     RECALL_THRESHOLDS,
     Curves,
     Engine,
-    Loaded,
+    Matches,
 )
 from benchmark.evaluation.errors import EvaluationError
 from benchmark.evaluation.ground_truth import read_ground_truth
@@ -85,7 +86,7 @@ class Evaluation:
                 arrays |= {f"{iou}_precision": found.precision, f"{iou}_scores": found.scores}
                 arrays[f"{iou}_recall"] = found.recall[..., -1]
             with atomic_path(curves) as temporary, temporary.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
+                np.savez_compressed(stream, allow_pickle=False, **arrays)
         if metrics is not None:
             write_json(metrics, self.metrics)
 
@@ -141,8 +142,8 @@ class Evaluator:
         number = self._number(max_detections)
         table = read_detections(detections)
         selection = Selection(truth, table)
-        rows, fixed_rows = selection.rows(number), selection.fixed_rows()
-        sizes = truth.sizes[selection.images]
+        rows = selection.rows(number)
+        asked = self.metrics(number, errors)
         columns: dict[str, np.ndarray] = {
             "id": np.fromiter(truth.names, np.int64, len(truth.names)),
             "name": np.array(list(truth.names.values())),
@@ -154,33 +155,15 @@ class Evaluator:
         metrics: dict[str, dict[str, float | None]] = {}
         curves: dict[str, Curves] = {}
         for iou_type in self._iou_types(table, iou_types):
-            loaded = self._engine.load(table, rows, sizes, iou_type)
-            curves[iou_type] = loaded.curves(self._caps(number))
+            loaded = self._engine.load(selection, rows, iou_type)
+            curves[iou_type] = loaded.curves(_caps(asked))
             error_types = loaded.error_types() if errors else {}
             calibration = loaded.calibration_error()
-            if np.array_equal(rows, fixed_rows) and truth.protocol == "lvis":
-                fixed = curves[iou_type]
-            else:
-                del loaded
-                loaded = self._engine.load(table, fixed_rows, sizes, iou_type)
-                fixed = loaded.curves(None, areas=("all",))
+            del loaded
+            fixed = self._fixed(curves[iou_type], selection, rows, iou_type)
             columns[f"{iou_type}_AP"], columns[f"{iou_type}_AR"] = per_category(curves[iou_type])
-            numbers: dict[str, float | None] = {}
-            for metric in metrics_of(truth.protocol, number).values():
-                if self._has(metric, errors):
-                    if metric.kind == "calibration":
-                        value = calibration
-                    elif metric.kind == "error":
-                        value = error_types[metric.key.removeprefix("dAP-")]
-                    elif metric.kind == "mean":
-                        value = mean_of(metric, numbers)
-                    elif metric.bin is not None:
-                        assert self.counts is not None
-                        value = bin_mean(columns[f"{iou_type}_AP"], self.counts, metric.bin)
-                    else:
-                        value = self._mean(metric, fixed if metric.fixed else curves[iou_type], number)
-                    numbers[metric.key] = value
-            metrics[iou_type] = numbers
+            engine = {"ECE": calibration} | {f"dAP-{kind}": cost for kind, cost in error_types.items()}
+            metrics[iou_type] = self._numbers(asked, curves[iou_type], fixed, engine)
         return Evaluation(
             ground_truth=truth.path,
             detections=table.path,
@@ -194,13 +177,43 @@ class Evaluator:
             notes=self._notes(next(iter(metrics.values())), number),
         )
 
-    def load(self, detections: Path, iou_type: str, max_detections: int | None = None) -> Loaded:
-        """Only the detections of ``detections`` that count, in the engine."""
+    def metrics(self, max_detections: int | None = None, errors: bool = False) -> list[Metric]:
+        """The metrics of which everything is known that they need, in the order in which they are shown."""
+        letters = bool((self.truth.frequencies != "").any())
+        return [
+            metric
+            for metric in metrics_of(self.truth.protocol, self._number(max_detections)).values()
+            if (errors or metric.kind != "error")
+            and (letters or metric.frequency is None)
+            and (self.counts is not None or (metric.bin is None and metric.kind != "mean"))
+        ]
+
+    def match(
+        self, detections: Path, iou_type: str, metrics: Sequence[Metric], max_detections: int | None = None
+    ) -> tuple[dict[str, float | None], Matches]:
+        """The numbers of one file for ``metrics``, and what each of its detections matched."""
         table = read_detections(detections)
         selection = Selection(self.truth, table)
-        rows = selection.rows(self._number(max_detections))
+        number = self._number(max_detections)
         (iou_type,) = self._iou_types(table, [iou_type])
-        return self._engine.load(table, rows, self.truth.sizes[selection.images], iou_type)
+        loaded = self._engine.load(selection, selection.rows(number), iou_type)
+        return self._numbers(metrics, loaded.curves(_caps(metrics))), loaded.matches()
+
+    def _fixed(self, curves: Curves, selection: Selection, rows: np.ndarray, iou_type: str) -> Curves:
+        """Curves of AP-fixed: ``curves`` of ``rows`` but for the categories of which other detections count.
+
+        One category's AP does not depend on another's detections, so that few need to be evaluated again.
+        """
+        fixed_rows = selection.fixed_rows()
+        changed = np.zeros(len(self.truth.names), bool)
+        changed[selection.categories[np.setxor1d(rows, fixed_rows, assume_unique=True)]] = True
+        if not changed.any():
+            return curves
+        fixed_rows = fixed_rows[changed[selection.categories[fixed_rows]]]
+        other = self._engine.load(selection, fixed_rows, iou_type).curves(None, areas=("all",))
+        precision = curves.precision[..., :1].copy()
+        precision[:, :, changed] = other.precision[:, :, changed]
+        return Curves(precision, curves.scores, curves.recall)
 
     def _training_counts(self, path: Path) -> np.ndarray:
         statistics = ClassStatistics.read(path)
@@ -219,25 +232,35 @@ class Evaluator:
     def _number(self, max_detections: int | None) -> int:
         return PROTOCOL_DETECTIONS[self.truth.protocol] if max_detections is None else max_detections
 
-    def _caps(self, number: int) -> tuple[int, ...]:
-        metrics = metrics_of(self.truth.protocol, number).values()
-        return tuple(sorted({item.max_detections for item in metrics if item.max_detections is not None}))
-
-    def _has(self, metric: Metric, errors: bool) -> bool:
-        """Whether what a metric needs was given."""
-        if metric.kind == "error":
-            return errors
-        if metric.frequency is not None:
-            return bool((self.truth.frequencies != "").any())
-        return self.counts is not None or (metric.bin is None and metric.kind != "mean")
-
-    def _mean(self, metric: Metric, curves: Curves, number: int) -> float | None:
-        categories = np.ones(len(self.truth.names), bool)
-        if metric.frequency is not None:
-            categories = self.truth.frequencies == metric.frequency
-        if metric.kind == "precision":
-            return mean_precision(metric, curves.precision, categories)
-        return mean_recall(metric, curves.recall, categories, self._caps(number))
+    def _numbers(
+        self,
+        metrics: Sequence[Metric],
+        curves: Curves,
+        fixed: Curves | None = None,
+        engine: Mapping[str, float | None] | None = None,
+    ) -> dict[str, float | None]:
+        """``fixed`` are the curves of AP-fixed, ``engine`` the numbers that the engine itself gives."""
+        numbers: dict[str, float | None] = {}
+        ap, _ = per_category(curves)
+        caps = _caps(metrics)
+        for metric in metrics:
+            categories = np.ones(len(ap), bool)
+            if metric.frequency is not None:
+                categories = self.truth.frequencies == metric.frequency
+            if engine is not None and metric.key in engine:
+                value = engine[metric.key]
+            elif metric.kind == "mean":
+                value = mean_of(metric, numbers)
+            elif metric.bin is not None:
+                assert self.counts is not None
+                value = bin_mean(ap, self.counts, metric.bin)
+            elif metric.kind == "recall":
+                value = mean_recall(metric, curves.recall, categories, caps)
+            else:
+                source = fixed if metric.fixed and fixed is not None else curves
+                value = mean_precision(metric, source.precision, categories)
+            numbers[metric.key] = value
+        return numbers
 
     def _notes(self, numbers: dict[str, float | None], number: int) -> list[str]:
         notes = []
@@ -264,6 +287,10 @@ class Evaluator:
                 remedy="evaluate what both files hold, or predict with a mask model",
             )
         return selected
+
+
+def _caps(metrics: Sequence[Metric]) -> tuple[int, ...]:
+    return tuple(sorted({item.max_detections for item in metrics if item.max_detections is not None}))
 
 
 def evaluate_detections(

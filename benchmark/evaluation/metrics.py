@@ -1,7 +1,7 @@
 """The registry of metrics: the one place that names, explains and formats them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PROTOCOL_DETECTIONS = {"lvis": 300, "coco": 100}
@@ -61,19 +61,17 @@ _FREQUENCY = (
     Metric("APf", "APf", "frequent categories (over 100 training images)", "precision", frequency="f"),
 )
 _FIXED = tuple(
-    Metric(
-        f"{key}-fixed",
-        f"{key}-fixed",
-        f"{meaning}, the 10,000 best detections of each, no limit in an image",
-        "precision",
-        frequency=frequency,
+    replace(
+        metric,
+        key=f"{metric.key}-fixed",
+        title=f"{metric.title}-fixed",
+        meaning=f"{meaning}: the 10,000 best detections of each, no limit in an image",
         fixed=True,
     )
-    for key, meaning, frequency in (
-        ("AP", "all categories", None),
-        ("APr", "rare categories", "r"),
-        ("APc", "common categories", "c"),
-        ("APf", "frequent categories", "f"),
+    for metric, meaning in zip(
+        (_PRECISION[0], *_FREQUENCY),
+        ("all categories", "rare categories", "common categories", "frequent categories"),
+        strict=True,
     )
 )
 _OTHER = (
@@ -131,17 +129,18 @@ def _recall(protocol: str, max_detections: int) -> Iterator[Metric]:
             "recall",
             max_detections=cap,
         )
-    for letter, area, meaning in (
+    areas: tuple[tuple[str, Literal["small", "medium", "large"], str], ...] = (
         ("s", "small", "below 32² pixels"),
         ("m", "medium", "of 32² to 96² pixels"),
         ("l", "large", "above 96² pixels"),
-    ):
+    )
+    for letter, area, meaning in areas:
         yield Metric(
             f"AR{letter}@{max_detections}",
             f"AR{letter}",
             f"recall, objects {meaning}",
             "recall",
-            area=area,  # type: ignore[arg-type]
+            area=area,
             max_detections=max_detections,
         )
 

@@ -51,13 +51,18 @@ class Selection:
 
         LVIS first keeps the ``max_detections`` highest scores of each image over all categories; only then
         are categories left out that nobody verified in the image, which LVIS ignores. That leaves a fifth of
-        the detections or less, so that memory stays small. COCO's cap is one for each category, within the
-        engine.
+        the detections or less, so that memory stays small. COCO has a cap for each category in an image.
         """
+        groups = self.images
         if self._truth.protocol == "coco":
-            return np.flatnonzero(self._counts)
-        kept = highest_scores(self.images, self.table.scores, max_detections)
+            groups = self.images * len(self._truth.names) + self.categories
+        kept = highest_scores(groups, self.table.scores, max_detections)
         return np.flatnonzero(kept & self._counts)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width of every detection's image, int64 (N, 2)."""
+        return self._truth.sizes[self.images]
 
     def fixed_rows(self) -> np.ndarray:
         """Rows for AP-fixed: the ``FIXED_DETECTIONS`` highest scores of each category over all images."""

@@ -1,6 +1,6 @@
 """From precision and recall of every category to the numbers of the registry."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def mean_precision(metric: Metric, precision: np.ndarray, categories: np.ndarray
 
 
 def mean_recall(
-    metric: Metric, recall: np.ndarray, categories: np.ndarray, caps: tuple[int, ...]
+    metric: Metric, recall: np.ndarray, categories: np.ndarray, caps: Sequence[int]
 ) -> float | None:
     """The same of recall (T, C, A, M) at one of ``caps``."""
     assert metric.max_detections is not None
