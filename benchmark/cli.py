@@ -239,12 +239,15 @@ def evaluate(
 def table(
     experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder of tables and plots")] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="add bootstrap intervals over images, from the detections")
+    ] = False,
 ) -> None:
     """Collect an experiment's results into tables and plots, finished or not, and print the table."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting import write_report
 
-    typer.echo(write_report(load_experiment(experiment), output))
+    typer.echo(write_report(load_experiment(experiment), output, intervals))
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

@@ -50,7 +50,7 @@ def bootstrap(
     draw is left out of that draw's means, and a draw without a value out of the interval. Raises what
     ``Evaluator.evaluate`` raises.
     """
-    averages = [_Averages(evaluator, path, iou_type, max_detections) for path in detections]
+    averages = [ImageWeights(evaluator, path, iou_type, max_detections) for path in detections]
     images = len(evaluator.truth.image_ids)
     generator = np.random.default_rng(seed)
     draws: list[list[dict[str, float | None]]] = [[] for _ in averages]
@@ -88,7 +88,7 @@ def _intervals(
     return intervals
 
 
-class _Averages:
+class ImageWeights:
     """The numbers of one run as a function of how often each image counts.
 
     Precision only matters where a detection is correct, so of the wrong ones nothing is kept but how many

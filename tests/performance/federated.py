@@ -18,8 +18,8 @@ SHAPES = 2048
 def write_validation_set(path: Path, images: int, seed: int, federated: bool = True) -> None:
     """Write an LVIS v1 validation file: its categories, drawn as often as in LVIS, and polygons.
 
-    An image has 3.6 annotated categories with 3.4 instances each on average, 8 that are known to be absent and
-    one that is not annotated exhaustively: 19,809 images have about 245,000 annotations. Polygons are
+    An image has 3.6 annotated categories with 3.4 instances each on average, 8 that are known to be absent
+    and one that is not annotated exhaustively: 19,809 images have about 245,000 annotations. Polygons are
     ellipses. The ids of the images are not in the order of the file.
     """
     generator = np.random.default_rng(seed)
@@ -55,9 +55,7 @@ def write_validation_set(path: Path, images: int, seed: int, federated: bool = T
                     "segmentation": [np.stack(outline, axis=1).round(2).ravel().tolist()],
                 }
             )
-    categories = [
-        {"id": int(row["id"]), "name": row["name"], "frequency": row["frequency"]} for row in table
-    ]
+    categories = [{"id": int(row["id"]), "name": row["name"], "frequency": row["frequency"]} for row in table]
     path.write_text(json.dumps({"images": records, "annotations": annotations, "categories": categories}))
 
 
