@@ -16,7 +16,10 @@ from benchmark.files import write_text
 from .measuring import ROOT
 
 # in the order of the file; each is a module beside this one with `section() -> str`, Markdown from "## " on
-TOPICS: tuple[str, ...] = ()
+TOPICS = (
+    "balms",
+    "retraining",
+)
 
 RESULT = ROOT / "results" / "performance.md"
 HEAD = """\

@@ -43,18 +43,27 @@ def measure(code: str, *arguments: str) -> Measurement:
     return Measurement(**json.loads(usage), output=output)
 
 
-def alternately(*works: Callable[[], object], repetitions: int) -> list[list[float]]:
-    """CPU seconds of this process for each of ``works`` in each repetition, after one that is not counted.
+def result_of(topic: str, expression: str) -> Any:
+    """The value (of JSON types) of an expression in a topic's names, computed in a process of its own."""
+    code = f"import json; from tests.performance.{topic} import *; print(json.dumps({expression}))"
+    return json.loads(measure(code).output)
 
-    They take turns, so that a machine that slows down meanwhile slows all of them.
+
+def alternately(
+    *works: Callable[[], object], repetitions: int, clock: Callable[[], float] = time.process_time
+) -> list[list[float]]:
+    """Seconds of each of ``works`` in each repetition, after one that is not counted.
+
+    They take turns, so that a machine that slows down meanwhile slows all of them. The default clock counts
+    the CPU time of this process.
     """
     seconds: list[list[float]] = [[] for _ in works]
     for repetition in range(repetitions + 1):
         for work, of_work in zip(works, seconds, strict=True):
-            start = time.process_time()
+            start = clock()
             work()
             if repetition:
-                of_work.append(time.process_time() - start)
+                of_work.append(clock() - start)
     return seconds
 
 
