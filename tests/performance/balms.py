@@ -257,9 +257,7 @@ def section() -> str:
                 rows.append([f"{of}: tensors", *_cells(found[f"megabytes of {part}"], "MB", 1)])
     runs = [
         [
-            measure(
-                "import sys; from tests.performance.balms import *; iterate(SIZES['full'], sys.argv[1])", name
-            ).peak_megabytes
+            measure(f"from tests.performance.balms import *; iterate(SIZES['full'], '{name}')").peak_megabytes
             for _ in range(PROCESSES)
         ]
         for name in IMPLEMENTATIONS

@@ -76,7 +76,7 @@ class Retraining:
 
     def __init__(self, size: Size, device: str = "cpu") -> None:
         changes = {"train_short_edges": [size.edge], "long_edge": size.edge, "init": "none"}
-        settings = Detector(**(detector_presets()[size.preset].settings | changes))
+        settings = Detector(**{**detector_presets()[size.preset].settings, **changes})
         with seeded(0):
             classifier = Softmax(settings.box_head_width, lvis_statistics(size.categories))
             self.detector = TorchvisionDetector(settings, classifier, TestSettings())
