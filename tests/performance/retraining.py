@@ -109,6 +109,7 @@ class Retraining:
         if how == "box_features":
             self.detector.eval()
             rois = self.detector.box_features(self.images, self.targets)
+            self.labels = rois.labels
             losses = self.classifier.loss(self.classifier(rois.features).float(), rois.labels)
         else:
             self.detector.train()
@@ -133,16 +134,8 @@ def _near(boxes: Tensor, number: int) -> Tensor:
     return some + 0.05 * size * torch.randn(some.shape).to(some)
 
 
-def foreground(size: Size) -> float:
-    """Share of foreground RoIs."""
-    retraining = Retraining(size)
-    retraining.detector.eval()
-    labels = retraining.detector.box_features(retraining.images, retraining.targets).labels
-    return float((labels < size.categories).float().mean())
-
-
-def difference(size: Size) -> float:
-    """Largest relative difference of the classifier's gradient."""
+def comparison(size: Size) -> dict[str, float]:
+    """Share of foreground RoIs, and the largest relative difference of the classifier's gradient."""
     retraining = Retraining(size)
     gradients = []
     for how in STEPS:
@@ -150,7 +143,9 @@ def difference(size: Size) -> float:
         retraining.loss(how).backward()
         gradient = [p.grad.flatten() for p in retraining.classifier.parameters() if p.grad is not None]
         gradients.append(torch.cat(gradient))
-    return float((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max())
+    difference = (gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()
+    foreground = (retraining.labels < size.categories).float().mean()
+    return {"difference": float(difference), "foreground": float(foreground)}
 
 
 def costs(size: Size, device: str) -> dict[str, list[Any]]:
@@ -189,8 +184,9 @@ def section() -> str:
     """Markdown."""
     rows, equal, shares = [], [], []
     for name in SIZES:
-        shares.append(result_of("retraining", f"foreground(SIZES['{name}'])"))
-        relative = result_of("retraining", f"difference(SIZES['{name}'])")
+        compared = result_of("retraining", f"comparison(SIZES['{name}'])")
+        shares.append(compared["foreground"])
+        relative = compared["difference"]
         if relative > EQUAL:
             raise RuntimeError(f"the classifier's gradients differ ({name}): {relative}")
         equal.append(f"{relative:.0e} ({name})" if relative else f"0 ({name})")
