@@ -8,7 +8,7 @@ EXPERIMENT ?= smoke
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))
 SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config experiment=$(EXPERIMENT)
 
-.PHONY: smoke experiment dry-run unlock test lint format shown clean
+.PHONY: smoke experiment dry-run unlock test performance lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -27,6 +27,11 @@ unlock: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What results/performance.md shows; TOPICS="balms retraining" for some of its sections
+performance: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[performance]'
+	$(BIN)/python -m tests.performance $(TOPICS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
