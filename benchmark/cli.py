@@ -39,6 +39,18 @@ class Kind(StrEnum):
     experiments = "experiments"
 
 
+class Source(StrEnum):
+    """Whose names and orders a file of weights follows."""
+
+    balms = "balms"
+    bags = "bags"
+    simcal = "simcal"
+    gol = "gol"
+    mmdet = "mmdet"
+    detectron2 = "detectron2"
+    torchvision = "torchvision"
+
+
 class Iou(StrEnum):
     """What overlaps are computed on."""
 
@@ -276,6 +288,21 @@ def train(
     from benchmark.training import run_stage
 
     run_stage(find_run(recipe), stage, output, init=init, devices=devices, workers=workers, work=work)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint_(
+    file: Annotated[Path, typer.Argument(help="released weights, saved by torch.save", metavar="FILE")],
+    recipe: Recipe,
+    source: Annotated[Source, typer.Option("--from", help="whose names and orders the file follows")],
+    output: Output,
+    head: Annotated[Path | None, typer.Option(help="SimCal's calibrated head, a file of its own")] = None,
+) -> None:
+    """Write weights from elsewhere as the finished checkpoint of a recipe; report what changed in them."""
+    from benchmark.detectors.importing import import_checkpoint
+    from benchmark.recipes import find_run
+
+    typer.echo(import_checkpoint(find_run(recipe), file, source.value, output, head).text())
 
 
 @app.command()
