@@ -116,7 +116,7 @@ def run_stage(
             images_folder(run.dataset, "train"),
             run.detector,
             derive_seed(run.seed, "augmentation", run.dataset_name, name),
-            masks=stage.trainable == "all" and run.detector.architecture == "mask_rcnn",
+            masks=stage.trainable == "all" and run.detector.masks,
             augment=stage.kind == "train",
             categories=_categories(stage, statistics),
         )
