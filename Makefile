@@ -45,11 +45,11 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev]'
 	touch $@
 
-# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=headline`
+# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=ablations`
 shown:
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
-	cp results/experiments/headline/table.md results/smoke/headline.md
+	cp results/experiments/ablations/table.md results/smoke/ablations.md
 
 clean:
 	rm -rf $(VENV) .snakemake results/data results/runs results/experiments results/work

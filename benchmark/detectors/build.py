@@ -1,5 +1,7 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
+import numpy as np
+
 from benchmark.classifiers import Classifier
 from benchmark.detectors import mmcv_ops, torchvision
 from benchmark.detectors.interface import POOLED_SIDE, Detector
@@ -49,6 +51,15 @@ def _mmdet(run: Run, classifiers: list[Classifier], initial_weights: bool) -> De
 
 
 _BACKENDS = {"torchvision": _torchvision, "mmdet": _mmdet}
+
+
+def parameters_of(run: Run) -> int:
+    """Numbers in the recipe's checkpoints, buffers included; counted on a model that is built for it."""
+    ids = np.arange(1, run.dataset.categories + 1)
+    names = tuple(str(number) for number in ids)
+    statistics = ClassStatistics(ids, names, ("f",) * len(ids), ids, ids, num_annotated_images=len(ids))
+    detector = build_detector(run, statistics, initial_weights=False)
+    return sum(value.numel() for value in detector.state_dict().values())
 
 
 def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.annotations import Vocabulary, check_same_vocabulary
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path
 from benchmark.recipes.models import Run
@@ -92,14 +93,16 @@ def load_weights(
         CheckpointError: other categories, or tensors that are missing or have another shape.
     """
     content = load(path)
-    if content.get("vocabulary") != vocabulary:
-        raise CheckpointError(
-            "the checkpoint was trained on other categories",
-            where=path,
-            found=f"categories {content.get('vocabulary')} (dataset {content.get('dataset')})",
-            expected=f"categories {vocabulary} (dataset {run.dataset_name})",
-            remedy="use a checkpoint of the same LVIS version",
-        )
+    trained_on = content.get("vocabulary")
+    check_same_vocabulary(
+        Vocabulary(
+            f"checkpoint {path} (dataset {content.get('dataset')})",
+            trained_on if isinstance(trained_on, str) else None,
+        ),
+        Vocabulary(f"dataset {run.dataset_name}", vocabulary),
+        CheckpointError,
+        remedy="use a checkpoint of the same LVIS version",
+    )
     state: dict[str, Tensor] = content["model"]
     own = detector.state_dict()
     if except_classifier:

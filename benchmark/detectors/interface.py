@@ -22,8 +22,8 @@ STAGE_WEIGHTS = (1.0, 0.5, 0.25)
 @dataclass
 class RoIBatch:
     """Sampled RoIs of a batch for one classifier, image after image: features (N, D), or (N, D + P) for one
-    that takes the pooled ones too; labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image number (N,) of
-    each."""
+    that takes the pooled ones too; labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image number (N,)
+    of each."""
 
     features: Tensor
     labels: Tensor

@@ -1,8 +1,8 @@
 """Two-stage detectors of MMDetection, cascades among them, with any classifier in every stage.
 
 The models are built from MMDetection's own configuration files with the differences of ``model_config``;
-their losses are MMDetection's. Images, engine and test protocol are this project's, and nothing of mmdet leaves
-this file.
+their losses are MMDetection's. Images, engine and test protocol are this project's, and nothing of mmdet
+leaves this file.
 """
 
 from collections.abc import Sequence
@@ -410,7 +410,7 @@ class MMDetDetector(Detector):
         samples: list[DetDataSample],
         labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """The boxes that a stage hands to the next; class-specific ones are those of the true or best label."""
+        """The boxes that a stage hands to the next; class-specific ones are of the true or the best label."""
         head = self._box_heads[stage]
         deltas = head.fc_reg(activated).float()
         column = torch.zeros_like(deltas[:, 0], dtype=torch.long)

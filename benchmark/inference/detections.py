@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Meta
 
-from benchmark.annotations import vocabulary_hash
+from benchmark.annotations import Vocabulary, check_same_vocabulary, vocabulary_hash
 from benchmark.annotations.reading import Id
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
@@ -92,12 +92,11 @@ class DetectionTable:
 
         ``vocabulary`` is category id to name, ``sizes`` image id to (height, width) in pixels.
         """
-        if self.vocabulary is not None and self.vocabulary != vocabulary_hash(vocabulary.items()):
-            raise DetectionError(
-                "the detections were made for other categories, e.g. another LVIS version",
-                where=self.path,
-                found=f"categories with hash {self.vocabulary[:16]}",
-                expected=f"hash {vocabulary_hash(vocabulary.items())[:16]}, of the categories of {truth}",
+        if self.vocabulary is not None:
+            check_same_vocabulary(
+                Vocabulary(f"detections {self.path}", self.vocabulary),
+                Vocabulary.of(f"ground truth {truth}", vocabulary.items()),
+                DetectionError,
                 remedy="evaluate against the annotation file of the dataset that the model was trained on",
             )
         images = np.fromiter(sizes, np.int64, len(sizes))

@@ -295,6 +295,41 @@ class Synthetic(Strict):
     seed: int = Field(0, ge=0, description="seed of every draw")
 
 
+class Archive(Strict):
+    """A zip archive on the web."""
+
+    url: str = Field(pattern=r"^https?://", description="address")
+    name: str | None = Field(None, description="file name; default: the last part of the address")
+    bytes: int | None = Field(None, gt=0, description="size; default: not known")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not known")
+
+    @property
+    def file_name(self) -> str:
+        """The name that it is kept under."""
+        return self.name or self.url.rsplit("/", 1)[-1]
+
+
+class Subsample(Strict):
+    """How COCO-LT's training file is made where the authors' own is not at hand."""
+
+    source: str = Field(description="COCO's training file, relative to the data folder")
+    counts: str = Field(description="table of class statistics to draw down to, beside the dataset's file")
+    official: str = Field(
+        description="the authors' file, used where it is there; relative to the data folder"
+    )
+    seed: Seed = Field(0, description="seed of the draw")
+
+
+class DataFile(Strict):
+    """An annotation file (``.json``) or a folder of images that must be there."""
+
+    path: str = Field(pattern=r"^[\w.][\w./-]*$", description="place relative to the data folder")
+    images: int | None = Field(None, gt=0, description="image records or image files; default: not known")
+    annotations: int | None = Field(None, gt=0, description="annotation records; default: not known")
+    archive: Archive | None = Field(None, description="where it can be fetched")
+    subsample: Subsample | None = Field(None, description="how it is rebuilt")
+
+
 class Dataset(Strict):
     """A dataset: where its splits lie, or how it is generated."""
 
@@ -304,6 +339,12 @@ class Dataset(Strict):
     synthetic: Synthetic | None = Field(None, description="generate the dataset with these sizes")
     train: Split | None = Field(None, description="training split; its counts define frequency")
     val: Split | None = Field(None, description="validation split")
+    vocabulary: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="hash of the categories' ids and names, checked by longtail data prepare",
+    )
+    files: list[DataFile] = Field([], description="what longtail data prepare gets and checks")
 
     @model_validator(mode="after")
     def _source(self) -> "Dataset":
@@ -384,7 +425,11 @@ class Run(Strict):
         what only labels the run (row, title, where the plug-in lies) does not enter.
         """
         content = self.model_dump(
-            mode="json", exclude={"row", "title", "plugin_path", "base", "stages", "test"}
+            mode="json",
+            exclude={
+                **dict.fromkeys(("row", "title", "plugin_path", "base", "stages", "test"), True),
+                "dataset": {"files", "vocabulary"},  # where files come from
+            },
         )
         names = [stage.name for stage in self.stages]
         last = names.index(step) if step in names else len(names) - 1

@@ -83,7 +83,7 @@ def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32
 def category_draw_probabilities(
     instance_counts: ArrayLike, exponent: float = 0.0, cap: int = 100
 ) -> NDArray[np.float64]:
-    """p_j proportional to min(c_j, cap)^exponent over the categories with instances (Wang et al., arXiv 2007.11978).
+    """p_j proportional to min(c_j, cap)^exponent, c_j > 0 (Wang et al., arXiv 2007.11978).
 
     Args:
         instance_counts: c (C,).
