@@ -255,6 +255,9 @@ class Detector(Strict):
     )
     test_short_edge: int = Field(800, gt=0, description="short side in testing, pixels")
     long_edge: int = Field(1333, gt=0, description="upper bound of the long side, pixels")
+    train_long_edge: int | None = Field(
+        None, gt=0, description="upper bound of the long side in training; default: long_edge"
+    )
     flip_probability: float = Field(0.5, ge=0, le=1, description="horizontal flips in training")
 
     @property
@@ -283,6 +286,10 @@ class Split(Strict):
 
     annotations: str = Field(description="LVIS-format file, relative to the data folder")
     images: str = Field(description="image folder, relative to the data folder")
+    stuff_maps: str | None = Field(
+        None,
+        description="folder with a PNG for every image that has the stuff category of each pixel (255: none)",
+    )
 
 
 class Synthetic(Strict):

@@ -8,7 +8,7 @@ from snakemake.parser import parse
 from snakemake.sourcecache import LocalSourceFile
 
 from benchmark.errors import BenchmarkError
-from benchmark.recipes import all_runs, load_experiment, paths
+from benchmark.recipes import all_runs, load_experiment, paths, with_detector
 from benchmark.recipes.loading import read_yaml
 from benchmark.recipes.project import project_root
 
@@ -18,7 +18,10 @@ os.environ.update(
 )
 
 try:
-    EXPERIMENT = load_experiment(config["experiment"])
+    file = config["experiment"]
+    if "detector" in config:
+        file = str(with_detector(file, config["detector"]))
+    EXPERIMENT = load_experiment(file)
 except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
 
