@@ -8,7 +8,7 @@ EXPERIMENT ?= smoke
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))
 SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config experiment=$(EXPERIMENT)
 
-.PHONY: smoke experiment dry-run unlock test lint format shown clean
+.PHONY: smoke experiment dry-run unlock test performance lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -28,6 +28,11 @@ unlock: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# What results/performance.md shows; TOPICS="balms retraining" for some of its sections
+performance: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[performance]'
+	$(BIN)/python -m tests.performance $(TOPICS)
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,11 +50,11 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev]'
 	touch $@
 
-# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=headline`
+# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=ablations`
 shown:
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
-	cp results/experiments/headline/table.md results/smoke/headline.md
+	cp results/experiments/ablations/table.md results/smoke/ablations.md
 
 clean:
 	rm -rf $(VENV) .snakemake results/data results/runs results/experiments results/work

@@ -17,10 +17,17 @@ import pytest
 FOLDER = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "golden"))
 
 # Kinds that no implemented code answers to yet, with the reason. Every other kind has a test.
+# Left out of kinds that have one: cases of status upstream_bug (a defect; its intended reading is tested if
+# the case holds it); keys that start with informative_ (another library's random draws); the decoded boxes of
+# dual_head_scores (the release counts a box's last pixel, width x2 - x1 + 1, and no back end here does).
 NOT_YET: dict[str, dict[str, str]] = {
     "bags": {},
     "balms": {},
     "gol": {},
+    "simcal": dict.fromkeys(
+        ("bin_ap", "coco_lt_eap", "coco_lt_eap_readme", "lvis_bap_readme"),
+        "the evaluation has no bins by training instances yet",
+    ),
 }
 
 

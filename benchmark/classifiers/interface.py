@@ -20,18 +20,23 @@ class Classifier(nn.Module):
     Args:
         in_features: width D of the box-head features.
         statistics: training counts of the C categories.
+        pooled_features: width P of the flattened RoIAlign output, in a class that ``takes_pooled``.
     """
 
     before_activation: ClassVar[bool] = False
     """Whether ``forward`` takes the box-head features before the head's last ReLU."""
 
-    def __init__(self, in_features: int, statistics: ClassStatistics) -> None:
+    takes_pooled: ClassVar[bool] = False
+    """Whether ``forward`` also takes what the box head takes: features are (N, D + P), pooled ones last. The
+    constructor of such a class is given ``pooled_features``."""
+
+    def __init__(self, in_features: int, statistics: ClassStatistics, pooled_features: int = 0) -> None:
         super().__init__()
-        self.in_features = in_features
+        self.in_features, self.pooled_features = in_features, pooled_features
         self.num_classes = statistics.num_classes
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (N, L) of RoI features (N, D); L is the method's choice."""
+        """Logits (N, L) of RoI features (N, D + P); L is the method's choice."""
         raise NotImplementedError
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -46,8 +51,10 @@ class Classifier(nn.Module):
 class LinearClassifier(Classifier):
     """A classifier whose logits are one linear map of the features: weights N(0, 0.01), bias 0."""
 
-    def __init__(self, in_features: int, statistics: ClassStatistics, width: int) -> None:
-        super().__init__(in_features, statistics)
+    def __init__(
+        self, in_features: int, statistics: ClassStatistics, width: int, pooled_features: int = 0
+    ) -> None:
+        super().__init__(in_features, statistics, pooled_features)
         self.linear = nn.Linear(in_features, width)
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_STD)
         nn.init.zeros_(self.linear.bias)
@@ -64,8 +71,8 @@ class CategoricalClassifier(LinearClassifier):
     Trained with plain cross entropy unless a method overrides ``loss``.
     """
 
-    def __init__(self, in_features: int, statistics: ClassStatistics) -> None:
-        super().__init__(in_features, statistics, width=statistics.num_classes + 1)
+    def __init__(self, in_features: int, statistics: ClassStatistics, pooled_features: int = 0) -> None:
+        super().__init__(in_features, statistics, statistics.num_classes + 1, pooled_features)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """L = (1/N) sum_n CE(z_n, y_n); 0 without proposals."""

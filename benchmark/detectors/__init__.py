@@ -1,6 +1,6 @@
 """Detectors of all back ends behind one interface."""
 
-from benchmark.detectors.build import build_detector
-from benchmark.detectors.interface import Detections, Detector, RoIBatch
+from benchmark.detectors.build import build_detector, parameters_of
+from benchmark.detectors.interface import ChooseRoIs, Detections, Detector, RoIBatch
 
-__all__ = ["Detections", "Detector", "RoIBatch", "build_detector"]
+__all__ = ["ChooseRoIs", "Detections", "Detector", "RoIBatch", "build_detector", "parameters_of"]

@@ -1,6 +1,9 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
+import numpy as np
+
 from benchmark.classifiers import Classifier
+from benchmark.detectors.interface import POOLED_SIDE
 from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
 from benchmark.errors import BenchmarkError
 from benchmark.recipes import load_object
@@ -33,11 +36,23 @@ def build_detector(
     return detector
 
 
+def parameters_of(run: Run) -> int:
+    """Numbers in the recipe's checkpoints, buffers included; counted on a model that is built for it."""
+    ids = np.arange(1, run.dataset.categories + 1)
+    names = tuple(str(number) for number in ids)
+    statistics = ClassStatistics(ids, names, ("f",) * len(ids), ids, ids, num_annotated_images=len(ids))
+    detector = build_detector(run, statistics, initial_weights=False)
+    return sum(value.numel() for value in detector.state_dict().values())
+
+
 def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:
     """The recipe's classifier for features of its detector."""
     classifier_type = load_object(run.classifier, run.plugin_path)
+    pooled = {}
+    if getattr(classifier_type, "takes_pooled", False):
+        pooled["pooled_features"] = run.detector.fpn_channels * POOLED_SIDE**2
     try:
-        classifier = classifier_type(run.detector.box_head_width, statistics, **run.options)
+        classifier = classifier_type(run.detector.box_head_width, statistics, **pooled, **run.options)
     except TypeError as error:
         raise BenchmarkError(
             f"method '{run.method}' cannot build its classifier",

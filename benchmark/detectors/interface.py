@@ -1,5 +1,6 @@
 """The border between detectors and everything else; no framework's own types cross it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -7,11 +8,16 @@ from torch import Tensor, nn
 
 from benchmark.images import Target
 
+POOLED_SIDE = 7  # RoIAlign before the box head gives 7 x 7 positions in all four papers
+
+ChooseRoIs = Callable[[Tensor, Tensor], Tensor]
+"""From labels (N,) in ``0..C`` and image numbers (N,) of sampled RoIs to the indices of those to keep."""
+
 
 @dataclass
 class RoIBatch:
-    """Sampled RoIs of a batch: features (N, D), labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image
-    number (N,) of each."""
+    """Sampled RoIs of a batch, image after image: features (N, D), or (N, D + P) for a classifier that takes
+    the pooled ones too; labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image number (N,) of each."""
 
     features: Tensor
     labels: Tensor
@@ -36,12 +42,22 @@ class Detector(Protocol):
 
     classifiers: nn.ModuleList
 
+    @property
+    def box_head_layers(self) -> list[nn.Linear]:
+        """The fully connected layers between the pooled features and the classifier, in order."""
+        ...
+
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """All training losses by name, scalars; their sum is minimised."""
         ...
 
-    def box_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
-        """What the classifier sees in a training step, without gradient, mask or regression losses."""
+    def box_features(
+        self, images: list[Tensor], targets: list[Target], choose: ChooseRoIs | None = None
+    ) -> RoIBatch:
+        """What the classifier sees in a training step, without gradient, mask or regression losses.
+
+        ``choose`` picks among the sampled RoIs before their features are computed.
+        """
         ...
 
     def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:

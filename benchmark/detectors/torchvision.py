@@ -20,13 +20,14 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms, roi_align
 from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import Classifier, NormedConv2d
 from benchmark.detectors.checkpoints import why_unreadable
-from benchmark.detectors.interface import Detections, RoIBatch
+from benchmark.detectors.interface import POOLED_SIDE, ChooseRoIs, Detections, RoIBatch
+from benchmark.detectors.layouts import TORCHVISION_RENAMED
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
 from benchmark.recipes.models import HUB_COCO_BACKBONES, TestSettings
@@ -35,6 +36,8 @@ from benchmark.recipes.models import Detector as Settings
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's ImageNet weights
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FEATURE_LEVELS = ["0", "1", "2", "3"]
+ANCHOR_STRIDES = [4, 8, 16, 32, 64]  # pixels; those of the feature levels, then that of the pooled one
+FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
 MASKS_PASTED_AT_ONCE = 32  # bounds the memory of full-size float masks
 
 _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[str, int]]] = {
@@ -44,16 +47,6 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[s
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], {"groups": 64, "width_per_group": 4}),
 }
 _COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
-
-# torchvision's published COCO files predate its blocks of convolution and norm
-_OLD_NAMES = [
-    (r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
-    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),
-    (r"^roi_heads\.mask_head\.mask_fcn1\.", "roi_heads.mask_head.0.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn2\.", "roi_heads.mask_head.1.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn3\.", "roi_heads.mask_head.2.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn4\.", "roi_heads.mask_head.3.0."),
-]
 
 
 class _NarrowResNet(ResNet):
@@ -86,6 +79,8 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     block, layers, grouping = _RESNETS[settings.backbone]
     norm = _NORMS[settings.norm]
     body = _NarrowResNet(block, layers, norm_layer=norm, width=settings.width, **grouping)
+    if settings.stride_in_1x1:
+        _move_stride(body)
     channels = [
         (stage[-1].bn2 if block is BasicBlock else stage[-1].bn3).weight.numel()
         for stage in (body.layer1, body.layer2, body.layer3, body.layer4)
@@ -101,12 +96,92 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     )
 
 
+def _move_stride(body: ResNet) -> None:
+    """Halve the size of each stage in the first 1x1 convolution."""
+    for stage in (body.layer2, body.layer3, body.layer4):
+        if not isinstance(stage[0], Bottleneck):
+            raise BenchmarkError(
+                "stride_in_1x1 is for backbones with bottlenecks", expected="resnet50 or deeper"
+            )
+        stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+
+
 class _Anchors(AnchorGenerator):
-    """Anchors in float32, in mixed precision too: bfloat16 knows only every eighth pixel beyond 1024."""
+    """Anchors of three shapes at each position, in float32.
+
+    In mixed precision too: bfloat16 knows only every eighth pixel beyond 1024.
+
+    ``coordinates`` other than torchvision's have the nominal stride of each level, where torchvision divides
+    the padded image's size by the level's and gets 61 instead of 64 for the coarsest level of an 800-pixel
+    side. Their anchors are not rounded (``aligned``), or rounded and around the middle of a cell instead of
+    its corner (``mmdet_v1``).
+    """
+
+    def __init__(self, sizes: list[int], coordinates: str) -> None:
+        super().__init__(tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes))
+        self.coordinates = coordinates
+        if coordinates != "torchvision":
+            self.cell_anchors = [
+                self._around_a_cell(size, stride) for size, stride in zip(sizes, ANCHOR_STRIDES, strict=True)
+            ]
+
+    def _around_a_cell(self, size: int, stride: int) -> Tensor:
+        heights = size * torch.tensor([0.5, 1.0, 2.0]).sqrt()
+        sides = torch.stack([size**2 / heights, heights], dim=1) / 2
+        if self.coordinates == "aligned":
+            return torch.cat([-sides, sides], dim=1)
+        # mmdetection 1 rounds the first and the last pixel that an anchor includes
+        return torch.cat([(stride / 2 - sides).round(), (stride / 2 + sides - 1).round() + 1], dim=1)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each image."""
         # of the features only sizes, type and device are used
-        return list(super().forward(image_list, [level[:1, :1].float() for level in feature_maps]))
+        levels = [level[:1, :1].float() for level in feature_maps]
+        if self.coordinates == "torchvision":
+            return list(super().forward(image_list, levels))
+        self.set_cell_anchors(torch.float32, levels[0].device)
+        strides = [[levels[0].new_tensor(stride, dtype=torch.int64)] * 2 for stride in ANCHOR_STRIDES]
+        anchors = torch.cat(self.grid_anchors([level.shape[-2:] for level in levels], strides))
+        return [anchors] * len(image_list.image_sizes)
+
+
+class _RoIPool(nn.Module):
+    """RoIAlign without torchvision's minimum of one feature pixel for a RoI's sides.
+
+    Args:
+        side: positions of the output along each side.
+        coordinates: ``aligned`` samples densely, pixel i of a level being around i + 0.5; ``mmdet_v1``
+            samples 2 x 2 points in every position, pixel i being at i.
+    """
+
+    def __init__(self, side: int, coordinates: str) -> None:
+        super().__init__()
+        self.side = side
+        self.samples, self.shift = (0, 0.0) if coordinates == "aligned" else (2, 0.5)
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """(N, channels, side, side) of boxes in input pixels; the level follows from a box's size."""
+        rois = torch.cat([F.pad(item, (1, 0), value=image) for image, item in enumerate(boxes)])
+        size = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+        fitting = (size / FINEST_ROI + 1e-6).log2().floor().clamp(0, len(FEATURE_LEVELS) - 1)
+        first = features[FEATURE_LEVELS[0]]
+        pooled = first.new_zeros(len(rois), first.shape[1], self.side, self.side)
+        for number, name in enumerate(FEATURE_LEVELS):
+            chosen = (fitting == number).nonzero().squeeze(1)
+            moved = rois[chosen]
+            moved[:, 1:] += self.shift * ANCHOR_STRIDES[number]
+            scale = 1 / ANCHOR_STRIDES[number]
+            found = roi_align(features[name], moved, self.side, scale, self.samples, aligned=True)
+            pooled = pooled.index_copy(0, chosen, found.to(pooled.dtype))
+        return pooled
+
+
+def _roi_pool(side: int, coordinates: str) -> nn.Module:
+    if coordinates == "torchvision":
+        return MultiScaleRoIAlign(FEATURE_LEVELS, output_size=side, sampling_ratio=2)
+    return _RoIPool(side, coordinates)
 
 
 class _ProposalHead(RPNHead):
@@ -123,8 +198,8 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
     def __init__(self, settings: Settings, num_classes: int) -> None:
         width = settings.box_head_width
         super().__init__(
-            box_roi_pool=MultiScaleRoIAlign(FEATURE_LEVELS, output_size=7, sampling_ratio=2),
-            box_head=TwoMLPHead(settings.fpn_channels * 7**2, width),
+            box_roi_pool=_roi_pool(POOLED_SIDE, settings.coordinates),
+            box_head=TwoMLPHead(settings.fpn_channels * POOLED_SIDE**2, width),
             box_predictor=None,
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
@@ -135,13 +210,14 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
             nms_thresh=0.5,
             detections_per_img=0,
         )
+        self.background_min_iou = settings.roi_background_min_iou
         self.box_regressor = nn.Linear(width, 4 * (1 if settings.class_agnostic_boxes else num_classes))
         if settings.box_regressor_init == "normal":
             nn.init.normal_(self.box_regressor.weight, std=0.001)
             nn.init.zeros_(self.box_regressor.bias)
         if settings.architecture == "mask_rcnn":
             channels = settings.mask_channels
-            self.mask_roi_pool = MultiScaleRoIAlign(FEATURE_LEVELS, output_size=14, sampling_ratio=2)
+            self.mask_roi_pool = _roi_pool(14, settings.coordinates)
             self.mask_head = MaskRCNNHeads(
                 settings.fpn_channels, [channels] * settings.mask_layers, dilation=1
             )
@@ -151,6 +227,17 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
                 self.mask_predictor.mask_fcn_logits = NormedConv2d(
                     channels, mask_classes, temperature=settings.mask_temperature
                 )
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Matched ground truth and label of each proposal: 0 background, -1 too far off to be used."""
+        matches, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
+        if self.background_min_iou > 0:
+            for boxes, truth, label in zip(proposals, gt_boxes, labels, strict=True):
+                near = box_ops.box_iou(truth, boxes).amax(dim=0) >= self.background_min_iou
+                label[(label == 0) & ~near] = -1
+        return matches, labels
 
     def check_targets(self, targets: object) -> None:
         """Not needed: targets come from ``TorchvisionDetector``, and sampling RoIs needs no masks."""
@@ -174,11 +261,9 @@ class TorchvisionDetector(nn.Module):
             settings.test_short_edge, settings.long_edge, IMAGE_MEAN, IMAGE_STD
         )
         self.backbone = _backbone(settings)
-        ratios = ((0.5, 1.0, 2.0),) * len(settings.anchor_sizes)
-        anchors = _Anchors(tuple((size,) for size in settings.anchor_sizes), ratios)
         kept = {"training": settings.rpn_train_proposals, "testing": settings.rpn_test_proposals}
         self.rpn = RegionProposalNetwork(
-            anchors,
+            _Anchors(settings.anchor_sizes, settings.coordinates),
             _ProposalHead(settings.fpn_channels, 3),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
@@ -190,6 +275,11 @@ class TorchvisionDetector(nn.Module):
         )
         self.roi_heads = _BoxHeads(settings, self.num_classes)
         self.classifiers = nn.ModuleList([classifier])
+
+    @property
+    def box_head_layers(self) -> list[nn.Linear]:
+        """The two layers of the box head."""
+        return [self.roi_heads.box_head.fc6, self.roi_heads.box_head.fc7]
 
     @property
     def _classifier(self) -> Classifier:
@@ -218,11 +308,20 @@ class TorchvisionDetector(nn.Module):
         return losses
 
     @torch.no_grad()
-    def box_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
+    def box_features(
+        self, images: list[Tensor], targets: list[Target], choose: ChooseRoIs | None = None
+    ) -> RoIBatch:
         """Features of RoIs proposed and sampled as in training, the network otherwise in evaluation mode."""
         batch, features, tv_targets = self._features(images, targets)
         proposals = self._proposals(batch, features)
         proposals, _, labels, _ = self._sample(proposals, tv_targets)
+        if choose is not None:
+            counts = [len(label) for label in labels]
+            kept = torch.zeros(sum(counts), dtype=torch.bool, device=labels[0].device)
+            kept[choose(torch.cat(labels), _image_numbers(labels))] = True
+            masks = kept.split(counts)
+            proposals = [boxes[mask] for boxes, mask in zip(proposals, masks, strict=True)]
+            labels = [label[mask] for label, mask in zip(labels, masks, strict=True)]
         return self._roi_batch(batch, features, proposals, labels)
 
     @torch.no_grad()
@@ -295,12 +394,15 @@ class TorchvisionDetector(nn.Module):
     def _box_features(
         self, features: OrderedDict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """Features (N, D) for the classifier, before or after the last ReLU as it wants, and after it."""
-        pooled = self.roi_heads.box_roi_pool(features, proposals, sizes)
+        """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
+        pooled = self.roi_heads.box_roi_pool(features, proposals, sizes).flatten(start_dim=1)
         head = self.roi_heads.box_head
-        raw = head.fc7(F.relu(head.fc6(pooled.flatten(start_dim=1))))
+        raw = head.fc7(F.relu(head.fc6(pooled)))
         activated = F.relu(raw)
-        return raw if self._classifier.before_activation else activated, activated
+        classified = raw if self._classifier.before_activation else activated
+        if self._classifier.takes_pooled:
+            classified = torch.cat([classified, pooled], dim=1)
+        return classified, activated
 
     def _roi_batch(
         self,
@@ -310,8 +412,7 @@ class TorchvisionDetector(nn.Module):
         labels: list[Tensor],
     ) -> RoIBatch:
         classified, _ = self._box_features(features, boxes, batch.image_sizes)
-        numbers = [torch.full_like(label, number) for number, label in enumerate(labels)]
-        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), torch.cat(numbers))
+        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), _image_numbers(labels))
 
     def _box_loss(self, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Smooth L1 over foreground RoIs, divided by the number of all RoIs."""
@@ -393,6 +494,9 @@ class TorchvisionDetector(nn.Module):
     ) -> Detections:
         """Back to the original image's pixels, on the CPU, masks compressed."""
         height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
+        if self.settings.coordinates == "mmdet_v1":
+            # there a box ends in its last pixel, and that pixel is what the factor multiplies
+            boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
         boxes = boxes * boxes.new_tensor([width, height, width, height])
         rles: list[dict[str, Any]] | None = None
         if masks is not None:
@@ -406,10 +510,15 @@ class TorchvisionDetector(nn.Module):
         return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), rles)
 
 
+def _image_numbers(labels: list[Tensor]) -> Tensor:
+    """The number (N,) of the image that each of the RoIs belongs to."""
+    return torch.cat([torch.full_like(label, number) for number, label in enumerate(labels)])
+
+
 def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> None:
     """Copy every tensor of the initial weights whose name and shape match; the rest stays as initialised.
 
-    This is the rule of the released BAGS code: of a COCO model, the classifier, the class-specific regressor
+    As mmdetection does it: of a COCO model, the classifier, the class-specific regressor
     and mask channels stay random.
 
     Raises:
@@ -421,7 +530,7 @@ def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> N
     state = _read_weights(settings)
     if settings.init == "imagenet":
         state = {f"backbone.body.{name}": value for name, value in state.items()}
-    for pattern, replacement in _OLD_NAMES:
+    for pattern, replacement in TORCHVISION_RENAMED.items():
         state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
     own = detector.state_dict()
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Meta
 
-from benchmark.annotations import vocabulary_hash
+from benchmark.annotations import Vocabulary, check_same_vocabulary, vocabulary_hash
 from benchmark.annotations.reading import Id
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
@@ -116,12 +116,11 @@ class DetectionTable:
         ``vocabulary`` is category id to name in ascending id, ``image_ids`` int64 ascend. Raises
         ``DetectionError`` where the detections do not belong to ``truth``.
         """
-        if self.vocabulary is not None and self.vocabulary != vocabulary_hash(vocabulary.items()):
-            raise DetectionError(
-                "the detections were made for other categories, e.g. another LVIS version",
-                where=self.path,
-                found=f"categories with hash {self.vocabulary[:16]}",
-                expected=f"hash {vocabulary_hash(vocabulary.items())[:16]}, of the categories of {truth}",
+        if self.vocabulary is not None:
+            check_same_vocabulary(
+                Vocabulary(f"detections {self.path}", self.vocabulary),
+                Vocabulary.of(f"ground truth {truth}", vocabulary.items()),
+                DetectionError,
                 remedy="evaluate against the annotation file of the dataset that the model was trained on",
             )
         # the rows of an image stand together, so that few ids need to be looked up

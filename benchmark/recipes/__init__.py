@@ -8,6 +8,7 @@ from benchmark.recipes.experiments import (
     find_run,
     load_dataset,
     load_experiment,
+    with_bases,
 )
 from benchmark.recipes.explanation import explain
 from benchmark.recipes.loading import RecipeError
@@ -24,4 +25,5 @@ __all__ = [
     "load_dataset",
     "load_experiment",
     "load_object",
+    "with_bases",
 ]

@@ -54,7 +54,7 @@ class LoadedExperiment:
         found: dict[str, str] = {}
         for row in self.rows:
             for run in row.runs if row.skipped is None else []:
-                for depth, item in enumerate(_with_bases(run)):
+                for depth, item in enumerate(with_bases(run)):
                     recipe = ":".join([str(self.path), row.row.id, str(run.seed), *["base"] * depth])
                     found.setdefault(str(paths.run_folder(item)), recipe)
         return found
@@ -123,7 +123,7 @@ def all_runs(experiment: LoadedExperiment) -> list[Run]:
     found: dict[Path, Run] = {}
     for row in experiment.rows:
         for run in row.runs if row.skipped is None else []:
-            for item in _with_bases(run):
+            for item in with_bases(run):
                 found.setdefault(paths.run_folder(item), item)
     return [found[path] for path in sorted(found)]
 
@@ -149,7 +149,7 @@ def locate(recipe: str) -> Resolved:
             "not a recipe",
             found=recipe,
             expected="EXPERIMENT:ROW, EXPERIMENT:ROW:SEED, EXPERIMENT:ROW:SEED:base, or a recipe.json",
-            remedy="longtail list experiments shows the experiments, for example smoke:bags",
+            remedy="longtail list experiments shows the experiments, for example smoke:rfs",
         )
     name, row_id, seed, bases = match.groups()
     source = _Source(name)
@@ -222,7 +222,7 @@ def _missing(run: Run) -> str | None:
     backend = run.detector_name.partition("/")[0]  # a back end has the name of the package that it needs
     if importlib.util.find_spec(backend) is None:
         return f"back end '{backend}' is not installed"
-    for item in _with_bases(run):
+    for item in with_bases(run):
         weights = item.detector.weights
         if weights is not None and not Path(weights).is_file():
             return f"weight file {weights} of {item.title} is missing"
@@ -242,7 +242,8 @@ def _missing(run: Run) -> str | None:
     return None
 
 
-def _with_bases(run: Run) -> Iterable[Run]:
+def with_bases(run: Run) -> Iterable[Run]:
+    """A run, the one whose checkpoint it starts from, and so on."""
     current: Run | None = run
     while current is not None:
         yield current

@@ -52,14 +52,26 @@ class Sampler(Strict):
     """Which training images a stage sees how often."""
 
     kind: Literal[
-        "uniform", "repeat_factor", "repeat_factor_ceiling", "repeat_factor_plus_one", "class_balanced"
+        "uniform",
+        "repeat_factor",
+        "repeat_factor_ceiling",
+        "repeat_factor_plus_one",
+        "class_balanced",
+        "category_first",
     ] = Field(
         "uniform",
         description="uniform shuffling; repeat factors rounded by chance anew in every epoch, rounded up, or "
-        "rounded up and one more; draws weighted by the rarest category of an image, 1 / (image frequency)",
+        "rounded up and one more; draws weighted by the rarest category of an image, 1 / (image frequency); "
+        "a category drawn uniformly, then an image that contains it",
     )
     threshold: float = Field(
         0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+    )
+    exponent: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="category_first draws in proportion to min(instances, 100)^exponent; 0: all alike",
     )
 
 
@@ -103,6 +115,12 @@ class Stage(Strict):
     annotations: AnnotationFilter | None = Field(
         None, description="a part of the training annotations; default: all"
     )
+    rois: str | None = Field(
+        None,
+        pattern=r"^[\w.]+:\w+$",
+        description="module:function that chooses among the sampled RoIs of a step, given the category that "
+        "each image was drawn for (sampler category_first), where the classifier trains",
+    )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
 
@@ -115,6 +133,8 @@ class Stage(Strict):
                 raise ValueError(f"{self.kind} stage '{self.name}' needs a function")
         if self.meta is not None and (self.kind, self.trainable) != ("train", "classifier"):
             raise ValueError(f"stage '{self.name}' has a meta step: it must train the classifier only")
+        if self.rois is not None and (self.kind, self.trainable) != ("train", "classifier"):
+            raise ValueError(f"stage '{self.name}' chooses RoIs: it must train the classifier only")
         return self
 
 
@@ -215,6 +235,9 @@ class Detector(Strict):
     )
     roi_samples: int = Field(512, gt=0, description="RoIs sampled per image")
     roi_positive_fraction: float = Field(0.25, gt=0, le=1, description="at most this fraction is foreground")
+    roi_background_min_iou: float = Field(
+        0.0, ge=0, lt=0.5, description="background RoIs overlap some ground truth at least so much"
+    )
     smooth_l1_beta: float = Field(1.0, ge=0, description="transition point of the box loss; 0 is L1")
     train_short_edges: list[int] = Field(
         [800], min_length=1, description="short side is drawn from these, pixels"
@@ -222,6 +245,16 @@ class Detector(Strict):
     test_short_edge: int = Field(800, gt=0, description="short side in testing, pixels")
     long_edge: int = Field(1333, gt=0, description="upper bound of the long side, pixels")
     flip_probability: float = Field(0.5, ge=0, le=1, description="horizontal flips in training")
+    coordinates: Literal["torchvision", "mmdet_v1", "aligned"] = Field(
+        "torchvision",
+        description="where anchors, RoI samples and pixels lie: as in torchvision; as in mmdetection 1; or "
+        "aligned, as in detectron2 and in mmdetection from 2 on",
+    )
+    stride_in_1x1: bool = Field(
+        False,
+        description="a bottleneck halves the size in its first convolution, as in the ResNets of Caffe and "
+        "MSRA, instead of in its 3x3",
+    )
 
 
 class Split(Strict):
@@ -241,6 +274,41 @@ class Synthetic(Strict):
     seed: int = Field(0, ge=0, description="seed of every draw")
 
 
+class Archive(Strict):
+    """A zip archive on the web."""
+
+    url: str = Field(pattern=r"^https?://", description="address")
+    name: str | None = Field(None, description="file name; default: the last part of the address")
+    bytes: int | None = Field(None, gt=0, description="size; default: not known")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not known")
+
+    @property
+    def file_name(self) -> str:
+        """The name that it is kept under."""
+        return self.name or self.url.rsplit("/", 1)[-1]
+
+
+class Subsample(Strict):
+    """How COCO-LT's training file is made where the authors' own is not at hand."""
+
+    source: str = Field(description="COCO's training file, relative to the data folder")
+    counts: str = Field(description="table of class statistics to draw down to, beside the dataset's file")
+    official: str = Field(
+        description="the authors' file, used where it is there; relative to the data folder"
+    )
+    seed: Seed = Field(0, description="seed of the draw")
+
+
+class DataFile(Strict):
+    """An annotation file (``.json``) or a folder of images that must be there."""
+
+    path: str = Field(pattern=r"^[\w.][\w./-]*$", description="place relative to the data folder")
+    images: int | None = Field(None, gt=0, description="image records or image files; default: not known")
+    annotations: int | None = Field(None, gt=0, description="annotation records; default: not known")
+    archive: Archive | None = Field(None, description="where it can be fetched")
+    subsample: Subsample | None = Field(None, description="how it is rebuilt")
+
+
 class Dataset(Strict):
     """A dataset: where its splits lie, or how it is generated."""
 
@@ -250,6 +318,12 @@ class Dataset(Strict):
     synthetic: Synthetic | None = Field(None, description="generate the dataset with these sizes")
     train: Split | None = Field(None, description="training split; its counts define frequency")
     val: Split | None = Field(None, description="validation split")
+    vocabulary: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="hash of the categories' ids and names, checked by longtail data prepare",
+    )
+    files: list[DataFile] = Field([], description="what longtail data prepare gets and checks")
 
     @model_validator(mode="after")
     def _source(self) -> "Dataset":
@@ -330,7 +404,11 @@ class Run(Strict):
         what only labels the run (row, title, where the plug-in lies) does not enter.
         """
         content = self.model_dump(
-            mode="json", exclude={"row", "title", "plugin_path", "base", "stages", "test"}
+            mode="json",
+            exclude={
+                **dict.fromkeys(("row", "title", "plugin_path", "base", "stages", "test"), True),
+                "dataset": {"files", "vocabulary"},  # where files come from
+            },
         )
         names = [stage.name for stage in self.stages]
         last = names.index(step) if step in names else len(names) - 1

@@ -2,6 +2,7 @@
 
 from benchmark.sampling.randomness import seeded
 from benchmark.sampling.stream import (
+    CategoryFirstStream,
     DrawnStream,
     ImageStream,
     PairedBatches,
@@ -9,4 +10,12 @@ from benchmark.sampling.stream import (
     round_stochastically,
 )
 
-__all__ = ["DrawnStream", "ImageStream", "PairedBatches", "StreamBatches", "round_stochastically", "seeded"]
+__all__ = [
+    "CategoryFirstStream",
+    "DrawnStream",
+    "ImageStream",
+    "PairedBatches",
+    "StreamBatches",
+    "round_stochastically",
+    "seeded",
+]

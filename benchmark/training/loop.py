@@ -4,6 +4,7 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -14,12 +15,21 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors import Detector, RoIBatch
+from benchmark.detectors import ChooseRoIs, Detector, RoIBatch
 from benchmark.images import Sample, Target, TrainImages, load
+from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Sampler, Stage
-from benchmark.sampling import DrawnStream, ImageStream, PairedBatches, StreamBatches, seeded
+from benchmark.sampling import (
+    CategoryFirstStream,
+    DrawnStream,
+    ImageStream,
+    PairedBatches,
+    StreamBatches,
+    seeded,
+)
 from benchmark.seeds import derive_seed
 from benchmark.statistics import (
+    category_draw_probabilities,
     category_repeat_factors,
     ceiling_repeat_factors,
     class_balanced_factors,
@@ -66,6 +76,10 @@ def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
 
 def image_stream(sampler: Sampler, data: TrainImages, seed: int) -> ImageStream:
     """The endless stream of image indices that a sampler stands for."""
+    if sampler.kind == "category_first":
+        labels = [data.labels(index) for index in range(len(data))]
+        instances = np.bincount(np.concatenate(labels), minlength=len(data.label_of))
+        return CategoryFirstStream(labels, category_draw_probabilities(instances, sampler.exponent), seed)
     kind = DrawnStream if sampler.kind == "class_balanced" else ImageStream
     return kind(repeat_factors(sampler, data), seed)
 
@@ -131,11 +145,13 @@ def train(
         lengths = (schedule.batch_size, first, schedule.iterations)
         return StreamBatches(stream, *lengths, fabric.global_rank, fabric.world_size)
 
-    batches: StreamBatches | PairedBatches = batches_of(stream)
+    dealt = batches_of(stream)
+    batches: StreamBatches | PairedBatches = dealt
     share = schedule.batch_size // fabric.world_size
     if stage.meta is not None:
         meta_stream = image_stream(stage.meta.sampler, data, derive_seed(seed, "meta images"))
-        batches = PairedBatches(batches_of(stream), batches_of(meta_stream))
+        batches = PairedBatches(dealt, batches_of(meta_stream))
+    choice = _Choice(stage, run, data, seed) if stage.rois else None
     loader = load(
         data,
         batch_sampler=batches,
@@ -166,8 +182,9 @@ def train(
                 group["lr"] = rate
             with seeded(derive_seed(seed, "step", iteration, fabric.global_rank)):
                 if only_classifier:
+                    choose = choice.of(dealt.positions(iteration), fabric.device) if choice else None
                     losses, measured = _retrain(
-                        fabric, detector, module, samples[:share], meta, samples[share:]
+                        fabric, detector, module, samples[:share], choose, meta, samples[share:]
                     )
                 else:
                     losses, measured = module(*_on_device(fabric, samples)), {}
@@ -207,6 +224,29 @@ def train(
     return _facts(schedule, fabric, first)
 
 
+class _Choice:
+    """A method's choice among the sampled RoIs, given the category that each image was drawn for."""
+
+    def __init__(self, stage: Stage, run: Run, data: TrainImages, seed: int) -> None:
+        # a stream of its own: the loader's runs ahead
+        stream = image_stream(stage.sampler or Sampler(), data, seed)
+        if not isinstance(stream, CategoryFirstStream):
+            raise TrainingError(
+                "RoIs are chosen by the category that an image was drawn for",
+                where=f"stage {stage.name}",
+                found=f"sampler {stage.sampler.kind if stage.sampler else 'uniform'}",
+                expected="sampler category_first",
+            )
+        self._stream = stream
+        self._function = load_object(stage.rois or "", run.plugin_path)
+        self._num_classes = len(data.label_of)
+
+    def of(self, positions: range, device: torch.device) -> ChooseRoIs:
+        """The choice for the images at ``positions`` of the stream."""
+        drawn = torch.tensor([self._stream.label(position) for position in positions], device=device)
+        return partial(self._function, drawn=drawn, num_classes=self._num_classes)
+
+
 def _on_device(fabric: Fabric, samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
     images = [sample.image.to(fabric.device, non_blocking=True) for sample in samples]
     return images, [sample.target.to(fabric.device) for sample in samples if sample.target is not None]
@@ -217,29 +257,35 @@ def _retrain(
     detector: Detector,
     module: nn.Module,
     samples: list[Sample],
+    choose: ChooseRoIs | None,
     meta: MetaTraining | None,
     meta_samples: list[Sample],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Losses of the classifier alone, after the method's meta step if it has one, and what that reports."""
 
-    def rois_of(some: list[Sample]) -> RoIBatch:
+    def rois_of(some: list[Sample], choose: ChooseRoIs | None = None) -> RoIBatch:
         with fabric.autocast():
-            return detector.box_features(*_on_device(fabric, some))
+            return detector.box_features(*_on_device(fabric, some), choose)
 
-    rois, measured = rois_of(samples), {}
+    rois, measured = rois_of(samples, choose), {}
     if meta is not None:
         measured = meta.step(rois, rois_of(meta_samples))
         if meta.resample_rois:
-            rois = rois_of(samples)
+            rois = rois_of(samples, choose)
     losses: dict[str, Tensor] = module(rois.features, rois.labels)
     return losses, measured
 
 
 def _freeze_all_but_classifiers(detector: Detector) -> None:
-    """Only the classifiers keep gradients; all else is in evaluation mode, normalisation does not move."""
+    """Only the classifiers keep gradients; all else is in evaluation mode, normalisation does not move.
+
+    What a classifier has frozen itself stays so.
+    """
     assert isinstance(detector, nn.Module)
-    detector.requires_grad_(False)
-    detector.classifiers.requires_grad_(True)
+    trained = set(detector.classifiers.parameters())
+    for parameter in detector.parameters():
+        if parameter not in trained:
+            parameter.requires_grad_(False)
     detector.eval()
     detector.classifiers.train()
 

@@ -1,1 +1,1 @@
-"""Nearest class mean on box-head features: a comparison row of the BAGS table."""
+"""Nearest class mean on box-head or pooled features: comparison rows of the BAGS table."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark.classifiers import LinearClassifier, constant_, one_hot, sigmoid_loss
 from benchmark.statistics import ClassStatistics
@@ -39,7 +39,3 @@ class SigmoidWithBackground(LinearClassifier):
     def scores(self, logits: Tensor) -> Tensor:
         """sigmoid(z_nj), or softmax(z_n)."""
         return logits.sigmoid() if self.score_link == "sigmoid" else logits.softmax(dim=1)
-
-
-def keep(detector: nn.Module, statistics: ClassStatistics) -> None:
-    """The transform of a variant that tests finished weights differently: changes nothing."""

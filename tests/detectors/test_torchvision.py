@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from golden_cases import golden_cases
 from helpers import statistics_of
 from pycocotools import mask as coco_mask
 from torch import Tensor
@@ -294,3 +295,60 @@ def test_mixed_precision_keeps_boxes_to_the_pixel() -> None:
     assert rois.proposals.dtype == torch.float32
     assert (rois.proposals == truth).all(dim=1).any()
     assert len(torch.unique(rois.proposals * 8 % 1)) > 2  # not the anchors' grid or a coarser one
+
+
+@pytest.mark.parametrize("case", golden_cases("simcal", "proposal_sampler_low_threshold"))
+def test_background_below_the_least_overlap_is_not_sampled(case: dict[str, Any]) -> None:
+    """Boxes are made to have the overlaps of the case; ground truth is put last here and first there."""
+    inputs, expected = case["inputs"], case["expected"]
+    truth = torch.tensor([[0.0, 0, 100, 100], [500, 0, 600, 100]])
+    assigned = [max(number, 1) - 1 for number in inputs["assigned_gt"]]
+    proposals = torch.stack(
+        [
+            truth[gt] * torch.tensor([1, 1, 1, overlap])
+            for gt, overlap in zip(assigned, inputs["max_overlap"], strict=True)
+        ]
+    )
+    heads = detector(roi_samples=512, roi_background_min_iou=0.1).roi_heads
+    boxes = torch.cat([truth, proposals])
+    _, (labels,) = heads.assign_targets_to_proposals([boxes], [truth], [torch.tensor(inputs["gt_labels"])])
+    positive, negative = (labels > 0).nonzero().flatten(), (labels == 0).nonzero().flatten()
+    assert positive.tolist() == expected["positive_indices_gt_first"]
+    assert negative.tolist() == expected["negative_indices_gt_first"]
+    assert labels[positive].tolist() == expected["positive_labels"]
+
+
+def test_chosen_rois_keep_their_features() -> None:
+    """Choosing happens before the features are computed, and changes none of them."""
+    model = detector().eval()
+    torch.manual_seed(2)
+    everything = model.box_features(*batch())
+    chosen = torch.arange(0, len(everything.labels), 3)
+
+    def choose(labels: Tensor, image_numbers: Tensor) -> Tensor:
+        assert labels.equal(everything.labels)
+        assert image_numbers.equal(everything.image_numbers)
+        return chosen
+
+    torch.manual_seed(2)
+    some = model.box_features(*batch(), choose)
+    assert some.labels.equal(everything.labels[chosen])
+    assert some.image_numbers.equal(everything.image_numbers[chosen])
+    torch.testing.assert_close(some.features, everything.features[chosen])
+    nothing = model.box_features(*batch(), lambda labels, _: labels[:0])
+    assert nothing.features.shape == (0, 32)
+
+
+def test_pooled_features_are_what_the_box_head_takes() -> None:
+    class Both(Softmax):
+        takes_pooled = True
+
+    plain, both = detector().eval(), detector(Both).eval()
+    both.load_state_dict(plain.state_dict())
+    expected, found = (model.ground_truth_features(*batch()).features for model in (plain, both))
+    assert found.shape == (3, 32 + 16 * 7 * 7)
+    torch.testing.assert_close(found[:, :32], expected)
+    hidden = found[:, 32:]
+    for layer in both.box_head_layers:
+        hidden = layer(hidden).relu()
+    torch.testing.assert_close(hidden, expected)

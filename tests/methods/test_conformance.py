@@ -85,7 +85,7 @@ def classifier_of(method: str, counts: str = "long tail") -> Classifier:
 
 def features_of(classifier: Classifier, rows: int) -> Tensor:
     with seeded(4):
-        return torch.randn(rows, classifier.in_features, dtype=torch.float64)
+        return torch.randn(rows, classifier.in_features + classifier.pooled_features, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -126,7 +126,7 @@ def test_the_loss_teaches_the_scores(method: str) -> None:
         pytest.skip(DO_NOT_LEARN[method])
     classifier = classifier_of(method)
     y = torch.arange(C).repeat(8)
-    x = torch.eye(C + 2, classifier.in_features, dtype=torch.float64)[y] * 3
+    x = 3 * torch.nn.functional.normalize(features_of(classifier, C))[y]  # one feature for a category
     parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     if not parameters:
         pytest.skip("nothing of this classifier is learned by gradient")

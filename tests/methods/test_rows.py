@@ -35,6 +35,7 @@ METHODS = [
     "tau_norm+tau_norm_select",
     "tau_norm+searched",
     "ncm_fc",
+    "ncm_fc+ncm_conv",
     "bags+reweighted",
     "bags+no_others",
     "bags+train_all",
@@ -85,7 +86,7 @@ def test_losses_gradients_and_scores_of_edge_cases(experiment: Path, method: str
     """Category 0 has no training instance at all; logits are as large as an overconfident model's."""
     torch.manual_seed(0)
     classifier = build_classifier(row(experiment, method), statistics_of(COUNTS))
-    features = torch.randn(len(labels), classifier.in_features)
+    features = torch.randn(len(labels), classifier.in_features + classifier.pooled_features)
     logits = (classifier(features).detach() * 300).requires_grad_()
     losses = classifier.loss(logits, torch.tensor(labels, dtype=torch.int64))
     assert all(name.startswith("loss_cls") and loss.ndim == 0 for name, loss in losses.items())

@@ -1,0 +1,1 @@
+"""SimCal (ECCV 2020): a second classification head, trained on balanced proposals, for rare categories."""
