@@ -28,7 +28,8 @@ def write_validation_set(path: Path, images: int, seed: int, federated: bool = T
     weights = np.array([int(row["image_count"]) for row in table], float)
     weights /= weights.sum()
     ids = generator.permutation(10 * images)[:images] + 1
-    records, annotations = [], []
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image in ids.tolist():
         present = np.unique(generator.choice(len(table), 1 + generator.poisson(2.7), p=weights)) + 1
         absent = np.setdiff1d(generator.integers(1, len(table) + 1, 8), present)
