@@ -19,6 +19,7 @@ from .measuring import ROOT
 TOPICS = (
     "balms",
     "retraining",
+    "evaluation",
 )
 
 RESULT = ROOT / "results" / "performance.md"
