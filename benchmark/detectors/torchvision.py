@@ -192,6 +192,31 @@ class _ProposalHead(RPNHead):
         return [level.float() for level in objectness], [level.float() for level in deltas]
 
 
+class _ProposalNetwork(RegionProposalNetwork):
+    """torchvision's, whose proposals keep a pixel of the image where the weights are used to it."""
+
+    keep_a_pixel = False
+
+    def filter_proposals(
+        self, proposals: Tensor, objectness: Tensor, sizes: list[tuple[int, int]], per_level: list[int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Best proposals after suppression, and their scores, per image."""
+        if self.keep_a_pixel:
+            pairs = zip(proposals, sizes, strict=True)
+            proposals = torch.stack([_with_a_pixel(boxes, size) for boxes, size in pairs])
+        boxes, scores = super().filter_proposals(proposals, objectness, sizes, per_level)
+        return list(boxes), list(scores)
+
+
+def _with_a_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) of which at least one pixel is inside the image, as mmdetection 1 clips them."""
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(
+        [x1.clamp(max=width - 1), y1.clamp(max=height - 1), x2.clamp(min=1), y2.clamp(min=1)], dim=-1
+    )
+
+
 class _BoxHeads(tv_roi_heads.RoIHeads):
     """RoI pooling, box and mask heads under torchvision's parameter names; sampling is inherited."""
 
@@ -262,7 +287,7 @@ class TorchvisionDetector(nn.Module):
         )
         self.backbone = _backbone(settings)
         kept = {"training": settings.rpn_train_proposals, "testing": settings.rpn_test_proposals}
-        self.rpn = RegionProposalNetwork(
+        self.rpn = _ProposalNetwork(
             _Anchors(settings.anchor_sizes, settings.coordinates),
             _ProposalHead(settings.fpn_channels, 3),
             fg_iou_thresh=0.7,
@@ -273,6 +298,7 @@ class TorchvisionDetector(nn.Module):
             post_nms_top_n=kept,
             nms_thresh=0.7,
         )
+        self.rpn.keep_a_pixel = settings.coordinates == "mmdet_v1"
         self.roi_heads = _BoxHeads(settings, self.num_classes)
         self.classifiers = nn.ModuleList([classifier])
 
@@ -461,6 +487,8 @@ class TorchvisionDetector(nn.Module):
 
     def _select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (n, 4), labels and scores that survive threshold, suppression and the cap, best first."""
+        if self.settings.coordinates == "mmdet_v1":
+            boxes = _with_a_pixel(boxes, size)
         boxes = box_ops.clip_boxes_to_image(boxes, size)
         roi, label = (scores[:, : self.num_classes] > self.test.score_threshold).nonzero(as_tuple=True)
         chosen = boxes[roi, label if boxes.shape[1] > 1 else 0]
