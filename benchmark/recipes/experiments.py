@@ -265,7 +265,9 @@ def _missing(run: Run) -> str | None:
         if item.detector.semantic_branch:
             maps = paths.stuff_maps_folder(item.dataset)
             if maps is None:
-                return f"{item.dataset_name} has no stuff maps for the semantic branch of {item.detector_name}"
+                return (
+                    f"{item.dataset_name} has no stuff maps for the semantic branch of {item.detector_name}"
+                )
             if not maps.exists():
                 return f"{maps} is missing: COCO's stuffthingmaps_trainval2017.zip, unpacked there"
     if run.dataset.synthetic is not None:
