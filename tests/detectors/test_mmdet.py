@@ -2,11 +2,12 @@
 torchvision back end.
 
 Where the architectures coincide (Mask R-CNN with a ResNet and a feature pyramid), the same weights and images
-give the same numbers once these differences are set equal (``as_in_torchvision``): RoIAlign is shifted by half
-a pixel and takes as many samples as it needs (torchvision: no shift, 2 x 2); anchors are not rounded to whole
-pixels; the proposal network has an L1 loss (smooth L1 with beta 1/9); RoIs may match a ground truth below the
-threshold if nothing overlaps it more. Two remain: mmdet counts a mask's pixels of ground truth from the binarised
-RoIAlign of half-pixel centres, and pastes masks with the same centres, where torchvision rounds boxes to pixels.
+give the same numbers once these differences are set equal (``as_in_torchvision``): RoIAlign is shifted by
+half a pixel and takes as many samples as it needs (torchvision: no shift, 2 x 2); anchors are not rounded to
+whole pixels; the proposal network has an L1 loss (smooth L1 with beta 1/9); RoIs may match a ground truth below
+the threshold if nothing overlaps it more. Two remain, in masks: mmdet cuts their targets out around the centres
+of pixels and makes them 0 or 1, and pastes them around these centres; torchvision rounds boxes to pixels.
+Proposals that tie may come in another order. Numbers of proposals and RoIs are the settings' in both.
 """
 
 import re
@@ -80,7 +81,7 @@ def batch_for(model: backend.MMDetDetector) -> tuple[list[Tensor], list[Target]]
 def test_every_preset_trains_retrains_and_detects(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step at tiny size: finite losses and gradients; then a classifier's step, a checkpoint, detections."""
+    """A step at tiny size: finite losses and gradients; a classifier's step, a checkpoint, detections."""
     for trunk, settings in SHALLOW.items():
         monkeypatch.setitem(backend._BACKBONES, trunk, settings)
     changes = {**PRESETS[name].settings, **SMALL, "width": 0.25, "weights": None}
@@ -154,7 +155,7 @@ def test_every_classifier_trains_in_every_cascade(classifier: type[Classifier], 
 
 @pytest.mark.parametrize("changes", [{}, *CASCADES.values()], ids=["mask_rcnn", *CASCADES])
 def test_box_features_are_what_the_classifiers_see_in_training(changes: dict[str, Any]) -> None:
-    """Where nothing is drawn and normalisation is frozen, the losses on the features are those of training."""
+    """Where nothing is drawn and normalisation is frozen, losses on the features are those of training."""
     model = detector(norm="frozen", rpn_samples=10**5, roi_samples=4000, **changes).train()
     images, targets = batch_for(model)
     full = model.losses(images, targets)
