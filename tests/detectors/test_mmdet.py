@@ -4,9 +4,9 @@ torchvision back end.
 Where the architectures coincide (Mask R-CNN with a ResNet and a feature pyramid), the same weights and images
 give the same numbers once these differences are set equal (``as_in_torchvision``): RoIAlign is shifted by
 half a pixel and takes as many samples as it needs (torchvision: no shift, 2 x 2); anchors are not rounded to
-whole pixels; the proposal network has an L1 loss (smooth L1 with beta 1/9); RoIs may match a ground truth below
-the threshold if nothing overlaps it more. Two remain, in masks: mmdet cuts their targets out around the centres
-of pixels and makes them 0 or 1, and pastes them around these centres; torchvision rounds boxes to pixels.
+whole pixels; the proposal network has an L1 loss (smooth L1 with beta 1/9); RoIs may match a ground truth
+below the threshold if nothing overlaps it more. Two remain, in masks: mmdet cuts their targets out around the
+centres of pixels, makes them 0 or 1, and pastes around these centres; torchvision rounds boxes to pixels.
 Proposals that tie may come in another order. Numbers of proposals and RoIs are the settings' in both.
 """
 
