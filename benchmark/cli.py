@@ -39,6 +39,18 @@ class Kind(StrEnum):
     experiments = "experiments"
 
 
+class Source(StrEnum):
+    """Whose names and orders a file of weights follows."""
+
+    balms = "balms"
+    bags = "bags"
+    simcal = "simcal"
+    gol = "gol"
+    mmdet = "mmdet"
+    detectron2 = "detectron2"
+    torchvision = "torchvision"
+
+
 class Iou(StrEnum):
     """What overlaps are computed on."""
 
@@ -278,6 +290,21 @@ def train(
     run_stage(find_run(recipe), stage, output, init=init, devices=devices, workers=workers, work=work)
 
 
+@app.command("import-checkpoint")
+def import_checkpoint_(
+    file: Annotated[Path, typer.Argument(help="released weights, saved by torch.save", metavar="FILE")],
+    recipe: Recipe,
+    source: Annotated[Source, typer.Option("--from", help="whose names and orders the file follows")],
+    output: Output,
+    head: Annotated[Path | None, typer.Option(help="SimCal's calibrated head, a file of its own")] = None,
+) -> None:
+    """Write weights from elsewhere as the finished checkpoint of a recipe; report what changed in them."""
+    from benchmark.detectors.importing import import_checkpoint
+    from benchmark.recipes import find_run
+
+    typer.echo(import_checkpoint(find_run(recipe), file, source.value, output, head).text())
+
+
 @app.command()
 def predict(
     recipe: Recipe,
@@ -312,18 +339,28 @@ def evaluate(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="highest scores kept in an image")] = 300,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(min=1, help="highest scores kept [default: LVIS 300 an image, COCO 100 a category]"),
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(help="class statistics of the training split, for AP by training counts")
+    ] = None,
+    curves: Annotated[Path | None, typer.Option(help="precision-recall arrays as .npz")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="add TIDE's error types")] = False,
 ) -> None:
-    """Compute the 13 LVIS numbers and per-category AP."""
+    """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
     from benchmark.evaluation import evaluate_detections
     from benchmark.records import record_step
 
     iou_types = [item.value for item in iou] if iou else None
     recipe = {"iou_types": iou_types, "max_detections": max_detections}
     inputs = {"annotations": gt, "detections": dt}
+    if statistics is not None:
+        inputs["statistics"] = statistics
     with record_step(output, "evaluate", recipe, inputs) if output else nullcontext():
-        evaluation = evaluate_detections(gt, dt, iou_types, max_detections)
-        evaluation.write(output, per_class)
+        evaluation = evaluate_detections(gt, dt, iou_types, max_detections, statistics, errors)
+        evaluation.write(output, per_class, curves)
     typer.echo(evaluation.text())
 
 
@@ -331,12 +368,15 @@ def evaluate(
 def table(
     experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder of tables and plots")] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="add bootstrap intervals over images, from the detections")
+    ] = False,
 ) -> None:
     """Collect an experiment's results into tables and plots, finished or not, and print the table."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting import write_report
 
-    typer.echo(write_report(load_experiment(experiment), output))
+    typer.echo(write_report(load_experiment(experiment), output, intervals))
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

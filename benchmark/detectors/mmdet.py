@@ -25,7 +25,7 @@ from benchmark.detectors.interface import (
 )
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.detectors.postprocessing import finish, select
-from benchmark.errors import MissingDependencyError
+from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
 from benchmark.recipes.models import Detector as Settings
 from benchmark.recipes.models import TestSettings
@@ -154,6 +154,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
         frozen_stages=4 - settings.trainable_layers,
         base_channels=base_channels,
         stem_channels=STEM_CHANNELS,
+        style="caffe" if settings.stride_in_1x1 else "pytorch",
         init_cfg=None,
     )
     widening = 1 if settings.backbone == "resnet18" else 4
@@ -225,6 +226,9 @@ class MMDetDetector(Detector):
         settings: architecture and sizes.
         classifiers: one for each box head.
         test: thresholds of ``predict``.
+
+    Raises:
+        BenchmarkError: coordinates other than MMDetection's.
     """
 
     mean: Tensor
@@ -232,6 +236,13 @@ class MMDetDetector(Detector):
 
     def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
         super().__init__()
+        if settings.coordinates != "aligned":
+            raise BenchmarkError(
+                "back end 'mmdet' has the coordinates of MMDetection 3",
+                found=f"coordinates: {settings.coordinates}",
+                expected="coordinates: aligned",
+                remedy="set it in the preset, as those of workflows/detectors/mmdet.yaml do",
+            )
         self.settings, self.test = settings, test
         self.num_classes = classifiers[0].num_classes
         config = model_config(settings, self.num_classes)

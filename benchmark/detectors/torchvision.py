@@ -16,7 +16,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -30,6 +30,7 @@ from benchmark.detectors.interface import (
     RoIBatch,
     image_numbers,
 )
+from benchmark.detectors.layouts import TORCHVISION_RENAMED
 from benchmark.detectors.postprocessing import finish, select
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
@@ -39,6 +40,8 @@ from benchmark.recipes.models import TestSettings
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's ImageNet weights
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FEATURE_LEVELS = ["0", "1", "2", "3"]
+ANCHOR_STRIDES = [4, 8, 16, 32, 64]  # pixels; those of the feature levels, then that of the pooled one
+FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
 
 _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[str, int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2], {}),
@@ -46,16 +49,6 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[s
     "resnet101": (Bottleneck, [3, 4, 23, 3], {}),
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], {"groups": 64, "width_per_group": 4}),
 }
-
-# torchvision's published COCO files predate its blocks of convolution and norm
-_OLD_NAMES = [
-    (r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
-    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),
-    (r"^roi_heads\.mask_head\.mask_fcn1\.", "roi_heads.mask_head.0.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn2\.", "roi_heads.mask_head.1.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn3\.", "roi_heads.mask_head.2.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn4\.", "roi_heads.mask_head.3.0."),
-]
 
 
 class _NarrowResNet(ResNet):
@@ -88,6 +81,8 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     block, layers, grouping = _RESNETS[settings.backbone]
     norm = _NORMS[settings.norm]
     body = _NarrowResNet(block, layers, norm_layer=norm, width=settings.width, **grouping)
+    if settings.stride_in_1x1:
+        _move_stride(body)
     channels = [
         (stage[-1].bn2 if block is BasicBlock else stage[-1].bn3).weight.numel()
         for stage in (body.layer1, body.layer2, body.layer3, body.layer4)
@@ -103,12 +98,92 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     )
 
 
+def _move_stride(body: ResNet) -> None:
+    """Halve the size of each stage in the first 1x1 convolution."""
+    for stage in (body.layer2, body.layer3, body.layer4):
+        if not isinstance(stage[0], Bottleneck):
+            raise BenchmarkError(
+                "stride_in_1x1 is for backbones with bottlenecks", expected="resnet50 or deeper"
+            )
+        stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+
+
 class _Anchors(AnchorGenerator):
-    """Anchors in float32, in mixed precision too: bfloat16 knows only every eighth pixel beyond 1024."""
+    """Anchors of three shapes at each position, in float32.
+
+    In mixed precision too: bfloat16 knows only every eighth pixel beyond 1024.
+
+    ``coordinates`` other than torchvision's have the nominal stride of each level, where torchvision divides
+    the padded image's size by the level's and gets 61 instead of 64 for the coarsest level of an 800-pixel
+    side. Their anchors are not rounded (``aligned``), or rounded and around the middle of a cell instead of
+    its corner (``mmdet_v1``).
+    """
+
+    def __init__(self, sizes: list[int], coordinates: str) -> None:
+        super().__init__(tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes))
+        self.coordinates = coordinates
+        if coordinates != "torchvision":
+            self.cell_anchors = [
+                self._around_a_cell(size, stride) for size, stride in zip(sizes, ANCHOR_STRIDES, strict=True)
+            ]
+
+    def _around_a_cell(self, size: int, stride: int) -> Tensor:
+        heights = size * torch.tensor([0.5, 1.0, 2.0]).sqrt()
+        sides = torch.stack([size**2 / heights, heights], dim=1) / 2
+        if self.coordinates == "aligned":
+            return torch.cat([-sides, sides], dim=1)
+        # mmdetection 1 rounds the first and the last pixel that an anchor includes
+        return torch.cat([(stride / 2 - sides).round(), (stride / 2 + sides - 1).round() + 1], dim=1)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each image."""
         # of the features only sizes, type and device are used
-        return list(super().forward(image_list, [level[:1, :1].float() for level in feature_maps]))
+        levels = [level[:1, :1].float() for level in feature_maps]
+        if self.coordinates == "torchvision":
+            return list(super().forward(image_list, levels))
+        self.set_cell_anchors(torch.float32, levels[0].device)
+        strides = [[levels[0].new_tensor(stride, dtype=torch.int64)] * 2 for stride in ANCHOR_STRIDES]
+        anchors = torch.cat(self.grid_anchors([level.shape[-2:] for level in levels], strides))
+        return [anchors] * len(image_list.image_sizes)
+
+
+class _RoIPool(nn.Module):
+    """RoIAlign without torchvision's minimum of one feature pixel for a RoI's sides.
+
+    Args:
+        side: positions of the output along each side.
+        coordinates: ``aligned`` samples densely, pixel i of a level being around i + 0.5; ``mmdet_v1``
+            samples 2 x 2 points in every position, pixel i being at i.
+    """
+
+    def __init__(self, side: int, coordinates: str) -> None:
+        super().__init__()
+        self.side = side
+        self.samples, self.shift = (0, 0.0) if coordinates == "aligned" else (2, 0.5)
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """(N, channels, side, side) of boxes in input pixels; the level follows from a box's size."""
+        rois = torch.cat([F.pad(item, (1, 0), value=image) for image, item in enumerate(boxes)])
+        size = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+        fitting = (size / FINEST_ROI + 1e-6).log2().floor().clamp(0, len(FEATURE_LEVELS) - 1)
+        first = features[FEATURE_LEVELS[0]]
+        pooled = first.new_zeros(len(rois), first.shape[1], self.side, self.side)
+        for number, name in enumerate(FEATURE_LEVELS):
+            chosen = (fitting == number).nonzero().squeeze(1)
+            moved = rois[chosen]
+            moved[:, 1:] += self.shift * ANCHOR_STRIDES[number]
+            scale = 1 / ANCHOR_STRIDES[number]
+            found = roi_align(features[name], moved, self.side, scale, self.samples, aligned=True)
+            pooled = pooled.index_copy(0, chosen, found.to(pooled.dtype))
+        return pooled
+
+
+def _roi_pool(side: int, coordinates: str) -> nn.Module:
+    if coordinates == "torchvision":
+        return MultiScaleRoIAlign(FEATURE_LEVELS, output_size=side, sampling_ratio=2)
+    return _RoIPool(side, coordinates)
 
 
 class _ProposalHead(RPNHead):
@@ -125,7 +200,7 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
     def __init__(self, settings: Settings, num_classes: int) -> None:
         width = settings.box_head_width
         super().__init__(
-            box_roi_pool=MultiScaleRoIAlign(FEATURE_LEVELS, output_size=POOLED_SIDE, sampling_ratio=2),
+            box_roi_pool=_roi_pool(POOLED_SIDE, settings.coordinates),
             box_head=TwoMLPHead(settings.fpn_channels * POOLED_SIDE**2, width),
             box_predictor=None,
             fg_iou_thresh=0.5,
@@ -144,7 +219,7 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
             nn.init.zeros_(self.box_regressor.bias)
         if settings.masks:
             channels = settings.mask_channels
-            self.mask_roi_pool = MultiScaleRoIAlign(FEATURE_LEVELS, output_size=14, sampling_ratio=2)
+            self.mask_roi_pool = _roi_pool(14, settings.coordinates)
             self.mask_head = MaskRCNNHeads(
                 settings.fpn_channels, [channels] * settings.mask_layers, dilation=1
             )
@@ -198,11 +273,9 @@ class TorchvisionDetector(Detector):
             settings.test_short_edge, settings.long_edge, IMAGE_MEAN, IMAGE_STD
         )
         self.backbone = _backbone(settings)
-        ratios = ((0.5, 1.0, 2.0),) * len(settings.anchor_sizes)
-        anchors = _Anchors(tuple((size,) for size in settings.anchor_sizes), ratios)
         kept = {"training": settings.rpn_train_proposals, "testing": settings.rpn_test_proposals}
         self.rpn = RegionProposalNetwork(
-            anchors,
+            _Anchors(settings.anchor_sizes, settings.coordinates),
             _ProposalHead(settings.fpn_channels, 3),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
@@ -285,7 +358,7 @@ class TorchvisionDetector(Detector):
         if self.settings.masks:
             masks = list(self._mask_probabilities(features, kept, batch.image_sizes))
         return [
-            finish(item, mask, _paste, self.test.mask_threshold, from_size=given, to_size=original)
+            self._finish(item, mask, from_size=given, to_size=original)
             for item, mask, given, original in zip(kept, masks, batch.image_sizes, sizes, strict=True)
         ]
 
@@ -406,6 +479,28 @@ class TorchvisionDetector(Detector):
         chosen = logits[torch.arange(len(logits), device=logits.device), column][:, None].sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
 
+    def _finish(
+        self,
+        kept: tuple[Tensor, Tensor, Tensor],
+        masks: Tensor | None,
+        *,
+        from_size: tuple[int, int],
+        to_size: tuple[int, int],
+    ) -> Detections:
+        boxes, labels, scores = kept
+        if self.settings.coordinates == "mmdet_v1":
+            # there a box ends in its last pixel, and that pixel is what the factor multiplies
+            height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
+            boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
+        return finish(
+            (boxes, labels, scores),
+            masks,
+            _paste,
+            self.test.mask_threshold,
+            from_size=from_size,
+            to_size=to_size,
+        )
+
 
 def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     pasted: Tensor = tv_roi_heads.paste_masks_in_image(masks, boxes, size)
@@ -424,6 +519,6 @@ def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> N
     state = read_weights(settings)
     if settings.init == "imagenet":
         state = {f"backbone.body.{name}": value for name, value in state.items()}
-    for pattern, replacement in _OLD_NAMES:
+    for pattern, replacement in TORCHVISION_RENAMED.items():
         state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
     copy_fitting(detector, state, settings, "torchvision's")

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from benchmark.annotations import Vocabulary, check_same_vocabulary, read_annotations, vocabulary_hash
 from benchmark.detectors import build_detector
-from benchmark.detectors.checkpoints import CheckpointError, load_weights
+from benchmark.detectors.checkpoints import CheckpointError, conventions_of, load_weights, with_conventions
 from benchmark.images import TestImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes.models import Run
@@ -47,7 +47,8 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
             CheckpointError,
             remedy="use training and validation files of the same LVIS version",
         )
-        detector = build_detector(run, statistics, initial_weights=False)
+        as_trained = with_conventions(run, conventions_of(checkpoint))
+        detector = build_detector(as_trained, statistics, initial_weights=False)
         load_weights(detector, checkpoint, run, vocabulary_hash(annotations.categories))
         detector.to(fabric.device).eval()
         data = TestImages(annotations, images_folder(run.dataset, "val"), run.detector)

@@ -259,6 +259,16 @@ class Detector(Strict):
         None, gt=0, description="upper bound of the long side in training; default: long_edge"
     )
     flip_probability: float = Field(0.5, ge=0, le=1, description="horizontal flips in training")
+    coordinates: Literal["torchvision", "mmdet_v1", "aligned"] = Field(
+        "torchvision",
+        description="where anchors, RoI samples and pixels lie: as in torchvision; as in mmdetection 1; or "
+        "aligned, as in detectron2 and in mmdetection from 2 on",
+    )
+    stride_in_1x1: bool = Field(
+        False,
+        description="a bottleneck halves the size in its first convolution, as in the ResNets of Caffe and "
+        "MSRA, instead of in its 3x3",
+    )
 
     @property
     def masks(self) -> bool:

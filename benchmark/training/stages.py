@@ -110,7 +110,9 @@ def run_stage(
     with recorder as record:
         annotations, statistics = read_training_data(run)
         vocabulary = vocabulary_hash(annotations.categories)
-        detector = build_detector(run, statistics, initial_weights=init is None)
+        conventions = checkpoints.conventions_of(init)
+        as_trained = checkpoints.with_conventions(run, conventions)
+        detector = build_detector(as_trained, statistics, initial_weights=init is None)
         if init is not None:
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
@@ -155,7 +157,7 @@ def run_stage(
                 record.add(**found)
         if fabric.is_global_zero:
             detector.cpu()
-            checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary))
+            checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
             resume.clear()
 
 

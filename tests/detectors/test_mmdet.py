@@ -1,13 +1,12 @@
 """The mmdet back end: every preset, any classifier in every stage, exact freezing, and how it agrees with the
 torchvision back end.
 
-Where the architectures coincide (Mask R-CNN with a ResNet and a feature pyramid), the same weights and images
-give the same numbers once these differences are set equal (``as_in_torchvision``): RoIAlign is shifted by
-half a pixel and takes as many samples as it needs (torchvision: no shift, 2 x 2); anchors are not rounded to
-whole pixels; the proposal network has an L1 loss (smooth L1 with beta 1/9); RoIs may match a ground truth
-below the threshold if nothing overlaps it more. Two remain, in masks: mmdet cuts their targets out around the
-centres of pixels, makes them 0 or 1, and pastes around these centres; torchvision rounds boxes to pixels.
-Proposals that tie may come in another order. Numbers of proposals and RoIs are the settings' in both.
+Where the architectures coincide (Mask R-CNN with a ResNet and a feature pyramid) and torchvision's ``coordinates``
+are ``aligned``, the same weights and images give the same numbers once two differences are set equal
+(``as_in_torchvision``): the proposal network has an L1 loss (torchvision: smooth L1 with beta 1/9), and RoIs may
+match a ground truth below the threshold if nothing overlaps it more. Two remain, in masks: mmdet cuts their
+targets out around the centres of pixels, makes them 0 or 1, and pastes around these centres; torchvision rounds
+boxes to pixels. Proposals that tie may come in another order. Numbers of proposals and RoIs are the settings'.
 """
 
 import re
@@ -64,7 +63,7 @@ def detector(
     classifier: type[Classifier] = Softmax, test: TestSettings | None = None, **changes: Any
 ) -> backend.MMDetDetector:
     torch.manual_seed(0)
-    settings = Detector(**(TINY | changes))
+    settings = Detector(**(TINY | {"coordinates": "aligned"} | changes))
     classifiers = [classifier(settings.box_head_width, statistics_of(COUNTS)) for _ in range(settings.stages)]
     return backend.MMDetDetector(settings, classifiers, test or TestSettings())
 
@@ -343,11 +342,6 @@ def as_in_torchvision(model: backend.MMDetDetector, other: TorchvisionDetector) 
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing)
-    for extractor in (model.roi_head.bbox_roi_extractor, model.roi_head.mask_roi_extractor):
-        for layer in extractor.roi_layers:
-            layer.aligned, layer.sampling_ratio = False, 2
-    anchors = [cell.float() for cell in other.rpn.anchor_generator.cell_anchors]
-    model.rpn_head.prior_generator.base_anchors = anchors
     model.rpn_head.loss_bbox = type(model.roi_head.bbox_head.loss_bbox)(beta=1 / 9)
     model.roi_head.bbox_assigner.match_low_quality = False
 
@@ -357,6 +351,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[TorchvisionDetector, backend.M
     """Both back ends with the same weights, random ones that propose and detect something."""
     torch.manual_seed(0)
     changes = {"backbone": request.param, "norm": "frozen", "rpn_samples": 10**5, "roi_samples": 4000}
+    changes |= {"coordinates": "aligned"}
     settings = Detector(**(TINY | changes))
     theirs = TorchvisionDetector(settings, Softmax(32, statistics_of(COUNTS)), TestSettings()).eval()
     with torch.no_grad():
@@ -364,7 +359,6 @@ def pair(request: pytest.FixtureRequest) -> tuple[TorchvisionDetector, backend.M
             if parameter.ndim > 1:
                 parameter.mul_(3)
     ours = detector(**changes).eval()
-    theirs.predict(batch()[0], [(64, 64), (48, 72)])  # makes the anchors
     as_in_torchvision(ours, theirs)
     return theirs, ours
 
