@@ -108,7 +108,7 @@ class Retraining:
         """The classifier's loss, or the sum of all losses."""
         if how == "box_features":
             self.detector.eval()
-            rois = self.detector.box_features(self.images, self.targets)
+            (rois,) = self.detector.box_features(self.images, self.targets)
             self.labels = rois.labels
             losses = self.classifier.loss(self.classifier(rois.features).float(), rois.labels)
         else:
