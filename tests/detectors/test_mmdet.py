@@ -2,11 +2,12 @@
 torchvision back end.
 
 Where the architectures coincide (Mask R-CNN with a ResNet and a feature pyramid) and torchvision's
-``coordinates`` are ``aligned``, the same weights and images give the same numbers once two differences are set
-equal (``as_in_torchvision``): the proposal network has an L1 loss (torchvision: smooth L1 with beta 1/9), and
-RoIs may match a ground truth below the threshold if nothing overlaps it more. Two remain, in masks: mmdet cuts
-their targets out around the centres of pixels, makes them 0 or 1, and pastes around these centres; torchvision
-rounds boxes to pixels. Proposals that tie may come in another order. Numbers of proposals are the settings'.
+``coordinates`` are ``aligned``, the same weights and images give the same numbers once two differences are
+set equal (``as_in_torchvision``): the proposal network has an L1 loss (torchvision: smooth L1 with beta
+1/9), and RoIs may match a ground truth below the threshold if nothing overlaps it more. Two remain, in
+masks: mmdet cuts their targets out around the centres of pixels, makes them 0 or 1, and pastes around these
+centres; torchvision rounds boxes to pixels. Proposals that tie may come in another order. Numbers of
+proposals are the settings'.
 """
 
 import re
