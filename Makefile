@@ -8,7 +8,7 @@ EXPERIMENT ?= smoke
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))
 SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config experiment=$(EXPERIMENT)
 
-.PHONY: smoke experiment dry-run unlock test lint format shown clean
+.PHONY: smoke experiment dry-run unlock test faults lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -27,6 +27,10 @@ unlock: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Kills, damage, full disks and hostile input, two hundred times and more: half an hour on two cores
+faults: $(VENV)/installed
+	$(BIN)/python -m tests.faults
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
