@@ -264,9 +264,11 @@ def _problem(data: list[StepResult], steps: list[StepResult]) -> tuple[str, str]
     for step, following in pairwise(steps):
         inputs = following.record["inputs"] if following.record else {}
         taken = inputs.get("init") or inputs.get("checkpoint") or inputs.get("detections")
-        if step.record and taken and not _same(step.record.get("made"), taken):
+        made = step.record.get("made") if step.record else None
+        if made and taken and not _same(made, taken):
             return STALE, f"{following.title} started from another result of {step.title}"
-    if not _same(fingerprint(evaluate.output), evaluate.record.get("made")):
+    made = evaluate.record.get("made")
+    if made and not _same(fingerprint(evaluate.output), made):
         return STALE, "metrics.json is not what was evaluated: it was changed afterwards"
     return None
 
