@@ -136,24 +136,32 @@ def collect_status(experiment: LoadedExperiment) -> Status:
 
 
 def print_status(status: Status, file: TextIO | None = None) -> None:
-    """Print the tree, in the width and with the colours of the terminal, or plainly into a file."""
+    """Print the tree, in the width and with the colours of the terminal, or plainly into a file.
+
+    The steps of a run are shown where they differ: what is done or has not begun is one line.
+    """
     file = file or sys.stdout
     width = None if file.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
     console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
     head = f"{status.name}: {status.done} of {status.runs} runs done, {duration(status.seconds)} of wall time"
     tree = Tree(Text(head, "bold"))
-    steps = [step for dataset in status.datasets for step in dataset.steps]
-    steps += [step for run in status.tree for step in run.steps]
-    wide = max((len(step.name) for step in steps), default=0)
     for dataset in status.datasets:
-        branch = tree.add(Text(f"dataset {dataset.name}"))
-        for step in dataset.steps:
-            branch.add(_step_text(step, wide))
+        state = next((step.state for step in dataset.steps if step.state != State.done), State.done)
+        text = Text(f"dataset {dataset.name}: ")
+        _add_branch(tree, text.append(str(state), STYLES.get(state, "")), dataset.steps)
     for run in status.tree:
-        branch = tree.add(_run_text(run))
-        for step in run.steps:
-            branch.add(_step_text(step, wide))
+        _add_branch(tree, _run_text(run), run.steps)
     console.print(tree)
+
+
+def _add_branch(tree: Tree, text: Text, steps: list[StepStatus]) -> None:
+    spent = [step.seconds for step in steps if step.seconds is not None]
+    if spent:
+        text.append(f", {duration(sum(spent))}")
+    branch = tree.add(text)
+    wide = max((len(step.name) for step in steps), default=0)
+    for step in steps if {step.state for step in steps} not in ({State.done}, {WAITING}) else []:
+        branch.add(_step_text(step, wide))
 
 
 def _once(rows: list[ExperimentRow]) -> Iterator[Run]:
@@ -231,10 +239,8 @@ def _run_text(run: RunStatus) -> Text:
     if run.base is not None:
         text.append(f", from {run.base.split('/')[-2]}")
     text.append("): ")
-    text.append(run.state, STYLES.get(run.state, ""))
-    if run.cause:
-        text.append(f": {run.cause}")
-    return text
+    text.append(f"{run.state}{': ' if run.cause else ''}", STYLES.get(run.state, ""))
+    return text.append(run.cause or "")
 
 
 def _step_text(step: StepStatus, wide: int) -> Text:
