@@ -100,8 +100,8 @@ def _smaller(step: StepResult) -> str:
     rate = schedule.learning_rate / schedule.reference_batch_size
     return (
         f"in the schedule of stage {step.name}, batch_size: {fewer} (now {batch}); the learning rate becomes "
-        f"{rate * fewer:g} (now {rate * batch:g}) with {batch // fewer} times the iterations: both are "
-        "scaled for you, leave learning_rate and the length as they are"
+        f"{rate * fewer:g} (now {rate * batch:g}) with {batch // fewer} times the iterations (both follow "
+        "from batch_size: change nothing else)"
     )
 
 

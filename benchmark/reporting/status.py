@@ -1,6 +1,7 @@
 """How far an experiment is: the tree of its runs and their steps, for people and for scripts."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from benchmark.reporting.collect import (
     collect_run,
     data_steps,
     lineage,
+    own_stages,
     run_steps,
 )
 from benchmark.reporting.tables import duration
@@ -183,19 +185,24 @@ def _row_ids(rows: list[ExperimentRow], run: Run) -> list[str]:
 def _run_status(run: Run, result: RunResult | None, rows: list[str]) -> RunStatus:
     name = f"{run.method}+{run.variant}" if run.variant else run.method
     base = str(run_folder(run.base)) if run.base is not None else None
-    own = [step for step in run_steps(run) if step.run is run]
+    steps = result.steps if result else run_steps(run)
+    after = ("predict", "evaluate")
+    count = len(own_stages(run)) + len(after)
+    before, own = steps[:-count], steps[-count:]
     if result is None:  # only others start from it
-        own = own[: -len(("predict", "evaluate"))]
+        own = own[: -len(after)]
         states = [step.state for step in own]
         state = next((state for state in states if state != State.done), State.done)
         cause = None
     else:
-        # of the whole run; a step's own reason stands at the step
         state, cause = result.state, result.reason if result.state in (State.skipped, STALE) else None
-    steps = [] if state == State.skipped else [_step_status(step) for step in own]
+        where = next((step.title for step in before if step.state == state), None)
+        if where is not None and state not in (State.done, MISSING):
+            cause = f"see {where}"  # of a base or of the dataset, which has the reason
+    shown = [] if state == State.skipped else [_step_status(step) for step in own]
     if state == MISSING:
         state = WAITING
-    return RunStatus(str(run_folder(run)), name, run.title, rows, run.seed, base, state, cause, steps)
+    return RunStatus(str(run_folder(run)), name, run.title, rows, run.seed, base, state, cause, shown)
 
 
 def _step_status(step: StepResult) -> StepStatus:
@@ -257,7 +264,7 @@ def _step_text(step: StepStatus, wide: int) -> Text:
 def _facts(step: StepStatus) -> str:
     if step.state != State.running:
         return duration(step.seconds)
-    parts = [f"for {duration(step.seconds)}"]
+    parts = [duration(step.seconds)]
     if step.progress is not None:
         now = step.progress
         of = f" of {now.iterations}" if now.iterations else ""
@@ -266,5 +273,7 @@ def _facts(step: StepStatus) -> str:
             parts.append(f"loss {now.loss:.3f}")
         if now.seconds_left is not None:
             parts.append(f"{duration(now.seconds_left)} left")
-    parts.append(f"on {step.host}, last heard {duration(step.silent_s)} ago")
+    if step.host != socket.gethostname():
+        parts.append(f"on {step.host}")
+    parts.append(f"last heard {duration(step.silent_s)} ago")
     return ", ".join(parts)

@@ -1,5 +1,6 @@
 """The command ``longtail`` in forked processes: PyTorch is imported once for all of them."""
 
+import multiprocessing
 import os
 import select
 import signal
@@ -68,6 +69,7 @@ def start(
     status = 1
     try:
         os.setsid()
+        multiprocessing.current_process()._config.pop("daemon", None)  # a command may have loading processes
         os.chdir(folder)
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(handle, 1)

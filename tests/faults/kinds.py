@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from benchmark.recipes.paths import record_path
 from benchmark.records import read_record
 
-from .commands import members
+from .commands import Command, members
 from .place import ROWS, Place, Step, claim, data_steps, die_at_write, steps_of
 
 SAME = "same result after a rerun"
@@ -243,21 +244,59 @@ def altered_results(place: Place) -> str:
     return "refused by the table, same result after a rerun"
 
 
-def full_disk(place: Place) -> str:
-    """No file may grow beyond a limit: one clear message, the last good state stays, nothing half is left."""
+def limited_files(place: Place) -> str:
+    """As with a quota, no file may grow beyond a limit: one clear message, and the last good state stays."""
     step = _step(place, [*STAGES, "predict"])
     whole = (place.folder / step.output).stat().st_size
     limit = place.draw.choice([place.draw.randint(200, 8000), place.draw.randint(8000, max(8001, whole - 1))])
     place.forget(step)
     command = place.run(step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    _check_out_of_space(place, command)
+    place.recover(step)
+    return REPAIRED
+
+
+@contextmanager
+def _disk_of_its_own(place: Place) -> Iterator[None]:
+    """The place on a small disk."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "faults", str(place.folder)]
+    subprocess.run(mount, check=True, capture_output=True)
+    try:
+        place.copy()
+        os.chdir(place.folder)
+        yield
+    finally:
+        os.chdir(place.folder.parent)
+        subprocess.run(["umount", str(place.folder)], check=True)
+
+
+def full_disk(place: Place) -> str:
+    """A disk that is full, or runs full while the command writes."""
+    step = _step(place, [*STAGES, "predict"])
+    whole = (place.folder / step.output).stat().st_size
+    free = place.draw.choice([0, place.draw.randint(0, 16_000), place.draw.randint(0, whole)])
+    try:
+        with _disk_of_its_own(place):
+            place.forget(step)
+            ballast = place.folder / "ballast"
+            disk = os.statvfs(place.folder)
+            ballast.write_bytes(bytes(max(0, disk.f_bavail * disk.f_bsize - free)))
+            command = place.run(step)
+            _check_out_of_space(place, command)
+            ballast.unlink()
+            place.recover(step)
+    except subprocess.CalledProcessError:
+        return "left out: only root can make a small disk"
+    return REPAIRED
+
+
+def _check_out_of_space(place: Place, command: Command) -> None:
     place.check_tables()
-    claim(command.status == 2, f"exit status {command.status}:\n{command.output}")
+    claim(command.status == 2, f"exit status {command.status}, expected 2:\n{command.output}")
     claim("Traceback" not in command.output, f"a traceback:\n{command.output}")
     for word in ("cannot write", "remedy"):
         claim(word in command.output, f"'{word}' is not in the message:\n{command.output}")
     place.check_no_temporary()
-    place.recover(step)
-    return REPAIRED
 
 
 def damaged_image(place: Place) -> str:
@@ -399,7 +438,8 @@ COUNTS: dict[Callable[[Place], str], int] = {
     damaged_detections: 12,
     exchanged_detections: 6,
     altered_results: 10,
-    full_disk: 16,
+    limited_files: 14,
+    full_disk: 6,
     damaged_image: 16,
     hostile_annotations: 16,
     two_at_once: 6,

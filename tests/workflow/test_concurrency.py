@@ -1,4 +1,4 @@
-"""Two workflows over one results folder: refused where they share files, and harmless where they are forced."""
+"""Two workflows over one results folder: the second is refused, and harmless where it is forced."""
 
 import time
 from pathlib import Path
@@ -32,9 +32,7 @@ def temporary_files(project: Project) -> list[Path]:
     return [*results.rglob(".*.tmp"), *results.rglob(".*.lock"), *results.glob("work/*")]
 
 
-def test_a_second_workflow_is_refused_while_the_first_runs(
-    project: Project, experiments: list[Path]
-) -> None:
+def test_a_second_workflow_is_refused_while_the_first_runs(project: Project, experiments: list[Path]) -> None:
     first = project.start(experiment=experiments[0])
     while not list(project.folder.glob(".snakemake/locks/*.lock")):
         assert first.poll() is None, first.communicate()[0]
