@@ -22,11 +22,13 @@ class Project:
         self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr come back as one text."""
-        process = self.start(*arguments, experiment=experiment)
+        process = self.start(*arguments, experiment=experiment, detector=detector)
         text, _ = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, text)
 
-    def start(self, *arguments: str, experiment: str | Path | None = "smoke") -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
+    ) -> subprocess.Popen[str]:
         """Start Snakemake here."""
         profile = ["--workflow-profile", "workflows/profiles/local"]
         chosen = ["--config", f"experiment={experiment}"] if experiment else []
