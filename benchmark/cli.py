@@ -190,6 +190,20 @@ def predict(
     predict_dataset(find_run(recipe), checkpoint, output, workers=workers)
 
 
+@app.command("weight-norms")
+def weight_norms(
+    recipe: Recipe,
+    checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
+    output: Output,
+) -> None:
+    """Write the norm of the classifier's weight vector of every category as CSV."""
+    from benchmark.detectors.weight_norms import write_weight_norms
+    from benchmark.recipes import find_run
+
+    count = write_weight_norms(find_run(recipe), checkpoint, output)
+    typer.echo(f"{output}: {count or 'no'} norms", err=True)
+
+
 @app.command()
 def results(
     detections: Annotated[Path, typer.Argument(help="detections.parquet")],

@@ -152,11 +152,13 @@ class TestSettings(Strict):
 
 
 class Paper(Strict):
-    """Where a method was published."""
+    """Where a method or a dataset was published."""
 
     title: str = Field("", description="full title")
+    authors: list[str] = Field([], description="full names in the order of the paper, surname last")
     venue: str = Field("", description="venue and year")
     arxiv: str | None = Field(None, description="arXiv number")
+    note: str = Field("", description="what in the paper this is, where it is not its subject")
 
 
 class Variant(Strict):
@@ -273,6 +275,7 @@ class Dataset(Strict):
     synthetic: Synthetic | None = Field(None, description="generate the dataset with these sizes")
     train: Split | None = Field(None, description="training split; its counts define frequency")
     val: Split | None = Field(None, description="validation split")
+    paper: Paper = Field(Paper(), description="publication to cite")
 
     @model_validator(mode="after")
     def _source(self) -> "Dataset":
@@ -350,10 +353,12 @@ class Run(Strict):
         """16 hexadecimal digits that change exactly when the result of a step may change.
 
         ``step`` is a stage's name or ``predict``. What comes later (test settings for a training stage) and
-        what only labels the run (row, title, where the plug-in lies) does not enter.
+        what only labels the run (row, title, where the plug-in lies, papers) does not enter.
         """
+        labels = {"row", "title", "plugin_path"}
         content = self.model_dump(
-            mode="json", exclude={"row", "title", "plugin_path", "base", "stages", "test"}
+            mode="json",
+            exclude={**dict.fromkeys(labels | {"base", "stages", "test"}, True), "dataset": {"paper"}},
         )
         names = [stage.name for stage in self.stages]
         last = names.index(step) if step in names else len(names) - 1

@@ -30,6 +30,26 @@ rule predict:
         " -o {output:q} > {log} 2>&1"
 
 
+# What the report shows beside the numbers; a part of the work that opens a checkpoint, so it is done once.
+rule weight_norms:
+    input:
+        checkpoint=final_checkpoint,
+        statistics=statistics,
+        code=method_code,
+    output:
+        "results/runs/{run}/weight_norms.csv",
+    log:
+        "results/logs/{run}/weight_norms.log",
+    conda:
+        "../../envs/longtail.yaml"
+    resources:
+        recipe=recipe_of,
+        mem_mb=memory,
+        runtime=minutes(10, 30),
+    shell:
+        "longtail weight-norms {resources.recipe:q} -c {input.checkpoint:q} -o {output:q} > {log} 2>&1"
+
+
 rule evaluate:
     input:
         gt=annotations("val"),

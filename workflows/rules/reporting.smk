@@ -6,6 +6,7 @@ localrules:
 rule table:
     input:
         metrics=finished_rows(),
+        norms=finished_norms(),
         experiment=near(EXPERIMENT.path),
         reported=near(project_root() / "results/reported/reported.csv"),
     output:
