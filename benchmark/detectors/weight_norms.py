@@ -52,6 +52,8 @@ def write_weight_norms(run: Run, checkpoint: Path, output: Path) -> int:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["id", "norm"])
     mean = torch.stack(norms).mean(dim=0).tolist() if norms else []
-    table.writerows((int(id_), f"{norm:.6g}") for id_, norm in zip(statistics.category_ids, mean, strict=False))
+    table.writerows(
+        (int(id_), f"{norm:.6g}") for id_, norm in zip(statistics.category_ids, mean, strict=False)
+    )
     write_text(output, text.getvalue())
     return len(mean)

@@ -102,6 +102,13 @@ class RowResult:
             return None
         return ours * 100 - self.reported.values[metric]
 
+    def verdict(self, metric: str) -> bool | None:
+        """Whether the difference is within the published row's tolerance; None where that cannot be said."""
+        difference = self.difference(metric)
+        if self.reported is None or difference is None or metric not in self.reported.tolerances:
+            return None
+        return abs(difference) <= self.reported.tolerances[metric]
+
     @property
     def seconds(self) -> float | None:
         """Mean wall time of the runs."""

@@ -16,13 +16,15 @@ class ReportError(BenchmarkError):
 
 
 def write_report(experiment: LoadedExperiment, output: Path | None = None) -> str:
-    """Write ``table.md``, ``table.csv``, ``table.tex`` and ``plots/`` and return the Markdown.
+    """Write ``table.md``, ``table.csv``, ``table.tex``, ``plots/`` and ``report.html``; return the Markdown.
 
     ``output`` is a folder, by default ``results/experiments/<name>``. Runs that failed, were skipped or are
     not yet there are rows with their state; plots show what there is. Raises ``ReportError`` for published
     numbers that cannot be read and ``FileError`` where the output cannot be written.
     """
-    from benchmark.reporting.plots import write_plots  # matplotlib takes half a second
+    from benchmark.reporting.html import write_page  # importing what draws takes a second
+    from benchmark.reporting.plots import write_plots
+    from benchmark.reporting.series import SeriesReader
 
     folder = Path(output) if output is not None else experiment_folder(experiment.name)
     try:
@@ -35,9 +37,12 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None) -> st
         for row in rows
         if row.row.row.reported and row.reported is None
     ]
-    notes += write_plots(rows, folder / "plots")
+    reader = SeriesReader()
+    write_plots(rows, folder / "plots", reader)
+    notes += reader.notes
     text = markdown(experiment.title, rows, notes)
     write_text(folder / "table.csv", comma_separated(rows))
     write_text(folder / "table.tex", latex(experiment.title, rows))
+    write_page(experiment, rows, notes, reader, folder / "report.html")
     write_text(folder / "table.md", text)
     return text

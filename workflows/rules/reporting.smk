@@ -13,6 +13,7 @@ rule table:
         markdown=f"{TABLES}/table.md",
         csv=f"{TABLES}/table.csv",
         tex=f"{TABLES}/table.tex",
+        page=f"{TABLES}/report.html",
     log:
         f"results/logs/table/{EXPERIMENT.name}.log",
     conda:
