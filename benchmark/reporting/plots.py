@@ -221,11 +221,11 @@ def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure 
     several = any(len(row.runs) > 1 for row in rows)
     titles = [(run.title, stage, run.seed) for run, stage in found.values()]
     drawings = []
-    for path, (run, stage) in found.items():
+    for path, (run, stage_name) in found.items():
         points = reader.progress(path)
         if points is not None:
-            name = f"{run.title}: {stage}" + (f", seed {run.seed}" if several else "")
-            if titles.count((run.title, stage, run.seed)) > 1:
+            name = f"{run.title}: {stage_name}" + (f", seed {run.seed}" if several else "")
+            if titles.count((run.title, stage_name, run.seed)) > 1:
                 name += f", {run.detector_name.partition('/')[2]}"
             drawings.append(Drawing(name, own.get(str(run_folder(run)), GREY), _loss_curve(points)))
     return _assembled(drawings, "iteration", "training loss", _log_loss, reference=False)
@@ -252,7 +252,7 @@ def _assembled(
     *,
     reference: bool = True,
 ) -> Figure | None:
-    """One pair of axes with a legend, or small ones for each; ``reference``: the first drawing behind them."""
+    """One pair of axes with a legend, or small ones for each; ``reference``: the first drawing behind."""
     if not drawings:
         return None
     if len(drawings) <= TOGETHER:
@@ -268,7 +268,7 @@ def _assembled(
         return figure
     columns = 5 if len(drawings) <= 20 else 6
     lines = -(-len(drawings) // columns)
-    names = [_wrapped(drawing.name, 25 if columns == 5 else 21) for drawing in drawings]
+    names = [_wrapped(drawing.name, 23 if columns == 5 else 19) for drawing in drawings]
     title = 0.06 + 0.105 * max(name.count("\n") + 1 for name in names)
     height = title + 0.85
     figure = Figure(figsize=(PAGE, lines * height + 0.45))
@@ -289,8 +289,9 @@ def _assembled(
         drawing.draw(axes, drawing.colour, 1.3)
         axes.set_title(name, linespacing=0.95)
     scale(grid[0, 0])
-    for axes in grid.flat[len(drawings) :]:
+    for number, axes in enumerate(grid.flat[len(drawings) :], len(drawings)):
         axes.set_axis_off()
+        grid.flat[number - columns].tick_params(labelbottom=True)
     x_label += f" (grey: {drawings[0].name})" if reference else ""
     figure.text(0.5, 0.04 / whole, x_label, ha="center", va="bottom", fontsize=7.5)
     figure.text(0.02 / PAGE, 0.5, y_label, ha="left", va="center", rotation="vertical", fontsize=7.5)

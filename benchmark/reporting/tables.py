@@ -98,6 +98,15 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
     return text.getvalue()
 
 
+_ALONE = (
+    "% \\input this where a paper wants it (it needs booktabs), or compile it as it is.",
+    # LaTeX lets \@nodocument be \relax from \begin{document} on
+    r"\expandafter\ifx\csname @nodocument\endcsname\relax\else",
+    r"\documentclass{article}\usepackage{booktabs}\def\tablealone{\end{document}}\begin{document}\small\noindent",
+    r"\fi",
+)
+
+
 def latex(title: str, rows: Sequence[RowResult]) -> str:
     """A booktabs table; the best of each column is bold among rows of one dataset and IoU type, with ties."""
     columns = [*HEADLINE, "box AP"]
@@ -123,6 +132,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
     return "\n".join(
         [
             f"% {title}: {sum(run.done for run in runs)} of {len(runs)} runs done",
+            *_ALONE,
             r"\begin{tabular}{lll" + "r" * len(columns) + "}",
             r"\toprule",
             head + r" \\",
@@ -130,6 +140,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
+            r"\ifdefined\tablealone\expandafter\tablealone\fi",
             "",
         ]
     )

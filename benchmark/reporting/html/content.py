@@ -214,7 +214,7 @@ def _classes(row: RowResult, reader: SeriesReader) -> dict[str, Any]:
 
 def _calibration(row: RowResult, reader: SeriesReader) -> dict[str, list[float | None]] | None:
     bins = reader.calibration(row)
-    return None if bins is None else {name: _numbers(bins[name].to_numpy(), 4) for name in bins}
+    return None if bins is None else {str(name): _numbers(bins[name].to_numpy(), 4) for name in bins}
 
 
 def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[str, Any]]:
