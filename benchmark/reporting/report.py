@@ -15,12 +15,13 @@ class ReportError(BenchmarkError):
     """A report that cannot be made."""
 
 
-def write_report(experiment: LoadedExperiment, output: Path | None = None) -> str:
+def write_report(experiment: LoadedExperiment, output: Path | None = None, intervals: bool = False) -> str:
     """Write ``table.md``, ``table.csv``, ``table.tex``, ``plots/`` and ``report.html``; return the Markdown.
 
     ``output`` is a folder, by default ``results/experiments/<name>``. Runs that failed, were skipped or are
-    not yet there are rows with their state; plots show what there is. Raises ``ReportError`` for published
-    numbers that cannot be read and ``FileError`` where the output cannot be written.
+    not yet there are rows with their state; plots show what there is. ``intervals`` adds to Markdown and
+    page how certain the numbers are, which takes minutes at the size of LVIS. Raises ``ReportError`` for
+    published numbers that cannot be read and ``FileError`` where the output cannot be written.
     """
     from benchmark.reporting.html import write_page  # importing what draws takes a second
     from benchmark.reporting.plots import write_plots
@@ -41,8 +42,14 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None) -> st
     write_plots(rows, folder / "plots", reader)
     notes += reader.notes
     text = markdown(experiment.title, rows, notes)
+    certain = {}
+    if intervals:
+        from benchmark.reporting.intervals import interval_table, row_intervals  # loads the evaluator
+
+        certain = row_intervals(rows)
+        text = "\n".join(filter(None, (text, interval_table(certain))))
     write_text(folder / "table.csv", comma_separated(rows))
     write_text(folder / "table.tex", latex(experiment.title, rows))
-    write_page(experiment, rows, notes, reader, folder / "report.html")
+    write_page(experiment, rows, notes, reader, certain, folder / "report.html")
     write_text(folder / "table.md", text)
     return text

@@ -1,10 +1,10 @@
 """What the page shows, as JSON values: numbers in percent, None where there is none."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,19 @@ from benchmark.reporting.html.examples import examples
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.tables import WORDS, duration, memory
 
+if TYPE_CHECKING:
+    from benchmark.reporting.intervals import RowIntervals
+
 CURVE_POINTS = 200
 """Of a training curve; longer ones are means of as many pieces."""
 
 
 def page_content(
-    experiment: LoadedExperiment, rows: Sequence[RowResult], notes: Sequence[str], reader: SeriesReader
+    experiment: LoadedExperiment,
+    rows: Sequence[RowResult],
+    notes: Sequence[str],
+    reader: SeriesReader,
+    certain: Mapping[str, "RowIntervals"],
 ) -> dict[str, Any]:
     """Everything that the page shows; ``notes`` are problems that are already known."""
     found_notes = list(notes)
@@ -40,7 +47,7 @@ def page_content(
         "ious": [iou for iou in ("segm", "bbox") if any(iou in run.metrics for run in runs)],
         "words": WORDS,
         "metrics": _metrics(rows),
-        "rows": [_row(row, number) for number, row in enumerate(rows)],
+        "rows": [_row(row, number, certain.get(row.row.row.id)) for number, row in enumerate(rows)],
         "runs": [_run(row, run) for row in rows for run in row.runs],
         "datasets": _datasets(rows, reader),
         "classes": {row.row.row.id: _classes(row, reader) for row in rows},
@@ -74,7 +81,7 @@ def _metrics(rows: Sequence[RowResult]) -> list[dict[str, Any]]:
     return found
 
 
-def _row(row: RowResult, number: int) -> dict[str, Any]:
+def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[str, Any]:
     run = row.runs[0].run
     values: dict[str, dict[str, Any]] = {}
     for iou, key in row.values:
@@ -83,6 +90,7 @@ def _row(row: RowResult, number: int) -> dict[str, Any]:
         values.setdefault(iou, {})[key] = {
             "mean": _rounded(row.mean(iou, key)),
             "std": _rounded(spread),
+            "interval": _interval(row, iou, key, certain),
             "seeds": [_rounded(value) for value in seeds],
         }
     reported: dict[str, Any] = {}
@@ -117,6 +125,15 @@ def _row(row: RowResult, number: int) -> dict[str, Any]:
         "memory_mb": row.memory_mb,
         "memory": memory(row.memory_mb),
     }
+
+
+def _interval(
+    row: RowResult, iou: str, key: str, certain: "RowIntervals | None"
+) -> list[float | None] | None:
+    """Low and high end; of several seeds only the first has one, which is not that of their mean."""
+    if certain is None or iou != row.iou or key not in certain.values or len(row.values[iou, key]) > 1:
+        return None
+    return [_rounded(certain.values[key].low), _rounded(certain.values[key].high)]
 
 
 def _run(row: RowResult, result: RunResult) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Renders the page from its templates; style, scripts, plotting library and content go into the one file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,6 +15,9 @@ from benchmark.reporting.collect import RowResult
 from benchmark.reporting.html.content import page_content
 from benchmark.reporting.series import SeriesReader
 
+if TYPE_CHECKING:
+    from benchmark.reporting.intervals import RowIntervals
+
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("page.js", "table.js", "plots.js", "examples.js", "start.js")
 
@@ -23,14 +27,15 @@ def write_page(
     rows: Sequence[RowResult],
     notes: Sequence[str],
     reader: SeriesReader,
+    certain: Mapping[str, "RowIntervals"],
     path: Path,
 ) -> None:
-    """Write ``report.html``.
+    """Write ``report.html``; ``certain`` are the intervals of the rows that have some, by row id.
 
     The file refers to nothing outside itself, and its content security policy forbids every request. Equal
     results give equal bytes. Raises ``FileError`` where it cannot be written.
     """
-    content = page_content(experiment, rows, notes, reader)
+    content = page_content(experiment, rows, notes, reader, certain)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
