@@ -70,9 +70,10 @@ class Evaluation:
     ) -> None:
         """Write each part where a path is given, atomically.
 
-        ``metrics`` as JSON, the categories and the bins of ``calibration`` as CSV, ``curves`` as NumPy's .npz: the axes ``category_ids``,
-        ``iou_thresholds``, ``recall_thresholds``, ``areas``, and for each IoU type ``<iou>_precision`` and
-        ``<iou>_scores`` float64 (T, R, C, A) and ``<iou>_recall`` (T, C, A), -1 where not defined.
+        ``metrics`` as JSON, the categories and the bins of ``calibration`` as CSV, ``curves`` as NumPy's
+        .npz: the axes ``category_ids``, ``iou_thresholds``, ``recall_thresholds``, ``areas``, and for each
+        IoU type ``<iou>_precision`` and ``<iou>_scores`` float64 (T, R, C, A) and ``<iou>_recall``
+        (T, C, A), -1 where not defined.
         """
         if per_class is not None:
             text = io.StringIO()

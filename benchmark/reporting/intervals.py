@@ -15,7 +15,7 @@ KEYS = (*HEADLINE, "bAP")
 
 @dataclass(frozen=True)
 class RowIntervals:
-    """Intervals of a row's first finished seed by metric, and of its difference to ``base``, if there is one."""
+    """Intervals of a row's first finished seed by metric, and of its difference to ``base`` if any."""
 
     row: RowResult
     seed: int
