@@ -18,7 +18,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.evaluation import evaluate_detections
 from benchmark.files import sha256_file, write_json
 from benchmark.recipes import LoadedExperiment, find_run
-from benchmark.recipes.paths import annotations_path, run_folder
+from benchmark.recipes.paths import annotations_path, run_folder, statistics_path
 from benchmark.records import record_step
 from benchmark.reporting import write_report
 from benchmark.reporting.collect import Reported, RowResult, RunResult
@@ -36,7 +36,9 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperim
         for run in row.runs:
             finish(run, level, 0.4)
             detections = run_folder(run) / "detections.parquet"
-            evaluation = evaluate_detections(annotations_path(run.dataset, "val"), detections)
+            evaluation = evaluate_detections(
+                annotations_path(run.dataset, "val"), detections, statistics=statistics_path(run.dataset)
+            )
             output = run_folder(run) / "metrics.json"
             with record_step(output, "evaluate", {}, {"detections": detections}):
                 evaluation.write(output, run_folder(run) / "per_class.csv")
