@@ -78,6 +78,7 @@ class Drawing:
 
 def write_plots(rows: Sequence[RowResult], folder: Path, reader: SeriesReader) -> None:
     """Write every plot that has something to show, as SVG, PDF and PNG, and remove the others."""
+    folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         for name, figure in figures(rows, reader).items():
             if figure is not None and figure.get_layout_engine() is not None:

@@ -20,7 +20,7 @@ def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Pa
 
 def test_smoke_trains_three_stages_and_the_shared_base_once(project: Project) -> None:
     methods = ("softmax", "sigmoid", "bags")
-    steps = ("train", "predict", "evaluate")
+    steps = ("train", "predict", "evaluate", "weight_norms")
     assert project.planned() == {
         "synthesize": 1,
         "class_statistics": 1,
@@ -37,6 +37,7 @@ def test_a_base_that_is_no_row_is_trained_and_not_evaluated(project: Project) ->
         "train bags",
         "predict bags",
         "evaluate bags",
+        "weight_norms bags",
     }
 
 

@@ -56,7 +56,12 @@ rule evaluate:
         dt="results/runs/{run}/detections.parquet",
         statistics=statistics,
     output:
-        metrics="results/runs/{run}/metrics.json",
+        metrics=report(
+            "results/runs/{run}/metrics.json",
+            category="Runs",
+            labels={"run": "{run}"},
+            caption="../captions/metrics.rst",
+        ),
         per_class="results/runs/{run}/per_class.csv",
         calibration="results/runs/{run}/calibration.csv",
     log:
