@@ -86,10 +86,8 @@ def test_the_example_method_is_clean(copy: Path) -> None:
         target.write_text(text)
         ruff = Path(sys.executable).with_name("ruff")
         for command in (["check"], ["format", "--check"]):
-            done = subprocess.run(
-                [ruff, *command, target], cwd=copy, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
+            done = subprocess.run([ruff, *command, target], cwd=copy, capture_output=True, check=False)
+            assert done.returncode == 0, done.stdout.decode()
 
 
 def test_a_detector_is_added_by_following_the_page(copy: Path) -> None:

@@ -1,4 +1,4 @@
-"""JSON schemas of the YAML files and a page about every key of them: ``python -m benchmark.recipes.schemas``."""
+"""JSON schemas of the YAML files, and a page about every key: ``python -m benchmark.recipes.schemas``."""
 
 import json
 import re
@@ -36,12 +36,13 @@ def page_text() -> str:
     """Markdown with every key of every file: type, default, meaning."""
     parts = [
         "# Every key of the YAML files",
-        "Made by `python -m benchmark.recipes.schemas` from the models in `benchmark/recipes/models.py`, as are "
-        "the JSON schemas beside\nit, which editors use. A key that is not here is refused. "
+        "Made by `python -m benchmark.recipes.schemas` from the models in `benchmark/recipes/models.py`, as\n"
+        "are the JSON schemas beside it, which editors use. A key that is not here is refused.\n"
         "`longtail show RECIPE` prints where each value of a run comes from.",
     ]
     written: set[str] = set()
-    for name, model in {**MODELS, "detector": Detector}.items():
+    models: dict[str, type[BaseModel]] = {**MODELS, "detector": Detector}
+    for name, model in models.items():
         schema = model.model_json_schema(by_alias=True)
         parts.append(f"## {name.capitalize()}\n\nIn {_PLACES[name]}.")
         parts.append(_table(schema))

@@ -59,7 +59,7 @@ class Comparison:
 
     def text(self) -> str:
         """Both parts for people, in percent and points."""
-        width = max(len(item.metric) for item in self.differences)
+        width = max((len(item.metric) for item in self.differences), default=0)
         lines = [f"{self.second} minus {self.first}, {WORDS[self.iou]}s; 95 % intervals over images", ""]
         for item in self.differences:
             metric = METRICS[item.metric]
