@@ -13,7 +13,8 @@ import pytest
 LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
     "check", "subset", "synthesize", "stats", "list", "show", "train", "predict", "results", "evaluate",
-    "table", "status", "plan", "intermediates", "import-checkpoint", "reproduce",
+    "table", "status", "plan", "intermediates", "import-checkpoint", "reproduce", "weight-norms", "compare",
+    "verify", "export", "cite",
 ]  # fmt: skip
 
 

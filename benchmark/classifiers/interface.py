@@ -47,6 +47,10 @@ class Classifier(nn.Module):
         """Scores (N, C + 1) in [0, 1] of logits (N, L), background last."""
         raise NotImplementedError
 
+    def category_weights(self) -> Tensor | None:
+        """The weight vector (C, D) of every category's test score; None where there is not one for each."""
+        return None
+
 
 class LinearClassifier(Classifier):
     """A classifier whose logits are one linear map of the features: weights N(0, 0.01), bias 0."""
@@ -63,6 +67,11 @@ class LinearClassifier(Classifier):
         """Logits (N, width) of features (N, D)."""
         logits: Tensor = self.linear(features)
         return logits
+
+    def category_weights(self) -> Tensor | None:
+        """Rows of the linear map, where it has one for each category, with or without background."""
+        weight = self.linear.weight
+        return weight[: self.num_classes] if len(weight) in (self.num_classes, self.num_classes + 1) else None
 
 
 class CategoricalClassifier(LinearClassifier):

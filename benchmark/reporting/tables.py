@@ -33,7 +33,7 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
             cells += ["" if reported is None else f"{reported:g}"]
             cells += ["" if difference is None else f"{difference:+.1f}"]
         cells += [_verdict(row)] if judged else []
-        cells += [row.status, duration(row.seconds), _memory(row.memory_mb)]
+        cells += [row.status, duration(row.seconds), memory(row.memory_mb)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     numeric = {*(METRICS[key].title for key in HEADLINE), "box AP", "reported AP", "difference", "seeds"}
     rule = "| " + " | ".join("--:" if name in numeric else "---" for name in header) + " |"
@@ -98,6 +98,15 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
     return text.getvalue()
 
 
+_ALONE = (
+    "% \\input this where a paper wants it (it needs booktabs), or compile it as it is.",
+    # LaTeX lets \@nodocument be \relax from \begin{document} on
+    r"\expandafter\ifx\csname @nodocument\endcsname\relax\else",
+    r"\documentclass{article}\usepackage{booktabs}\def\tablealone{\end{document}}\begin{document}\small\noindent",
+    r"\fi",
+)
+
+
 def latex(title: str, rows: Sequence[RowResult]) -> str:
     """A booktabs table; the best of each column is bold among rows of one dataset and IoU type, with ties."""
     columns = [*HEADLINE, "box AP"]
@@ -123,6 +132,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
     return "\n".join(
         [
             f"% {title}: {sum(run.done for run in runs)} of {len(runs)} runs done",
+            *_ALONE,
             r"\begin{tabular}{lll" + "r" * len(columns) + "}",
             r"\toprule",
             head + r" \\",
@@ -130,6 +140,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
+            r"\ifdefined\tablealone\expandafter\tablealone\fi",
             "",
         ]
     )
@@ -145,7 +156,8 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _memory(megabytes: float | None) -> str:
+def memory(megabytes: float | None) -> str:
+    """MB of 2**20 bytes for people."""
     return "" if megabytes is None else f"{megabytes / 1024:.1f} GB"
 
 
@@ -164,11 +176,7 @@ def _number(text: str) -> float:
 
 
 def _verdict(row: RowResult) -> str:
-    metric = f"{row.iou}/AP"
-    difference = row.difference(metric)
-    if row.reported is None or difference is None or metric not in row.reported.tolerances:
-        return ""
-    return "yes" if abs(difference) <= row.reported.tolerances[metric] else "no"
+    return {True: "yes", False: "no", None: ""}[row.verdict(f"{row.iou}/AP")]
 
 
 def _rivals(row: RowResult, other: RowResult) -> bool:

@@ -31,14 +31,40 @@ rule predict:
         " --attempt {resources.attempt} -o {output:q} > {log} 2>&1"
 
 
+# What the report shows beside the numbers; a part of the work that opens a checkpoint, so it is done once.
+rule weight_norms:
+    input:
+        checkpoint=final_checkpoint,
+        statistics=statistics,
+        code=method_code,
+    output:
+        "results/runs/{run}/weight_norms.csv",
+    log:
+        "results/logs/{run}/weight_norms.log",
+    conda:
+        "../../envs/longtail.yaml"
+    resources:
+        recipe=recipe_of,
+        mem_mb=memory,
+        runtime=minutes(10, 30),
+    shell:
+        "longtail weight-norms {resources.recipe:q} -c {input.checkpoint:q} -o {output:q} > {log} 2>&1"
+
+
 rule evaluate:
     input:
         gt=annotations("val"),
         dt="results/runs/{run}/detections.parquet",
         statistics=statistics,
     output:
-        metrics="results/runs/{run}/metrics.json",
+        metrics=report(
+            "results/runs/{run}/metrics.json",
+            category="Runs",
+            labels={"run": "{run}"},
+            caption="../captions/metrics.rst",
+        ),
         per_class="results/runs/{run}/per_class.csv",
+        calibration="results/runs/{run}/calibration.csv",
     log:
         "results/logs/{run}/evaluate.log",
     benchmark:
@@ -53,4 +79,5 @@ rule evaluate:
     shell:
         "longtail evaluate --gt {input.gt:q} --dt {input.dt:q} --statistics {input.statistics:q}"
         " --max-detections {params.max_detections}"
-        " -o {output.metrics:q} --per-class {output.per_class:q} > {log} 2>&1"
+        " -o {output.metrics:q} --per-class {output.per_class:q}"
+        " --calibration {output.calibration:q} > {log} 2>&1"
