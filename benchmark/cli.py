@@ -343,18 +343,28 @@ def evaluate(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="highest scores kept in an image")] = 300,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(min=1, help="highest scores kept [default: LVIS 300 an image, COCO 100 a category]"),
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(help="class statistics of the training split, for AP by training counts")
+    ] = None,
+    curves: Annotated[Path | None, typer.Option(help="precision-recall arrays as .npz")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="add TIDE's error types")] = False,
 ) -> None:
-    """Compute the 13 LVIS numbers and per-category AP."""
+    """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
     from benchmark.evaluation import evaluate_detections
     from benchmark.records import record_step
 
     iou_types = [item.value for item in iou] if iou else None
     recipe = {"iou_types": iou_types, "max_detections": max_detections}
     inputs = {"annotations": gt, "detections": dt}
+    if statistics is not None:
+        inputs["statistics"] = statistics
     with record_step(output, "evaluate", recipe, inputs) if output else nullcontext():
-        evaluation = evaluate_detections(gt, dt, iou_types, max_detections)
-        evaluation.write(output, per_class)
+        evaluation = evaluate_detections(gt, dt, iou_types, max_detections, statistics, errors)
+        evaluation.write(output, per_class, curves)
     typer.echo(evaluation.text())
 
 
@@ -388,12 +398,15 @@ def reproduce(
 def table(
     experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder of tables and plots")] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="add bootstrap intervals over images, from the detections")
+    ] = False,
 ) -> None:
     """Collect an experiment's results into tables and plots, finished or not, and print the table."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting import write_report
 
-    typer.echo(write_report(load_experiment(experiment), output))
+    typer.echo(write_report(load_experiment(experiment), output, intervals))
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

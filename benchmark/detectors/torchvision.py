@@ -2,15 +2,11 @@
 
 import re
 from collections import OrderedDict
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 from torchvision.models.detection import roi_heads as tv_roi_heads
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -20,25 +16,32 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms, roi_align
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import Classifier, NormedConv2d
-from benchmark.detectors.checkpoints import why_unreadable
-from benchmark.detectors.interface import POOLED_SIDE, ChooseRoIs, Detections, RoIBatch
+from benchmark.detectors.initial_weights import copy_fitting, read_weights
+from benchmark.detectors.interface import (
+    POOLED_SIDE,
+    ChooseRoIs,
+    Detections,
+    Detector,
+    RoIBatch,
+    image_numbers,
+)
 from benchmark.detectors.layouts import TORCHVISION_RENAMED
-from benchmark.errors import BenchmarkError, MissingDependencyError
+from benchmark.detectors.postprocessing import finish, select
+from benchmark.errors import BenchmarkError
 from benchmark.images import Target
-from benchmark.recipes.models import HUB_COCO_BACKBONES, TestSettings
 from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.models import TestSettings
 
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's ImageNet weights
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FEATURE_LEVELS = ["0", "1", "2", "3"]
 ANCHOR_STRIDES = [4, 8, 16, 32, 64]  # pixels; those of the feature levels, then that of the pooled one
 FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
-MASKS_PASTED_AT_ONCE = 32  # bounds the memory of full-size float masks
 
 _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[str, int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2], {}),
@@ -46,7 +49,6 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[s
     "resnet101": (Bottleneck, [3, 4, 23, 3], {}),
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], {"groups": 64, "width_per_group": 4}),
 }
-_COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
 
 
 class _NarrowResNet(ResNet):
@@ -240,7 +242,7 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
         if settings.box_regressor_init == "normal":
             nn.init.normal_(self.box_regressor.weight, std=0.001)
             nn.init.zeros_(self.box_regressor.bias)
-        if settings.architecture == "mask_rcnn":
+        if settings.masks:
             channels = settings.mask_channels
             self.mask_roi_pool = _roi_pool(14, settings.coordinates)
             self.mask_head = MaskRCNNHeads(
@@ -268,19 +270,30 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
         """Not needed: targets come from ``TorchvisionDetector``, and sampling RoIs needs no masks."""
 
 
-class TorchvisionDetector(nn.Module):
+class TorchvisionDetector(Detector):
     """A two-stage detector behind ``benchmark.detectors.interface.Detector``.
 
     Args:
         settings: architecture and sizes.
         classifier: box classification layer for C categories.
         test: thresholds of ``predict``.
+
+    Raises:
+        BenchmarkError: a cascade, or deformable convolutions.
     """
 
     def __init__(self, settings: Settings, classifier: Classifier, test: TestSettings) -> None:
         super().__init__()
+        if settings.stages > 1 or settings.deformable:
+            raise BenchmarkError(
+                "back end 'torchvision' has neither cascades nor deformable convolutions",
+                found=f"{settings.architecture}{', deformable' if settings.deformable else ''}",
+                expected="faster_rcnn or mask_rcnn, not deformable",
+                remedy="take the detector from back end mmdet",
+            )
         self.settings, self.test = settings, test
         self.num_classes = classifier.num_classes
+        self.keep_a_pixel = settings.coordinates == "mmdet_v1"
         # images come in their final size: only normalisation and padding are used
         self.images = GeneralizedRCNNTransform(
             settings.test_short_edge, settings.long_edge, IMAGE_MEAN, IMAGE_STD
@@ -303,17 +316,13 @@ class TorchvisionDetector(nn.Module):
         self.classifiers = nn.ModuleList([classifier])
 
     @property
-    def box_head_layers(self) -> list[nn.Linear]:
+    def box_head_layers(self) -> list[list[nn.Linear]]:
         """The two layers of the box head."""
-        return [self.roi_heads.box_head.fc6, self.roi_heads.box_head.fc7]
+        return [[self.roi_heads.box_head.fc6, self.roi_heads.box_head.fc7]]
 
     @property
     def _classifier(self) -> Classifier:
         return cast(Classifier, self.classifiers[0])
-
-    def forward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """``losses``; the name that data-parallel wrappers call."""
-        return self.losses(images, targets)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """Losses of the proposal network, the classifier, the box regressor and the mask head."""
@@ -325,7 +334,7 @@ class TorchvisionDetector(nn.Module):
         logits = self._classifier(classified)
         losses |= self._classifier.loss(logits.float(), y)
         losses["loss_box"] = self._box_loss(self.roi_heads.box_regressor(box_features).float(), y, t)
-        if self.settings.architecture == "mask_rcnn":
+        if self.settings.masks:
             losses["loss_mask"] = self._mask_loss(
                 features, proposals, matches, labels, tv_targets, batch.image_sizes
             )
@@ -336,7 +345,7 @@ class TorchvisionDetector(nn.Module):
     @torch.no_grad()
     def box_features(
         self, images: list[Tensor], targets: list[Target], choose: ChooseRoIs | None = None
-    ) -> RoIBatch:
+    ) -> list[RoIBatch]:
         """Features of RoIs proposed and sampled as in training, the network otherwise in evaluation mode."""
         batch, features, tv_targets = self._features(images, targets)
         proposals = self._proposals(batch, features)
@@ -344,18 +353,18 @@ class TorchvisionDetector(nn.Module):
         if choose is not None:
             counts = [len(label) for label in labels]
             kept = torch.zeros(sum(counts), dtype=torch.bool, device=labels[0].device)
-            kept[choose(torch.cat(labels), _image_numbers(labels))] = True
+            kept[choose(torch.cat(labels), image_numbers(labels))] = True
             masks = kept.split(counts)
             proposals = [boxes[mask] for boxes, mask in zip(proposals, masks, strict=True)]
             labels = [label[mask] for label, mask in zip(labels, masks, strict=True)]
-        return self._roi_batch(batch, features, proposals, labels)
+        return [self._roi_batch(batch, features, proposals, labels)]
 
     @torch.no_grad()
-    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
+    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:
         """Features of the ground-truth boxes as they are, in evaluation mode."""
         batch, features, _ = self._features(images, targets)
         boxes, labels = [target.boxes for target in targets], [target.labels for target in targets]
-        return self._roi_batch(batch, features, boxes, labels)
+        return [self._roi_batch(batch, features, boxes, labels)]
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
@@ -369,14 +378,18 @@ class TorchvisionDetector(nn.Module):
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)
         counts = [len(item) for item in proposals]
         kept = [
-            self._select(b, s, size)
+            select(_with_a_pixel(b, size) if self.keep_a_pixel else b, s, size, self.test)
             for b, s, size in zip(boxes.split(counts), scores.split(counts), batch.image_sizes, strict=True)
         ]
         masks: list[Tensor | None] = [None] * len(kept)
-        if self.settings.architecture == "mask_rcnn":
+        if self.settings.masks:
             masks = list(self._mask_probabilities(features, kept, batch.image_sizes))
+        kept = [
+            (self._original(b, given, original), labels, best)
+            for (b, labels, best), given, original in zip(kept, batch.image_sizes, sizes, strict=True)
+        ]
         return [
-            self._finish(*item, mask, from_size=given, to_size=original)
+            finish(item, mask, _paste, self.test.mask_threshold, from_size=given, to_size=original)
             for item, mask, given, original in zip(kept, masks, batch.image_sizes, sizes, strict=True)
         ]
 
@@ -438,7 +451,7 @@ class TorchvisionDetector(nn.Module):
         labels: list[Tensor],
     ) -> RoIBatch:
         classified, _ = self._box_features(features, boxes, batch.image_sizes)
-        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), _image_numbers(labels))
+        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), image_numbers(labels))
 
     def _box_loss(self, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Smooth L1 over foreground RoIs, divided by the number of all RoIs."""
@@ -485,19 +498,6 @@ class TorchvisionDetector(nn.Module):
         logits: Tensor = self.roi_heads.mask_predictor(self.roi_heads.mask_head(pooled))
         return logits
 
-    def _select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (n, 4), labels and scores that survive threshold, suppression and the cap, best first."""
-        if self.settings.coordinates == "mmdet_v1":
-            boxes = _with_a_pixel(boxes, size)
-        boxes = box_ops.clip_boxes_to_image(boxes, size)
-        roi, label = (scores[:, : self.num_classes] > self.test.score_threshold).nonzero(as_tuple=True)
-        chosen = boxes[roi, label if boxes.shape[1] > 1 else 0]
-        score = scores[roi, label]
-        solid = box_ops.remove_small_boxes(chosen, min_size=1e-2)
-        chosen, label, score = chosen[solid], label[solid], score[solid]
-        keep = batched_nms(chosen, score, label, self.test.nms_threshold)[: self.test.max_detections]
-        return chosen[keep], label[keep], score[keep]
-
     def _mask_probabilities(
         self,
         features: OrderedDict[str, Tensor],
@@ -510,44 +510,22 @@ class TorchvisionDetector(nn.Module):
         chosen = logits[torch.arange(len(logits), device=logits.device), column][:, None].sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
 
-    def _finish(
-        self,
-        boxes: Tensor,
-        labels: Tensor,
-        scores: Tensor,
-        masks: Tensor | None,
-        *,
-        from_size: tuple[int, int],
-        to_size: tuple[int, int],
-    ) -> Detections:
-        """Back to the original image's pixels, on the CPU, masks compressed."""
+    def _original(self, boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
+        """Boxes such that scaling them to the original image gives what these coordinates mean."""
+        if not self.keep_a_pixel:
+            return boxes
+        # there a box ends in its last pixel, and that pixel is what the factor multiplies
         height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
-        if self.settings.coordinates == "mmdet_v1":
-            # there a box ends in its last pixel, and that pixel is what the factor multiplies
-            boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
-        rles: list[dict[str, Any]] | None = None
-        if masks is not None:
-            rles = []
-            for m, b in zip(
-                masks.split(MASKS_PASTED_AT_ONCE), boxes.split(MASKS_PASTED_AT_ONCE), strict=True
-            ):
-                pasted = tv_roi_heads.paste_masks_in_image(m, b, to_size)[:, 0] >= self.test.mask_threshold
-                columns = np.asfortranarray(pasted.permute(1, 2, 0).cpu().numpy().astype(np.uint8))
-                rles += coco_mask.encode(columns)
-        return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), rles)
+        return boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
 
 
-def _image_numbers(labels: list[Tensor]) -> Tensor:
-    """The number (N,) of the image that each of the RoIs belongs to."""
-    return torch.cat([torch.full_like(label, number) for number, label in enumerate(labels)])
+def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    pasted: Tensor = tv_roi_heads.paste_masks_in_image(masks, boxes, size)
+    return pasted[:, 0]
 
 
 def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> None:
-    """Copy every tensor of the initial weights whose name and shape match; the rest stays as initialised.
-
-    As mmdetection does it: of a COCO model, the classifier, the class-specific regressor
-    and mask channels stay random.
+    """Copy what fits of the initial weights (see ``copy_fitting``), in torchvision's layout.
 
     Raises:
         MissingDependencyError: the weights are not at hand and cannot be fetched.
@@ -555,53 +533,9 @@ def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> N
     """
     if settings.init == "none":
         return
-    state = _read_weights(settings)
+    state = read_weights(settings)
     if settings.init == "imagenet":
         state = {f"backbone.body.{name}": value for name, value in state.items()}
     for pattern, replacement in TORCHVISION_RENAMED.items():
         state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
-    own = detector.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise BenchmarkError(
-            f"{settings.init} weights fit no tensor of a {settings.architecture} with {settings.backbone}",
-            where=settings.weights,
-            remedy="give weights of the same architecture in torchvision's layout",
-        )
-    detector.load_state_dict(fitting, strict=False)
-
-
-def _read_weights(settings: Settings) -> dict[str, Tensor]:
-    if settings.weights is not None:
-        try:
-            state = torch.load(Path(settings.weights), map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise MissingDependencyError(
-                "cannot read the initial weights",
-                where=settings.weights,
-                found=why_unreadable(error),
-                expected="a file saved by torch.save that holds tensors only",
-            ) from None
-        return dict(state.get("model", state))
-    if settings.init == "coco":
-        name = _COCO_MODELS[settings.architecture].format(settings.backbone)
-        if settings.backbone not in HUB_COCO_BACKBONES:
-            raise MissingDependencyError(
-                f"torchvision has no COCO weights for {settings.architecture} with {settings.backbone}",
-                remedy="give a local file as `weights:` of the detector, or use init: imagenet",
-            )
-        url = get_model_weights(name)["COCO_V1"].url
-    else:
-        url = get_model_weights(settings.backbone)["IMAGENET1K_V1"].url
-    try:
-        state = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise MissingDependencyError(
-            f"cannot fetch the {settings.init} weights",
-            where=url,
-            found=error,
-            remedy="fetch that file elsewhere and name it as `weights:` of the detector",
-        ) from None
-    return dict(state)
+    copy_fitting(detector, state, settings, "torchvision's")

@@ -69,7 +69,7 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
             "digest": run.digest("predict"),
         }
         console = Console(stderr=True)
-        masks = run.detector.architecture == "mask_rcnn"
+        masks = run.detector.masks
         with DetectionWriter(output, names, description, masks) as writer:
             for sample in track(
                 loader,

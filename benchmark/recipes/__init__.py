@@ -9,6 +9,7 @@ from benchmark.recipes.experiments import (
     load_dataset,
     load_experiment,
     with_bases,
+    with_detector,
 )
 from benchmark.recipes.explanation import explain
 from benchmark.recipes.loading import RecipeError
@@ -26,4 +27,5 @@ __all__ = [
     "load_experiment",
     "load_object",
     "with_bases",
+    "with_detector",
 ]

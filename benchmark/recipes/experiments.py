@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmark.errors import BenchmarkError
-from benchmark.files import read_json
+from benchmark.files import read_json, write_text
 from benchmark.recipes import paths
 from benchmark.recipes.catalog import (
     PAPER_BUDGET,
@@ -108,6 +110,36 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
         rows=rows,
         dataset_files=source.catalog.dataset_files,
     )
+
+
+def with_detector(name_or_path: str, detector: str) -> Path:
+    """The file of an experiment with the same rows in another detector, written among its results.
+
+    Its name is the experiment's and the detector's. Rows with another detector answer to no published number.
+    Raises ``RecipeError`` or ``FileError``.
+    """
+    source = _Source(name_or_path)
+    source.catalog.preset(detector, "detector")
+    folder, old = source.path.parent.resolve(), source.experiment
+    rows = [
+        row if row.detector == detector else row.model_copy(update={"detector": detector, "reported": None})
+        for row in old.rows
+    ]
+    changes: dict[str, Any] = {
+        "name": f"{old.name}_{detector.replace('/', '_')}".lower(),
+        "title": f"{old.title}, {detector}",
+        "method_paths": [str(folder / path) for path in old.method_paths],
+        "dataset_paths": [str(folder / path) for path in old.dataset_paths],
+        "rows": rows,
+    }
+    if (old.budget or "").endswith((".yaml", ".yml")):
+        changes["budget"] = str(folder / str(old.budget))
+    content = old.model_copy(update=changes).model_dump(mode="json", exclude_unset=True)
+    path = paths.RESULTS / "experiments" / f"{changes['name']}.yaml"
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_text() != text:
+        write_text(path, text)
+    return path
 
 
 def load_dataset(name_or_path: str) -> Dataset:
@@ -226,13 +258,18 @@ def _missing(run: Run) -> str | None:
         weights = item.detector.weights
         if weights is not None and not Path(weights).is_file():
             return f"weight file {weights} of {item.title} is missing"
-        if (
-            weights is None
-            and item.detector.init == "coco"
-            and item.detector.backbone not in HUB_COCO_BACKBONES
-        ):
+        published = backend == "torchvision" and item.detector.backbone in HUB_COCO_BACKBONES
+        if weights is None and item.detector.init == "coco" and not published:
             preset = f"preset {item.detector_name}"
             return f"torchvision publishes no COCO weights for {preset}: name a file as its `weights:`"
+        if item.detector.semantic_branch:
+            maps = paths.stuff_maps_folder(item.dataset)
+            if maps is None:
+                return (
+                    f"{item.dataset_name} has no stuff maps for the semantic branch of {item.detector_name}"
+                )
+            if not maps.exists():
+                return f"{maps} is missing: COCO's stuffthingmaps_trainval2017.zip, unpacked there"
     if run.dataset.synthetic is not None:
         return None
     for split in ("train", "val"):

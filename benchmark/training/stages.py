@@ -26,6 +26,7 @@ from benchmark.recipes.paths import (
     images_folder,
     initial_checkpoint_path,
     statistics_path,
+    stuff_maps_folder,
 )
 from benchmark.records import fingerprint, record_step
 from benchmark.sampling import seeded
@@ -121,7 +122,10 @@ def run_stage(
             images_folder(run.dataset, "train"),
             run.detector,
             derive_seed(run.seed, "augmentation", run.dataset_name, name),
-            masks=stage.trainable == "all" and run.detector.architecture == "mask_rcnn",
+            masks=stage.trainable == "all" and run.detector.masks,
+            stuff_maps=stuff_maps_folder(run.dataset)
+            if stage.trainable == "all" and run.detector.semantic_branch
+            else None,
             augment=stage.kind == "train",
             categories=_categories(stage, statistics),
         )

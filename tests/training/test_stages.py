@@ -228,7 +228,7 @@ import torch
 def count_labels(detector, batches, statistics, scale):
     counts = torch.zeros(statistics.num_classes)
     for images, targets in batches:
-        rois = detector.box_features(images, targets)
+        (rois,) = detector.box_features(images, targets)
         assert rois.features.shape[1] == detector.classifiers[0].in_features
         for target in targets:
             counts += torch.bincount(target.labels, minlength=statistics.num_classes)
