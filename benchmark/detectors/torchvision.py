@@ -384,12 +384,8 @@ class TorchvisionDetector(Detector):
         masks: list[Tensor | None] = [None] * len(kept)
         if self.settings.masks:
             masks = list(self._mask_probabilities(features, kept, batch.image_sizes))
-        kept = [
-            (self._original(b, given, original), labels, best)
-            for (b, labels, best), given, original in zip(kept, batch.image_sizes, sizes, strict=True)
-        ]
         return [
-            finish(item, mask, _paste, self.test.mask_threshold, from_size=given, to_size=original)
+            self._finish(item, mask, from_size=given, to_size=original)
             for item, mask, given, original in zip(kept, masks, batch.image_sizes, sizes, strict=True)
         ]
 
@@ -510,13 +506,27 @@ class TorchvisionDetector(Detector):
         chosen = logits[torch.arange(len(logits), device=logits.device), column][:, None].sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
 
-    def _original(self, boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
-        """Boxes such that scaling them to the original image gives what these coordinates mean."""
-        if not self.keep_a_pixel:
-            return boxes
-        # there a box ends in its last pixel, and that pixel is what the factor multiplies
-        height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
-        return boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
+    def _finish(
+        self,
+        kept: tuple[Tensor, Tensor, Tensor],
+        masks: Tensor | None,
+        *,
+        from_size: tuple[int, int],
+        to_size: tuple[int, int],
+    ) -> Detections:
+        boxes, labels, scores = kept
+        if self.keep_a_pixel:
+            # there a box ends in its last pixel, and that pixel is what the factor multiplies
+            height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
+            boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
+        return finish(
+            (boxes, labels, scores),
+            masks,
+            _paste,
+            self.test.mask_threshold,
+            from_size=from_size,
+            to_size=to_size,
+        )
 
 
 def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -19,11 +19,12 @@ class Project:
     folder: Path
 
     def snakemake(
-        self, *arguments: str, experiment: str | Path | None = "smoke"
+        self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr come back as one text."""
         profile = ["--workflow-profile", "workflows/profiles/local"]
         chosen = ["--config", f"experiment={experiment}"] if experiment else []
+        chosen += [f"detector={detector}"] if detector else []
         command = [sys.executable, "-m", "snakemake", *arguments, *profile, *chosen]
         return subprocess.run(
             command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
