@@ -12,7 +12,7 @@ TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR)
 CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR))
 SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 
-.PHONY: smoke experiment dry-run unlock test performance lint format shown clean
+.PHONY: smoke experiment dry-run unlock test faults performance lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -31,6 +31,10 @@ unlock: $(INSTALLED)
 
 test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Kills, damage, full disks and hostile input, two hundred times and more: half an hour on two cores
+faults: $(VENV)/installed
+	$(BIN)/python -m tests.faults
 
 # What results/performance.md shows; TOPICS="balms retraining" for some of its sections
 performance: $(VENV)/installed

@@ -62,6 +62,10 @@ Annotations = Annotated[Path, typer.Argument(help="LVIS- or COCO-format JSON fil
 Recipe = Annotated[
     str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:rfs", metavar="RECIPE")
 ]
+Attempt = Annotated[
+    int,
+    typer.Option(min=1, help="the workflow's count of tries: what must fail again is not tried twice"),
+]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
 
 
@@ -110,13 +114,15 @@ def synthesize(
     """Generate a synthetic dataset: images/, train.json and val.json in the output folder."""
     from benchmark.annotations import synthesize_dataset
     from benchmark.recipes import load_dataset
+    from benchmark.records import record_step
 
     model = load_dataset(dataset)
     if model.synthetic is None:
         raise BenchmarkError(
             f"dataset '{model.name}' is not synthetic", remedy="longtail list datasets shows which are"
         )
-    typer.echo(synthesize_dataset(model.synthetic, output), err=True)
+    with record_step(output, "synthesize", model.synthetic.model_dump(mode="json"), {}):
+        typer.echo(synthesize_dataset(model.synthetic, output), err=True)
 
 
 @data_app.command()
@@ -150,10 +156,12 @@ def prepare(
 @app.command()
 def stats(annotations: Annotations, output: Output) -> None:
     """Count images and instances of every category and compare with the file's own fields."""
+    from benchmark.records import record_step
     from benchmark.statistics import class_statistics_with_differences
 
-    statistics, differences = class_statistics_with_differences(annotations)
-    statistics.write(output)
+    with record_step(output, "stats", {}, {"annotations": annotations}):
+        statistics, differences = class_statistics_with_differences(annotations)
+        statistics.write(output)
     typer.echo(statistics.summary(), err=True)
     for difference in differences:
         typer.echo(f"warning: {difference}", err=True)
@@ -286,9 +294,14 @@ def train(
     devices: Annotated[int, typer.Option(min=1, help="processes, one per GPU")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     work: Annotated[Path, typer.Option(help="folder of checkpoints for resuming")] = Path("results/work"),
+    attempt: Attempt = 1,
 ) -> None:
     """Run one stage of a recipe; run it again after an interruption and it continues."""
     from benchmark.recipes import find_run
+    from benchmark.records import check_attempt
+
+    check_attempt(output, attempt)
+
     from benchmark.training import run_stage
 
     run_stage(find_run(recipe), stage, output, init=init, devices=devices, workers=workers, work=work)
@@ -315,10 +328,15 @@ def predict(
     checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
     output: Output,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    attempt: Attempt = 1,
 ) -> None:
     """Detect objects in the validation images of a recipe's dataset; write them as Parquet."""
-    from benchmark.inference.predict import predict_dataset
     from benchmark.recipes import find_run
+    from benchmark.records import check_attempt
+
+    check_attempt(output, attempt)
+
+    from benchmark.inference.predict import predict_dataset
 
     predict_dataset(find_run(recipe), checkpoint, output, workers=workers)
 
@@ -407,6 +425,22 @@ def table(
     from benchmark.reporting import write_report
 
     typer.echo(write_report(load_experiment(experiment), output, intervals))
+
+
+@app.command()
+def status(
+    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable status")] = False,
+) -> None:
+    """Show how far every run of an experiment is, why the others failed, and what to do about it."""
+    from benchmark.recipes import load_experiment
+    from benchmark.reporting.status import collect_status, print_status
+
+    found = collect_status(load_experiment(experiment))
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        print_status(found)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

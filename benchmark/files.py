@@ -1,10 +1,15 @@
-"""Atomic writing, plain reading and hashing of files, with a remedy for every refusal of the system."""
+"""Atomic writing, locks, reading and hashing of files, with a remedy for every refusal of the system."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +30,13 @@ _REMEDIES = {
 }
 
 
+ABANDONED = 24 * 3600.0
+"""Seconds without a change after which a temporary file of another machine is taken for abandoned."""
+
+LOCK_WAIT = 5.0
+"""Seconds that a process which is just ending gets to let go of its lock."""
+
+
 def file_error(action: str, path: Path, error: OSError) -> FileError:
     """The error for a failed ``action`` ("read", "write") on ``path``, with the remedy for its cause."""
     remedy = _REMEDIES.get(error.errno or 0, "check the path and the disk")
@@ -36,7 +48,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is renamed to ``path``, on failure it is removed.
 
     Missing parent folders are made. The content is flushed to the disk before the rename, so that a crash
-    leaves the old file or the new one, never a part. Raises ``FileError`` where the system refuses.
+    leaves the old file or the new one, never a part. What a killed process left beside ``path`` is removed.
+    Raises ``FileError`` where the system refuses.
     """
     target = Path(path)
     if target.exists() and not target.is_file() and not target.is_dir():
@@ -48,7 +61,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        remove_abandoned(target)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=temporary_prefix(target), suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -63,6 +77,100 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_prefix(target: Path) -> str:
+    """How the names of this process' temporary files beside ``target`` begin; they end in ``.tmp``."""
+    return f".{target.name}.{socket.gethostname()}-{os.getpid()}."
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove the temporary files and folders beside ``target`` whose process is no more."""
+    names = re.compile(rf"\.{re.escape(target.name)}\.(.+)-(\d+)\.[^.]+\.tmp")
+    for path in target.parent.iterdir():
+        match = names.fullmatch(path.name)
+        if match is None:
+            continue
+        try:
+            here = match[1] == socket.gethostname()
+            if (here and not is_alive(int(match[2]))) or time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except FileNotFoundError:
+            pass  # its process, or another one that tidies up, was faster
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class BusyError(FileError):
+    """Another process is at work on the same output."""
+
+
+@contextmanager
+def exclusive(lock: Path, output: Path) -> Iterator[None]:
+    """Hold the file ``lock`` while within, so that no second process makes ``output`` at the same time.
+
+    The lock is a POSIX record lock: it ends with the process, however that ends, holds across machines where
+    the file system passes locks on, and is not inherited by child processes. The file is removed at the end.
+    Raises ``BusyError`` with the holder where another process has the lock for longer than ``LOCK_WAIT``.
+    """
+    deadline = time.monotonic() + LOCK_WAIT
+    while (handle := _acquire(lock, output)) is None:
+        if time.monotonic() > deadline:
+            raise BusyError(
+                f"another process is making {output}",
+                found=lock.read_text() if lock.is_file() else None,
+                remedy="wait until it is done, or stop it, and run the command again",
+            )
+        time.sleep(0.05)
+    try:
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        except OSError as error:
+            raise file_error("write", output, error) from error
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _acquire(lock: Path, output: Path) -> int | None:
+    """An open file that holds the lock; None where another process has it."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise file_error("write", output, error) from error
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        same = os.path.samestat(os.fstat(handle), lock.stat())  # else its last holder has just removed it
+    except FileNotFoundError:
+        same = False
+    except OSError as error:
+        same = error.errno not in (errno.EACCES, errno.EAGAIN)  # a file system without locks: go on without
+    if not same:
+        os.close(handle)
+        return None
+    return handle
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether another process holds ``exclusive(lock)``; not to be asked by the holder itself."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    return False
 
 
 def write_text(path: Path | str, text: str) -> None:

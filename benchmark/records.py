@@ -19,11 +19,24 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import BenchmarkError, FileError
-from benchmark.files import file_error, read_json, sha256_file, write_json
-from benchmark.recipes.paths import record_path
+from benchmark.files import (
+    exclusive,
+    file_error,
+    is_locked,
+    read_json,
+    sha256_file,
+    write_json,
+)
+from benchmark.recipes.paths import lock_path, progress_path, record_path
 
 HASH_LIMIT = 64 * 2**20
 """Inputs of at most this many bytes are hashed."""
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "MemoryError")
+"""What PyTorch, the GPU libraries and Python say when memory runs out."""
+
+SILENCE = 600.0
+"""Seconds without progress after which a step on a machine whose locks do not reach us is given up."""
 
 PACKAGES = ("torch", "torchvision", "hotcoco", "numpy")
 DISTRIBUTION = "longtail-bench"
@@ -62,8 +75,9 @@ def record_step(
 ) -> Iterator[StepRecord]:
     """Keep the record of ``step``, which makes ``output``, at ``record_path(output)``.
 
-    The record says ``running`` from the start, so that a killed process never looks finished. It ends as
-    ``done``; on an exception as the exception's attribute ``state`` says (a diverged training carries
+    The output is locked meanwhile: a second process with the same output gets a ``BusyError`` and leaves the
+    record alone. It says ``running`` from the start, so that a killed process never looks finished. It ends
+    as ``done``; on an exception as the exception's attribute ``state`` says (a diverged training carries
     ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``. The exception propagates.
 
     ``recipe`` is what fixes the result, as JSON values; ``inputs`` are the files the step reads, by role.
@@ -84,6 +98,7 @@ def record_step(
         "recipe": recipe,
         "recipe_digest": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
         "inputs": {},
+        "made": None,
         "code": code_version(),
         "versions": _versions(),
         "hardware": {"cpu": _cpu_model(), "cores": _cores(), "platform": platform.platform()},
@@ -91,7 +106,6 @@ def record_step(
     }
     record = StepRecord(record_path(output), content)
     begin = time.monotonic()
-    record._write()
 
     def close(state: State, reason: str | None) -> None:
         content.update(
@@ -103,18 +117,21 @@ def record_step(
         )
         record._write()
 
-    try:
-        content["inputs"] = {role: fingerprint(path) for role, path in inputs.items()}
-        record._write()
-        yield record
-    except BaseException as error:
-        state, reason = _ending(error)
+    with exclusive(lock_path(output), output):
         try:
-            close(state, reason)
-        except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
-            error.add_note(f"its record could not be written either: {second}")
-        raise
-    close(State.done, None)
+            record._write()
+            content["inputs"] = {role: fingerprint(path) for role, path in inputs.items()}
+            record._write()
+            yield record
+            content["made"] = fingerprint(output) if output.exists() else None
+        except BaseException as error:
+            state, reason = _ending(error)
+            try:
+                close(state, reason)
+            except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
+                error.add_note(f"its record could not be written either: {second}")
+            raise
+        close(State.done, None)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -125,6 +142,42 @@ def read_record(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or content.get("state") not in set(State):
         raise FileError("not a record of a step", where=path, remedy="delete it and run the step again")
     return content
+
+
+def is_running(record: dict[str, Any], output: Path) -> bool:
+    """Whether the step of a record that says ``running`` is under way: its process holds the output's lock.
+
+    Not every file system passes locks on to other machines: a step on one of those counts as under way, too,
+    if something was heard from it (``last_heard``) within ``SILENCE`` seconds.
+    """
+    here = record["host"] == socket.gethostname()
+    if here and record["pid"] == os.getpid():
+        return True
+    return is_locked(lock_path(output)) or (not here and time.time() - last_heard(output) < SILENCE)
+
+
+def last_heard(output: Path) -> float:
+    """When the step that makes an output wrote its record or its progress last, in seconds of the epoch."""
+    signs = (record_path(output), progress_path(output))
+    return max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
+
+
+def out_of_memory(record: dict[str, Any]) -> bool:
+    """Whether a step failed because host or GPU had no memory left."""
+    return any(words in (record["reason"] or "") for words in OUT_OF_MEMORY)
+
+
+def check_attempt(output: Path, attempt: int) -> None:
+    """Refuse a workflow's own second attempt where the first has shown that it must fail again.
+
+    Bad input, an error in the code and divergence stay what they are; a killed process, an interruption and
+    a lack of memory (of which a second attempt gets more) need not. ``attempt`` counts from 1.
+    """
+    record = read_record(record_path(output)) if attempt > 1 else None
+    if record and record["state"] in (State.failed, State.diverged) and not out_of_memory(record):
+        raise BenchmarkError(
+            f"attempt {attempt} would fail as the one before it did", where=output, found=record["reason"]
+        )
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
     "check", "subset", "synthesize", "stats", "list", "show", "train", "predict", "results", "evaluate",
-    "table", "intermediates", "import-checkpoint", "reproduce",
+    "table", "status", "plan", "intermediates", "import-checkpoint", "reproduce",
 ]  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_truncated_json_names_file_and_place(command: str, tmp_path: Path) -> No
         "evaluate": ["--gt", broken, "--dt", broken],
     }[command]
     refused(longtail(command, *arguments, cwd=tmp_path), "broken.json", "100")
-    assert not (tmp_path / "out").exists()
+    assert not [path for path in tmp_path.glob("out/*") if "provenance" not in path.name]
 
 
 def test_detections_for_the_other_lvis_version_are_refused(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def _no_room() -> None:
 
 
 @pytest.mark.parametrize("command", ["stats", "subset", "synthesize", "intermediates"])
-def test_a_full_disk_is_one_message_and_leaves_nothing(command: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_message_and_leaves_at_most_a_record(command: str, tmp_path: Path) -> None:
     arguments = {
         "stats": [LVIS, "-o", "out/table.csv"],
         "subset": [LVIS, "--images", 80, "-o", "out/subset.json"],
@@ -121,7 +121,8 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(command: str, tmp_path: P
         "intermediates": [LVIS, "-o", "out", "--upstream"],
     }[command]
     refused(longtail(command, *arguments, cwd=tmp_path, before=_no_room), "out", "remedy")
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and "provenance" not in path.name]
+    assert not files
 
 
 @pytest.mark.parametrize("command", ["stats", "subset", "synthesize", "intermediates"])
@@ -164,7 +165,7 @@ def test_intermediate_files_are_made_and_inspected(tmp_path: Path) -> None:
     assert "banana" in seen.stdout
 
 
-def test_a_stopped_command_leaves_nothing(tmp_path: Path) -> None:
+def test_a_stopped_command_leaves_nothing_but_its_record(tmp_path: Path) -> None:
     """SIGTERM while images are generated: exit status 3, as for Ctrl-C, and no temporary folder."""
     command = [sys.executable, "-m", "benchmark.cli", "synthesize", "synthetic", "-o", "out"]
     process = subprocess.Popen(command, cwd=tmp_path)
@@ -175,4 +176,5 @@ def test_a_stopped_command_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.terminate()
     assert process.wait() == 3
-    assert not list(tmp_path.iterdir())
+    (record,) = tmp_path.iterdir()
+    assert json.loads(record.read_text())["state"] == "interrupted"

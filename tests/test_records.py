@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import BenchmarkError, FileError
+from benchmark.files import BusyError
 from benchmark.recipes.paths import record_path
-from benchmark.records import HASH_LIMIT, State, fingerprint, read_record, record_step
+from benchmark.records import HASH_LIMIT, State, check_attempt, fingerprint, read_record, record_step
 
 
 class Diverged(RuntimeError):
@@ -108,3 +109,60 @@ def test_no_record_is_none_and_a_damaged_one_an_error(tmp_path: Path) -> None:
     damaged.write_text('{"state": "fine"}')
     with pytest.raises(FileError, match="not a record"):
         read_record(damaged)
+
+
+def test_a_second_process_with_the_same_output_is_refused_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.files.LOCK_WAIT", 0.2)
+    output = tmp_path / "checkpoint.pt"
+    script = """
+        import sys
+        from pathlib import Path
+        from benchmark.records import record_step
+        with record_step(Path(sys.argv[1]), "train", {}, {}):
+            print("started", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(output)]
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "started\n"
+        before = record_path(output).read_bytes()
+        with (
+            pytest.raises(BusyError, match=rf"(?s)another process is making .*process {first.pid} on"),
+            record_step(output, "train", {}, {}),
+        ):
+            pass
+        assert record_path(output).read_bytes() == before
+        first.kill()
+        first.wait()
+    with record_step(output, "train", {}, {}):  # the lock of a dead process is taken over
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.provenance.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (BenchmarkError("bad field"), False),
+        (ValueError("odd"), False),
+        (Diverged("loss is nan"), False),
+        (RuntimeError("CUDA out of memory"), True),
+        (KeyboardInterrupt(), True),
+        (SystemExit(3), True),
+    ],
+)
+def test_a_second_attempt_is_made_only_where_it_can_end_otherwise(
+    error: BaseException, again: bool, tmp_path: Path
+) -> None:
+    output = tmp_path / "checkpoint.pt"
+    check_attempt(output, 2)
+    with pytest.raises(type(error)), record_step(output, "train", {}, {}):
+        raise error
+    check_attempt(output, 1)
+    if again:
+        check_attempt(output, 2)
+    else:
+        with pytest.raises(BenchmarkError, match="attempt 2 would fail"):
+            check_attempt(output, 2)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmark.annotations.reading import AnnotationError, frequency_letter
-from benchmark.files import file_error
+from benchmark.files import file_error, remove_abandoned, temporary_prefix
 from benchmark.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def synthesize_dataset(options: "Synthetic", output: Path | str) -> str:
     output = Path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.", suffix=".tmp"))
+        remove_abandoned(output)
+        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=temporary_prefix(output), suffix=".tmp"))
     except OSError as error:
         raise file_error("write", output, error) from error
     try:

@@ -74,6 +74,22 @@ def record_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}.provenance.json")
 
 
+def progress_path(checkpoint: Path) -> Path:
+    """The losses of a training, line by line, beside its checkpoint."""
+    return checkpoint.with_name("progress.jsonl")
+
+
+def lock_path(output: Path) -> Path:
+    """The file that the process which makes an output keeps locked, e.g. ``.checkpoint.lock``."""
+    return output.with_name(f".{output.stem}.lock")
+
+
+def log_path(run: Run, step: str) -> Path:
+    """What a step of the workflow printed; ``step`` is a stage's name, ``predict`` or ``evaluate``."""
+    name = step if step in ("predict", "evaluate") else f"train_{step}"
+    return RESULTS / "logs" / run_folder(run).relative_to(RESULTS / "runs") / f"{name}.log"
+
+
 def experiment_folder(experiment: str) -> Path:
     """Tables and plots of an experiment."""
     return RESULTS / "experiments" / experiment

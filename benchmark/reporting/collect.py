@@ -2,10 +2,8 @@
 
 import csv
 import io
-import os
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -14,8 +12,14 @@ from benchmark.errors import BenchmarkError
 from benchmark.files import read_bytes, read_json
 from benchmark.recipes import ExperimentRow
 from benchmark.recipes.models import Run, Stage
-from benchmark.recipes.paths import checkpoint_path, record_path, run_folder
-from benchmark.records import State, fingerprint, read_record
+from benchmark.recipes.paths import (
+    checkpoint_path,
+    dataset_folder,
+    record_path,
+    run_folder,
+    statistics_path,
+)
+from benchmark.records import State, fingerprint, is_running, read_record
 
 MISSING, STALE = "missing", "stale"
 """States of a result beyond those of a step: nothing is there; or what is there belongs to other inputs."""
@@ -25,11 +29,28 @@ HEADLINE = ("AP", "APr", "APc", "APf")
 
 
 @dataclass(frozen=True)
+class StepResult:
+    """One step of a run or of one of its bases: ``state`` is of ``State``, ``missing`` or ``stale``.
+
+    ``run`` is the run that carries it out; ``title`` names it in messages about the run that needs it.
+    """
+
+    run: Run
+    name: str
+    title: str
+    output: Path
+    record: dict[str, Any] | None
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One run: its state (of ``State``, or ``missing`` or ``stale``), and its numbers only if it is done.
 
     ``metrics[iou type][key]`` are fractions; ``seconds`` and ``memory_mb`` are over all recorded steps from
-    initial weights to the evaluation, None where nothing is recorded.
+    initial weights to the evaluation, None where nothing is recorded. ``steps`` are these, after those that
+    make the dataset.
     """
 
     run: Run
@@ -38,6 +59,7 @@ class RunResult:
     metrics: dict[str, dict[str, float | None]]
     seconds: float | None
     memory_mb: float | None
+    steps: list[StepResult] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -165,81 +187,96 @@ def collect_run(run: Run, skipped: str | None) -> RunResult:
 
     Results made elsewhere count also where the run could not be made here (``skipped``).
     """
-    seconds: list[float] = []
-    memory: list[float] = []
+    data, steps = data_steps(run), run_steps(run)
     try:
-        problem = _problem(run, seconds, memory)
-        metrics = {} if problem else _read_metrics(run_folder(run) / "metrics.json")
+        problem = _problem(data, steps)
+        metrics = {} if problem else _read_metrics(steps[-1].output)
     except BenchmarkError as error:
         problem, metrics = (State.failed, str(error)), {}
     state, reason = problem or (State.done, None)
     if state == MISSING and skipped is not None:
         state, reason = State.skipped, skipped
-    return RunResult(
-        run, state, reason, metrics, sum(seconds) if seconds else None, max(memory) if memory else None
-    )
+    ended = [step.record for step in steps if step.record and step.record["duration_s"] is not None]
+    seconds = sum(record["duration_s"] for record in ended) if ended else None
+    memory = max((record["peak_memory_mb"] for record in ended), default=None)
+    return RunResult(run, state, reason, metrics, seconds, memory, data + steps)
 
 
-def _steps(run: Run) -> Iterator[tuple[str, Path, str | None]]:
-    """Name, output and recipe digest of every step, in order."""
-    for item in lineage(run):
-        owner = "" if item is run else f"{item.method} "
-        for stage in own_stages(item):
-            yield f"{owner}{stage.name}", checkpoint_path(item, stage.name), item.digest(stage.name)
+def data_steps(run: Run) -> list[StepResult]:
+    """What makes a run's dataset: the generation of a synthetic one, and the counts of its categories."""
+    generated = [_step(run, "synthesize", dataset_folder(run.dataset), None)] if run.dataset.synthetic else []
+    return [*generated, _step(run, "stats", statistics_path(run.dataset), None)]
+
+
+def run_steps(run: Run) -> list[StepResult]:
+    """Every step from initial weights to the metrics, in order, those of the run's bases first."""
+    steps = [
+        _step(item, stage.name, checkpoint_path(item, stage.name), item.digest(stage.name), item is not run)
+        for item in lineage(run)
+        for stage in own_stages(item)
+    ]
     folder = run_folder(run)
-    yield "predict", folder / "detections.parquet", run.digest("predict")
-    yield "evaluate", folder / "metrics.json", None
+    steps.append(_step(run, "predict", folder / "detections.parquet", run.digest("predict")))
+    steps.append(_step(run, "evaluate", folder / "metrics.json", None))
+    return steps
 
 
-def _problem(run: Run, seconds: list[float], memory: list[float]) -> tuple[str, str] | None:
-    """State and reason of the first step that is not as it should be; None if the metrics can be trusted."""
-    unmade = None
-    problem: tuple[str, str] | None = None
-    record: dict[str, Any] | None = None
-    for step, output, digest in _steps(run):
+def _step(run: Run, name: str, output: Path, digest: str | None, of_base: bool = False) -> StepResult:
+    title = f"{run.method} {name}" if of_base else name
+    try:
         record = read_record(record_path(output))
-        if record is None:
-            unmade = unmade or (step if not output.exists() else None)
-            continue
-        if record.get("duration_s") is not None:
-            seconds.append(record["duration_s"])
-            memory.append(record["peak_memory_mb"])
-        recorded = record.get("recipe", {}).get("digest")
-        if problem is not None:
-            continue
-        if record["state"] == State.running and _gone(record):
-            problem = State.interrupted, f"{step}: process {record['pid']} ended without a word"
-        elif record["state"] != State.done:
-            problem = record["state"], f"{step}: {record['reason']}" if record["reason"] else step
-        elif digest is not None and recorded is not None and recorded != digest:
-            problem = STALE, f"{step} was made with another recipe"
-    folder = run_folder(run)
-    if problem is not None:
-        return problem
-    if not (folder / "metrics.json").exists():
-        return MISSING, f"next step: {unmade or 'evaluate'}"
+    except BenchmarkError as error:
+        return StepResult(run, name, title, output, None, State.failed, str(error))
+    state, reason = _state(output, digest, record)
+    return StepResult(run, name, title, output, record, state, reason)
+
+
+def _state(output: Path, digest: str | None, record: dict[str, Any] | None) -> tuple[str, str | None]:
     if record is None:
+        return (State.done if output.exists() else MISSING), None
+    if record["state"] == State.running and not is_running(record, output):
+        return State.interrupted, f"process {record['pid']} on {record['host']} ended without a word"
+    recorded = record.get("recipe", {}).get("digest")
+    if record["state"] != State.done:
+        return record["state"], record["reason"]
+    if digest is not None and recorded is not None and recorded != digest:
+        return STALE, "made with another recipe"
+    return (State.done if output.exists() else MISSING), None
+
+
+def _problem(data: list[StepResult], steps: list[StepResult]) -> tuple[str, str] | None:
+    """State and reason of the first step that is not as it should be; None if the metrics can be trusted."""
+    for step in data + steps:
+        if step.state == STALE:
+            return STALE, f"{step.title} was {step.reason}"
+        if step.state not in (State.done, MISSING):
+            return step.state, f"{step.title}: {step.reason}" if step.reason else step.title
+    *_, predict, evaluate = steps
+    if evaluate.state == MISSING:
+        last = max((i for i, step in enumerate(steps) if step.state == State.done), default=-1)
+        return MISSING, f"next step: {steps[last + 1].title}"
+    if evaluate.record is None:
         return STALE, "metrics.json has no record"
-    if not (folder / "detections.parquet").exists():
+    if predict.state == MISSING:
         return STALE, "the detections of metrics.json are gone"
-    now = fingerprint(folder / "detections.parquet")
-    then = record["inputs"].get("detections", {})
-    if {**now, "path": None} != {**then, "path": None}:
+    if not _same(fingerprint(predict.output), evaluate.record["inputs"].get("detections")):
         return STALE, "metrics.json was computed from other detections"
+    for step, following in pairwise(steps):
+        inputs = following.record["inputs"] if following.record else {}
+        taken = inputs.get("init") or inputs.get("checkpoint") or inputs.get("detections")
+        made = step.record.get("made") if step.record else None
+        if made and taken and not _same(made, taken):
+            return STALE, f"{following.title} started from another result of {step.title}"
+    made = evaluate.record.get("made")
+    if made and not _same(fingerprint(evaluate.output), made):
+        return STALE, "metrics.json is not what was evaluated: it was changed afterwards"
     return None
 
 
-def _gone(record: dict[str, Any]) -> bool:
-    """Whether the process of a running step is known to have ended: it was killed before it could say so."""
-    if record["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(record["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def _same(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
+    """Whether two fingerprints are of the same content; of a large file only the size tells."""
+    keys = ("size", "sha256")
+    return one is not None and other is not None and all(one.get(key) == other.get(key) for key in keys)
 
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float | None]]:

@@ -83,6 +83,8 @@ class TrainingLog:
         total = sum(means.values())
         line = {
             "iteration": done,
+            "iterations": self.last,
+            "seconds_left": round((self.last - done) * (now - self._clock) / self._count, 1),
             "loss": total,
             "learning_rate": rate,
             "images_per_second": round(speed, 2),

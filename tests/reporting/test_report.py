@@ -171,8 +171,8 @@ def test_damaged_files_never_stop_the_report(experiment: LoadedExperiment) -> No
     progress.write_text(progress.read_text() + '{"iteration": 460, "lo')  # being written
     text = write_report(experiment)
     assert "2 of 4 runs done" in text
-    assert "failed: not valid JSON" in line(text, "sigmoid")
-    assert "failed: not a record of a step" in line(text, "bags")
+    assert "stale: metrics.json is not what was evaluated" in line(text, "sigmoid")
+    assert "failed: evaluate: not a record of a step" in line(text, "bags")
     assert "per_class.csv is not a table of categories" in text
     shutil.rmtree(run_folder(sigmoid))
     assert "missing" in line(write_report(experiment), "sigmoid")

@@ -18,6 +18,7 @@ rule predict:
     threads: cores
     resources:
         recipe=recipe_of,
+        attempt=lambda wildcards, attempt: attempt,
         gpu=gpus,
         mem_mb=memory,
         runtime=minutes(60, 480),
@@ -27,7 +28,7 @@ rule predict:
     shell:
         "rm -f results/runs/{wildcards.run}/metrics.json &&"
         " longtail predict {resources.recipe:q} -c {input.checkpoint:q} --workers {resources.workers}"
-        " -o {output:q} > {log} 2>&1"
+        " --attempt {resources.attempt} -o {output:q} > {log} 2>&1"
 
 
 rule evaluate:

@@ -24,6 +24,7 @@ rule train:
     threads: cores
     resources:
         recipe=recipe_of,
+        attempt=lambda wildcards, attempt: attempt,
         gpu=gpus,
         mem_mb=memory,
         runtime=minutes(120, 2880),
@@ -35,4 +36,4 @@ rule train:
     shell:
         "rm -f results/runs/{wildcards.run}/detections.parquet results/runs/{wildcards.run}/metrics.json &&"
         " longtail train {resources.recipe:q} {wildcards.stage} {params.init} --devices {resources.devices}"
-        " --workers {resources.workers} -o {output:q} > {log} 2>&1"
+        " --workers {resources.workers} --attempt {resources.attempt} -o {output:q} > {log} 2>&1"

@@ -1,0 +1,279 @@
+"""How far an experiment is: the tree of its runs and their steps, for people and for scripts."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from benchmark.recipes import ExperimentRow, LoadedExperiment
+from benchmark.recipes.models import Run
+from benchmark.recipes.paths import log_path, progress_path, run_folder
+from benchmark.records import State, last_heard
+from benchmark.reporting.advice import cause_and_advice, read_progress
+from benchmark.reporting.collect import (
+    MISSING,
+    STALE,
+    RunResult,
+    StepResult,
+    collect_run,
+    data_steps,
+    lineage,
+    own_stages,
+    run_steps,
+)
+from benchmark.reporting.tables import duration
+
+WAITING = "waiting"
+PLAIN_WIDTH = 100  # columns where the output is no terminal
+STYLES = {
+    State.done: "green",
+    State.running: "cyan",
+    State.failed: "bold red",
+    State.diverged: "bold red",
+    State.timeout: "yellow",
+    State.interrupted: "yellow",
+    State.skipped: "dim",
+    WAITING: "dim",
+    STALE: "yellow",
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running training is: iterations done and in all, the mean loss of the last ones, seconds."""
+
+    iteration: int
+    iterations: int | None
+    loss: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """One step. ``state`` is of ``State``, ``waiting`` or ``stale``; ``seconds`` is how long it took, or how
+    long it has been running; ``silent_s`` how long ago a running step wrote something."""
+
+    name: str
+    state: str
+    seconds: float | None
+    cause: str | None = None
+    advice: str | None = None
+    log: str | None = None
+    host: str | None = None
+    progress: Progress | None = None
+    silent_s: float | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run with its own steps; the steps of its base are those of the run that ``base`` names. ``rows`` are
+    the rows of the table that it is: none if others only start from it."""
+
+    folder: str
+    method: str
+    title: str
+    rows: list[str]
+    seed: int
+    base: str | None
+    state: str
+    cause: str | None
+    steps: list[StepStatus] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """The steps that make what all runs on a dataset read."""
+
+    name: str
+    steps: list[StepStatus]
+
+
+@dataclass(frozen=True)
+class Status:
+    """An experiment: ``done`` of ``runs`` rows' runs are finished; ``seconds`` is the time of all steps."""
+
+    name: str
+    title: str
+    done: int
+    runs: int
+    seconds: float
+    datasets: list[DatasetStatus]
+    tree: list[RunStatus]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The status as JSON values."""
+        return asdict(self)
+
+
+def collect_status(experiment: LoadedExperiment) -> Status:
+    """The status of every run, of the bases that runs start from (each once), and of the datasets.
+
+    Only records, progress files and locks are read: it may be asked at any time, while a workflow runs and
+    from another machine on the same file system.
+    """
+    results = {run_folder(run): collect_run(run, row.skipped) for row in experiment.rows for run in row.runs}
+    datasets: dict[str, DatasetStatus] = {}
+    tree = []
+    for run in _once(experiment.rows):
+        result = results.get(run_folder(run))
+        if result is None or result.state != State.skipped:
+            made = [_step_status(step) for step in data_steps(run)]
+            datasets.setdefault(run.dataset_name, DatasetStatus(run.dataset_name, made))
+        tree.append(_run_status(run, result, _row_ids(experiment.rows, run)))
+    done = sum(result.done for result in results.values())
+    steps = [step for dataset in datasets.values() for step in dataset.steps]
+    steps += [step for run in tree for step in run.steps]
+    seconds = sum(step.seconds for step in steps if step.seconds is not None)
+    return Status(
+        experiment.name, experiment.title, done, len(results), seconds, list(datasets.values()), tree
+    )
+
+
+def print_status(status: Status, file: TextIO | None = None) -> None:
+    """Print the tree, in the width and with the colours of the terminal, or plainly into a file.
+
+    The steps of a run are shown where they differ: what is done or has not begun is one line.
+    """
+    file = file or sys.stdout
+    width = None if file.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+    head = f"{status.name}: {status.done} of {status.runs} runs done, {duration(status.seconds)} of wall time"
+    tree = Tree(Text(head, "bold"))
+    for dataset in status.datasets:
+        state = next((step.state for step in dataset.steps if step.state != State.done), State.done)
+        text = Text(f"dataset {dataset.name}: ")
+        _add_branch(tree, text.append(str(state), STYLES.get(state, "")), dataset.steps)
+    for run in status.tree:
+        _add_branch(tree, _run_text(run), run.steps)
+    console.print(tree)
+
+
+def _add_branch(tree: Tree, text: Text, steps: list[StepStatus]) -> None:
+    spent = [step.seconds for step in steps if step.seconds is not None]
+    if spent:
+        text.append(f", {duration(sum(spent))}")
+    branch = tree.add(text)
+    wide = max((len(step.name) for step in steps), default=0)
+    for step in steps if {step.state for step in steps} not in ({State.done}, {WAITING}) else []:
+        branch.add(_step_text(step, wide))
+
+
+def _once(rows: list[ExperimentRow]) -> Iterator[Run]:
+    """Every run after those that it starts from; what cannot run here brings no bases."""
+    seen = set()
+    for row in rows:
+        for run in row.runs:
+            for item in lineage(run) if row.skipped is None else [run]:
+                if run_folder(item) not in seen:
+                    seen.add(run_folder(item))
+                    yield item
+
+
+def _row_ids(rows: list[ExperimentRow], run: Run) -> list[str]:
+    folder = run_folder(run)
+    return [row.row.id for row in rows if any(run_folder(item) == folder for item in row.runs)]
+
+
+def _run_status(run: Run, result: RunResult | None, rows: list[str]) -> RunStatus:
+    name = f"{run.method}+{run.variant}" if run.variant else run.method
+    base = str(run_folder(run.base)) if run.base is not None else None
+    steps = result.steps if result else run_steps(run)
+    after = ("predict", "evaluate")
+    count = len(own_stages(run)) + len(after)
+    before, own = steps[:-count], steps[-count:]
+    if result is None:  # only others start from it
+        own = own[: -len(after)]
+        states = [step.state for step in own]
+        state = next((state for state in states if state != State.done), State.done)
+        cause = None
+    else:
+        state, cause = result.state, result.reason if result.state in (State.skipped, STALE) else None
+        where = next((step.title for step in before if step.state == state), None)
+        if where is not None and state not in (State.done, MISSING):
+            cause = f"see {where}"  # of a base or of the dataset, which has the reason
+    shown = [] if state == State.skipped else [_step_status(step) for step in own]
+    if state == MISSING:
+        state = WAITING
+    return RunStatus(str(run_folder(run)), name, run.title, rows, run.seed, base, state, cause, shown)
+
+
+def _step_status(step: StepResult) -> StepStatus:
+    record = step.record or {}
+    state = WAITING if step.state == MISSING else step.state
+    if state == WAITING:
+        return StepStatus(step.name, state, None)
+    log = log_path(step.run, step.name)
+    shown = str(log) if log.is_file() and state != State.done else None
+    if state == State.running:
+        heard = time.time() - last_heard(step.output)
+        started = datetime.fromisoformat(record["started"]).timestamp()
+        return StepStatus(
+            step.name,
+            state,
+            time.time() - started,
+            log=shown,
+            host=record["host"],
+            progress=_progress(step, started, heard),
+            silent_s=heard,
+        )
+    cause, advice = cause_and_advice(step)
+    return StepStatus(step.name, state, record.get("duration_s"), cause, advice, shown, record.get("host"))
+
+
+def _progress(step: StepResult, started: float, heard: float) -> Progress | None:
+    path = progress_path(step.output)
+    lines = read_progress(path) if path.is_file() and path.stat().st_mtime >= started else []
+    if not lines:
+        return None
+    last = lines[-1]
+    left = last.get("seconds_left")
+    left = None if left is None else max(0.0, left - heard)
+    return Progress(last["iteration"], last.get("iterations"), last.get("loss"), left)
+
+
+def _run_text(run: RunStatus) -> Text:
+    text = Text()
+    text.append(", ".join(run.rows) or f"base {run.method}", "bold")
+    text.append(f" ({run.title}, seed {run.seed}")
+    if run.base is not None:
+        text.append(f", from {run.base.split('/')[-2]}")
+    text.append("): ")
+    text.append(f"{run.state}{': ' if run.cause else ''}", STYLES.get(run.state, ""))
+    return text.append(run.cause or "")
+
+
+def _step_text(step: StepStatus, wide: int) -> Text:
+    text = Text(f"{step.name:<{wide}}  ")
+    text.append(f"{step.state:<11}", STYLES.get(step.state, ""))
+    text.append(f"  {_facts(step)}")
+    text.rstrip()
+    for title, words in (("cause", step.cause), ("advice", step.advice), ("log", step.log)):
+        if words and step.state not in (State.done, State.running):
+            text.append(f"\n{title}: {words}")
+    return text
+
+
+def _facts(step: StepStatus) -> str:
+    if step.state != State.running:
+        return duration(step.seconds)
+    parts = [duration(step.seconds)]
+    if step.progress is not None:
+        now = step.progress
+        of = f" of {now.iterations}" if now.iterations else ""
+        parts.append(f"{now.iteration}{of} iterations")
+        if now.loss is not None:
+            parts.append(f"loss {now.loss:.3f}")
+        if now.seconds_left is not None:
+            parts.append(f"{duration(now.seconds_left)} left")
+    if step.host != socket.gethostname():
+        parts.append(f"on {step.host}")
+    parts.append(f"last heard {duration(step.silent_s)} ago")
+    return ", ".join(parts)

@@ -1,0 +1,448 @@
+"""The faults: functions of a place that return the outcome, and raise ``Violation`` for a bad one."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmark.recipes.paths import record_path
+from benchmark.records import read_record
+
+from .commands import Command, members
+from .place import ROWS, Place, Step, claim, data_steps, die_at_write, steps_of
+
+SAME = "same result after a rerun"
+REPAIRED = "failed with the right reason, same result after repair"
+HARMLESS = "not touched by it, same result"
+
+STEPS = [step for row in ROWS for step in steps_of(row)]
+STATS = data_steps()[1]
+BY_KIND: dict[str, list[Step]] = {}
+for _each in [*STEPS, STATS]:
+    BY_KIND.setdefault(_each.kind, []).append(_each)
+TRAININGS = ["train all", "train classifier", "train with meta step"]
+STAGES = [*TRAININGS, "fit", "transform"]
+EVERY = [*STAGES, "predict", "evaluate", "stats"]
+
+
+def _step(place: Place, kinds: list[str]) -> Step:
+    return place.draw.choice(BY_KIND[place.draw.choice(kinds)])
+
+
+def _moment(place: Place, step: Step) -> float:
+    """A number of seconds of CPU time within what the step needs."""
+    return place.draw.uniform(0.01, place.reference.cpu_seconds[step.kind])
+
+
+def _after(seconds: float, then: signal.Handlers | Callable[..., None]) -> None:
+    signal.signal(signal.SIGPROF, then)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _killed(place: Place, step: Step, prepare: Callable[[], None], *more: str) -> bool:
+    """Run a step to be killed; whether it was."""
+    place.forget(step)
+    command = place.run(step, prepare, *more)
+    claim(command.status is not None and command.status <= 0, f"status {command.status}:\n{command.output}")
+    place.check_tables()
+    if command.status == 0:
+        place.check_recovered(step)
+        return False
+    record = read_record(record_path(step.output))
+    claim(record is None or record["state"] in ("running", "done"), f"the record says {record}")
+    return True
+
+
+def killed_anywhere(place: Place) -> str:
+    """The system ends the process at once, between any two instructions."""
+    step = _step(place, EVERY)
+    moment = _moment(place, step)
+    loading = place.draw.random() < 0.3 and step.arguments[0] in ("train", "predict")
+    more = ("--workers", "1") if loading else ()
+    if not _killed(place, step, lambda: _after(moment, signal.SIG_DFL), *more):
+        return HARMLESS
+    place.recover(step)
+    return SAME
+
+
+def killed_again_and_again(place: Place) -> str:
+    """A training that is killed three times on its way."""
+    step = _step(place, TRAININGS)
+    for _ in range(3):
+        moment = place.draw.uniform(0.5, 1) * place.reference.cpu_seconds[step.kind]
+        place.commands.clear()
+        command = place.run(step, lambda moment=moment: _after(moment, signal.SIG_DFL))
+        claim(command.status is not None and command.status <= 0, command.output)
+        place.check_tables()
+    place.recover(step)
+    return SAME
+
+
+def killed_around_a_write(place: Place) -> str:
+    """Killed when a file is written whole and not yet in its place, or has just been put there."""
+    step = _step(place, EVERY)
+    number = place.draw.randint(1, place.reference.writes[step.kind])
+    before = place.draw.random() < 0.5
+    claim(_killed(place, step, lambda: die_at_write(number, before)), "the fault did not happen")
+    place.recover(step)
+    return SAME
+
+
+def killed_within_a_write(place: Place) -> str:
+    """Killed with a file half written: the kernel ends the process at the byte that passes the limit."""
+    step = _step(place, [*STAGES, "predict"])
+    whole = (place.folder / step.output).stat().st_size
+    limit = place.draw.randint(8000, whole - 1) if whole > 8001 else whole - 1
+
+    def prepare() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    claim(_killed(place, step, prepare), "the fault did not happen")
+    place.recover(step)
+    return SAME
+
+
+def terminated(place: Place) -> str:
+    """SIGTERM, as from a scheduler or Ctrl-C of a workflow: status 3, a record that says so, nothing half."""
+    step = _step(place, EVERY)
+    moment = _moment(place, step)
+    place.forget(step)
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    command = place.run(step, lambda: _after(moment, stop))
+    place.check_tables()
+    if command.status == 0:
+        place.check_recovered(step)
+        return HARMLESS
+    early = -signal.SIGTERM  # before the command could say what to do with it
+    claim(command.status in (3, early), f"exit status {command.status}:\n{command.output}")
+    record = read_record(record_path(step.output))
+    states = ("interrupted", "running") if command.status == 3 else ()
+    claim(record is None or record["state"] in (*states, "done"), f"the record says {record}")
+    claim("Traceback" not in command.output, f"a traceback:\n{command.output}")
+    place.check_no_temporary()
+    place.recover(step)
+    return "interrupted, same result after a rerun"
+
+
+def damage(path: Path, draw: random.Random) -> str:
+    """Truncate a file, empty it, flip one bit or overwrite a part; what was done."""
+    content = bytearray(path.read_bytes())
+    how = draw.choice(["truncated", "emptied", "bit flipped", "bit flipped", "overwritten"])
+    if how == "truncated":
+        content = content[: draw.randrange(1, len(content))]
+    elif how == "emptied":
+        content = bytearray()
+    elif how == "bit flipped":
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    else:
+        start = draw.randrange(len(content))
+        length = min(len(content) - start, 512)
+        content[start : start + length] = bytes(length)
+    path.write_bytes(content)
+    return how
+
+
+def damaged_unfinished_checkpoint(place: Place) -> str:
+    """The newest checkpoint of a killed training is damaged: the one before it, or none, is used."""
+    step = _step(place, TRAININGS)
+    writes = place.reference.writes[step.kind]
+    number = place.draw.randint(writes - 2, writes - 1)  # before the finished checkpoint is in place
+    claim(_killed(place, step, lambda: die_at_write(number, before=False)), "the fault did not happen")
+    found = sorted(place.folder.glob("results/work/*/iteration_*.pt"))
+    claim(bool(found), "no checkpoint to damage")
+    victim = found[-1] if place.draw.random() < 0.8 else found[-1].with_suffix(".sha256")
+    damage(victim, place.draw)
+    place.recover(step)
+    return SAME
+
+
+def damaged_finished_checkpoint(place: Place) -> str:
+    """A finished checkpoint is damaged: what starts from it refuses, naming it."""
+    step = _step(place, ["train classifier", "train with meta step", "fit", "transform", "predict"])
+    checkpoint = step.inputs[-1]
+    place.forget(step)
+    damage(checkpoint, place.draw)
+    return _refused_or_harmless(place, step, checkpoint)
+
+
+def _refused_or_harmless(place: Place, step: Step, victim: Path, *words: str) -> str:
+    """After ``victim`` was damaged: a clear refusal, or the same result where the damage does no harm."""
+    command = place.run(step)
+    place.check_tables()
+    if command.status == 0:
+        place.check_same(step)
+        outcome = HARMLESS
+    else:
+        place.check_refused(step, command, *(words or (str(victim),)))
+        outcome = REPAIRED
+    _restore(place, victim)
+    place.recover(step)
+    return outcome
+
+
+def _restore(place: Place, path: Path) -> None:
+    shutil.copy2(place.reference.folder / path, place.folder / path)
+
+
+def damaged_detections(place: Place) -> str:
+    """Detections are damaged between prediction and evaluation."""
+    step = _step(place, ["evaluate"])
+    place.forget(step)
+    damage(step.inputs[1], place.draw)
+    return _refused_or_harmless(place, step, step.inputs[1])
+
+
+def exchanged_detections(place: Place) -> str:
+    """Whole detections that are not those of this model: scores were changed, or they are another run's."""
+    step = _step(place, ["evaluate"])
+    path = step.inputs[1]
+    if place.draw.random() < 0.5:
+        others = [other.inputs[1] for other in BY_KIND["evaluate"] if other.row != step.row]
+        shutil.copy2(place.reference.folder / place.draw.choice(others), path)
+    else:
+        table = pq.read_table(path)
+        column = table.schema.get_field_index("score")
+        scores = [1 - score for score in table["score"].to_pylist()]
+        field = table.schema.field(column)
+        pq.write_table(table.set_column(column, field, pa.array(scores, field.type)), path)
+    if place.draw.random() < 0.5:  # evaluated again, too: right numbers of the wrong detections
+        place.forget(step)
+        command = place.run(step)
+        claim(command.status == 0, command.output)
+    results = place.check_tables()
+    claim(results[step.row].state == "stale", f"the table says {results[step.row].state}")
+    _restore(place, path)
+    place.recover(step)
+    return "stale in the table, same result after repair"
+
+
+def altered_results(place: Place) -> str:
+    """Metrics or a record are damaged after the evaluation: no number of theirs is shown."""
+    step = _step(place, ["evaluate"])
+    victim = place.draw.choice([step.output, record_path(step.output)])
+    before = victim.read_bytes()
+    damage(victim, place.draw)
+    results = place.check_tables()
+    if results[step.row].done:
+        claim(victim != step.output or victim.read_bytes() == before, "altered metrics count as done")
+    place.recover(step)
+    return "refused by the table, same result after a rerun"
+
+
+def limited_files(place: Place) -> str:
+    """As with a quota, no file may grow beyond a limit: one clear message, and the last good state stays."""
+    step = _step(place, [*STAGES, "predict"])
+    whole = (place.folder / step.output).stat().st_size
+    limit = place.draw.choice([place.draw.randint(200, 8000), place.draw.randint(8000, max(8001, whole - 1))])
+    place.forget(step)
+    command = place.run(step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    _check_out_of_space(place, command)
+    place.recover(step)
+    return REPAIRED
+
+
+@contextmanager
+def _disk_of_its_own(place: Place) -> Iterator[None]:
+    """The place on a small disk."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "faults", str(place.folder)]
+    subprocess.run(mount, check=True, capture_output=True)
+    try:
+        place.copy()
+        os.chdir(place.folder)
+        yield
+    finally:
+        os.chdir(place.folder.parent)
+        subprocess.run(["umount", str(place.folder)], check=True)
+
+
+def full_disk(place: Place) -> str:
+    """A disk that is full, or runs full while the command writes."""
+    step = _step(place, [*STAGES, "predict"])
+    whole = (place.folder / step.output).stat().st_size
+    free = place.draw.choice([0, place.draw.randint(0, 16_000), place.draw.randint(0, whole)])
+    try:
+        with _disk_of_its_own(place):
+            place.forget(step)
+            ballast = place.folder / "ballast"
+            disk = os.statvfs(place.folder)
+            ballast.write_bytes(bytes(max(0, disk.f_bavail * disk.f_bsize - free)))
+            command = place.run(step)
+            _check_out_of_space(place, command)
+            ballast.unlink()
+            place.recover(step)
+    except subprocess.CalledProcessError:
+        return "left out: only root can make a small disk"
+    return REPAIRED
+
+
+def _check_out_of_space(place: Place, command: Command) -> None:
+    place.check_tables()
+    claim(command.status == 2, f"exit status {command.status}, expected 2:\n{command.output}")
+    claim("Traceback" not in command.output, f"a traceback:\n{command.output}")
+    for word in ("cannot write", "remedy"):
+        claim(word in command.output, f"'{word}' is not in the message:\n{command.output}")
+    place.check_no_temporary()
+
+
+def damaged_image(place: Place) -> str:
+    """An image is missing, damaged or of another size: the message names it."""
+    step = _step(place, ["train all", "train classifier", "fit", "predict"])
+    split = "val" if step.kind == "predict" else "train"
+    images = step.inputs[0].parent / "images"
+    image = place.draw.choice(sorted(images.glob(f"{split}_*.png")))
+    place.forget(step)
+    how = place.draw.choice(["missing", "damaged", "damaged", "other"])
+    if how == "missing":
+        image.unlink()
+    elif how == "damaged":
+        damage(image, place.draw)
+    else:
+        image.write_bytes(b"GIF89a" + bytes(100))
+    return _refused_or_harmless(place, step, image, image.name)
+
+
+def _bad_values(content: dict, draw: random.Random) -> None:
+    record = draw.choice(content["annotations"])
+    for key, value in [
+        draw.choice(
+            [
+                ("bbox", [float("nan")] * 4),
+                ("bbox", [1, 2, 3]),
+                ("bbox", "everywhere"),
+                ("category_id", 10**6),
+                ("category_id", "cat"),
+                ("image_id", -1),
+                ("image_id", 10**30),
+                ("segmentation", [[1, 2]]),
+                ("segmentation", {"size": [10**9, 10**9], "counts": "1"}),
+            ]
+        )
+    ]:
+        record[key] = value
+
+
+def _bad_structure(content: dict, draw: random.Random) -> None:
+    key = draw.choice(["annotations", "images", "categories"])
+    action = draw.choice(["gone", "null", "text", "twice"])
+    if action == "gone":
+        del content[key]
+    elif action == "twice":
+        content[key].append(dict(content[key][0]))
+    else:
+        content[key] = None if action == "null" else "many"
+
+
+def hostile_annotations(place: Place) -> str:
+    """The annotation file is cut off, nested without end, or holds values that no such file may hold."""
+    step = _step(place, ["stats", "train all", "train classifier", "fit", "predict"])
+    path = step.inputs[0]
+    place.forget(step)
+    how = place.draw.choice(["cut", "nested", "values", "values", "structure", "structure"])
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[: place.draw.randrange(1, path.stat().st_size - 2)])
+    elif how == "nested":
+        path.write_text("[" * 100_000)
+    else:
+        content = json.loads(path.read_text())
+        (_bad_values if how == "values" else _bad_structure)(content, place.draw)
+        path.write_text(json.dumps(content))
+    command = place.run(step)
+    place.check_tables()
+    place.check_refused(step, command, str(path))
+    _restore(place, path)
+    place.recover(step)
+    return REPAIRED
+
+
+def two_at_once(place: Place) -> str:
+    """The same command twice at once: one makes the output, the other waits a moment or is refused."""
+    step = _step(place, EVERY)
+    place.forget(step)
+    first = place.start(step)
+    time.sleep(place.draw.uniform(0, 0.3))
+    second = place.start(step)
+    statuses = {first.wait(), second.wait()}
+    claim(0 in statuses and statuses <= {0, 2}, f"{statuses}:\n{first.output}\n{second.output}")
+    if 2 in statuses:
+        refused = first if first.status else second
+        claim("another process is making" in refused.output, refused.output)
+    place.check_recovered(step)
+    return "one made it, the other was refused or came after it"
+
+
+def dead_rank(place: Place) -> str:
+    """One of two processes is killed: the job ends soon, with an error, and nothing of it stays."""
+    (step,) = (step for step in BY_KIND["train all"] if step.row == "softmax")
+    place.forget(step)
+    command = [sys.executable, "-m", "benchmark.cli", *step.arguments, "--devices", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def begin() -> subprocess.Popen[bytes]:
+        with place.log.open("ab") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    main = begin()
+    while len(ranks := members(main.pid)) < 2 and main.poll() is None:
+        time.sleep(0.02)
+    time.sleep(place.draw.uniform(0, 10))
+    victim = max(ranks)
+    try:
+        os.kill(victim, signal.SIGKILL)
+        status = main.wait(120)
+    except ProcessLookupError:
+        status = main.wait()
+    except subprocess.TimeoutExpired:
+        os.killpg(main.pid, signal.SIGKILL)
+        claim(False, "a dead rank does not end the job within two minutes")
+    output = place.log.read_text(errors="replace")
+    deadline = time.monotonic() + 15
+    while (left := members(main.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    claim(not left, f"processes outlive their command: {left}")
+    if status == 0:
+        return HARMLESS
+    place.check_tables()
+    record = read_record(record_path(step.output))
+    claim(record is None or record["state"] != "done", f"the record says {record}")
+    again = begin()
+    claim(again.wait(600) == 0, f"the same command again ended with {again.returncode}:\n{output}")
+    place.check_no_temporary()
+    place.forget(step)
+    place.recover(step)
+    return "the job ended, and finished when run again"
+
+
+COUNTS: dict[Callable[[Place], str], int] = {
+    killed_anywhere: 50,
+    killed_again_and_again: 8,
+    killed_around_a_write: 36,
+    killed_within_a_write: 14,
+    terminated: 28,
+    damaged_unfinished_checkpoint: 16,
+    damaged_finished_checkpoint: 16,
+    damaged_detections: 12,
+    exchanged_detections: 6,
+    altered_results: 10,
+    limited_files: 14,
+    full_disk: 6,
+    damaged_image: 16,
+    hostile_annotations: 16,
+    two_at_once: 6,
+    dead_rank: 2,
+}
+"""How many faults of each kind a whole run has."""

@@ -1,0 +1,232 @@
+"""The status says of every step how it stands, and for one that failed what to do, in numbers."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reporting.results_tree import EXPERIMENT, finish, finish_stage, made_up_experiment
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import write_text
+from benchmark.recipes import LoadedExperiment
+from benchmark.recipes.paths import checkpoint_path, log_path, progress_path, record_path, run_folder
+from benchmark.records import record_step
+from benchmark.reporting.collect import collect_run
+from benchmark.reporting.status import RunStatus, StepStatus, collect_status, print_status
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch's."""
+
+
+class Diverged(RuntimeError):
+    state = "diverged"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperiment:
+    monkeypatch.chdir(tmp_path)
+    return made_up_experiment(tmp_path)
+
+
+def entry(experiment: LoadedExperiment, row: str, seed: int = 0) -> RunStatus:
+    return next(run for run in collect_status(experiment).tree if row in run.rows and run.seed == seed)
+
+
+def step(experiment: LoadedExperiment, row: str, name: str) -> StepStatus:
+    return next(item for item in entry(experiment, row).steps if item.name == name)
+
+
+def text(experiment: LoadedExperiment) -> str:
+    file = io.StringIO()
+    print_status(collect_status(experiment), file)
+    return file.getvalue()
+
+
+def fail(output: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), record_step(output, "step", {}, {}):
+        raise error
+
+
+def test_nothing_done_is_a_tree_of_waiting_steps_with_every_base_once(experiment: LoadedExperiment) -> None:
+    status = collect_status(experiment)
+    assert (status.done, status.runs) == (0, 4)
+    assert [(run.rows, run.seed) for run in status.tree] == [
+        (["softmax"], 0),
+        (["softmax"], 1),
+        (["sigmoid"], 0),
+        (["bags"], 0),
+    ]
+    assert [item.name for item in status.tree[3].steps] == ["retrain", "predict", "evaluate"]
+    assert {item.state for run in status.tree for item in run.steps} == {"waiting"}
+    shown = text(experiment)
+    assert "0 of 4 runs done" in shown
+    assert "bags (BAGS, seed 0, from softmax): waiting" in shown
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_a_base_that_is_no_row_has_its_training_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    head, rows = EXPERIMENT.split("rows:\n")
+    experiment = made_up_experiment(tmp_path, f"{head}rows:\n{rows.splitlines()[-1]}\n")
+    base, bags = collect_status(experiment).tree
+    assert (base.rows, [item.name for item in base.steps]) == ([], ["train"])
+    assert bags.base == base.folder
+    (run,) = experiment.rows[0].runs
+    assert run.base is not None
+    finish_stage(run.base, "train")
+    assert collect_status(experiment).tree[0].state == "done"
+
+
+def test_the_status_and_the_table_agree(experiment: LoadedExperiment) -> None:
+    first, second, sigmoid, bags = (run for row in experiment.rows for run in row.runs)
+    finish(first, 0.5, 0.4)
+    finish(bags, 0.5, 0.4)
+    finish_stage(second, "train")
+    fail(checkpoint_path(sigmoid, "train"), BenchmarkError("bad image", where="a.png", remedy="fetch it"))
+    (run_folder(bags) / "detections.parquet").unlink()
+    status = collect_status(experiment)
+    table = [collect_run(run, None).state for run in (first, second, sigmoid, bags)]
+    assert table == ["done", "missing", "failed", "stale"]
+    assert [run.state for run in status.tree] == ["done", "waiting", "failed", "stale"]
+    assert (status.done, status.runs) == (1, 4)
+    assert [item.state for item in status.tree[1].steps] == ["done", "waiting", "waiting"]
+
+
+def test_bad_input_is_named_with_its_remedy_and_the_log(experiment: LoadedExperiment) -> None:
+    (run,) = experiment.rows[1].runs
+    write_text(log_path(run, "train"), "error: ...")
+    error = BenchmarkError("cannot decode the file of image 7", where="images/7.png", remedy="fetch it again")
+    fail(checkpoint_path(run, "train"), error)
+    found = step(experiment, "sigmoid", "train")
+    assert found.cause == "cannot decode the file of image 7; where: images/7.png"
+    assert found.advice == "fetch it again; then run the same command again"
+    assert found.log == str(log_path(run, "train"))
+    assert found.seconds is not None
+    shown = text(experiment)
+    for words in ("cause: cannot decode", "images/7.png", "advice: fetch it again", "log: results/logs/"):
+        assert words in shown
+
+
+def test_out_of_memory_is_answered_with_the_next_batch_and_its_rate(experiment: LoadedExperiment) -> None:
+    """The recipe's schedule: batches of the reference size at the recipe's rate; both are halved."""
+    (run,) = experiment.rows[1].runs
+    schedule = run.stages[0].schedule
+    assert schedule is not None
+    error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    fail(checkpoint_path(run, "train"), error)
+    advice = step(experiment, "sigmoid", "train").advice or ""
+    batch = schedule.reference_batch_size
+    assert f"batch_size: {batch // 2} (now {batch})" in advice
+    assert f"{schedule.learning_rate / 2:g} (now {schedule.learning_rate:g})" in advice
+    fail(run_folder(run) / "detections.parquet", error)
+    finish_stage(run, "train")
+    assert "test_short_edge (now " in (step(experiment, "sigmoid", "predict").advice or "")
+
+
+def test_divergence_shows_the_last_losses_and_what_to_change(experiment: LoadedExperiment) -> None:
+    (run,) = experiment.rows[1].runs
+    output = checkpoint_path(run, "train")
+    lines = [json.dumps({"iteration": i, "loss": i / 10}) for i in (10, 20, 30, 40)]
+    write_text(progress_path(output), "\n".join([*lines, '{"iteration": 50, "lo']))
+    fail(output, Diverged("the loss diverged at iteration 47"))
+    found = step(experiment, "sigmoid", "train")
+    assert found.state == "diverged"
+    assert "last losses 2 (iteration 20), 3 (iteration 30), 4 (iteration 40)" in (found.cause or "")
+    schedule = run.stages[0].schedule
+    assert schedule is not None
+    assert f"learning_rate: {schedule.learning_rate / 2:g} (now {schedule.learning_rate:g})" in (
+        found.advice or ""
+    )
+
+
+STEP = """
+    import sys, time
+    from pathlib import Path
+    from benchmark.records import record_step
+    with record_step(Path(sys.argv[1]), "train train", {}, {}):
+        print("started", flush=True)
+        time.sleep(600)
+"""
+
+
+@contextmanager
+def at_work(output: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is making ``output``."""
+    program = [sys.executable, "-c", textwrap.dedent(STEP), str(output)]
+    with subprocess.Popen(program, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_running_training_shows_progress_and_a_killed_one_does_not_look_alive(
+    experiment: LoadedExperiment,
+) -> None:
+    (run,) = experiment.rows[1].runs
+    output = checkpoint_path(run, "train")
+    with at_work(output) as process:
+        assert step(experiment, "sigmoid", "train").progress is None
+        line: dict[str, Any] = {"iteration": 40, "iterations": 450, "loss": 2.5, "seconds_left": 300.0}
+        write_text(progress_path(output), json.dumps(line) + "\n")
+        found = step(experiment, "sigmoid", "train")
+        assert found.state == "running"
+        assert found.progress is not None
+        assert (found.progress.iteration, found.progress.iterations) == (40, 450)
+        assert 200 < (found.progress.seconds_left or 0) <= 300
+        assert "40 of 450 iterations, loss 2.500" in text(experiment)
+        process.kill()
+        process.wait()
+    # even where its process id has been given to another process meanwhile
+    record = json.loads(record_path(output).read_text())
+    record_path(output).write_text(json.dumps(record | {"pid": os.getppid()}))
+    found = step(experiment, "sigmoid", "train")
+    assert found.state == "interrupted"
+    assert "ended without a word" in (found.cause or "")
+    assert "continues from its last checkpoint" in (found.advice or "")
+
+
+def test_a_step_on_another_machine_is_running_as_long_as_it_is_heard(experiment: LoadedExperiment) -> None:
+    (run,) = experiment.rows[1].runs
+    output = checkpoint_path(run, "train")
+    with record_step(output, "train train", {}, {}):
+        record = json.loads(record_path(output).read_text())
+    record_path(output).write_text(json.dumps(record | {"state": "running", "host": "elsewhere"}))
+    assert step(experiment, "sigmoid", "train").state == "running"
+    long_ago = time.time() - 3600
+    os.utime(record_path(output), (long_ago, long_ago))
+    assert step(experiment, "sigmoid", "train").state == "interrupted"
+
+
+def test_skipped_rows_give_the_reason_and_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path / "nowhere"))
+    rows = EXPERIMENT.replace("dataset: synthetic", "dataset: lvis_v0.5")
+    experiment = made_up_experiment(tmp_path, rows)
+    status = collect_status(experiment)
+    assert {run.state for run in status.tree} == {"skipped"}
+    assert not status.datasets
+    assert "nowhere" in text(experiment)
+
+
+def test_the_json_is_plain(experiment: LoadedExperiment) -> None:
+    content = json.loads(json.dumps(collect_status(experiment).as_dict()))
+    assert content["runs"] == 4
+    assert content["tree"][0]["steps"][0] == {
+        **dict.fromkeys(("seconds", "cause", "advice", "log", "host", "progress", "silent_s")),
+        "name": "train",
+        "state": "waiting",
+    }
