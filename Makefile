@@ -4,33 +4,42 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 EXPERIMENT ?= smoke
+# Another detector for every row, for example mmdet/tiny_mask_rcnn
+DETECTOR ?=
 
-TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))
-SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config experiment=$(EXPERIMENT)
+INSTALLED = $(VENV)/installed$(if $(filter mmdet/%,$(DETECTOR)),_mmdet)
+TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR),_$(subst /,_,$(DETECTOR)))
+CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR))
+SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 
-.PHONY: smoke experiment dry-run unlock test faults lint format shown clean
+.PHONY: smoke experiment dry-run unlock test faults performance lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
 
 # make experiment EXPERIMENT=bags, or EXPERIMENT=path/of/mine.yaml
-experiment: $(VENV)/installed
+experiment: $(INSTALLED)
 	$(SNAKEMAKE)
 	@cat $(TABLES)/table.md
 
-dry-run: $(VENV)/installed
+dry-run: $(INSTALLED)
 	$(SNAKEMAKE) --dry-run
 
 # After Snakemake itself was killed: take its lock away
-unlock: $(VENV)/installed
+unlock: $(INSTALLED)
 	$(SNAKEMAKE) --unlock
 
-test: $(VENV)/installed
+test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Kills, damage, full disks and hostile input, two hundred times and more: half an hour on two cores
 faults: $(VENV)/installed
 	$(BIN)/python -m tests.faults
+
+# What results/performance.md shows; TOPICS="balms retraining" for some of its sections
+performance: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[performance]'
+	$(BIN)/python -m tests.performance $(TOPICS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -49,11 +58,16 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev]'
 	touch $@
 
-# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=headline`
+# MMDetection, a back end that only its own recipes and tests need
+$(VENV)/installed_mmdet: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev,mmdet]'
+	touch $@
+
+# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=ablations`
 shown:
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
-	cp results/experiments/headline/table.md results/smoke/headline.md
+	cp results/experiments/ablations/table.md results/smoke/ablations.md
 
 clean:
 	rm -rf $(VENV) .snakemake results/data results/runs results/experiments results/work

@@ -9,10 +9,12 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
+from textwrap import indent
 from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from benchmark.errors import BenchmarkError
 
@@ -24,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data_app = typer.Typer(help="Get data sets ready.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
 
 class Kind(StrEnum):
     """What ``longtail list`` can list."""
@@ -32,6 +37,18 @@ class Kind(StrEnum):
     detectors = "detectors"
     datasets = "datasets"
     experiments = "experiments"
+
+
+class Source(StrEnum):
+    """Whose names and orders a file of weights follows."""
+
+    balms = "balms"
+    bags = "bags"
+    simcal = "simcal"
+    gol = "gol"
+    mmdet = "mmdet"
+    detectron2 = "detectron2"
+    torchvision = "torchvision"
 
 
 class Iou(StrEnum):
@@ -43,7 +60,7 @@ class Iou(StrEnum):
 
 Annotations = Annotated[Path, typer.Argument(help="LVIS- or COCO-format JSON file", metavar="ANN")]
 Recipe = Annotated[
-    str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:bags", metavar="RECIPE")
+    str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:rfs", metavar="RECIPE")
 ]
 Attempt = Annotated[
     int,
@@ -108,18 +125,96 @@ def synthesize(
         typer.echo(synthesize_dataset(model.synthetic, output), err=True)
 
 
+@data_app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="dataset name or YAML file")],
+    data: Annotated[
+        Path | None, typer.Option(help="folder of the data sets [default: $LONGTAIL_DATA, or data]")
+    ] = None,
+    coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
+) -> None:
+    """Check, link, fetch or rebuild every file of a dataset; say what to put where for the others.
+
+    Exit status 1 if a file is missing. Run it again after an interruption and it continues.
+    """
+    from benchmark.datasets import prepare_dataset
+    from benchmark.recipes import load_dataset
+    from benchmark.recipes.paths import data_folder
+
+    def report(line: str) -> None:
+        typer.echo(line, err=True)
+
+    files = prepare_dataset(load_dataset(dataset), data or data_folder(), coco, report)
+    for file in files:
+        typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
+    missing = sum(not file.ready for file in files)
+    report(f"{len(files) - missing} of {len(files)} ready")
+    if missing:
+        raise typer.Exit(1)
+
+
 @app.command()
 def stats(annotations: Annotations, output: Output) -> None:
     """Count images and instances of every category and compare with the file's own fields."""
     from benchmark.records import record_step
-    from benchmark.statistics import class_statistics, differences_from_file
+    from benchmark.statistics import class_statistics_with_differences
 
     with record_step(output, "stats", {}, {"annotations": annotations}):
-        statistics = class_statistics(annotations)
+        statistics, differences = class_statistics_with_differences(annotations)
         statistics.write(output)
     typer.echo(statistics.summary(), err=True)
-    for difference in differences_from_file(annotations, statistics):
+    for difference in differences:
         typer.echo(f"warning: {difference}", err=True)
+
+
+class _MakeByDefault(TyperGroup):
+    """``longtail intermediates ANN ...`` is ``longtail intermediates make ANN ...``."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+intermediates_app = typer.Typer(
+    cls=_MakeByDefault,
+    no_args_is_help=True,
+    help="Make what BAGS, re-weighting, RFS and SimCal read: longtail intermediates ANN -o DIR.",
+)
+app.add_typer(intermediates_app, name="intermediates")
+
+
+@intermediates_app.command("make")
+def make_intermediates(
+    annotations: Annotations,
+    output: Output,
+    edges: Annotated[
+        str, typer.Option(help="instance counts between BAGS' groups, with commas")
+    ] = "10,100,1000",
+    upstream: Annotated[bool, typer.Option(help="also the files of the BAGS and SimCal releases")] = False,
+) -> None:
+    """Make groups, class weights, repeat factors and the images of every category (the default)."""
+    from benchmark.statistics import intermediates, write_intermediates
+
+    parts = edges.replace(",", " ").split()
+    if not all(part.isdecimal() and part.isascii() and len(part) < 17 for part in parts):
+        raise BenchmarkError("group edges are not counts", found=edges, expected="e.g. 10,100,1000")
+    content, differences = intermediates(annotations)
+    write_intermediates(content, output, [int(part) for part in parts], upstream)
+    typer.echo(content.statistics.summary(), err=True)
+    for difference in differences:
+        typer.echo(f"warning: {difference}", err=True)
+
+
+@intermediates_app.command("inspect")
+def inspect_intermediates_(
+    path: Annotated[Path, typer.Argument(help="folder or file of intermediate files", metavar="DIR|FILE")],
+    ann: Annotated[Path | None, typer.Option(help="annotation file, for names and checks")] = None,
+) -> None:
+    """Print groups, their sizes and their categories; check every file. Nothing in them is run."""
+    from benchmark.statistics import inspect_intermediates
+
+    typer.echo(inspect_intermediates(path, ann))
 
 
 @app.command("list")
@@ -155,6 +250,25 @@ def show(
         typer.echo(explain(recipe))
 
 
+@app.command()
+def plan(
+    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    images_per_second: Annotated[
+        float, typer.Option(min=0.01, help="of one GPU in full training, where no run here has measured it")
+    ] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable plan")] = False,
+) -> None:
+    """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs."""
+    from benchmark.planning import plan_experiment
+    from benchmark.recipes import load_experiment
+
+    planned = plan_experiment(load_experiment(experiment), images_per_second)
+    if as_json:
+        _print_json(planned.as_dict())
+    else:
+        typer.echo(planned.text())
+
+
 @app.command("new-method")
 def new_method_(
     name: Annotated[str, typer.Argument(help="name of the method, e.g. my_loss", metavar="NAME")],
@@ -187,6 +301,21 @@ def train(
     from benchmark.training import run_stage
 
     run_stage(find_run(recipe), stage, output, init=init, devices=devices, workers=workers, work=work)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint_(
+    file: Annotated[Path, typer.Argument(help="released weights, saved by torch.save", metavar="FILE")],
+    recipe: Recipe,
+    source: Annotated[Source, typer.Option("--from", help="whose names and orders the file follows")],
+    output: Output,
+    head: Annotated[Path | None, typer.Option(help="SimCal's calibrated head, a file of its own")] = None,
+) -> None:
+    """Write weights from elsewhere as the finished checkpoint of a recipe; report what changed in them."""
+    from benchmark.detectors.importing import import_checkpoint
+    from benchmark.recipes import find_run
+
+    typer.echo(import_checkpoint(find_run(recipe), file, source.value, output, head).text())
 
 
 @app.command()
@@ -228,18 +357,28 @@ def evaluate(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
-    max_detections: Annotated[int, typer.Option(min=1, help="highest scores kept in an image")] = 300,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(min=1, help="highest scores kept [default: LVIS 300 an image, COCO 100 a category]"),
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(help="class statistics of the training split, for AP by training counts")
+    ] = None,
+    curves: Annotated[Path | None, typer.Option(help="precision-recall arrays as .npz")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="add TIDE's error types")] = False,
 ) -> None:
-    """Compute the 13 LVIS numbers and per-category AP."""
+    """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
     from benchmark.evaluation import evaluate_detections
     from benchmark.records import record_step
 
     iou_types = [item.value for item in iou] if iou else None
     recipe = {"iou_types": iou_types, "max_detections": max_detections}
     inputs = {"annotations": gt, "detections": dt}
+    if statistics is not None:
+        inputs["statistics"] = statistics
     with record_step(output, "evaluate", recipe, inputs) if output else nullcontext():
-        evaluation = evaluate_detections(gt, dt, iou_types, max_detections)
-        evaluation.write(output, per_class)
+        evaluation = evaluate_detections(gt, dt, iou_types, max_detections, statistics, errors)
+        evaluation.write(output, per_class, curves)
     typer.echo(evaluation.text())
 
 
@@ -247,12 +386,15 @@ def evaluate(
 def table(
     experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder of tables and plots")] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="add bootstrap intervals over images, from the detections")
+    ] = False,
 ) -> None:
     """Collect an experiment's results into tables and plots, finished or not, and print the table."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting import write_report
 
-    typer.echo(write_report(load_experiment(experiment), output))
+    typer.echo(write_report(load_experiment(experiment), output, intervals))
 
 
 @app.command()

@@ -13,7 +13,7 @@ import pytest
 LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
     "check", "subset", "synthesize", "stats", "list", "show", "train", "predict", "results", "evaluate",
-    "table", "status",
+    "table", "status", "intermediates",
 ]  # fmt: skip
 
 
@@ -57,11 +57,14 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "smoke:bags", "retrain", "-o", "out/c.pt"], ["--init"]),
         (["train", "smoke:softmax", "train", "-o", "out/c.pt"], ["results/data/synthetic/train.json"]),
         (["stats", "absent.json", "-o", "out/statistics.csv"], ["absent.json"]),
+        (["intermediates", "absent.json", "-o", "out"], ["absent.json"]),
+        (["intermediates", LVIS, "-o", "out", "--edges", "10,ten"], ["10,ten", "10,100,1000"]),
+        (["intermediates", "inspect", "absent.pt"], ["absent.pt", "label2binlabel.pt"]),
         (["evaluate", "--gt", "absent.json", "--dt", "absent.parquet"], ["absent.json"]),
         (["table", "absent.yaml"], ["absent.yaml"]),
     ],
 )  # fmt: skip
-def test_wrong_words_name_what_was_meant(arguments: list[str], said: list[str], tmp_path: Path) -> None:
+def test_wrong_words_name_what_was_meant(arguments: list[object], said: list[str], tmp_path: Path) -> None:
     refused(longtail(*arguments, cwd=tmp_path), *said)
     assert not [path for path in (tmp_path / "out").glob("*") if "provenance" not in path.name]
 
@@ -108,25 +111,27 @@ def _no_room() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
 
-@pytest.mark.parametrize("command", ["stats", "subset", "synthesize"])
+@pytest.mark.parametrize("command", ["stats", "subset", "synthesize", "intermediates"])
 def test_a_full_disk_is_one_message_and_leaves_at_most_a_record(command: str, tmp_path: Path) -> None:
     arguments = {
         "stats": [LVIS, "-o", "out/table.csv"],
         "subset": [LVIS, "--images", 80, "-o", "out/subset.json"],
         "synthesize": ["synthetic_tiny", "-o", "out"],
+        "intermediates": [LVIS, "-o", "out", "--upstream"],
     }[command]
     refused(longtail(command, *arguments, cwd=tmp_path, before=_no_room), "out", "remedy")
     files = [path for path in tmp_path.rglob("*") if path.is_file() and "provenance" not in path.name]
     assert not files
 
 
-@pytest.mark.parametrize("command", ["stats", "subset", "synthesize"])
+@pytest.mark.parametrize("command", ["stats", "subset", "synthesize", "intermediates"])
 def test_a_folder_that_cannot_be_written_is_one_message(command: str, tmp_path: Path) -> None:
     """/proc refuses new files to everybody, root included."""
     arguments = {
         "stats": [LVIS, "-o", "/proc/longtail/table.csv"],
         "subset": [LVIS, "--images", 80, "-o", "/proc/longtail/subset.json"],
         "synthesize": ["synthetic_tiny", "-o", "/proc/longtail"],
+        "intermediates": [LVIS, "-o", "/proc/longtail/out"],
     }[command]
     refused(longtail(command, *arguments, cwd=tmp_path), "/proc/longtail", "remedy")
 
@@ -145,6 +150,18 @@ def test_real_annotations_are_checked_counted_and_listed(tmp_path: Path) -> None
         entry["name"] for entry in json.loads(longtail("list", "methods", "--json", cwd=tmp_path).stdout)
     }
     assert {"softmax", "sigmoid", "bags"} <= names
+
+
+def test_intermediate_files_are_made_and_inspected(tmp_path: Path) -> None:
+    made = longtail("intermediates", "-o", "out", "--upstream", "--edges", "2 20", LVIS, cwd=tmp_path)
+    assert made.returncode == 0
+    assert "1230 categories" in made.stderr
+    seen = longtail("intermediates", "inspect", "out", cwd=tmp_path)
+    assert seen.returncode == 0
+    assert "groups.csv: 3 groups of 1230 categories\n  group 1, below 2 instances" in seen.stdout
+    seen = longtail("intermediates", "inspect", "out/8bins/valsplit.pkl", "--ann", LVIS, cwd=tmp_path)
+    assert "(5, 10): " in seen.stdout
+    assert "banana" in seen.stdout
 
 
 def test_a_stopped_command_leaves_nothing_but_its_record(tmp_path: Path) -> None:

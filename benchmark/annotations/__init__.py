@@ -11,10 +11,10 @@ from benchmark.annotations.reading import (
     frequency_letter,
     read_annotations,
     resolve_image,
-    vocabulary_hash,
 )
 from benchmark.annotations.subset import subset_annotations
 from benchmark.annotations.synthetic import synthesize_dataset
+from benchmark.annotations.vocabulary import Vocabulary, check_same_vocabulary, vocabulary_hash
 
 __all__ = [
     "Annotation",
@@ -23,8 +23,10 @@ __all__ = [
     "Category",
     "Image",
     "Problem",
+    "Vocabulary",
     "annotation_rle",
     "check_annotations",
+    "check_same_vocabulary",
     "frequency_letter",
     "read_annotations",
     "resolve_image",

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from benchmark.annotations.reading import (
+    MOST_PIXELS,
     Annotation,
     AnnotationError,
     Category,
@@ -73,7 +74,7 @@ def check_annotations(path: Path | str, images: Path | str | None = None) -> lis
     With an image folder, every image's file is looked for as well. Raises ``AnnotationError`` for a file that
     is no complete JSON or lacks one of the three lists, ``FileError`` if it cannot be read.
     """
-    content = _content(Path(path))
+    content, not_a_number = _content(Path(path))
     problems: list[Problem] = []
     categories = _records(content.categories, Category, "category", problems)
     image_records = _records(content.images, Image, "image", problems)
@@ -97,30 +98,35 @@ def check_annotations(path: Path | str, images: Path | str | None = None) -> lis
     for image in image_records:
         problems += _federated(image, known_categories, categories, present)
         problems += _file(image, images)
+        if image.width * image.height > MOST_PIXELS:
+            size = f"{image.width} x {image.height} pixels"
+            problems.append(Problem("image", image.id, "width", size, f"at most {MOST_PIXELS} for masks"))
     if not content.categories:
         problems.append(Problem("file", None, "categories", "none", "at least one category"))
     problems += _counts(categories, annotations, present)
     problems += _version(categories, image_records)
+    if not_a_number and not problems:
+        problems.append(Problem("file", None, "content", "NaN or Infinity", "numbers that JSON knows"))
     order = ("category", "image", "annotation", "file")
     return sorted(problems, key=lambda problem: order.index(problem.record.split("[")[0]))
 
 
-def _content(path: Path) -> _Content:
-    """The undecoded records. NaN and Infinity, which JSON does not know but Python writes, become strings, so
-    that they are defects of a record and not of the file."""
+def _content(path: Path) -> tuple[_Content, bool]:
+    """The undecoded records, and whether there are NaN or Infinity, which JSON does not know but Python
+    writes: they become strings, so that they are defects of a record and not of the file."""
     try:
-        return decode_file(path, _Content)
+        return decode_file(path, _Content), False
     except AnnotationError:
         data = map_file(path)
         if re.search(rb"\bNaN\b|\bInfinity\b", data) is None:
             raise
         try:
             lenient = json.loads(data[:], parse_constant=str)
-        except (ValueError, RecursionError):
-            lenient = None
-        if lenient is None:
-            raise
-        return msgspec.json.decode(msgspec.json.encode(lenient), type=_Content)
+            return msgspec.json.decode(msgspec.json.encode(lenient), type=_Content), True
+        # too deep, integers beyond 64 bits, half a surrogate pair, or no lists of records
+        except (ValueError, RecursionError, OverflowError):
+            pass
+        raise
 
 
 def _records(raws: list[Raw], type_: type[T], name: str, problems: list[Problem]) -> list[T]:

@@ -4,10 +4,8 @@ Files of a gigabyte are normal, so the JSON is memory-mapped and decoded straigh
 segmentations, most of the bytes, stay undecoded views of the map until a mask is needed.
 """
 
-import hashlib
 import mmap
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -33,6 +31,12 @@ class AnnotationError(BenchmarkError):
 Id = Annotated[int, Meta(ge=0, le=2**53)]
 Pixels = Annotated[int, Meta(ge=1, le=100_000)]
 T = TypeVar("T")
+
+# pycocotools takes 40 bytes for every pixel of an outline, and ends the process when it gets none. A real
+# outline is a few thousand pixels long.
+LONGEST_OUTLINE = 2_000_000
+# Its run lengths and pixel numbers are unsigned 32-bit integers.
+MOST_PIXELS = 2**32 - 1
 
 CHECK_REMEDY = "longtail check FILE lists every problem of the file"
 _YEAR_PREFIX = re.compile(r"^COCO_(?:train|val|test)2014_")
@@ -209,7 +213,11 @@ def read_annotations(path: Path | str) -> AnnotationFile:
 
 
 def map_file(path: Path | str) -> mmap.mmap:
-    """The file's bytes, memory-mapped; raises ``FileError``, or ``AnnotationError`` if it is empty."""
+    """The file's bytes, memory-mapped; ``FileError``, or ``AnnotationError`` if it is empty or a pipe."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise AnnotationError(
+            "not a file", where=path, found="a folder, a pipe or a device", expected="a file on a disk"
+        )
     try:
         with Path(path).open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -314,11 +322,12 @@ def annotation_rle(annotation: Annotation, height: int, width: int) -> dict[str,
     or that pycocotools would misread (its C code trusts its input).
     """
     shape = annotation.shape()
-    defects = (
-        ["no segmentation"]
-        if shape is None
-        else shape_defects(shape, height, width, slack=max(height, width))
-    )
+    if shape is None:
+        defects = ["no segmentation"]
+    elif height * width > MOST_PIXELS:
+        defects = [f"an image of {width} x {height} pixels, more than {MOST_PIXELS}"]
+    else:
+        defects = shape_defects(shape, height, width, slack=max(height, width))
     if defects:
         raise AnnotationError(
             "a segmentation cannot be turned into a mask",
@@ -356,6 +365,10 @@ def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack
                 f"polygon {number} spans x {min(x):g} to {max(x):g}, y {min(y):g} to {max(y):g} "
                 f"in an image of {width} x {height}"
             )
+        elif len(x) * max(max(x) - min(x), max(y) - min(y)) > LONGEST_OUTLINE:  # at most so long
+            length = float(np.sum(abs(np.diff(x, append=x[0])) + abs(np.diff(y, append=y[0]))))
+            if length > LONGEST_OUTLINE:
+                defects.append(f"polygon {number} is {length:.0f} pixels long, more than {LONGEST_OUTLINE}")
     return defects
 
 
@@ -369,12 +382,14 @@ def _run_lengths(rle: Rle) -> list[int]:
         bits = character - 48
         value |= (bits & 0x1F) << shift
         shift += 5
+        if shift > 60:
+            return [-1]  # no number of pixels, and large enough to stop the computer
         if not bits & 0x20:
             if bits & 0x10:
                 value -= 1 << shift
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
-    # Text that is not of this form must not pass for a mask: this is never the sum of an image's pixels.
+    # Text that is not of this form must not pass for a mask: -1 is never the sum of an image's pixels.
     return runs if shift == 0 and min(runs, default=0) >= 0 else [-1]
 
 
@@ -384,13 +399,3 @@ def frequency_letter(image_count: int) -> Literal["r", "c", "f"]:
     A category without any training image counts as rare.
     """
     return "r" if image_count <= 10 else "c" if image_count <= 100 else "f"
-
-
-def vocabulary_hash(categories: Iterable[tuple[int, str]] | Iterable[Category]) -> str:
-    """SHA-256 over the categories' ids and names in ascending id: which numbering a file or a model speaks.
-
-    Takes ``Category`` records or (id, name) pairs. Names, not synsets, enter, because COCO and the class
-    tables have only those.
-    """
-    pairs = sorted((item.id, item.name) if isinstance(item, Category) else item for item in categories)
-    return hashlib.sha256("".join(f"{id_}\t{name}\n" for id_, name in pairs).encode()).hexdigest()

@@ -1,6 +1,14 @@
 """Detectors of all back ends behind one interface."""
 
-from benchmark.detectors.build import build_detector
-from benchmark.detectors.interface import ChooseRoIs, Detections, Detector, RoIBatch
+from benchmark.detectors.build import build_detector, parameters_of
+from benchmark.detectors.interface import ChooseRoIs, Detections, Detector, RoIBatch, stage_losses
 
-__all__ = ["ChooseRoIs", "Detections", "Detector", "RoIBatch", "build_detector"]
+__all__ = [
+    "ChooseRoIs",
+    "Detections",
+    "Detector",
+    "RoIBatch",
+    "build_detector",
+    "parameters_of",
+    "stage_losses",
+]

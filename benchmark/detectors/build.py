@@ -1,8 +1,10 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
+import numpy as np
+
 from benchmark.classifiers import Classifier
-from benchmark.detectors.interface import POOLED_SIDE
-from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
+from benchmark.detectors import mmcv_ops, torchvision
+from benchmark.detectors.interface import POOLED_SIDE, Detector
 from benchmark.errors import BenchmarkError
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run
@@ -11,27 +13,53 @@ from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics
 
 
-def build_detector(
-    run: Run, statistics: ClassStatistics, *, initial_weights: bool = True
-) -> TorchvisionDetector:
+def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bool = True) -> Detector:
     """The recipe's detector, with its pre-trained weights unless a checkpoint will be loaded anyway.
 
     Random initial weights depend on the detector and the seed only, so that methods start alike.
 
     Raises:
         BenchmarkError: the classifier refuses its options, or the back end is unknown.
-        MissingDependencyError: initial weights are not at hand.
+        MissingDependencyError: the back end is not installed, or initial weights are not at hand.
     """
     backend, _, _ = run.detector_name.partition("/")
-    if backend != "torchvision":
-        raise BenchmarkError(f"unknown back end '{backend}'", where=run.detector_name, expected="torchvision")
+    if backend not in _BACKENDS:
+        raise BenchmarkError(
+            f"unknown back end '{backend}'", where=run.detector_name, expected=" or ".join(_BACKENDS)
+        )
     with seeded(derive_seed(run.seed, "classifier weights", run.detector_name, run.classifier)):
-        classifier = build_classifier(run, statistics)
+        classifiers = [build_classifier(run, statistics) for _ in range(run.detector.stages)]
     with seeded(derive_seed(run.seed, "detector weights", run.detector_name)):
-        detector = TorchvisionDetector(run.detector, classifier, run.test)
+        return _BACKENDS[backend](run, classifiers, initial_weights)
+
+
+def _torchvision(run: Run, classifiers: list[Classifier], initial_weights: bool) -> Detector:
+    detector = torchvision.TorchvisionDetector(run.detector, classifiers[0], run.test)
     if initial_weights:
-        load_initial_weights(detector, run.detector)
+        torchvision.load_initial_weights(detector, run.detector)
     return detector
+
+
+def _mmdet(run: Run, classifiers: list[Classifier], initial_weights: bool) -> Detector:
+    mmcv_ops.provide_operators()
+    from benchmark.detectors import mmdet  # an extra, and seconds to import
+
+    detector = mmdet.MMDetDetector(run.detector, classifiers, run.test)
+    if initial_weights:
+        mmdet.load_initial_weights(detector, run.detector)
+    return detector
+
+
+_BACKENDS = {"torchvision": _torchvision, "mmdet": _mmdet}
+
+
+def parameters_of(run: Run) -> int:
+    """Numbers in the recipe's checkpoints, buffers included; counted on a model that is built for it."""
+    ids = np.arange(1, run.dataset.categories + 1)
+    names = tuple(str(number) for number in ids)
+    statistics = ClassStatistics(ids, names, ("f",) * len(ids), ids, ids, num_annotated_images=len(ids))
+    detector = build_detector(run, statistics, initial_weights=False)
+    return sum(value.numel() for value in detector.state_dict().values())
 
 
 def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:

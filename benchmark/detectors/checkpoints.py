@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.annotations import Vocabulary, check_same_vocabulary
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path
-from benchmark.recipes.models import Run
+from benchmark.recipes.loading import parse
+from benchmark.recipes.models import Detector, Run
+
+CONVENTIONS = ("coordinates", "stride_in_1x1")
+"""Detector settings that weights are made for: those of imported weights go before the recipe's."""
 
 
 class CheckpointError(BenchmarkError):
@@ -69,7 +74,26 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def finished(run: Run, stage: str, detector: nn.Module, vocabulary: str) -> dict[str, Any]:
+def conventions_of(path: Path | None) -> dict[str, Any]:
+    """The ``CONVENTIONS`` of the weights in a checkpoint, where they are not the recipe's; else empty."""
+    found = load(path).get("conventions") if path is not None else None
+    return {name: found[name] for name in CONVENTIONS if name in found} if isinstance(found, dict) else {}
+
+
+def with_conventions(run: Run, conventions: dict[str, Any]) -> Run:
+    """The recipe with these settings of its detector; everything that it is called by stays."""
+    settings = run.detector.model_dump() | conventions
+    detector = parse(Detector, settings, f"conventions of the checkpoint for recipe {run.row}")
+    return run.model_copy(update={"detector": detector})
+
+
+def finished(
+    run: Run,
+    stage: str,
+    detector: nn.Module,
+    vocabulary: str,
+    conventions: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Content of a finished checkpoint: the weights and what they are weights of."""
     return {
         "model": detector.state_dict(),
@@ -80,6 +104,7 @@ def finished(run: Run, stage: str, detector: nn.Module, vocabulary: str) -> dict
         "stage": stage,
         "digest": run.digest(stage),
         "vocabulary": vocabulary,
+        "conventions": conventions or {},
     }
 
 
@@ -99,14 +124,16 @@ def load_weights(
         CheckpointError: other categories, or tensors that are missing or have another shape.
     """
     content = load(path)
-    if content.get("vocabulary") != vocabulary:
-        raise CheckpointError(
-            "the checkpoint was trained on other categories",
-            where=path,
-            found=f"categories {content.get('vocabulary')} (dataset {content.get('dataset')})",
-            expected=f"categories {vocabulary} (dataset {run.dataset_name})",
-            remedy="use a checkpoint of the same LVIS version",
-        )
+    trained_on = content.get("vocabulary")
+    check_same_vocabulary(
+        Vocabulary(
+            f"checkpoint {path} (dataset {content.get('dataset')})",
+            trained_on if isinstance(trained_on, str) else None,
+        ),
+        Vocabulary(f"dataset {run.dataset_name}", vocabulary),
+        CheckpointError,
+        remedy="use a checkpoint of the same LVIS version",
+    )
     state: dict[str, Tensor] = content["model"]
     own = detector.state_dict()
     if except_classifier:

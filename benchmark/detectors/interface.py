@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from benchmark.images import Target
@@ -14,10 +15,15 @@ ChooseRoIs = Callable[[Tensor, Tensor], Tensor]
 """From labels (N,) in ``0..C`` and image numbers (N,) of sampled RoIs to the indices of those to keep."""
 
 
+STAGE_WEIGHTS = (1.0, 0.5, 0.25)
+"""Of the losses of a cascade's stages (Cascade R-CNN, CVPR 2018)."""
+
+
 @dataclass
 class RoIBatch:
-    """Sampled RoIs of a batch, image after image: features (N, D), or (N, D + P) for a classifier that takes
-    the pooled ones too; labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image number (N,) of each."""
+    """Sampled RoIs of a batch for one classifier, image after image: features (N, D), or (N, D + P) for one
+    that takes the pooled ones too; labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image number (N,)
+    of each."""
 
     features: Tensor
     labels: Tensor
@@ -37,33 +43,56 @@ class Detections:
     rles: list[dict[str, Any]] | None
 
 
-class Detector(Protocol):
-    """A detector of any back end. Images are float (3, H, W), RGB in [0, 1], of different sizes."""
+class Detector(nn.Module):
+    """A detector of any back end. Images are float (3, H, W), RGB in [0, 1], of different sizes.
+
+    It has one classifier, or one for each stage of a cascade: methods return a list with an entry for each.
+    """
 
     classifiers: nn.ModuleList
 
     @property
-    def box_head_layers(self) -> list[nn.Linear]:
-        """The fully connected layers between the pooled features and the classifier, in order."""
-        ...
+    def box_head_layers(self) -> list[list[nn.Linear]]:
+        """The fully connected layers between the pooled features and each classifier, in order."""
+        raise NotImplementedError
+
+    def forward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """``losses``; the name that data-parallel wrappers call."""
+        return self.losses(images, targets)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """All training losses by name, scalars; their sum is minimised."""
-        ...
+        raise NotImplementedError
 
     def box_features(
         self, images: list[Tensor], targets: list[Target], choose: ChooseRoIs | None = None
-    ) -> RoIBatch:
-        """What the classifier sees in a training step, without gradient, mask or regression losses.
+    ) -> list[RoIBatch]:
+        """What the classifiers see in a training step, without gradient, mask or regression losses.
 
-        ``choose`` picks among the sampled RoIs before their features are computed.
+        ``choose`` picks among the sampled RoIs of each stage; those of the next are refined from all of them.
         """
-        ...
+        raise NotImplementedError
 
-    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
-        """What the classifier would see at the ground-truth boxes, one RoI for each, without gradient."""
-        ...
+    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:
+        """What the classifiers would see at the ground-truth boxes, one RoI for each, without gradient."""
+        raise NotImplementedError
 
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections; ``sizes`` are the original (height, width) that boxes and masks refer to."""
-        ...
+        raise NotImplementedError
+
+
+def image_numbers(labels: list[Tensor]) -> Tensor:
+    """The number (N,) of the image that each of the RoIs belongs to, from the labels of each image's RoIs."""
+    return torch.cat([torch.full_like(label, number) for number, label in enumerate(labels)])
+
+
+def stage_losses(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The losses of all stages, weighted and with the stage before their names; of one stage as they are."""
+    if len(losses) == 1:
+        return losses[0]
+    return {
+        f"s{stage}.{name}": value * weight
+        for stage, (weight, found) in enumerate(zip(STAGE_WEIGHTS, losses, strict=True))
+        for name, value in found.items()
+    }

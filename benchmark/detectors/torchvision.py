@@ -2,15 +2,11 @@
 
 import re
 from collections import OrderedDict
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 from torchvision.models.detection import roi_heads as tv_roi_heads
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -20,22 +16,32 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, batched_nms
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import Classifier, NormedConv2d
-from benchmark.detectors.checkpoints import why_unreadable
-from benchmark.detectors.interface import POOLED_SIDE, ChooseRoIs, Detections, RoIBatch
-from benchmark.errors import BenchmarkError, MissingDependencyError
+from benchmark.detectors.initial_weights import copy_fitting, read_weights
+from benchmark.detectors.interface import (
+    POOLED_SIDE,
+    ChooseRoIs,
+    Detections,
+    Detector,
+    RoIBatch,
+    image_numbers,
+)
+from benchmark.detectors.layouts import TORCHVISION_RENAMED
+from benchmark.detectors.postprocessing import finish, select
+from benchmark.errors import BenchmarkError
 from benchmark.images import Target
-from benchmark.recipes.models import HUB_COCO_BACKBONES, TestSettings
 from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.models import TestSettings
 
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's ImageNet weights
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FEATURE_LEVELS = ["0", "1", "2", "3"]
-MASKS_PASTED_AT_ONCE = 32  # bounds the memory of full-size float masks
+ANCHOR_STRIDES = [4, 8, 16, 32, 64]  # pixels; those of the feature levels, then that of the pooled one
+FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
 
 _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[str, int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2], {}),
@@ -43,17 +49,6 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[s
     "resnet101": (Bottleneck, [3, 4, 23, 3], {}),
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], {"groups": 64, "width_per_group": 4}),
 }
-_COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
-
-# torchvision's published COCO files predate its blocks of convolution and norm
-_OLD_NAMES = [
-    (r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
-    (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2"),
-    (r"^roi_heads\.mask_head\.mask_fcn1\.", "roi_heads.mask_head.0.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn2\.", "roi_heads.mask_head.1.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn3\.", "roi_heads.mask_head.2.0."),
-    (r"^roi_heads\.mask_head\.mask_fcn4\.", "roi_heads.mask_head.3.0."),
-]
 
 
 class _NarrowResNet(ResNet):
@@ -86,6 +81,8 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     block, layers, grouping = _RESNETS[settings.backbone]
     norm = _NORMS[settings.norm]
     body = _NarrowResNet(block, layers, norm_layer=norm, width=settings.width, **grouping)
+    if settings.stride_in_1x1:
+        _move_stride(body)
     channels = [
         (stage[-1].bn2 if block is BasicBlock else stage[-1].bn3).weight.numel()
         for stage in (body.layer1, body.layer2, body.layer3, body.layer4)
@@ -101,12 +98,92 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
     )
 
 
+def _move_stride(body: ResNet) -> None:
+    """Halve the size of each stage in the first 1x1 convolution."""
+    for stage in (body.layer2, body.layer3, body.layer4):
+        if not isinstance(stage[0], Bottleneck):
+            raise BenchmarkError(
+                "stride_in_1x1 is for backbones with bottlenecks", expected="resnet50 or deeper"
+            )
+        stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+
+
 class _Anchors(AnchorGenerator):
-    """Anchors in float32, in mixed precision too: bfloat16 knows only every eighth pixel beyond 1024."""
+    """Anchors of three shapes at each position, in float32.
+
+    In mixed precision too: bfloat16 knows only every eighth pixel beyond 1024.
+
+    ``coordinates`` other than torchvision's have the nominal stride of each level, where torchvision divides
+    the padded image's size by the level's and gets 61 instead of 64 for the coarsest level of an 800-pixel
+    side. Their anchors are not rounded (``aligned``), or rounded and around the middle of a cell instead of
+    its corner (``mmdet_v1``).
+    """
+
+    def __init__(self, sizes: list[int], coordinates: str) -> None:
+        super().__init__(tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes))
+        self.coordinates = coordinates
+        if coordinates != "torchvision":
+            self.cell_anchors = [
+                self._around_a_cell(size, stride) for size, stride in zip(sizes, ANCHOR_STRIDES, strict=True)
+            ]
+
+    def _around_a_cell(self, size: int, stride: int) -> Tensor:
+        heights = size * torch.tensor([0.5, 1.0, 2.0]).sqrt()
+        sides = torch.stack([size**2 / heights, heights], dim=1) / 2
+        if self.coordinates == "aligned":
+            return torch.cat([-sides, sides], dim=1)
+        # mmdetection 1 rounds the first and the last pixel that an anchor includes
+        return torch.cat([(stride / 2 - sides).round(), (stride / 2 + sides - 1).round() + 1], dim=1)
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each image."""
         # of the features only sizes, type and device are used
-        return list(super().forward(image_list, [level[:1, :1].float() for level in feature_maps]))
+        levels = [level[:1, :1].float() for level in feature_maps]
+        if self.coordinates == "torchvision":
+            return list(super().forward(image_list, levels))
+        self.set_cell_anchors(torch.float32, levels[0].device)
+        strides = [[levels[0].new_tensor(stride, dtype=torch.int64)] * 2 for stride in ANCHOR_STRIDES]
+        anchors = torch.cat(self.grid_anchors([level.shape[-2:] for level in levels], strides))
+        return [anchors] * len(image_list.image_sizes)
+
+
+class _RoIPool(nn.Module):
+    """RoIAlign without torchvision's minimum of one feature pixel for a RoI's sides.
+
+    Args:
+        side: positions of the output along each side.
+        coordinates: ``aligned`` samples densely, pixel i of a level being around i + 0.5; ``mmdet_v1``
+            samples 2 x 2 points in every position, pixel i being at i.
+    """
+
+    def __init__(self, side: int, coordinates: str) -> None:
+        super().__init__()
+        self.side = side
+        self.samples, self.shift = (0, 0.0) if coordinates == "aligned" else (2, 0.5)
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """(N, channels, side, side) of boxes in input pixels; the level follows from a box's size."""
+        rois = torch.cat([F.pad(item, (1, 0), value=image) for image, item in enumerate(boxes)])
+        size = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+        fitting = (size / FINEST_ROI + 1e-6).log2().floor().clamp(0, len(FEATURE_LEVELS) - 1)
+        first = features[FEATURE_LEVELS[0]]
+        pooled = first.new_zeros(len(rois), first.shape[1], self.side, self.side)
+        for number, name in enumerate(FEATURE_LEVELS):
+            chosen = (fitting == number).nonzero().squeeze(1)
+            moved = rois[chosen]
+            moved[:, 1:] += self.shift * ANCHOR_STRIDES[number]
+            scale = 1 / ANCHOR_STRIDES[number]
+            found = roi_align(features[name], moved, self.side, scale, self.samples, aligned=True)
+            pooled = pooled.index_copy(0, chosen, found.to(pooled.dtype))
+        return pooled
+
+
+def _roi_pool(side: int, coordinates: str) -> nn.Module:
+    if coordinates == "torchvision":
+        return MultiScaleRoIAlign(FEATURE_LEVELS, output_size=side, sampling_ratio=2)
+    return _RoIPool(side, coordinates)
 
 
 class _ProposalHead(RPNHead):
@@ -123,7 +200,7 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
     def __init__(self, settings: Settings, num_classes: int) -> None:
         width = settings.box_head_width
         super().__init__(
-            box_roi_pool=MultiScaleRoIAlign(FEATURE_LEVELS, output_size=POOLED_SIDE, sampling_ratio=2),
+            box_roi_pool=_roi_pool(POOLED_SIDE, settings.coordinates),
             box_head=TwoMLPHead(settings.fpn_channels * POOLED_SIDE**2, width),
             box_predictor=None,
             fg_iou_thresh=0.5,
@@ -140,9 +217,9 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
         if settings.box_regressor_init == "normal":
             nn.init.normal_(self.box_regressor.weight, std=0.001)
             nn.init.zeros_(self.box_regressor.bias)
-        if settings.architecture == "mask_rcnn":
+        if settings.masks:
             channels = settings.mask_channels
-            self.mask_roi_pool = MultiScaleRoIAlign(FEATURE_LEVELS, output_size=14, sampling_ratio=2)
+            self.mask_roi_pool = _roi_pool(14, settings.coordinates)
             self.mask_head = MaskRCNNHeads(
                 settings.fpn_channels, [channels] * settings.mask_layers, dilation=1
             )
@@ -168,17 +245,27 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
         """Not needed: targets come from ``TorchvisionDetector``, and sampling RoIs needs no masks."""
 
 
-class TorchvisionDetector(nn.Module):
+class TorchvisionDetector(Detector):
     """A two-stage detector behind ``benchmark.detectors.interface.Detector``.
 
     Args:
         settings: architecture and sizes.
         classifier: box classification layer for C categories.
         test: thresholds of ``predict``.
+
+    Raises:
+        BenchmarkError: a cascade, or deformable convolutions.
     """
 
     def __init__(self, settings: Settings, classifier: Classifier, test: TestSettings) -> None:
         super().__init__()
+        if settings.stages > 1 or settings.deformable:
+            raise BenchmarkError(
+                "back end 'torchvision' has neither cascades nor deformable convolutions",
+                found=f"{settings.architecture}{', deformable' if settings.deformable else ''}",
+                expected="faster_rcnn or mask_rcnn, not deformable",
+                remedy="take the detector from back end mmdet",
+            )
         self.settings, self.test = settings, test
         self.num_classes = classifier.num_classes
         # images come in their final size: only normalisation and padding are used
@@ -186,11 +273,9 @@ class TorchvisionDetector(nn.Module):
             settings.test_short_edge, settings.long_edge, IMAGE_MEAN, IMAGE_STD
         )
         self.backbone = _backbone(settings)
-        ratios = ((0.5, 1.0, 2.0),) * len(settings.anchor_sizes)
-        anchors = _Anchors(tuple((size,) for size in settings.anchor_sizes), ratios)
         kept = {"training": settings.rpn_train_proposals, "testing": settings.rpn_test_proposals}
         self.rpn = RegionProposalNetwork(
-            anchors,
+            _Anchors(settings.anchor_sizes, settings.coordinates),
             _ProposalHead(settings.fpn_channels, 3),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
@@ -204,17 +289,13 @@ class TorchvisionDetector(nn.Module):
         self.classifiers = nn.ModuleList([classifier])
 
     @property
-    def box_head_layers(self) -> list[nn.Linear]:
+    def box_head_layers(self) -> list[list[nn.Linear]]:
         """The two layers of the box head."""
-        return [self.roi_heads.box_head.fc6, self.roi_heads.box_head.fc7]
+        return [[self.roi_heads.box_head.fc6, self.roi_heads.box_head.fc7]]
 
     @property
     def _classifier(self) -> Classifier:
         return cast(Classifier, self.classifiers[0])
-
-    def forward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """``losses``; the name that data-parallel wrappers call."""
-        return self.losses(images, targets)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """Losses of the proposal network, the classifier, the box regressor and the mask head."""
@@ -226,7 +307,7 @@ class TorchvisionDetector(nn.Module):
         logits = self._classifier(classified)
         losses |= self._classifier.loss(logits.float(), y)
         losses["loss_box"] = self._box_loss(self.roi_heads.box_regressor(box_features).float(), y, t)
-        if self.settings.architecture == "mask_rcnn":
+        if self.settings.masks:
             losses["loss_mask"] = self._mask_loss(
                 features, proposals, matches, labels, tv_targets, batch.image_sizes
             )
@@ -237,7 +318,7 @@ class TorchvisionDetector(nn.Module):
     @torch.no_grad()
     def box_features(
         self, images: list[Tensor], targets: list[Target], choose: ChooseRoIs | None = None
-    ) -> RoIBatch:
+    ) -> list[RoIBatch]:
         """Features of RoIs proposed and sampled as in training, the network otherwise in evaluation mode."""
         batch, features, tv_targets = self._features(images, targets)
         proposals = self._proposals(batch, features)
@@ -245,18 +326,18 @@ class TorchvisionDetector(nn.Module):
         if choose is not None:
             counts = [len(label) for label in labels]
             kept = torch.zeros(sum(counts), dtype=torch.bool, device=labels[0].device)
-            kept[choose(torch.cat(labels), _image_numbers(labels))] = True
+            kept[choose(torch.cat(labels), image_numbers(labels))] = True
             masks = kept.split(counts)
             proposals = [boxes[mask] for boxes, mask in zip(proposals, masks, strict=True)]
             labels = [label[mask] for label, mask in zip(labels, masks, strict=True)]
-        return self._roi_batch(batch, features, proposals, labels)
+        return [self._roi_batch(batch, features, proposals, labels)]
 
     @torch.no_grad()
-    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> RoIBatch:
+    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:
         """Features of the ground-truth boxes as they are, in evaluation mode."""
         batch, features, _ = self._features(images, targets)
         boxes, labels = [target.boxes for target in targets], [target.labels for target in targets]
-        return self._roi_batch(batch, features, boxes, labels)
+        return [self._roi_batch(batch, features, boxes, labels)]
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
@@ -270,14 +351,18 @@ class TorchvisionDetector(nn.Module):
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)
         counts = [len(item) for item in proposals]
         kept = [
-            self._select(b, s, size)
+            select(b, s, size, self.test)
             for b, s, size in zip(boxes.split(counts), scores.split(counts), batch.image_sizes, strict=True)
         ]
         masks: list[Tensor | None] = [None] * len(kept)
-        if self.settings.architecture == "mask_rcnn":
+        if self.settings.masks:
             masks = list(self._mask_probabilities(features, kept, batch.image_sizes))
+        kept = [
+            (self._original(b, given, original), labels, best)
+            for (b, labels, best), given, original in zip(kept, batch.image_sizes, sizes, strict=True)
+        ]
         return [
-            self._finish(*item, mask, from_size=given, to_size=original)
+            finish(item, mask, _paste, self.test.mask_threshold, from_size=given, to_size=original)
             for item, mask, given, original in zip(kept, masks, batch.image_sizes, sizes, strict=True)
         ]
 
@@ -339,7 +424,7 @@ class TorchvisionDetector(nn.Module):
         labels: list[Tensor],
     ) -> RoIBatch:
         classified, _ = self._box_features(features, boxes, batch.image_sizes)
-        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), _image_numbers(labels))
+        return RoIBatch(classified, torch.cat(labels), torch.cat(boxes), image_numbers(labels))
 
     def _box_loss(self, deltas: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         """Smooth L1 over foreground RoIs, divided by the number of all RoIs."""
@@ -386,17 +471,6 @@ class TorchvisionDetector(nn.Module):
         logits: Tensor = self.roi_heads.mask_predictor(self.roi_heads.mask_head(pooled))
         return logits
 
-    def _select(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes (n, 4), labels and scores that survive threshold, suppression and the cap, best first."""
-        boxes = box_ops.clip_boxes_to_image(boxes, size)
-        roi, label = (scores[:, : self.num_classes] > self.test.score_threshold).nonzero(as_tuple=True)
-        chosen = boxes[roi, label if boxes.shape[1] > 1 else 0]
-        score = scores[roi, label]
-        solid = box_ops.remove_small_boxes(chosen, min_size=1e-2)
-        chosen, label, score = chosen[solid], label[solid], score[solid]
-        keep = batched_nms(chosen, score, label, self.test.nms_threshold)[: self.test.max_detections]
-        return chosen[keep], label[keep], score[keep]
-
     def _mask_probabilities(
         self,
         features: OrderedDict[str, Tensor],
@@ -409,41 +483,22 @@ class TorchvisionDetector(nn.Module):
         chosen = logits[torch.arange(len(logits), device=logits.device), column][:, None].sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
 
-    def _finish(
-        self,
-        boxes: Tensor,
-        labels: Tensor,
-        scores: Tensor,
-        masks: Tensor | None,
-        *,
-        from_size: tuple[int, int],
-        to_size: tuple[int, int],
-    ) -> Detections:
-        """Back to the original image's pixels, on the CPU, masks compressed."""
+    def _original(self, boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
+        """Boxes such that scaling them to the original image gives what these coordinates mean."""
+        if self.settings.coordinates != "mmdet_v1":
+            return boxes
+        # there a box ends in its last pixel, and that pixel is what the factor multiplies
         height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
-        boxes = boxes * boxes.new_tensor([width, height, width, height])
-        rles: list[dict[str, Any]] | None = None
-        if masks is not None:
-            rles = []
-            for m, b in zip(
-                masks.split(MASKS_PASTED_AT_ONCE), boxes.split(MASKS_PASTED_AT_ONCE), strict=True
-            ):
-                pasted = tv_roi_heads.paste_masks_in_image(m, b, to_size)[:, 0] >= self.test.mask_threshold
-                columns = np.asfortranarray(pasted.permute(1, 2, 0).cpu().numpy().astype(np.uint8))
-                rles += coco_mask.encode(columns)
-        return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), rles)
+        return boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
 
 
-def _image_numbers(labels: list[Tensor]) -> Tensor:
-    """The number (N,) of the image that each of the RoIs belongs to."""
-    return torch.cat([torch.full_like(label, number) for number, label in enumerate(labels)])
+def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    pasted: Tensor = tv_roi_heads.paste_masks_in_image(masks, boxes, size)
+    return pasted[:, 0]
 
 
 def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> None:
-    """Copy every tensor of the initial weights whose name and shape match; the rest stays as initialised.
-
-    This is the rule of the released BAGS code: of a COCO model, the classifier, the class-specific regressor
-    and mask channels stay random.
+    """Copy what fits of the initial weights (see ``copy_fitting``), in torchvision's layout.
 
     Raises:
         MissingDependencyError: the weights are not at hand and cannot be fetched.
@@ -451,53 +506,9 @@ def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> N
     """
     if settings.init == "none":
         return
-    state = _read_weights(settings)
+    state = read_weights(settings)
     if settings.init == "imagenet":
         state = {f"backbone.body.{name}": value for name, value in state.items()}
-    for pattern, replacement in _OLD_NAMES:
+    for pattern, replacement in TORCHVISION_RENAMED.items():
         state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
-    own = detector.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise BenchmarkError(
-            f"{settings.init} weights fit no tensor of a {settings.architecture} with {settings.backbone}",
-            where=settings.weights,
-            remedy="give weights of the same architecture in torchvision's layout",
-        )
-    detector.load_state_dict(fitting, strict=False)
-
-
-def _read_weights(settings: Settings) -> dict[str, Tensor]:
-    if settings.weights is not None:
-        try:
-            state = torch.load(Path(settings.weights), map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise MissingDependencyError(
-                "cannot read the initial weights",
-                where=settings.weights,
-                found=why_unreadable(error),
-                expected="a file saved by torch.save that holds tensors only",
-            ) from None
-        return dict(state.get("model", state))
-    if settings.init == "coco":
-        name = _COCO_MODELS[settings.architecture].format(settings.backbone)
-        if settings.backbone not in HUB_COCO_BACKBONES:
-            raise MissingDependencyError(
-                f"torchvision has no COCO weights for {settings.architecture} with {settings.backbone}",
-                remedy="give a local file as `weights:` of the detector, or use init: imagenet",
-            )
-        url = get_model_weights(name)["COCO_V1"].url
-    else:
-        url = get_model_weights(settings.backbone)["IMAGENET1K_V1"].url
-    try:
-        state = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise MissingDependencyError(
-            f"cannot fetch the {settings.init} weights",
-            where=url,
-            found=error,
-            remedy="fetch that file elsewhere and name it as `weights:` of the detector",
-        ) from None
-    return dict(state)
+    copy_fitting(detector, state, settings, "torchvision's")

@@ -1,7 +1,7 @@
-"""LVIS evaluation: the 13 numbers of the official API and per-category AP."""
+"""The numbers of the LVIS and COCO APIs, AP by training counts, AP-fixed, and how certain they are."""
 
 from benchmark.evaluation.errors import EvaluationError
-from benchmark.evaluation.lvis import Evaluation, evaluate_detections
+from benchmark.evaluation.evaluator import Evaluation, Evaluator, evaluate_detections
 from benchmark.evaluation.metrics import METRICS, Metric
 
-__all__ = ["METRICS", "Evaluation", "EvaluationError", "Metric", "evaluate_detections"]
+__all__ = ["METRICS", "Evaluation", "EvaluationError", "Evaluator", "Metric", "evaluate_detections"]

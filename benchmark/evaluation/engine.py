@@ -1,91 +1,242 @@
-"""The adapter to hotcoco, a fast evaluator that agrees with the official LVIS API bit for bit in this set-up.
+"""The adapter to hotcoco, a fast evaluator that agrees with the official APIs bit for bit in this set-up.
 
-hotcoco is young, so nothing outside this file knows about it, and the tests compare it with ``lvis`` 0.5.3.
+hotcoco is young, so nothing outside this file knows about it, and the tests compare it with ``lvis`` 0.5.3
+and pycocotools.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import hotcoco
 import numpy as np
 
 from benchmark.evaluation.errors import EvaluationError
-from benchmark.inference.detections import DetectionTable
+from benchmark.evaluation.ground_truth import GroundTruth
+from benchmark.evaluation.selection import Selection
 
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 AREAS = ("all", "small", "medium", "large")
-_POSITIVE_AREA = [5e-324, 1e300]  # lvis-api silently drops records of area 0, after the cap; hotcoco does not
+_EVERY_AREA = [0.0, 1e10]
+_POSITIVE_AREA = [5e-324, 1e300]
+_UNLIMITED = 10**6
+_IMAGES_AT_ONCE = 1000  # matches arrive as Python objects: a thousand images' take a hundred megabytes
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Precision float64 (T, R, C, A) and recall float64 (T, C, A), -1 where a category has no ground truth.
+    """Precision and score float64 (T, R, C, A) at the highest cap, recall (T, C, A, M) at each.
 
-    T IoU thresholds 0.50 to 0.95, R = 101 recall thresholds, C categories in ascending id, A = ``AREAS``.
+    T IoU thresholds 0.50 to 0.95, R = 101 recall thresholds, C categories in ascending id, A = ``AREAS`` (or
+    ``all`` alone), M caps of detections. -1 where a category has no ground truth.
     """
 
     precision: np.ndarray
+    scores: np.ndarray
     recall: np.ndarray
 
 
+@dataclass(frozen=True)
+class Matches:
+    """What each of N detections matched, for re-weighting images, in the order in which AP takes them.
+
+    That is ascending category, descending score, and for equal scores ascending image and the file's order.
+    ``images``, ``categories`` int64 (N,) are positions; ``correct``, ``ignored`` bool (T, N), where an
+    ignored detection is neither right nor wrong. ``objects`` int64 (K, 3): position of the image, of the
+    category, and how many objects count there.
+    """
+
+    images: np.ndarray
+    categories: np.ndarray
+    correct: np.ndarray
+    ignored: np.ndarray
+    objects: np.ndarray
+
+
 class Engine:
-    """Evaluates detections against one ground truth file, with its C category ids in ascending order."""
+    """Evaluates detections against one ground truth, which it loads once for each IoU type."""
 
-    def __init__(self, ground_truth: Path, category_ids: list[int]) -> None:
-        self._category_ids = np.array(category_ids, np.int64)
-        try:
-            truth = hotcoco.COCO(str(ground_truth))
-            self._truth = truth.filter(area_rng=_POSITIVE_AREA, drop_empty_images=False)
-        except (ValueError, TypeError, KeyError) as error:
-            raise EvaluationError("bad annotation file", where=ground_truth, found=error) from error
+    def __init__(self, truth: GroundTruth) -> None:
+        self._truth = truth
+        self._lvis = truth.protocol == "lvis"
 
-    def curves(self, table: DetectionTable, rows: np.ndarray, iou_type: str, max_detections: int) -> Curves:
-        """Evaluate ``rows`` of ``table``; ``iou_type`` is ``bbox`` or ``segm``."""
-        try:
-            return self._curves(_records(table, rows, iou_type), iou_type, max_detections)
-        except (ValueError, TypeError, KeyError) as error:
-            raise EvaluationError("detections cannot be evaluated", where=table.path, found=error) from error
+    def load(self, selection: Selection, rows: np.ndarray, iou_type: str) -> "Loaded":
+        """Hand ``rows`` of a selection to the engine.
 
-    def _curves(
-        self, records: np.ndarray | list[dict[str, object]], iou_type: str, max_detections: int
-    ) -> Curves:
-        found = self._truth.load_res(records)
-        found = found.cap_detections_per_image(max_detections)
-        found = found.filter(area_rng=_POSITIVE_AREA, drop_empty_images=False)
-        evaluation = hotcoco.COCOeval(self._truth, found, iou_type, lvis_style=True)
-        evaluation.params.max_dets = [max_detections]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        arrays = evaluation.eval
-        assert arrays is not None
-        # the filter has dropped categories without annotations: put the others back into their places
-        columns = np.searchsorted(self._category_ids, evaluation.params.cat_ids)
-        count = len(self._category_ids)
-        precision = np.full((*arrays["precision"].shape[:2], count, len(AREAS)), -1.0)
-        recall = np.full((len(arrays["recall"]), count, len(AREAS)), -1.0)
-        # the last axis is the cap, of which there is one
-        precision[:, :, columns] = arrays["precision"][..., 0]
-        recall[:, columns] = arrays["recall"][..., 0]
-        return Curves(precision, recall)
+        ``iou_type`` is ``bbox`` or ``segm``. No detection becomes a Python object for boxes; for masks there
+        is one for each run-length code. Raises ``EvaluationError`` and ``DetectionError``.
+        """
+        table = selection.table
+        columns = [table.image_ids, table.scores, table.category_ids]
+        if iou_type == "bbox":
+            assert table.boxes is not None
+            boxes = table.boxes[rows].astype(np.float64)
+            codes: list[Any] | None = None
+            areas = boxes[:, 2] * boxes[:, 3]
+            truth = self._boxes
+        else:
+            truth = self._masks
+            masks = table.masks(rows, selection.sizes)
+            boxes, areas = np.zeros((len(rows), 4)), masks.areas
+            codes = [
+                {"size": size, "counts": counts}
+                for size, counts in zip(masks.sizes.tolist(), masks.counts, strict=True)
+            ]
+        if self._lvis:  # lvis-api drops records without an area, silently and after the cap
+            kept = np.flatnonzero(areas > 0)
+            rows, boxes, areas = rows[kept], boxes[kept], areas[kept]
+            codes = [codes[row] for row in kept.tolist()] if codes is not None else None
+        images, scores, categories = (column[rows].astype(np.float64) for column in columns)
+        with _errors("detections cannot be evaluated", table.path):
+            found = truth.load_res(np.column_stack([images, boxes, scores, categories]), segmentation=codes)
+            if codes is not None:  # the size class comes from the mask, not from a box
+                found.update_anns(ids=np.arange(1, len(rows) + 1), area=areas)
+        return Loaded(self._truth, truth, found, rows, iou_type, table.path)
+
+    @cached_property
+    def _boxes(self) -> hotcoco.COCO:
+        truth = self._truth
+        kept = truth.areas > 0 if self._lvis else np.ones(len(truth.ids), bool)
+        with _errors("bad annotation file", truth.path):
+            return hotcoco.COCO.from_arrays(
+                truth.images,
+                [{"id": id_, "name": name} for id_, name in truth.names.items()],
+                truth.image_ids[truth.image_positions[kept]],
+                np.array(list(truth.names), np.int64)[truth.category_positions[kept]],
+                truth.boxes[kept],
+                ids=truth.ids[kept],
+                area=truth.areas[kept],
+                iscrowd=truth.crowd[kept],
+            )
+
+    @cached_property
+    def _masks(self) -> hotcoco.COCO:
+        self._truth.check_masks()
+        with _errors("bad annotation file", self._truth.path):
+            truth = hotcoco.COCO(str(self._truth.path))
+            if not self._lvis:
+                return truth
+            return truth.filter(area_rng=_POSITIVE_AREA, drop_empty_images=False)
 
 
-def _records(table: DetectionTable, rows: np.ndarray, iou_type: str) -> np.ndarray | list[dict[str, object]]:
-    if iou_type == "bbox":
-        assert table.boxes is not None
-        columns = [table.image_ids[rows], *table.boxes[rows].T, table.scores[rows], table.category_ids[rows]]
-        return np.column_stack([column.astype(np.float64) for column in columns])
-    assert table.mask_sizes is not None
-    assert table.mask_counts is not None
-    # without a box: the size class must come from the mask's area
-    columns = [table.image_ids[rows], table.category_ids[rows], table.scores[rows], table.mask_sizes[rows]]
-    counts = table.mask_counts.take(rows).to_pylist()
-    return [
-        {
-            "image_id": image,
-            "category_id": category,
-            "score": score,
-            "segmentation": {"size": size, "counts": count},
-        }
-        for image, category, score, size, count in zip(
-            *(item.tolist() for item in columns), counts, strict=True
+class Loaded:
+    """Detections in the engine, ready to be evaluated in several ways; made by ``Engine.load``."""
+
+    def __init__(
+        self,
+        truth: GroundTruth,
+        objects: hotcoco.COCO,
+        found: hotcoco.COCO,
+        rows: np.ndarray,
+        iou_type: str,
+        path: Path,
+    ) -> None:
+        self._truth = truth
+        self._objects = objects
+        self._found = found
+        self._rows = rows
+        self._iou_type = iou_type
+        self._path = path
+        self._categories = np.fromiter(truth.names, np.int64, len(truth.names))
+
+    @cached_property
+    def _evaluation(self) -> hotcoco.COCOeval:
+        return hotcoco.COCOeval(
+            self._objects, self._found, self._iou_type, lvis_style=self._truth.protocol == "lvis"
         )
-    ]
+
+    def curves(self, max_detections: tuple[int, ...] | None, areas: tuple[str, ...] = AREAS) -> Curves:
+        """Precision and recall with each of these caps, or with none (``None``); ``areas`` ``AREAS`` or
+        ``("all",)``."""
+        with _errors("detections cannot be evaluated", self._path):
+            evaluation = self._evaluation
+            evaluation.params.max_dets = list(max_detections or (_UNLIMITED,))
+            if areas == ("all",):
+                _only_all(evaluation)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            arrays = evaluation.eval
+            assert arrays is not None
+            # the engine may know fewer categories: put the others back into their places
+            places = np.searchsorted(self._categories, evaluation.params.cat_ids)
+        precision, scores = (
+            self._spread(arrays[name][..., -1], places, axis=2) for name in ("precision", "scores")
+        )
+        return Curves(precision, scores, self._spread(arrays["recall"], places, axis=1))
+
+    def calibration_error(self) -> float | None:
+        """Expected calibration error at IoU 0.5 with 10 bins, after ``curves``; None without detections."""
+        with _errors("detections cannot be evaluated", self._path):
+            found = self._evaluation.calibration(n_bins=10, iou_threshold=0.5)
+        return float(found["ece"]) if found["num_detections"] else None
+
+    def error_types(self) -> dict[str, float]:
+        """How much AP50 each of TIDE's error types costs, after ``curves``, as fractions.
+
+        Bolya et al. 2020; the keys are Cls, Loc, Both, Dupe, Bkg and Miss.
+        """
+        with _errors("detections cannot be evaluated", self._path):
+            costs = self._evaluation.tide_errors()["delta_ap"]
+        return {kind: float(costs[kind]) for kind in ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")}
+
+    def matches(self) -> Matches:
+        """Match once, for any number of re-weighted averages."""
+        images = self._truth.image_ids
+        cells: list[tuple[int, int, int]] = []
+        scores: list[list[float]] = []
+        flags: list[np.ndarray] = []
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            with _errors("detections cannot be evaluated", self._path):
+                evaluation = hotcoco.COCOeval(
+                    self._objects, self._found, self._iou_type, lvis_style=self._truth.protocol == "lvis"
+                )
+                evaluation.params.img_ids = images[start : start + _IMAGES_AT_ONCE].tolist()
+                evaluation.params.max_dets = [_UNLIMITED]
+                _only_all(evaluation)
+                evaluation.evaluate()
+                for cell in filter(None, evaluation.eval_imgs):
+                    cells.append((cell["image_id"], cell["category_id"], sum(cell["gtInDenominator"])))
+                    scores.append(cell["dtScores"])
+                    found = np.array([cell["dtMatched"], cell["dtIgnore"]], bool)
+                    flags.append(found.reshape(2, len(IOU_THRESHOLDS), -1))
+        ids = np.array(cells, np.int64).reshape(-1, 3)
+        objects = np.stack(
+            [np.searchsorted(images, ids[:, 0]), np.searchsorted(self._categories, ids[:, 1]), ids[:, 2]],
+            axis=1,
+        )
+        lengths = np.array([len(values) for values in scores], np.int64)
+        of_image, of_category = (np.repeat(objects[:, column], lengths) for column in (0, 1))
+        score = np.array([value for values in scores for value in values], np.float64)
+        none = np.zeros((2, len(IOU_THRESHOLDS), 0), bool)
+        matched, ignored = np.concatenate([none, *flags], axis=2)
+        # stable, so that the cells stay in ascending image and a cell's detections in their order
+        order = np.lexsort((-score, of_category))
+        return Matches(
+            of_image[order], of_category[order], (matched & ~ignored)[:, order], ignored[:, order], objects
+        )
+
+    def _spread(self, values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+        shape = list(values.shape)
+        shape[axis] = len(self._categories)
+        if shape == list(values.shape):
+            return values
+        whole = np.full(shape, -1.0)
+        whole[(slice(None),) * axis + (places,)] = values
+        return whole
+
+
+def _only_all(evaluation: Any) -> None:
+    evaluation.params.area_rng = [_EVERY_AREA]
+    evaluation.params.area_rng_lbl = ["all"]
+
+
+@contextmanager
+def _errors(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise EvaluationError(what, where=path, found=error) from error

@@ -94,6 +94,27 @@ def _decode(path: Path, image: Image) -> Tensor:
     return pixels
 
 
+def _decode_map(path: Path, image: Image) -> Tensor:
+    """Stuff categories (1, H, W) uint8 of an image."""
+    try:
+        categories = decode_image(str(path), mode=ImageReadMode.GRAY)
+    except (RuntimeError, OSError) as error:
+        raise ImageError(
+            f"cannot decode the stuff map of image {image.id}",
+            where=path,
+            found=str(error).splitlines()[0],
+            remedy="unpack COCO's stuffthingmaps there, or take a detector with semantic_branch: false",
+        ) from None
+    if tuple(categories.shape[-2:]) != (image.height, image.width):
+        raise ImageError(
+            f"the stuff map of image {image.id} does not have the image's size",
+            where=path,
+            found=f"{categories.shape[-2]} x {categories.shape[-1]} (height x width)",
+            expected=f"{image.height} x {image.width}",
+        )
+    return categories
+
+
 def _seen(annotation: Annotation, image: Image) -> float:
     """The shorter side, in pixels, of the part of a box that lies in its image; 0 or less outside."""
     x, y, width, height = annotation.bbox
@@ -139,6 +160,7 @@ class TrainImages(Dataset[Sample]):
         settings: sizes and flips.
         seed: of the augmentation.
         masks: also make instance masks.
+        stuff_maps: folder of the images' stuff maps, for detectors with a semantic branch; None for none.
         categories: ids of the categories whose annotations are used; None for all. Labels stay the same.
         augment: False for one plain pass over the data (``fit`` stages): fixed size, no flip.
     """
@@ -151,6 +173,7 @@ class TrainImages(Dataset[Sample]):
         seed: int,
         *,
         masks: bool,
+        stuff_maps: Path | None = None,
         augment: bool = True,
         categories: Collection[int] | None = None,
     ) -> None:
@@ -180,6 +203,11 @@ class TrainImages(Dataset[Sample]):
                 remedy="train a Faster R-CNN, which needs boxes only, or take a file with segmentations",
             )
         self.paths = find_images([image for image, _ in self.items], folder)
+        self.stuff_paths: list[Path] = []
+        if stuff_maps is not None:
+            self.stuff_paths = [
+                stuff_maps / path.relative_to(folder).with_suffix(".png") for path in self.paths
+            ]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -206,23 +234,30 @@ class TrainImages(Dataset[Sample]):
             rles = [annotation_rle(item, *size) for item in annotations]
             decoded = np.ascontiguousarray(coco_mask.decode(rles).transpose(2, 0, 1))
             content["masks"] = tv_tensors.Mask(torch.from_numpy(decoded))
+        if self.stuff_paths:
+            content["stuff"] = tv_tensors.Mask(_decode_map(self.stuff_paths[index], image))
         with seeded(derive_seed(self.seed, "augmentation", position)):
             content = self._transform(size)(content)
         labels = torch.tensor([self.label_of[item.category_id] for item in annotations])
         masks = content["masks"].as_subclass(Tensor) if self.masks else None
-        target = Target(content["boxes"].as_subclass(Tensor), labels, masks)
+        stuff = content["stuff"].as_subclass(Tensor)[0] if self.stuff_paths else None
+        target = Target(content["boxes"].as_subclass(Tensor), labels, masks, stuff)
         return Sample(image.id, content["image"].as_subclass(Tensor), size, target)
 
     def _transform(self, size: tuple[int, int]) -> v2.Transform:
         settings = self.settings
         edges, flip = settings.train_short_edges, settings.flip_probability
+        long_edge = settings.train_long_edge or settings.long_edge
         if not self.augment:
-            edges, flip = [settings.test_short_edge], 0.0
-        edge = edges[int(torch.randint(len(edges), ()))]
+            edges, flip, long_edge = [settings.test_short_edge], 0.0, settings.long_edge
+        if settings.short_edge_sampling == "range":
+            edge = int(torch.randint(min(edges), max(edges) + 1, ()))
+        else:
+            edge = edges[int(torch.randint(len(edges), ()))]
         return v2.Compose(
             [
                 v2.ClampBoundingBoxes(),
-                v2.Resize(list(resized(*size, edge, settings.long_edge)), antialias=True),
+                v2.Resize(list(resized(*size, edge, long_edge)), antialias=True),
                 v2.RandomHorizontalFlip(flip),
                 v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
             ]

@@ -8,10 +8,10 @@ description of the run and the IoU types that can be evaluated.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
@@ -19,16 +19,22 @@ from typing import Annotated, Any, Literal, Self
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Meta
 
-from benchmark.annotations import vocabulary_hash
+from benchmark.annotations import Vocabulary, check_same_vocabulary, vocabulary_hash
 from benchmark.annotations.reading import Id
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
 
 METADATA = b"longtail"
 ROW_GROUP = 65536
+_CACHED = 4096  # masks whose numbers fit into a processor's cache
+_FEW = 2**20
+_DIGITS = 7  # of 5 bits: more than a run as long as COCO's 32 bits can say
+_LAST_DIGIT = np.array([*range(16), *range(-16, 0)])  # its highest bit is the sign
+_MAXIMUM_ROWS = 2**27  # 20 times LVIS's 300 in 20,000 images: more is a damaged or a malicious file
 _BOX = ("x", "y", "width", "height")
 _BOX_FIELDS = [
     pa.field("image_id", pa.int64(), nullable=False),
@@ -48,13 +54,25 @@ class DetectionError(BenchmarkError):
 
 
 @dataclass(frozen=True)
+class Masks:
+    """M masks whose run lengths have been checked: ``counts`` are COCO's compressed codes (bytes).
+
+    ``sizes`` int64 (M, 2) is height and width; ``areas`` float64 (M,) are pixels.
+    """
+
+    sizes: np.ndarray
+    counts: list[bytes]
+    areas: np.ndarray
+
+
+@dataclass(frozen=True)
 class DetectionTable:
     """N detections as columns, in file order.
 
-    ``image_ids``, ``category_ids`` int64 (N,); ``scores`` float64 (N,); ``boxes`` float64 (N, 4) as x, y,
-    width, height in pixels, or None; ``mask_sizes`` int64 (N, 2) as height, width, and ``mask_counts`` (N
-    byte strings in one Arrow column), or None. float64 holds the float32 values of Parquet and the decimals
-    of JSON without loss. ``vocabulary`` is the hash of the categories, None where the file has none.
+    ``image_ids``, ``category_ids`` int64 (N,); ``scores`` (N,); ``boxes`` (N, 4) as x, y, width, height in
+    pixels, or None. These are float32 from Parquet and float64 from JSON: what the file holds. Masks stay
+    where they are until ``masks`` reads them: ``mask_batches`` gives them in order, None where there are
+    none. ``vocabulary`` is the hash of the categories, None where the file has none.
     """
 
     path: Path
@@ -62,8 +80,7 @@ class DetectionTable:
     category_ids: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray | None
-    mask_sizes: np.ndarray | None
-    mask_counts: pa.ChunkedArray | None
+    mask_batches: Callable[[], Iterator[pa.RecordBatch]] | None
     vocabulary: str | None
     description: dict[str, Any]
     row_word: str
@@ -71,68 +88,168 @@ class DetectionTable:
     def __len__(self) -> int:
         return len(self.scores)
 
-    @cached_property
+    @property
     def iou_types(self) -> list[str]:
         """What can be evaluated: ``bbox``, ``segm`` or both."""
-        present = {"bbox": self.boxes, "segm": self.mask_counts}
+        present = {"bbox": self.boxes, "segm": self.mask_batches}
         return [name for name, column in present.items() if column is not None]
 
     def check_values(self) -> None:
         """Raise ``DetectionError`` for scores or boxes that are not finite, and boxes of a negative size."""
-        self._refuse(~np.isfinite(self.scores), self.scores, "score", "a finite number")
-        if self.boxes is not None:
-            self._refuse(~np.isfinite(self.boxes).all(axis=1), self.boxes, "box", "four finite numbers")
+        # a sum over everything is finite only if all is, and costs a fifth of looking at each
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not np.isfinite(self.scores.sum()):
+                self._refuse(~np.isfinite(self.scores), self.scores, "score", "a finite number")
+            if self.boxes is None or len(self) == 0:
+                return
+            if not np.isfinite(self.boxes.sum()):
+                self._refuse(~np.isfinite(self.boxes).all(axis=1), self.boxes, "box", "four finite numbers")
+        if self.boxes[:, 2:].min() < 0:
             negative = np.any(self.boxes[:, 2:] < 0, axis=1)
             self._refuse(negative, self.boxes, "box", "x, y, width >= 0, height >= 0")
 
-    def check_ids(
-        self, vocabulary: Mapping[int, str], sizes: Mapping[int, tuple[int, int]], truth: Path
-    ) -> None:
-        """Raise ``DetectionError`` where the detections do not belong to the ground truth file ``truth``.
+    def locate(
+        self, vocabulary: Mapping[int, str], image_ids: np.ndarray, truth: Path
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions int64 (N,) of every detection's image and category in the ground truth file ``truth``.
 
-        ``vocabulary`` is category id to name, ``sizes`` image id to (height, width) in pixels.
+        ``vocabulary`` is category id to name in ascending id, ``image_ids`` int64 ascend. Raises
+        ``DetectionError`` where the detections do not belong to ``truth``.
         """
-        if self.vocabulary is not None and self.vocabulary != vocabulary_hash(vocabulary.items()):
-            raise DetectionError(
-                "the detections were made for other categories, e.g. another LVIS version",
-                where=self.path,
-                found=f"categories with hash {self.vocabulary[:16]}",
-                expected=f"hash {vocabulary_hash(vocabulary.items())[:16]}, of the categories of {truth}",
+        if self.vocabulary is not None:
+            check_same_vocabulary(
+                Vocabulary(f"detections {self.path}", self.vocabulary),
+                Vocabulary.of(f"ground truth {truth}", vocabulary.items()),
+                DetectionError,
                 remedy="evaluate against the annotation file of the dataset that the model was trained on",
             )
-        images = np.fromiter(sizes, np.int64, len(sizes))
-        categories = np.fromiter(vocabulary, np.int64, len(vocabulary))
-        self._refuse(~np.isin(self.image_ids, images), self.image_ids, "image_id", f"an image of {truth}")
-        self._refuse(
-            ~np.isin(self.category_ids, categories),
-            self.category_ids,
-            "category_id",
-            f"a category of {truth}",
-        )
-        if self.mask_sizes is not None and len(self):
-            order = np.argsort(images)
-            shapes = np.array(list(sizes.values()), np.int64).reshape(-1, 2)[order]
-            expected = shapes[np.searchsorted(images[order], self.image_ids)]
-            wrong = np.any(self.mask_sizes != expected, axis=1)
-            row = int(np.argmax(wrong))
-            self._refuse(
-                wrong,
-                self.mask_sizes,
-                "mask size",
-                f"{expected[row].tolist()}, height and width of the image",
-            )
+        # the rows of an image stand together, so that few ids need to be looked up
+        first = np.flatnonzero(np.diff(self.image_ids, prepend=-1))
+        lengths = np.diff(np.append(first, len(self)))
+        images, unknown = _positions(image_ids, self.image_ids[first])
+        self._refuse(np.repeat(unknown, lengths), self.image_ids, "image_id", f"an image of {truth}")
+        known = np.fromiter(vocabulary, np.int64, len(vocabulary))
+        categories, unknown = _positions(known, self.category_ids)
+        self._refuse(unknown, self.category_ids, "category_id", f"a category of {truth}")
+        return np.repeat(images, lengths), categories
 
-    def _refuse(self, wrong: np.ndarray, values: np.ndarray, field: str, expected: str) -> None:
+    def masks(self, rows: np.ndarray, sizes: np.ndarray) -> Masks:
+        """Read the masks of ``rows`` (ascending); ``sizes`` (N, 2) is height and width of every row's image.
+
+        Memory stays at these rows. Raises ``DetectionError`` for any mask of the file that does not have its
+        image's size, and for one of ``rows`` whose run lengths are not a division of the image: libraries
+        written in C trust them.
+        """
+        assert self.mask_batches is not None
+        counts: list[bytes] = []
+        areas = np.zeros(len(rows))
+        start = 0
+        for batch in self.mask_batches():
+            stop = start + batch.num_rows
+            found = np.stack([batch[name].to_numpy() for name in ("mask_height", "mask_width")], axis=1)
+            wrong = np.any(found != sizes[start:stop], axis=1)
+            expected = f"{sizes[start + int(np.argmax(wrong))].tolist()}, height and width of the image"
+            self._refuse(wrong, found, "mask size", expected, start)
+            low, high = np.searchsorted(rows, (start, stop))
+            codes = batch["mask_counts"].take(pa.array(rows[low:high] - start))
+            for part in range(0, len(codes), _CACHED):
+                piece = codes.slice(part, _CACHED)
+                chosen = rows[low + part : low + part + len(piece)]
+                sums, areas[low + part : low + part + len(piece)] = run_length_sums(piece)
+                wrong = sums != sizes[chosen].astype(np.int64).prod(axis=1)
+                if wrong.any():
+                    worst = int(np.argmax(wrong))
+                    self._refuse(
+                        wrong[worst : worst + 1],
+                        sums[worst : worst + 1],
+                        "mask: its run lengths do not make up the image",
+                        f"lengths >= 0 that add up to {sizes[chosen[worst]].astype(np.int64).prod()} pixels",
+                        int(chosen[worst]),
+                    )
+            counts += codes.to_pylist()
+            start = stop
+        return Masks(sizes[rows], counts, areas)
+
+    def _refuse(
+        self, wrong: np.ndarray, values: np.ndarray, field: str, expected: str, start: int = 0
+    ) -> None:
+        """Name the first wrong row; ``wrong`` and ``values`` begin at row ``start``."""
         if not wrong.any():
             return
         row = int(np.argmax(wrong))
         raise DetectionError(
-            f"bad {field} in {int(wrong.sum())} of {len(self)} detections",
-            where=f"{self.path}, {self.row_word} {row} (counted from 0), image {self.image_ids[row]}",
+            f"bad {field} in {int(wrong.sum())} of {len(wrong)} detections",
+            where=f"{self.path}, {self.row_word} {start + row} (counted from 0), "
+            f"image {self.image_ids[start + row]}",
             found=values[row].tolist(),
             expected=expected,
             remedy="the file is of another dataset or of a broken model; predict again",
         )
+
+
+def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of ``ids`` in the ascending ``known``, and which ids are not there."""
+    if len(known) == 0:
+        return np.zeros(len(ids), np.int64), np.ones(len(ids), bool)
+    if known[0] >= 0 and known[-1] < _FEW:  # a table is ten times faster than a search
+        inside = (ids >= 0) & (ids < _FEW)
+        positions = np.full(_FEW, -1)
+        positions[known] = np.arange(len(known))
+        found = positions[np.where(inside, ids, 0)]
+        return found, ~inside | (found < 0)
+    found = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return found, known[found] != ids
+
+
+def run_length_sums(codes: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of M compressed run-length codes (a binary Arrow array): all pixels and those of the object.
+
+    Both are int64 (M,). The sum is -1 for a code that cannot be read, that has a negative run, or that ends
+    in the middle of a number. A code is COCO's: numbers of 5 bits a character from ``"0"`` on, the lowest
+    first, the sixth bit set where the number goes on, the highest bit a sign; from the fourth number on the
+    difference from the number before the last.
+    """
+    lengths = pc.binary_length(codes).to_numpy(zero_copy_only=False).astype(np.int64)
+    areas, totals = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
+    filled = lengths > 0
+    _, offsets, content = codes.buffers()
+    if not filled.any():
+        return totals - 1, areas
+    width = np.int64 if pa.types.is_large_binary(codes.type) else np.int32
+    first = int(np.frombuffer(offsets, width)[codes.offset])
+    characters = np.frombuffer(content, np.uint8, int(lengths.sum()), first) - np.uint8(48)
+    stops = np.cumsum(lengths)
+    goes_on = (characters & 0x20) != 0
+    bad = ~filled
+    last = stops[filled] - 1
+    bad[filled] = goes_on[last]
+    goes_on[last] = False  # so that no number reaches into the next code
+    bad[np.searchsorted(stops, np.flatnonzero(characters > 0x3F), side="right")] = True
+    ends = np.flatnonzero(~goes_on)
+    values = _LAST_DIGIT[characters[ends] & 0x1F]
+    # the lower digits of the numbers that have some
+    places = np.flatnonzero(goes_on)
+    owners = places - np.arange(len(places))
+    digits = np.bincount(owners, minlength=1)
+    bad[np.searchsorted(stops, ends[np.flatnonzero(digits >= _DIGITS)], side="right")] = True
+    long = np.flatnonzero(digits)
+    values[long] <<= 5 * np.minimum(digits[long], _DIGITS)
+    digit = np.arange(len(places)) - np.repeat(np.cumsum(digits[long]) - digits[long], digits[long])
+    lower = (characters[places] & 0x1F).astype(np.int64) << (5 * np.minimum(digit, _DIGITS))
+    values[long] += np.bincount(owners, lower, minlength=1).astype(np.int64)[long]
+    # from differences to runs: two interleaved sums through all codes, less what they were before the code
+    numbers = np.diff(np.searchsorted(ends, stops), prepend=0)[filled]
+    heads = np.cumsum(numbers) - numbers
+    sums = np.append(values, [0] * (len(values) % 2)).reshape(-1, 2).cumsum(axis=0).ravel()
+    inside = (np.arange(len(values)) - np.repeat(heads, numbers)) & 1
+    before = np.stack([sums[heads], np.append(0, sums)[heads]], axis=1)
+    runs = sums[: len(values)] - before[np.repeat(np.arange(len(heads)), numbers), inside]
+    runs[heads] = values[heads]
+    bad[filled] |= np.minimum.reduceat(runs, heads) < 0
+    totals[filled] = np.add.reduceat(runs, heads)
+    areas[filled] = np.add.reduceat(runs * inside, heads)
+    totals[bad] = -1
+    return totals, areas
 
 
 class DetectionWriter:
@@ -188,8 +305,7 @@ class DetectionWriter:
             category_ids=categories,
             scores=np.asarray(scores, np.float32).reshape(-1),
             boxes=np.asarray(boxes_xywh, np.float32).reshape(-1, 4),
-            mask_sizes=None,
-            mask_counts=None,
+            mask_batches=None,
             vocabulary=None,
             description={},
             row_word="detection",
@@ -247,7 +363,7 @@ def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
     try:
         with path.open("rb"):
             pass  # the system's own error for a missing or unreadable file
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         content = msgspec.json.decode((file.schema_arrow.metadata or {})[METADATA], type=_Metadata)
     except (pa.ArrowInvalid, KeyError, ValueError) as error:
         raise DetectionError("not a file of detections", where=path, found=error, remedy=remedy) from None
@@ -261,6 +377,14 @@ def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
             raise DetectionError(
                 f"bad column {field.name}", where=path, found=found, expected=field.type, remedy=remedy
             )
+    if not 0 <= file.metadata.num_rows <= _MAXIMUM_ROWS:
+        raise DetectionError(
+            "too many detections",
+            where=path,
+            found=f"{file.metadata.num_rows:,} rows",
+            expected=f"at most {_MAXIMUM_ROWS:,}",
+            remedy="the file is damaged or malicious: predict again",
+        )
     return file, content
 
 
@@ -284,27 +408,61 @@ def read_detections(path: Path) -> DetectionTable:
     if path.suffix == ".json":
         return read_lvis_results(path)
     file, content = _open(path)
-    with _undamaged(path):
-        rows = file.read()
-    masks = "segm" in content.iou_types
+    rows = file.metadata.num_rows
+    boxes = np.empty((rows, 4), np.float32)
+    images, categories, scores = (np.empty(rows, kind) for kind in (np.int64, np.int64, np.float32))
+    start = 0
+    for batch in _batches(path, file, [field.name for field in _BOX_FIELDS]):
+        part = slice(start, start + batch.num_rows)
+        for column, target in zip(batch.columns, (images, categories, scores, *boxes.T), strict=True):
+            target[part] = column.to_numpy()
+        start = part.stop
     table = DetectionTable(
         path=path,
-        image_ids=rows["image_id"].to_numpy(),
-        category_ids=rows["category_id"].to_numpy(),
-        scores=rows["score"].to_numpy().astype(np.float64),
-        boxes=np.stack([rows[name].to_numpy() for name in _BOX], axis=1).astype(np.float64),
-        mask_sizes=np.stack([rows[name].to_numpy() for name in ("mask_height", "mask_width")], axis=1).astype(
-            np.int64
-        )
-        if masks
+        image_ids=images,
+        category_ids=categories,
+        scores=scores,
+        boxes=boxes,
+        mask_batches=partial(_batches, path, file, [field.name for field in _MASK_FIELDS])
+        if "segm" in content.iou_types
         else None,
-        mask_counts=rows["mask_counts"] if masks else None,
         vocabulary=content.vocabulary,
         description=content.description,
         row_word="row",
     )
     table.check_values()
     return table
+
+
+def _batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a file piece by piece; ``DetectionError`` where it is damaged or a value is missing."""
+    batches = file.iter_batches(batch_size=ROW_GROUP, columns=columns, use_threads=False)
+    rows = 0
+    while True:
+        with _undamaged(path):
+            batch = next(batches, None)
+            if batch is not None:
+                batch.validate(full=True)
+        if batch is None:
+            break
+        rows += batch.num_rows
+        missing = [name for name, column in zip(columns, batch.columns, strict=True) if column.null_count]
+        if missing or rows > file.metadata.num_rows:
+            raise DetectionError(
+                "damaged file of detections",
+                where=path,
+                found=f"no value in column {missing[0]}" if missing else "more rows than it says",
+                remedy="predict again",
+            )
+        yield batch
+    if rows != file.metadata.num_rows:
+        raise DetectionError(
+            "damaged file of detections",
+            where=path,
+            found=f"{rows} rows",
+            expected=f"{file.metadata.num_rows}, as it says",
+            remedy="predict again",
+        )
 
 
 Side = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -333,7 +491,7 @@ def read_lvis_results(path: Path) -> DetectionTable:
     content = read_bytes(path)
     try:
         results = msgspec.json.decode(content, type=list[_Result])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         special = next((word for word in (b"NaN", b"Infinity") if word in content), None)
         raise DetectionError(
             "not an LVIS results file",
@@ -364,19 +522,7 @@ def read_lvis_results(path: Path) -> DetectionTable:
         category_ids=np.fromiter((item.category_id for item in results), np.int64, count),
         scores=np.fromiter((item.score for item in results), np.float64, count),
         boxes=np.array([item.bbox for item in results], np.float64).reshape(-1, 4) if boxes else None,
-        mask_sizes=np.array(
-            [item.segmentation.size for item in results if item.segmentation], np.int64
-        ).reshape(-1, 2)
-        if masks
-        else None,
-        mask_counts=pa.chunked_array(
-            [
-                pa.array(
-                    [item.segmentation.counts.encode() for item in results if item.segmentation],
-                    pa.large_binary(),
-                )
-            ]
-        )
+        mask_batches=partial(_mask_batches, [item.segmentation for item in results if item.segmentation])
         if masks
         else None,
         vocabulary=None,
@@ -385,6 +531,15 @@ def read_lvis_results(path: Path) -> DetectionTable:
     )
     table.check_values()
     return table
+
+
+def _mask_batches(masks: list[_Mask]) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(masks), ROW_GROUP):
+        part = masks[start : start + ROW_GROUP]
+        columns: list[list[Any]] = [[mask.size[side] for mask in part] for side in (0, 1)]
+        columns.append([mask.counts.encode() for mask in part])
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, _MASK_FIELDS, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_MASK_FIELDS))
 
 
 def write_lvis_results(detections: Path, output: Path) -> None:
@@ -400,12 +555,7 @@ def write_lvis_results(detections: Path, output: Path) -> None:
     with atomic_path(output) as temporary, temporary.open("wb") as stream:
         stream.write(b"[")
         separator = b"\n"
-        batches = file.iter_batches(batch_size=ROW_GROUP)
-        while True:
-            with _undamaged(Path(detections)):
-                batch = next(batches, None)
-            if batch is None:
-                break
+        for batch in _batches(Path(detections), file, file.schema_arrow.names):
             columns = batch.to_pydict()  # float32 becomes the Python float of the same value
             for row in range(batch.num_rows):
                 record = {

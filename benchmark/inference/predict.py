@@ -7,9 +7,9 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import track
 
-from benchmark.annotations import read_annotations, vocabulary_hash
+from benchmark.annotations import Vocabulary, check_same_vocabulary, read_annotations, vocabulary_hash
 from benchmark.detectors import build_detector
-from benchmark.detectors.checkpoints import CheckpointError, load_weights
+from benchmark.detectors.checkpoints import CheckpointError, conventions_of, load_weights, with_conventions
 from benchmark.images import TestImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes.models import Run
@@ -41,16 +41,15 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
     with record_step(output, "predict", recipe, inputs) as record:
         annotations = read_annotations(inputs["annotations"])
         statistics = ClassStatistics.read(inputs["statistics"])
-        vocabulary = vocabulary_hash(annotations.categories)
-        if statistics.vocabulary != vocabulary:
-            raise CheckpointError(
-                "training statistics and validation annotations are of different categories",
-                where=f"{inputs['statistics']} and {annotations.path}",
-                found=f"{statistics.num_classes} and {len(annotations.categories)} categories",
-                remedy="use training and validation files of the same LVIS version",
-            )
-        detector = build_detector(run, statistics, initial_weights=False)
-        load_weights(detector, checkpoint, run, vocabulary)
+        check_same_vocabulary(
+            statistics.spoken(f"training statistics {inputs['statistics']}"),
+            Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
+            CheckpointError,
+            remedy="use training and validation files of the same LVIS version",
+        )
+        as_trained = with_conventions(run, conventions_of(checkpoint))
+        detector = build_detector(as_trained, statistics, initial_weights=False)
+        load_weights(detector, checkpoint, run, vocabulary_hash(annotations.categories))
         detector.to(fabric.device).eval()
         data = TestImages(annotations, images_folder(run.dataset, "val"), run.detector)
         loader = load(
@@ -70,7 +69,7 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
             "digest": run.digest("predict"),
         }
         console = Console(stderr=True)
-        masks = run.detector.architecture == "mask_rcnn"
+        masks = run.detector.masks
         with DetectionWriter(output, names, description, masks) as writer:
             for sample in track(
                 loader,

@@ -8,6 +8,8 @@ from benchmark.recipes.experiments import (
     find_run,
     load_dataset,
     load_experiment,
+    with_bases,
+    with_detector,
 )
 from benchmark.recipes.explanation import explain
 from benchmark.recipes.loading import RecipeError
@@ -24,4 +26,6 @@ __all__ = [
     "load_dataset",
     "load_experiment",
     "load_object",
+    "with_bases",
+    "with_detector",
 ]

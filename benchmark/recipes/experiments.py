@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmark.errors import BenchmarkError
-from benchmark.files import read_json
+from benchmark.files import read_json, write_text
 from benchmark.recipes import paths
 from benchmark.recipes.catalog import (
     PAPER_BUDGET,
@@ -54,7 +56,7 @@ class LoadedExperiment:
         found: dict[str, str] = {}
         for row in self.rows:
             for run in row.runs if row.skipped is None else []:
-                for depth, item in enumerate(_with_bases(run)):
+                for depth, item in enumerate(with_bases(run)):
                     recipe = ":".join([str(self.path), row.row.id, str(run.seed), *["base"] * depth])
                     found.setdefault(str(paths.run_folder(item)), recipe)
         return found
@@ -110,6 +112,36 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
     )
 
 
+def with_detector(name_or_path: str, detector: str) -> Path:
+    """The file of an experiment with the same rows in another detector, written among its results.
+
+    Its name is the experiment's and the detector's. Rows with another detector answer to no published number.
+    Raises ``RecipeError`` or ``FileError``.
+    """
+    source = _Source(name_or_path)
+    source.catalog.preset(detector, "detector")
+    folder, old = source.path.parent.resolve(), source.experiment
+    rows = [
+        row if row.detector == detector else row.model_copy(update={"detector": detector, "reported": None})
+        for row in old.rows
+    ]
+    changes: dict[str, Any] = {
+        "name": f"{old.name}_{detector.replace('/', '_')}".lower(),
+        "title": f"{old.title}, {detector}",
+        "method_paths": [str(folder / path) for path in old.method_paths],
+        "dataset_paths": [str(folder / path) for path in old.dataset_paths],
+        "rows": rows,
+    }
+    if (old.budget or "").endswith((".yaml", ".yml")):
+        changes["budget"] = str(folder / str(old.budget))
+    content = old.model_copy(update=changes).model_dump(mode="json", exclude_unset=True)
+    path = paths.RESULTS / "experiments" / f"{changes['name']}.yaml"
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_text() != text:
+        write_text(path, text)
+    return path
+
+
 def load_dataset(name_or_path: str) -> Dataset:
     """A dataset by its name in ``workflows/datasets``, or by the path of its YAML file.
 
@@ -123,7 +155,7 @@ def all_runs(experiment: LoadedExperiment) -> list[Run]:
     found: dict[Path, Run] = {}
     for row in experiment.rows:
         for run in row.runs if row.skipped is None else []:
-            for item in _with_bases(run):
+            for item in with_bases(run):
                 found.setdefault(paths.run_folder(item), item)
     return [found[path] for path in sorted(found)]
 
@@ -149,7 +181,7 @@ def locate(recipe: str) -> Resolved:
             "not a recipe",
             found=recipe,
             expected="EXPERIMENT:ROW, EXPERIMENT:ROW:SEED, EXPERIMENT:ROW:SEED:base, or a recipe.json",
-            remedy="longtail list experiments shows the experiments, for example smoke:bags",
+            remedy="longtail list experiments shows the experiments, for example smoke:rfs",
         )
     name, row_id, seed, bases = match.groups()
     source = _Source(name)
@@ -222,17 +254,22 @@ def _missing(run: Run) -> str | None:
     backend = run.detector_name.partition("/")[0]  # a back end has the name of the package that it needs
     if importlib.util.find_spec(backend) is None:
         return f"back end '{backend}' is not installed"
-    for item in _with_bases(run):
+    for item in with_bases(run):
         weights = item.detector.weights
         if weights is not None and not Path(weights).is_file():
             return f"weight file {weights} of {item.title} is missing"
-        if (
-            weights is None
-            and item.detector.init == "coco"
-            and item.detector.backbone not in HUB_COCO_BACKBONES
-        ):
+        published = backend == "torchvision" and item.detector.backbone in HUB_COCO_BACKBONES
+        if weights is None and item.detector.init == "coco" and not published:
             preset = f"preset {item.detector_name}"
             return f"torchvision publishes no COCO weights for {preset}: name a file as its `weights:`"
+        if item.detector.semantic_branch:
+            maps = paths.stuff_maps_folder(item.dataset)
+            if maps is None:
+                return (
+                    f"{item.dataset_name} has no stuff maps for the semantic branch of {item.detector_name}"
+                )
+            if not maps.exists():
+                return f"{maps} is missing: COCO's stuffthingmaps_trainval2017.zip, unpacked there"
     if run.dataset.synthetic is not None:
         return None
     for split in ("train", "val"):
@@ -242,7 +279,8 @@ def _missing(run: Run) -> str | None:
     return None
 
 
-def _with_bases(run: Run) -> Iterable[Run]:
+def with_bases(run: Run) -> Iterable[Run]:
+    """A run, the one whose checkpoint it starts from, and so on."""
     current: Run | None = run
     while current is not None:
         yield current

@@ -17,7 +17,7 @@ def explain(recipe: str) -> str:
         resolved = locate(recipe)
         run, sources = resolved.run, resolved.sources
     content = run.model_dump(mode="json", by_alias=True, exclude={"base", "dataset"})
-    content["dataset"] = run.dataset.model_dump(mode="json", exclude_none=True)
+    content["dataset"] = run.dataset.model_dump(mode="json", exclude_none=True, exclude={"files"})
     content["stages"] = {
         stage["name"]: {
             key: value for key, value in stage.items() if key != "name" and value not in (None, {})

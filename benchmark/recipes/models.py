@@ -195,12 +195,17 @@ HUB_COCO_BACKBONES = ("resnet50",)
 class Detector(Strict):
     """Architecture, backbone and their sizes. Defaults are those of the full-size models."""
 
-    architecture: Literal["faster_rcnn", "mask_rcnn"] = Field(description="with or without a mask head")
+    architecture: Literal["faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "htc"] = Field(
+        description="boxes, or boxes and masks, from one stage or from a cascade of three"
+    )
     backbone: Literal["resnet18", "resnet50", "resnet101", "resnext101_64x4d"] = Field(description="trunk")
     init: Literal["none", "imagenet", "coco"] = Field("imagenet", description="initial weights")
     weights: str | None = Field(None, description="local file with these weights; default: torchvision's hub")
     width: float = Field(
         1.0, gt=0, le=1, description="channel multiplier of the residual stages (resnet18 only)"
+    )
+    deformable: bool = Field(
+        False, description="deformable 3x3 convolutions in the upper three residual stages (not resnet18)"
     )
     norm: Literal["frozen", "frozen_statistics", "batch"] = Field(
         "frozen",
@@ -223,6 +228,9 @@ class Detector(Strict):
         "plain", description="last mask layer: 1x1 convolution, or scaled cosines of features and filters"
     )
     mask_temperature: float = Field(20.0, gt=0, description="scale of the cosines of a normed mask predictor")
+    semantic_branch: bool = Field(
+        False, description="htc: also segment stuff; needs the stuff maps of the training images"
+    )
     anchor_sizes: list[int] = Field(
         [32, 64, 128, 256, 512], min_length=5, max_length=5, description="pixels, per level"
     )
@@ -242,9 +250,45 @@ class Detector(Strict):
     train_short_edges: list[int] = Field(
         [800], min_length=1, description="short side is drawn from these, pixels"
     )
+    short_edge_sampling: Literal["choice", "range"] = Field(
+        "choice", description="one of train_short_edges, or any whole number from the first to the last"
+    )
     test_short_edge: int = Field(800, gt=0, description="short side in testing, pixels")
     long_edge: int = Field(1333, gt=0, description="upper bound of the long side, pixels")
+    train_long_edge: int | None = Field(
+        None, gt=0, description="upper bound of the long side in training; default: long_edge"
+    )
     flip_probability: float = Field(0.5, ge=0, le=1, description="horizontal flips in training")
+    coordinates: Literal["torchvision", "mmdet_v1", "aligned"] = Field(
+        "torchvision",
+        description="where anchors, RoI samples and pixels lie: as in torchvision; as in mmdetection 1; or "
+        "aligned, as in detectron2 and in mmdetection from 2 on",
+    )
+    stride_in_1x1: bool = Field(
+        False,
+        description="a bottleneck halves the size in its first convolution, as in the ResNets of Caffe and "
+        "MSRA, instead of in its 3x3",
+    )
+
+    @property
+    def masks(self) -> bool:
+        """Whether it segments."""
+        return self.architecture in ("mask_rcnn", "cascade_mask_rcnn", "htc")
+
+    @property
+    def stages(self) -> int:
+        """Box heads, each with a classifier of its own, that refine each other's boxes."""
+        return 1 if self.architecture in ("faster_rcnn", "mask_rcnn") else 3
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Detector":
+        if self.deformable and self.backbone == "resnet18":
+            raise ValueError("resnet18 has no deformable form: its blocks lack the 3x3 bottleneck")
+        if self.architecture == "htc" and self.mask_channels != self.fpn_channels:
+            raise ValueError("htc adds mask features to pyramid features: mask_channels must be fpn_channels")
+        if self.semantic_branch and self.architecture != "htc":
+            raise ValueError(f"{self.architecture} has no semantic branch")
+        return self
 
 
 class Split(Strict):
@@ -252,6 +296,10 @@ class Split(Strict):
 
     annotations: str = Field(description="LVIS-format file, relative to the data folder")
     images: str = Field(description="image folder, relative to the data folder")
+    stuff_maps: str | None = Field(
+        None,
+        description="folder with a PNG for every image that has the stuff category of each pixel (255: none)",
+    )
 
 
 class Synthetic(Strict):
@@ -264,6 +312,41 @@ class Synthetic(Strict):
     seed: int = Field(0, ge=0, description="seed of every draw")
 
 
+class Archive(Strict):
+    """A zip archive on the web."""
+
+    url: str = Field(pattern=r"^https?://", description="address")
+    name: str | None = Field(None, description="file name; default: the last part of the address")
+    bytes: int | None = Field(None, gt=0, description="size; default: not known")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not known")
+
+    @property
+    def file_name(self) -> str:
+        """The name that it is kept under."""
+        return self.name or self.url.rsplit("/", 1)[-1]
+
+
+class Subsample(Strict):
+    """How COCO-LT's training file is made where the authors' own is not at hand."""
+
+    source: str = Field(description="COCO's training file, relative to the data folder")
+    counts: str = Field(description="table of class statistics to draw down to, beside the dataset's file")
+    official: str = Field(
+        description="the authors' file, used where it is there; relative to the data folder"
+    )
+    seed: Seed = Field(0, description="seed of the draw")
+
+
+class DataFile(Strict):
+    """An annotation file (``.json``) or a folder of images that must be there."""
+
+    path: str = Field(pattern=r"^[\w.][\w./-]*$", description="place relative to the data folder")
+    images: int | None = Field(None, gt=0, description="image records or image files; default: not known")
+    annotations: int | None = Field(None, gt=0, description="annotation records; default: not known")
+    archive: Archive | None = Field(None, description="where it can be fetched")
+    subsample: Subsample | None = Field(None, description="how it is rebuilt")
+
+
 class Dataset(Strict):
     """A dataset: where its splits lie, or how it is generated."""
 
@@ -273,6 +356,12 @@ class Dataset(Strict):
     synthetic: Synthetic | None = Field(None, description="generate the dataset with these sizes")
     train: Split | None = Field(None, description="training split; its counts define frequency")
     val: Split | None = Field(None, description="validation split")
+    vocabulary: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="hash of the categories' ids and names, checked by longtail data prepare",
+    )
+    files: list[DataFile] = Field([], description="what longtail data prepare gets and checks")
 
     @model_validator(mode="after")
     def _source(self) -> "Dataset":
@@ -353,7 +442,11 @@ class Run(Strict):
         what only labels the run (row, title, where the plug-in lies) does not enter.
         """
         content = self.model_dump(
-            mode="json", exclude={"row", "title", "plugin_path", "base", "stages", "test"}
+            mode="json",
+            exclude={
+                **dict.fromkeys(("row", "title", "plugin_path", "base", "stages", "test"), True),
+                "dataset": {"files", "vocabulary"},  # where files come from
+            },
         )
         names = [stage.name for stage in self.stages]
         last = names.index(step) if step in names else len(names) - 1

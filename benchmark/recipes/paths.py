@@ -32,6 +32,13 @@ def images_folder(dataset: Dataset, split: str) -> Path:
     return data_folder() / getattr(dataset, split).images
 
 
+def stuff_maps_folder(dataset: Dataset) -> Path | None:
+    """The folder of the training split's stuff maps, if the dataset has any."""
+    if dataset.train is None or dataset.train.stuff_maps is None:
+        return None
+    return data_folder() / dataset.train.stuff_maps
+
+
 def statistics_path(dataset: Dataset) -> Path:
     """Class statistics of the training split."""
     return dataset_folder(dataset) / "class_statistics.csv"

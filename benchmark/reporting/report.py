@@ -15,11 +15,12 @@ class ReportError(BenchmarkError):
     """A report that cannot be made."""
 
 
-def write_report(experiment: LoadedExperiment, output: Path | None = None) -> str:
+def write_report(experiment: LoadedExperiment, output: Path | None = None, intervals: bool = False) -> str:
     """Write ``table.md``, ``table.csv``, ``table.tex`` and ``plots/`` and return the Markdown.
 
     ``output`` is a folder, by default ``results/experiments/<name>``. Runs that failed, were skipped or are
-    not yet there are rows with their state; plots show what there is. Raises ``ReportError`` for published
+    not yet there are rows with their state; plots show what there is. ``intervals`` adds to the Markdown how
+    certain the numbers are, which takes minutes at the size of LVIS. Raises ``ReportError`` for published
     numbers that cannot be read and ``FileError`` where the output cannot be written.
     """
     from benchmark.reporting.plots import write_plots  # matplotlib takes half a second
@@ -37,6 +38,10 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None) -> st
     ]
     notes += write_plots(rows, folder / "plots")
     text = markdown(experiment.title, rows, notes)
+    if intervals:
+        from benchmark.reporting.intervals import interval_table  # loads the evaluator
+
+        text = "\n".join(filter(None, (text, interval_table(rows))))
     write_text(folder / "table.csv", comma_separated(rows))
     write_text(folder / "table.tex", latex(experiment.title, rows))
     write_text(folder / "table.md", text)

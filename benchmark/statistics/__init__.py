@@ -4,7 +4,7 @@ from benchmark.annotations import frequency_letter
 from benchmark.statistics.class_statistics import (
     ClassStatistics,
     class_statistics,
-    differences_from_file,
+    class_statistics_with_differences,
 )
 from benchmark.statistics.class_weights import (
     CLASS_WEIGHTS,
@@ -17,6 +17,8 @@ from benchmark.statistics.class_weights import (
 from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.frequencies import image_frequencies
 from benchmark.statistics.groups import GroupTables, group_tables
+from benchmark.statistics.inspection import inspect_intermediates
+from benchmark.statistics.intermediates import intermediates, write_intermediates
 from benchmark.statistics.repeat_factors import (
     category_draw_probabilities,
     category_repeat_factors,
@@ -39,14 +41,17 @@ __all__ = [
     "class_balanced_weights",
     "class_balanced_weights_with_background",
     "class_statistics",
+    "class_statistics_with_differences",
     "class_weights",
     "copies_added_to_original",
-    "differences_from_file",
     "frequency_letter",
     "group_class_weights",
     "group_tables",
     "image_frequencies",
     "image_repeat_factors",
     "infrequent_categories",
+    "inspect_intermediates",
+    "intermediates",
     "inverse_count_weights",
+    "write_intermediates",
 ]

@@ -1,4 +1,7 @@
-"""Loss weights that lift rare categories (methods/bags, section 6). Counts are floored at 1."""
+"""Loss weights that lift rare categories (Li et al., arXiv 2006.10408; Cui et al., arXiv 1901.05555).
+
+Counts are floored at 1.
+"""
 
 from collections.abc import Callable
 
@@ -40,8 +43,9 @@ def class_balanced_weights_with_background(instance_counts: ArrayLike) -> NDArra
     is clipped.
     """
     counts = _floored(instance_counts)
-    weights = _inverse_effective_number(np.append(counts, BACKGROUND_PER_INSTANCE * counts.sum()))
-    return weights / weights.mean()
+    # background first as in the release, so that the mean is the same to the last bit
+    weights = _inverse_effective_number(np.append(BACKGROUND_PER_INSTANCE * counts.sum(), counts))
+    return np.roll(weights / weights.mean(), -1)
 
 
 CLASS_WEIGHTS: dict[str, Callable[[ArrayLike], NDArray[np.float64]]] = {

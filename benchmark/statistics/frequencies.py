@@ -8,7 +8,7 @@ from benchmark.statistics.errors import StatisticsError
 
 
 def image_frequencies(statistics: ClassStatistics) -> NDArray[np.float32]:
-    """f = image_counts / annotated images, (C,) float32 strictly between 0 and 1 (methods/balms, section 3).
+    """f = image_counts / annotated images, (C,) float32 strictly in (0, 1) (Ren et al., arXiv 2007.10740).
 
     A category without images counts as seen in one; one that is in every image as missing in half an image.
     Both make log((1 - f) / f) finite and neither occurs in LVIS.

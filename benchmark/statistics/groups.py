@@ -1,5 +1,7 @@
-"""BAGS' tables: which group a category belongs to and where its logit lies (methods/bags, sections 2 and
-3)."""
+"""Groups of categories with similar counts: which one a category is in and where its logit lies.
+
+Li et al., arXiv 2006.10408, with the layout of their release.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,3 +73,9 @@ def group_tables(
         lengths.append(len(members) + 1)
     slices = np.stack([np.cumsum([0, *lengths[:-1]]), lengths], axis=1).astype(np.int64)
     return GroupTables(targets, slices, group_of_label)
+
+
+def members(targets: NDArray[np.int64], group: int) -> NDArray[np.int64]:
+    """The labels of a group (from 1) in the order of its bin; ``targets`` (B, C) without background."""
+    labels = np.flatnonzero(targets[group])
+    return labels[np.argsort(targets[group, labels])]

@@ -1,4 +1,4 @@
-"""How frequent a category is, and how often an image should be seen (methods/balms, section 7; LVIS)."""
+"""How frequent a category is, and how often an image should be seen (Gupta et al., arXiv 1908.03195)."""
 
 from collections.abc import Sequence
 
@@ -68,7 +68,7 @@ def image_repeat_factors(
 def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32]:
     """ceil(r) copies *beside* the image itself where ceil(r) > 1, so one more than r asks for.
 
-    This is what the sampler of BAGS' release does (methods/bags, section 7).
+    This is what the sampler released with Li et al. (arXiv 2006.10408) does.
 
     Args:
         factors: repeat factors r (images,), at least 1.
@@ -83,11 +83,11 @@ def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32
 def category_draw_probabilities(
     instance_counts: ArrayLike, exponent: float = 0.0, cap: int = 100
 ) -> NDArray[np.float64]:
-    """p_j proportional to min(c_j, cap)^exponent over the categories with instances (methods/simcal, 4.1).
+    """p_j proportional to min(c_j, cap)^exponent, c_j > 0 (Wang et al., arXiv 2007.11978).
 
     Args:
         instance_counts: c (C,).
-        exponent: tau; 0 draws every category equally often, as SimCal does.
+        exponent: tau; 0, as released, draws every category equally often.
         cap: count from which categories are alike.
     """
     counts = np.asarray(instance_counts, dtype=np.float64)

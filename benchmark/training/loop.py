@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors import ChooseRoIs, Detector, RoIBatch
+from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, stage_losses
 from benchmark.images import Sample, Target, TrainImages, load
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Sampler, Stage
@@ -47,15 +47,20 @@ DIVERGED_REMEDY = "lower the learning rate, lengthen the warm-up or clip the gra
 
 
 class _ClassifierLosses(nn.Module):
-    """Loss of the classifier on given RoI features, as one module for data-parallel wrappers."""
+    """Losses of the classifiers on their RoI features, as one module for data-parallel wrappers."""
 
     def __init__(self, classifiers: nn.ModuleList) -> None:
         super().__init__()
         self.classifiers = classifiers
 
-    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        classifier = cast(Classifier, self.classifiers[0])
-        return classifier.loss(classifier(features).float(), labels)
+    def forward(self, features: list[Tensor], labels: list[Tensor]) -> dict[str, Tensor]:
+        classifiers = [cast(Classifier, classifier) for classifier in self.classifiers]
+        return stage_losses(
+            [
+                classifier.loss(classifier(x).float(), y)
+                for classifier, x, y in zip(classifiers, features, labels, strict=True)
+            ]
+        )
 
 
 def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
@@ -107,7 +112,6 @@ def train(
         TrainingDivergedError: the loss is not finite or 100 times the first one.
         TrainingInterruptedError: SIGTERM or SIGINT; the state is saved.
     """
-    assert isinstance(detector, nn.Module)
     assert stage.schedule is not None
     seed = derive_seed(run.seed, "training", run.dataset_name, stage.name)
     stream = image_stream(stage.sampler or Sampler(), data, seed)
@@ -263,7 +267,7 @@ def _retrain(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Losses of the classifier alone, after the method's meta step if it has one, and what that reports."""
 
-    def rois_of(some: list[Sample], choose: ChooseRoIs | None = None) -> RoIBatch:
+    def rois_of(some: list[Sample], choose: ChooseRoIs | None = None) -> list[RoIBatch]:
         with fabric.autocast():
             return detector.box_features(*_on_device(fabric, some), choose)
 
@@ -272,7 +276,7 @@ def _retrain(
         measured = meta.step(rois, rois_of(meta_samples))
         if meta.resample_rois:
             rois = rois_of(samples, choose)
-    losses: dict[str, Tensor] = module(rois.features, rois.labels)
+    losses: dict[str, Tensor] = module([stage.features for stage in rois], [stage.labels for stage in rois])
     return losses, measured
 
 
@@ -281,7 +285,6 @@ def _freeze_all_but_classifiers(detector: Detector) -> None:
 
     What a classifier has frozen itself stays so.
     """
-    assert isinstance(detector, nn.Module)
     trained = set(detector.classifiers.parameters())
     for parameter in detector.parameters():
         if parameter not in trained:

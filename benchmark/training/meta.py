@@ -30,24 +30,27 @@ class MetaTraining:
         assert stage.schedule is not None
         self.resample_rois = stage.meta.resample_rois
         self._fabric, self._schedule, self._optimizer = fabric, stage.schedule, optimizer
-        self._classifier = cast(Classifier, detector.classifiers[0])
-        self._step: MetaStep = load_object(stage.meta.function, run.plugin_path)(self._classifier)
+        self._classifiers = [cast(Classifier, classifier) for classifier in detector.classifiers]
+        step = load_object(stage.meta.function, run.plugin_path)
+        self._steps: list[MetaStep] = [step(classifier) for classifier in self._classifiers]
 
-    def step(self, train: RoIBatch, meta: RoIBatch) -> dict[str, Tensor]:
-        """Take the step; returns what the method reports."""
-        return self._step.step(
-            Rois(train.features, train.labels),
-            Rois(meta.features, meta.labels),
-            self._virtual_sgd(),
-            self._average,
-        )
+    def step(self, train: list[RoIBatch], meta: list[RoIBatch]) -> dict[str, Tensor]:
+        """Take the step of every classifier; returns what the method reports, in a cascade by stage."""
+        measured: dict[str, Tensor] = {}
+        stages = zip(self._steps, self._classifiers, train, meta, strict=True)
+        for number, (step, classifier, own, other) in enumerate(stages):
+            rois = (Rois(own.features, own.labels), Rois(other.features, other.labels))
+            found = step.step(*rois, self._virtual_sgd(classifier), self._average)
+            prefix = f"s{number}." if len(self._steps) > 1 else ""
+            measured |= {f"{prefix}{name}": value for name, value in found.items()}
+        return measured
 
-    def _virtual_sgd(self) -> VirtualSgd:
-        """The SGD step that the classifier would take now; of AdamW, rate and weight decay are taken."""
+    def _virtual_sgd(self, classifier: Classifier) -> VirtualSgd:
+        """The SGD step that a classifier would take now; of AdamW, rate and weight decay are taken."""
         state = self._optimizer.state
         buffers = {
             name: state[parameter]["momentum_buffer"]
-            for name, parameter in self._classifier.named_parameters()
+            for name, parameter in classifier.named_parameters()
             if state.get(parameter, {}).get("momentum_buffer") is not None
         }
         rate = self._optimizer.param_groups[0]["lr"]
@@ -59,8 +62,9 @@ class MetaTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints of an unfinished training."""
-        return self._step.state_dict()
+        return {str(number): step.state_dict() for number, step in enumerate(self._steps)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self._step.load_state_dict(state)
+        for number, step in enumerate(self._steps):
+            step.load_state_dict(state[str(number)])

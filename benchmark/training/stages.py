@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from benchmark.annotations import AnnotationFile, read_annotations, vocabulary_hash
+from benchmark.annotations import (
+    AnnotationFile,
+    Vocabulary,
+    check_same_vocabulary,
+    read_annotations,
+    vocabulary_hash,
+)
 from benchmark.detectors import build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
 from benchmark.recipes import load_object
@@ -20,6 +26,7 @@ from benchmark.recipes.paths import (
     images_folder,
     initial_checkpoint_path,
     statistics_path,
+    stuff_maps_folder,
 )
 from benchmark.records import fingerprint, record_step
 from benchmark.sampling import seeded
@@ -42,15 +49,12 @@ def read_training_data(run: Run) -> tuple[AnnotationFile, ClassStatistics]:
     annotations = read_annotations(annotations_path(run.dataset, "train"))
     path = statistics_path(run.dataset)
     statistics = ClassStatistics.read(path)
-    vocabulary = vocabulary_hash(annotations.categories)
-    if statistics.vocabulary != vocabulary:
-        raise TrainingError(
-            "class statistics and annotations are of different categories",
-            where=f"{path} and {annotations.path}",
-            found=f"{statistics.num_classes} and {len(annotations.categories)} categories, hashes "
-            f"{statistics.vocabulary} and {vocabulary}",
-            remedy=f"count again: longtail stats {annotations.path} -o {path}",
-        )
+    check_same_vocabulary(
+        statistics.spoken(f"class statistics {path}"),
+        Vocabulary.of(f"annotations {annotations.path}", annotations.categories),
+        TrainingError,
+        remedy=f"count again: longtail stats {annotations.path} -o {path}",
+    )
     if statistics.num_classes != run.dataset.categories:
         raise TrainingError(
             f"not the categories of dataset {run.dataset_name}",
@@ -106,7 +110,9 @@ def run_stage(
     with recorder as record:
         annotations, statistics = read_training_data(run)
         vocabulary = vocabulary_hash(annotations.categories)
-        detector = build_detector(run, statistics, initial_weights=init is None)
+        conventions = checkpoints.conventions_of(init)
+        as_trained = checkpoints.with_conventions(run, conventions)
+        detector = build_detector(as_trained, statistics, initial_weights=init is None)
         if init is not None:
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
@@ -116,7 +122,10 @@ def run_stage(
             images_folder(run.dataset, "train"),
             run.detector,
             derive_seed(run.seed, "augmentation", run.dataset_name, name),
-            masks=stage.trainable == "all" and run.detector.architecture == "mask_rcnn",
+            masks=stage.trainable == "all" and run.detector.masks,
+            stuff_maps=stuff_maps_folder(run.dataset)
+            if stage.trainable == "all" and run.detector.semantic_branch
+            else None,
             augment=stage.kind == "train",
             categories=_categories(stage, statistics),
         )
@@ -148,7 +157,7 @@ def run_stage(
                 record.add(**found)
         if fabric.is_global_zero:
             detector.cpu()
-            checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary))
+            checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
             resume.clear()
 
 

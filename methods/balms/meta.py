@@ -30,7 +30,7 @@ class MetaGradient:
 def meta_gradient(
     classifier: BalancedMeta, train: Rois, meta: Rois, virtual: VirtualSgd, average: Average
 ) -> MetaGradient:
-    """dL_meta(theta'(w)) / dw of this process's batches (methods/balms, section 9).
+    """dL_meta(theta'(w)) / dw of this process's batches; the README derives it.
 
     Categories without foreground proposal in the training batch get exactly 0.
     """

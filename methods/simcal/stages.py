@@ -10,9 +10,9 @@ from methods.simcal.classifier import DualHead
 
 def copy_box_head(detector: Detector, statistics: ClassStatistics) -> None:
     """Copy the box head's layers and the classifier into the calibrated head, weights and biases."""
-    for module in detector.classifiers:
+    for module, layers in zip(detector.classifiers, detector.box_head_layers, strict=True):
         classifier = cast(DualHead, module)
-        sources = [*detector.box_head_layers, classifier.linear]
+        sources = [*layers, classifier.linear]
         copies = classifier.calibrated.linears
         if [layer.weight.shape for layer in sources] != [layer.weight.shape for layer in copies]:
             raise BenchmarkError(

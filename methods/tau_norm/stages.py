@@ -38,7 +38,8 @@ def search_tau(
     """Normalise with the tau that classifies the training RoIs best, each label counted alike.
 
     The measure is the mean over labels (background is one) of the share of its RoIs whose largest logit is
-    right; RoIs are sampled as in training, from images without augmentation. The smallest of equal taus wins.
+    right; RoIs are sampled as in training, from images without augmentation. In a cascade every classifier
+    guesses for the RoIs of its stage, and all are normalised alike. The smallest of equal taus wins.
 
     Args:
         detector: the trained one.
@@ -46,16 +47,17 @@ def search_tau(
         statistics: training counts.
         taus: candidates.
     """
-    linear = cast(CategoricalClassifier, detector.classifiers[0]).linear
-    weights = [tau_normalised(linear.weight, tau) for tau in taus]
-    right = torch.zeros(len(taus), statistics.num_classes + 1, device=linear.weight.device)
-    seen = torch.zeros(statistics.num_classes + 1, device=linear.weight.device)
+    linears = [cast(CategoricalClassifier, classifier).linear for classifier in detector.classifiers]
+    weights = [[tau_normalised(linear.weight, tau) for tau in taus] for linear in linears]
+    right = torch.zeros(len(taus), statistics.num_classes + 1, device=linears[0].weight.device)
+    seen = torch.zeros(statistics.num_classes + 1, device=linears[0].weight.device)
     for images, targets in batches:
-        rois = detector.box_features(images, targets)
-        seen += rois.labels.bincount(minlength=len(seen))
-        for weight, count in zip(weights, right, strict=True):
-            guess = (rois.features @ weight.T + linear.bias).argmax(dim=1)
-            count += rois.labels[guess == rois.labels].bincount(minlength=len(seen))
+        stages = detector.box_features(images, targets)
+        for linear, candidates, rois in zip(linears, weights, stages, strict=True):
+            seen += rois.labels.bincount(minlength=len(seen))
+            for weight, count in zip(candidates, right, strict=True):
+                guess = (rois.features @ weight.T + linear.bias).argmax(dim=1)
+                count += rois.labels[guess == rois.labels].bincount(minlength=len(seen))
     accuracy = (right / seen)[:, seen > 0].mean(dim=1)
     best = taus[int(accuracy.argmax())]
     curve = {f"{tau:g}": round(float(value), 6) for tau, value in zip(taus, accuracy, strict=True)}

@@ -18,7 +18,6 @@ from benchmark.annotations import (
     frequency_letter,
     read_annotations,
     resolve_image,
-    vocabulary_hash,
 )
 from benchmark.errors import BenchmarkError
 
@@ -210,11 +209,3 @@ def test_names_that_the_system_refuses_are_images_that_are_missing(tmp_path, ima
 @pytest.mark.parametrize(("count", "letter"), [(0, "r"), (10, "r"), (11, "c"), (100, "c"), (101, "f")])
 def test_frequency_letters_change_at_the_official_edges(count, letter):
     assert frequency_letter(count) == letter
-
-
-def test_the_vocabulary_hash_knows_numbering_and_names_but_not_order():
-    file = read_annotations(REAL)
-    pairs = [(category.id, category.name) for category in file.categories]
-    assert vocabulary_hash(file.categories) == vocabulary_hash(reversed(pairs))
-    assert vocabulary_hash(pairs) != vocabulary_hash([(id_ + 1, name) for id_, name in pairs])
-    assert vocabulary_hash(pairs) != vocabulary_hash(pairs[:-1])

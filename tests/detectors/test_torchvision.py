@@ -157,7 +157,7 @@ def test_box_features_are_what_the_classifier_sees_in_training() -> None:
     full = model.losses(images, targets)["loss_cls"]
     model.eval()
     torch.manual_seed(5)
-    rois = model.box_features(images, [Target(t.boxes, t.labels, None) for t in targets])
+    (rois,) = model.box_features(images, [Target(t.boxes, t.labels, None) for t in targets])
     assert not rois.features.requires_grad
     assert rois.features.shape == (32, 32)
     assert rois.proposals.shape == (32, 4)
@@ -172,9 +172,9 @@ def test_ground_truth_features_are_those_of_the_boxes(before: bool, monkeypatch:
     """One RoI for each annotation; a classifier that asks for it gets them before the last ReLU."""
     model = detector(norm="frozen").eval()
     images, targets = batch()
-    activated = model.ground_truth_features(images, targets).features
+    activated = model.ground_truth_features(images, targets)[0].features
     monkeypatch.setattr(type(model.classifiers[0]), "before_activation", before)
-    rois = model.ground_truth_features(images, targets)
+    (rois,) = model.ground_truth_features(images, targets)
     assert torch.equal(rois.labels, torch.cat([target.labels for target in targets]))
     assert torch.equal(rois.proposals, torch.cat([target.boxes for target in targets]))
     assert rois.image_numbers.tolist() == [n for n, target in enumerate(targets) for _ in target.labels]
@@ -291,7 +291,7 @@ def test_mixed_precision_keeps_boxes_to_the_pixel() -> None:
     model = detector(architecture="faster_rcnn").eval()
     truth = torch.tensor([[1001.0, 20, 1014, 33]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rois = model.box_features([torch.rand(3, 64, 1100)], [Target(truth, torch.tensor([1]), None)])
+        (rois,) = model.box_features([torch.rand(3, 64, 1100)], [Target(truth, torch.tensor([1]), None)])
     assert rois.proposals.dtype == torch.float32
     assert (rois.proposals == truth).all(dim=1).any()
     assert len(torch.unique(rois.proposals * 8 % 1)) > 2  # not the anchors' grid or a coarser one
@@ -322,7 +322,7 @@ def test_chosen_rois_keep_their_features() -> None:
     """Choosing happens before the features are computed, and changes none of them."""
     model = detector().eval()
     torch.manual_seed(2)
-    everything = model.box_features(*batch())
+    (everything,) = model.box_features(*batch())
     chosen = torch.arange(0, len(everything.labels), 3)
 
     def choose(labels: Tensor, image_numbers: Tensor) -> Tensor:
@@ -331,11 +331,11 @@ def test_chosen_rois_keep_their_features() -> None:
         return chosen
 
     torch.manual_seed(2)
-    some = model.box_features(*batch(), choose)
+    (some,) = model.box_features(*batch(), choose)
     assert some.labels.equal(everything.labels[chosen])
     assert some.image_numbers.equal(everything.image_numbers[chosen])
     torch.testing.assert_close(some.features, everything.features[chosen])
-    nothing = model.box_features(*batch(), lambda labels, _: labels[:0])
+    (nothing,) = model.box_features(*batch(), lambda labels, _: labels[:0])
     assert nothing.features.shape == (0, 32)
 
 
@@ -345,10 +345,10 @@ def test_pooled_features_are_what_the_box_head_takes() -> None:
 
     plain, both = detector().eval(), detector(Both).eval()
     both.load_state_dict(plain.state_dict())
-    expected, found = (model.ground_truth_features(*batch()).features for model in (plain, both))
+    expected, found = (model.ground_truth_features(*batch())[0].features for model in (plain, both))
     assert found.shape == (3, 32 + 16 * 7 * 7)
     torch.testing.assert_close(found[:, :32], expected)
     hidden = found[:, 32:]
-    for layer in both.box_head_layers:
+    for layer in both.box_head_layers[0]:
         hidden = layer(hidden).relu()
     torch.testing.assert_close(hidden, expected)

@@ -363,6 +363,20 @@ def hostile_annotations(place: Place) -> str:
         path.write_text(json.dumps(content))
     command = place.run(step)
     place.check_tables()
+    if command.status == 0 and place.same(step):  # the step does not read what is bad
+        _restore(place, path)
+        place.recover(step)
+        return HARMLESS
+    if command.status == 0:  # counts are made of two fields; whoever uses them reads the whole file
+        claim(step is STATS, "bad annotations changed the result without a word")
+        (user,) = (training for training in BY_KIND["train all"] if training.row == "softmax")
+        place.forget(user)
+        place.check_refused(user, place.run(user), str(path))
+        _restore(place, path)
+        claim(place.run(step).status == 0, "the counts are not made again")
+        place.recover(user)
+        place.check_recovered(step)
+        return REPAIRED
     place.check_refused(step, command, str(path))
     _restore(place, path)
     place.recover(step)

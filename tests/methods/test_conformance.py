@@ -1,8 +1,12 @@
 """What every method must keep, run over all that are found: the repository's, and those in ``METHOD_PATHS``.
 
 ``METHOD_PATHS`` is a list of folders of methods, separated like ``PATH``. A method passes with its variants.
+All methods go from initial weights to detections in torchvision's tiny detector, and those of ``IN_MMDET`` in
+MMDetection's, where that is installed. ``CONFORMANCE_DETECTORS`` (names separated by commas) takes them all
+through other detectors too, for example ``mmdet/tiny_mask_rcnn,mmdet/tiny_cascade_mask_rcnn,mmdet/tiny_htc``.
 """
 
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -38,6 +42,20 @@ COUNTS = {
     "a class without training images": [0, 8, 30, 90, 400, 5000],
     "all alike": [20, 20, 20, 20, 20, 20],  # group tables have empty groups
 }
+TINY = "torchvision/tiny_mask_rcnn"
+# Retraining; a choice of RoIs, copied layers and pooled features per stage; a meta step per stage.
+IN_MMDET = {
+    "mmdet/tiny_mask_rcnn": ["bags"],
+    "mmdet/tiny_cascade_mask_rcnn": ["simcal", "balms"],
+}
+EVERYWHERE = [name for name in os.environ.get("CONFORMANCE_DETECTORS", "").split(",") if name]
+END_TO_END = list(
+    dict.fromkeys(
+        [(TINY, method) for method in sorted(PLUGINS)]
+        + [(detector, method) for detector, methods in IN_MMDET.items() for method in methods]
+        + [(detector, method) for detector in EVERYWHERE for method in sorted(PLUGINS)]
+    )
+)
 # Variants that reproduce a defect of a release, by which they do not learn.
 DO_NOT_LEARN = {
     "focal+released_kernel": "the released kernel reads the labels of one proposal for all",
@@ -55,12 +73,12 @@ LABELS = {
 
 
 @cache
-def run_of(method: str) -> Run:
+def run_of(method: str, detector: str = TINY) -> Run:
     """The run of a method on the smallest budget, through an experiment as users write it."""
     row = {
         "id": "row",
         "method": method,
-        "detector": "torchvision/tiny_mask_rcnn",
+        "detector": detector,
         "dataset": "synthetic_tiny",
     }
     content = {"name": "conformance", "title": "Conformance", "budget": "tiny", "rows": [row]}
@@ -179,14 +197,16 @@ def test_the_manifest_is_complete(name: str) -> None:
         assert re.fullmatch(r"\d{4}\.\d{5}", plugin.method.paper.arxiv or "")
 
 
-@pytest.mark.parametrize("method", sorted(PLUGINS))
+@pytest.mark.parametrize(("detector", "method"), END_TO_END)
 @pytest.mark.usefixtures("inside")
-def test_every_stage_runs_and_detects(method: str) -> None:
+def test_every_stage_runs_and_detects(detector: str, method: str) -> None:
     """The method's main form, from initial weights to detections."""
-    run = run_of(method)
+    if importlib.util.find_spec(detector.partition("/")[0]) is None:
+        pytest.skip(f"back end of {detector} is not installed")
+    run = run_of(method, detector)
     run = run.model_copy(update={"test": run.test.model_copy(update={"max_detections": 5})})
     done = Path(os.environ["PYTEST_CONFORMANCE"])
-    output = done / "detections" / f"{method}.parquet"
+    output = done / "detections" / detector / f"{method}.parquet"
     predict_dataset(run, _trained(run, done), output, workers=0)
     assert len(read_detections(output)) > 0
 

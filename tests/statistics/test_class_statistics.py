@@ -14,7 +14,7 @@ from benchmark.statistics import (
     ClassStatistics,
     StatisticsError,
     class_statistics,
-    differences_from_file,
+    class_statistics_with_differences,
     frequency_letter,
 )
 
@@ -161,17 +161,14 @@ def test_contradictory_files_are_refused(tmp_path, changes, message):
 
 
 def test_differences_name_the_fields_that_are_not_of_this_file(tmp_path):
-    statistics = class_statistics(REAL)
-    (letters,) = differences_from_file(
-        REAL, statistics
-    )  # its counts are right, its letters the training set's
+    statistics, differences = class_statistics_with_differences(REAL)
+    assert same(statistics, class_statistics(REAL))
+    (letters,) = differences  # its counts are right, its letters the training set's
     assert letters.startswith("frequency of ")
     content = json.loads(REAL.read_text())
     content["categories"][3]["instance_count"] = 12345
     path = tmp_path / "file.json"
     path.write_text(json.dumps(content))
-    assert any(
-        "instance_count of 1 of 1230" in line and "12345" in line
-        for line in differences_from_file(path, statistics)
-    )
-    assert differences_from_file(coco(tmp_path), class_statistics(coco(tmp_path))) == []
+    _, differences = class_statistics_with_differences(path)
+    assert any("instance_count of 1 of 1230" in line and "12345" in line for line in differences)
+    assert class_statistics_with_differences(coco(tmp_path))[1] == []

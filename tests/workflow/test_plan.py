@@ -18,16 +18,12 @@ def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Pa
     return path
 
 
-def test_smoke_trains_three_stages_and_the_shared_base_once(project: Project) -> None:
-    methods = ("softmax", "sigmoid", "bags")
-    steps = ("train", "predict", "evaluate")
-    assert project.planned() == {
-        "synthesize": 1,
-        "class_statistics": 1,
-        **{f"{step} {method}": 1 for step in steps for method in methods},
-        "table": 1,
-        "all": 1,
-    }
+def test_smoke_trains_every_stage_and_shared_bases_once(project: Project) -> None:
+    methods = ["softmax", "softmax+rfs_exact", "sigmoid", "bags", "balanced_softmax", "balms", "gumbel"]
+    methods += ["gol+synthetic", "simcal+shared_base"]
+    jobs = {f"{step} {method}": 1 for method in methods for step in ("train", "predict", "evaluate")}
+    jobs["train simcal+shared_base"] = 2  # the calibrated head is copied before it is trained
+    assert project.planned() == {"synthesize": 1, "class_statistics": 1, **jobs, "table": 1, "all": 1}
 
 
 def test_a_base_that_is_no_row_is_trained_and_not_evaluated(project: Project) -> None:

@@ -35,6 +35,7 @@ rule evaluate:
     input:
         gt=annotations("val"),
         dt="results/runs/{run}/detections.parquet",
+        statistics=statistics,
     output:
         metrics="results/runs/{run}/metrics.json",
         per_class="results/runs/{run}/per_class.csv",
@@ -50,5 +51,6 @@ rule evaluate:
     params:
         max_detections=lambda wildcards: run_of(wildcards).test.max_detections,
     shell:
-        "longtail evaluate --gt {input.gt:q} --dt {input.dt:q} --max-detections {params.max_detections}"
+        "longtail evaluate --gt {input.gt:q} --dt {input.dt:q} --statistics {input.statistics:q}"
+        " --max-detections {params.max_detections}"
         " -o {output.metrics:q} --per-class {output.per_class:q} > {log} 2>&1"

@@ -1,6 +1,9 @@
 """Our numbers are those of the official LVIS API."""
 
+import contextlib
+import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,23 @@ from golden_cases import golden_cases, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from benchmark.errors import BenchmarkError, FileError
-from benchmark.evaluation import METRICS, EvaluationError, evaluate_detections
+from benchmark.evaluation import METRICS, Evaluation, EvaluationError, evaluate_detections
+from benchmark.evaluation import selection as selection_module
+from benchmark.evaluation.metrics import LVIS_KEYS
+from benchmark.evaluation.summary import bin_mean
 from benchmark.inference.detections import DetectionError, DetectionWriter, write_lvis_results
+from benchmark.statistics import ClassStatistics
 
 NAMES = {item["id"]: item["name"] for item in json.loads(DATA.read_text())["categories"]}
 
 
-def write_parquet(path: Path, results: list[dict[str, Any]]) -> Path:
+def write_parquet(path: Path, results: list[dict[str, Any]], names: dict[int, str] = NAMES) -> Path:
     """Write results, image by image."""
-    with DetectionWriter(path, NAMES, {}, masks=True) as writer:
+    with DetectionWriter(path, names, {}, masks=True) as writer:
         for image in dict.fromkeys(item["image_id"] for item in results):
             items = [item for item in results if item["image_id"] == image]
             writer.add(
@@ -33,6 +42,11 @@ def write_parquet(path: Path, results: list[dict[str, Any]]) -> Path:
                 [item["segmentation"] for item in items],
             )
     return path
+
+
+def official_keys(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
+    """The numbers that lvis-api has too."""
+    return {iou: {key: numbers[key] for key in LVIS_KEYS} for iou, numbers in evaluation.metrics.items()}
 
 
 def write_json(path: Path, value: Any) -> Path:
@@ -56,7 +70,7 @@ def test_equal_to_lvis_on_real_annotations(tmp_path: Path, cap: bool) -> None:
     referees = {iou: official(DATA, results, iou) for iou in ("bbox", "segm")}
     for detections in (source, parquet, tmp_path / "converted.json"):
         evaluation = evaluate_detections(DATA, detections)
-        assert evaluation.metrics == {iou: official_metrics(referee) for iou, referee in referees.items()}
+        assert official_keys(evaluation) == {iou: official_metrics(it) for iou, it in referees.items()}
         for iou, referee in referees.items():
             precision = referee.eval["precision"][:, :, :, 0]
             expected = np.where(precision.max(axis=(0, 1)) > -1, precision.mean(axis=(0, 1)), np.nan)
@@ -95,29 +109,57 @@ def test_golden_federated_problem(case: dict[str, Any], tmp_path: Path) -> None:
             for i, image, category, *box, area in inputs["annotations_id_image_category_x_y_w_h_area"]
         ],
     }
-    check_golden(case, write_json(tmp_path / "gt.json", truth), tmp_path)
+    check_golden(case, write_json(tmp_path / "gt.json", truth), tmp_path, inputs["train_instance_counts"])
 
 
 @pytest.mark.parametrize("case", golden_cases("simcal", "lvis_evaluation_val100"))
 def test_golden_real_annotations(case: dict[str, Any], tmp_path: Path) -> None:
-    check_golden(case, DATA, tmp_path)
+    source = case["inputs"]["train_count_source"]
+    assert source == "lvis_v05"
+    counts = ClassStatistics.read(DATA.with_name("lvis_v0.5_categories.csv")).instance_counts.tolist()
+    check_golden(case, DATA, tmp_path, counts)
 
 
-def check_golden(case: dict[str, Any], truth: Path, folder: Path) -> None:
+def check_golden(case: dict[str, Any], truth: Path, folder: Path, counts: list[int]) -> None:
     results = [
         {"image_id": image, "category_id": category, "bbox": box, "score": score}
         for image, category, *box, score in case["inputs"]["detections_image_category_x_y_w_h_score"]
     ]
-    evaluation = evaluate_detections(truth, write_json(folder / "dt.json", results))
-    tolerance = load("simcal")["default_tolerance"]["lvis_metrics"]
-    limit = tolerance["atol"] if isinstance(tolerance, dict) else tolerance
-    assert evaluation.metrics["bbox"] == pytest.approx(case["expected"]["results"], abs=limit, rel=0)
-    ap = evaluation.per_class.set_index("id")["bbox_AP"]
-    if "ap_of_present" in case["expected"]:
-        ap, expected = ap[case["expected"]["categories_present"]], case["expected"]["ap_of_present"]
+    statistics = write_statistics(folder / "statistics.csv", truth, counts)
+    evaluation = evaluate_detections(truth, write_json(folder / "dt.json", results), statistics=statistics)
+    limit = load("simcal")["default_tolerance"]["lvis_metrics"]["atol"]
+    expected = case["expected"]
+    numbers = evaluation.metrics["bbox"]
+    assert official_keys(evaluation)["bbox"] == pytest.approx(expected["results"], abs=limit, rel=0)
+    table = evaluation.per_class.set_index("id")
+    ap = table["bbox_AP"]
+    if "ap_of_present" in expected:
+        present, golden = ap[expected["categories_present"]], expected["ap_of_present"]
     else:
-        expected = case["expected"]["ap_per_category_in_file_order"]
-    np.testing.assert_allclose(ap.to_numpy(), np.array(expected, float), atol=limit)
+        present, golden = ap, expected["ap_per_category_in_file_order"]
+    np.testing.assert_allclose(present.to_numpy(), np.array(golden, float), atol=limit)
+    base = case["hyperparameters"]["base"]
+    edges = [base**power for power in range(1, case["hyperparameters"]["num_edges"] + 1)]
+    bins = list(zip([0, *edges], [*edges, None], strict=True))
+    means = [bin_mean(ap.to_numpy(), table["training_instances"].to_numpy(), limits) for limits in bins]
+    assert means == pytest.approx(expected["bin_ap_intended"], abs=limit, rel=0)
+    assert np.mean(means) == pytest.approx(expected["bap_intended"], abs=limit, rel=0)
+    if base == 10:
+        assert [numbers[key] for key in METRICS["bAP"].of] == means
+        assert numbers["bAP"] == pytest.approx(expected["bap_intended"], abs=limit, rel=0)
+
+
+def write_statistics(path: Path, truth: Path, counts: list[int]) -> Path:
+    """Class statistics with these training instances for the categories of an annotation file."""
+    categories = sorted(json.loads(truth.read_text())["categories"], key=lambda item: item["id"])
+    ClassStatistics(
+        category_ids=np.array([item["id"] for item in categories]),
+        names=tuple(item["name"] for item in categories),
+        frequencies=tuple(item.get("frequency", "f") for item in categories),
+        image_counts=np.minimum(counts, 1),
+        instance_counts=np.array(counts),
+    ).write(path)
+    return path
 
 
 def tiny_truth(
@@ -165,13 +207,17 @@ RESULTS = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(
     annotations=st.lists(st.tuples(IMAGES, CATEGORIES, POSITIVE_BOXES), max_size=6),
     results=st.lists(RESULTS, min_size=1, max_size=12),
     negative=SETS,
     rest=SETS,
     copies=st.integers(0, 3),
+    crowded=st.sampled_from((0, 0, 0, 310)),
+    flat=st.booleans(),
+    order=st.randoms(use_true_random=False),
+    parquet=st.booleans(),
     iou=st.sampled_from(("bbox", "segm")),
 )
 def test_equal_to_lvis_on_random_problems(
@@ -181,21 +227,181 @@ def test_equal_to_lvis_on_random_problems(
     negative: Any,
     rest: Any,
     copies: int,
+    crowded: int,
+    flat: bool,
+    order: random.Random,
+    parquet: bool,
     iou: str,
 ) -> None:
-    """Bit-equal with tied scores, repeated and empty boxes, categories without ground truth, federated lists.
+    """Bit-equal on federated problems: tied scores, repeated boxes, more than 300 in an image, boxes without
+    area and empty masks, annotations without area, categories and images without annotations, ids in any
+    order.
 
     A category listed both as negative and as present, and as not exhaustive, is evaluated the same way too.
     """
     folder = tmp_path_factory.mktemp("problem")
-    truth = write_json(folder / "gt.json", tiny_truth(annotations, negative, rest))
-    exact = annotations[:copies]
+    content = tiny_truth(annotations, negative, rest)
+    if flat and annotations:
+        content["annotations"][0]["area"] = 0.0
+    ids = order.sample(range(1, 100), len(annotations))
+    for item, id_ in zip(content["annotations"], ids, strict=True):
+        item["id"] = id_
+    for records in content.values():
+        order.shuffle(records)
+    truth = write_json(folder / "gt.json", content)
+    found = [*results, *((i, c, b, 0.5) for i, c, b in annotations[:copies])]
+    found += [found[row % len(found)] for row in range(crowded)]
+    order.shuffle(found)
     records = [
         {"image_id": image, "category_id": category, "score": score, "bbox": box, "segmentation": mask(box)}
-        for image, category, box, score in [*results, *((i, c, b, 0.5) for i, c, b in exact)]
+        for image, category, box, score in found
     ]
-    evaluation = evaluate_detections(truth, write_json(folder / "dt.json", records), [iou])
-    assert evaluation.metrics[iou] == official_metrics(official(truth, records, iou))
+    if parquet:  # whose rows stand image by image
+        records.sort(key=lambda record: record["image_id"])
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        detections = write_parquet(folder / "dt.parquet", records, names)
+    else:
+        detections = write_json(folder / "dt.json", records)
+    evaluation = evaluate_detections(truth, detections, [iou])
+    assert official_keys(evaluation)[iou] == official_metrics(official(truth, records, iou))
+
+
+def direct_ap(truth: dict[str, Any], results: list[dict[str, Any]], number: int) -> dict[int, float]:
+    """AP-fixed of every category with objects, from its definition: one loop each, boxes only."""
+    found: dict[int, float] = {}
+    lists = {image["id"]: image for image in truth["images"]}
+    for category in truth["categories"]:
+        objects: dict[int, list[list[float]]] = {image: [] for image in lists}
+        for item in truth["annotations"]:
+            if item["category_id"] == category["id"]:
+                objects[item["image_id"]].append(item["bbox"])
+        total = sum(map(len, objects.values()))
+        if total == 0:
+            continue
+        best = [item for item in results if item["category_id"] == category["id"]]
+        best = sorted(best, key=lambda item: -item["score"])[:number]
+        best.sort(key=lambda item: (-item["score"], item["image_id"]))
+        precisions = []
+        for threshold in np.linspace(0.5, 0.95, 10):
+            left = {image: list(boxes) for image, boxes in objects.items()}
+            right, wrong, points = 0, 0, []
+            for item in best:
+                image, box = lists[item["image_id"]], item["bbox"]
+                if box[2] * box[3] == 0:
+                    continue
+                if not objects[image["id"]] and category["id"] not in image["neg_category_ids"]:
+                    continue
+                overlaps = [overlap(box, other) for other in left[image["id"]]]
+                # of equal overlaps the last object, as in the official loop
+                choice = max(range(len(overlaps)), key=lambda row: (overlaps[row], row), default=None)
+                if choice is not None and overlaps[choice] >= min(threshold, 1 - 1e-10):
+                    left[image["id"]].pop(choice)
+                    right += 1
+                elif category["id"] in image["not_exhaustive_category_ids"]:
+                    continue
+                else:
+                    wrong += 1
+                points.append((right / total, right / (right + wrong)))
+            for recall in np.linspace(0, 1, 101):
+                precisions.append(max((p for r, p in points if r >= recall), default=0.0))
+        found[category["id"]] = float(np.mean(precisions))
+    return found
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    annotations=st.lists(st.tuples(IMAGES, CATEGORIES, POSITIVE_BOXES), min_size=1, max_size=6),
+    results=st.lists(RESULTS, min_size=1, max_size=12),
+    negative=SETS,
+    rest=SETS,
+    copies=st.integers(0, 3),
+    number=st.sampled_from((1, 2, 3, 10_000)),
+)
+def test_ap_fixed_is_its_definition(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    annotations: Any,
+    results: Any,
+    negative: Any,
+    rest: Any,
+    copies: int,
+    number: int,
+) -> None:
+    """The best detections of each category over the data set, and no limit in an image."""
+    monkeypatch.setattr(selection_module, "FIXED_DETECTIONS", number)
+    folder = tmp_path_factory.mktemp("fixed")
+    truth = tiny_truth(annotations, negative, rest)
+    found = [*results, *((i, c, b, 0.5) for i, c, b in annotations[:copies])]
+    records = [{"image_id": i, "category_id": c, "score": score, "bbox": b} for i, c, b, score in found]
+    expected = direct_ap(truth, records, number)
+    path = write_json(folder / "gt.json", truth)
+    # the image's limit of the other numbers is two, so that they take other detections
+    numbers = evaluate_detections(path, write_json(folder / "dt.json", records), max_detections=2)
+    assert numbers.metrics["bbox"]["AP-fixed"] == pytest.approx(np.mean(list(expected.values())), abs=1e-12)
+    assert numbers.metrics["bbox"]["APr-fixed"] == pytest.approx(expected.get(2), abs=1e-12)
+
+
+def coco_truth(seed: int) -> dict[str, Any]:
+    """The real annotations without what makes them federated; some are crowds, in run lengths."""
+    generator = np.random.default_rng(seed)
+    truth = json.loads(DATA.read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    for image in truth["images"]:
+        del image["neg_category_ids"], image["not_exhaustive_category_ids"]
+    for category in truth["categories"]:
+        del category["frequency"]
+    for item in truth["annotations"]:
+        item["iscrowd"] = int(generator.random() < 0.1)
+        if item["iscrowd"]:
+            size = sizes[item["image_id"]]
+            whole = rle.merge(rle.frPyObjects(item["segmentation"], *size))
+            runs = np.diff(np.flatnonzero(np.diff(rle.decode(whole).ravel("F"), prepend=0)), prepend=0)
+            runs = [*runs.tolist(), size[0] * size[1] - int(runs.sum())]
+            item["segmentation"] = {"size": list(size), "counts": runs}
+    return truth
+
+
+COCO_KEYS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100", "ARs@100"]
+COCO_KEYS += ["ARm@100", "ARl@100"]
+
+
+@pytest.mark.parametrize("iou", ["bbox", "segm"])
+def test_equal_to_pycocotools_on_coco_annotations(iou: str, tmp_path: Path) -> None:
+    """Crowds, more than 100 of a category in an image, categories without frequency: the 12 COCO numbers."""
+    truth = write_json(tmp_path / "gt.json", coco_truth(seed=3))
+    results = derived_detections(seed=2)
+    busy = [item for item in results if item["image_id"] == results[0]["image_id"]]
+    results += [{**busy[row % len(busy)], "category_id": busy[0]["category_id"]} for row in range(120)]
+    detections = write_json(tmp_path / "dt.json", results)
+    with contextlib.redirect_stdout(io.StringIO()):
+        referee = COCO(str(truth))
+        without = [{k: v for k, v in item.items() if k != ("bbox" if iou == "segm" else "segmentation")}
+                   for item in results]  # fmt: skip
+        official_evaluation = COCOeval(referee, referee.loadRes(without), iou)
+        official_evaluation.evaluate()
+        official_evaluation.accumulate()
+        official_evaluation.summarize()
+    counts = [5 * (row % 400) for row in range(len(referee.cats))]
+    statistics = write_statistics(tmp_path / "statistics.csv", truth, counts)
+    evaluation = evaluate_detections(truth, detections, [iou], statistics=statistics)
+    numbers = evaluation.metrics[iou]
+    assert [numbers[key] for key in COCO_KEYS] == pytest.approx(official_evaluation.stats, abs=1e-12)
+    assert "APr" not in numbers
+    precision = official_evaluation.eval["precision"][:, :, :, 0, -1]
+    expected = np.where(precision.max(axis=(0, 1)) > -1, precision.mean(axis=(0, 1)), np.nan)
+    np.testing.assert_allclose(evaluation.per_class[f"{iou}_AP"], expected, rtol=1e-12)
+    assert numbers["eAP"] == pytest.approx(
+        np.mean([bin_mean(expected, np.array(counts), METRICS[key].bin) for key in METRICS["eAP"].of[:3]])
+    )
+    assert "eAP is the mean of 3 bins: no category with ground truth in AP[8000,inf)" in evaluation.text()
+    assert "COCO protocol" in evaluation.text()
 
 
 TRUTH = tiny_truth([(10, 2, [0.0, 0.0, 8.0, 8.0]), (10, 5, [8.0, 8.0, 40.0, 30.0])], [[7], []], [[], []])
@@ -241,9 +447,9 @@ def test_written_files_hold_every_number(tmp_path: Path) -> None:
     evaluation = evaluate_detections(truth, write_json(tmp_path / "dt.json", [RESULT]))
     evaluation.write(tmp_path / "out" / "metrics.json", tmp_path / "out" / "per_class.csv")
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == evaluation.metrics
-    assert list(evaluation.metrics["bbox"]) == list(METRICS)
+    assert list(evaluation.metrics["bbox"])[: len(LVIS_KEYS)] == list(LVIS_KEYS)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "per_class.csv"), evaluation.per_class)
-    for key in METRICS:
+    for key in evaluation.metrics["bbox"]:
         assert key in evaluation.text()
 
 

@@ -1,0 +1,215 @@
+"""``longtail data prepare``: every file of a dataset is checked, linked, fetched, rebuilt, or asked for."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.annotations import Vocabulary, check_same_vocabulary, synthesize_dataset
+from benchmark.datasets.archives import extract_file, extract_folder
+from benchmark.datasets.coco_lt import rebuild_coco_lt
+from benchmark.datasets.download import DownloadError, check_archive, download
+from benchmark.datasets.errors import DatasetError
+from benchmark.files import file_error
+from benchmark.recipes.models import Archive, DataFile, Dataset, Subsample
+from benchmark.recipes.paths import annotations_path, dataset_folder, images_folder
+from benchmark.recipes.project import project_root
+from benchmark.statistics import ClassStatistics, class_statistics
+
+Report = Callable[[str], None]
+
+COCO = "coco/"
+"""Start of the paths that ``--coco`` can link."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How a file or folder stands: ready, or still missing; ``text`` says what is in it or what to do."""
+
+    path: Path
+    ready: bool
+    text: str
+
+
+def prepare_dataset(dataset: Dataset, data: Path, coco: Path | None, report: Report) -> list[Prepared]:
+    """Get the files of ``dataset`` into the folder ``data``; what is there is checked and left alone.
+
+    ``coco`` is a folder with COCO's images and annotations to link to, ``report`` takes one line for every
+    longer step. Synthetic datasets are generated into the results tree.
+    Raises ``DatasetError`` where a file that is there is another one than it should be, and for a ``coco``
+    that has nothing of COCO; ``FileError`` where the system refuses. What cannot be fetched is no error.
+    """
+    if dataset.synthetic is not None:
+        return _synthesize(dataset, report)
+    files = dataset.files or _files_of_splits(dataset)
+    if coco is not None:
+        _link_coco(files, data, coco)
+    downloads: list[Path] = []
+    prepared = []
+    for file in files:
+        target = data / file.path
+        try:
+            done = _present(target) or _make(file, data, target, downloads, report)
+            prepared.append(
+                Prepared(target, True, _check(dataset, file, target)) if done else _ask(file, data)
+            )
+        except _MissingError as error:
+            prepared.append(Prepared(target, False, str(error)))
+    for archive in downloads:
+        archive.unlink(missing_ok=True)
+    return prepared
+
+
+class _MissingError(Exception):
+    """A file is not there and cannot be got; the text says what to do."""
+
+
+def _synthesize(dataset: Dataset, report: Report) -> list[Prepared]:
+    assert dataset.synthetic is not None
+    paths = [annotations_path(dataset, split) for split in ("train", "val")]
+    if not all(map(_present, [*paths, images_folder(dataset, "train")])):
+        report(f"generating {dataset.title} ...")
+        synthesize_dataset(dataset.synthetic, dataset_folder(dataset))
+    return [Prepared(path, True, _describe(class_statistics(path))) for path in paths]
+
+
+def _files_of_splits(dataset: Dataset) -> list[DataFile]:
+    """What a dataset file without a list of files asks for: its annotation files and image folders."""
+    splits = [split for split in (dataset.train, dataset.val) if split is not None]
+    paths = dict.fromkeys([split.annotations for split in splits] + [split.images for split in splits])
+    return [DataFile(path=path) for path in paths]
+
+
+def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
+    """Link what ``coco`` has of the files below ``coco/``; both usual layouts are known."""
+    wanted = [file for file in files if file.path.startswith(COCO)]
+    sources = {}
+    for file in wanted:
+        name = file.path.removeprefix(COCO)
+        places = [coco / name, coco / "images" / name]
+        if found := next((place for place in places if _present(place)), None):
+            sources[data / file.path] = found.resolve()
+    if not sources:
+        raise DatasetError(
+            "this is no folder of COCO",
+            where=coco,
+            found=", ".join(sorted(path.name for path in coco.iterdir())[:8]) or "nothing"
+            if coco.is_dir()
+            else "no such folder",
+            expected=" or ".join(file.path.removeprefix(COCO) for file in wanted)
+            or "no folder: this dataset needs nothing of COCO",
+            remedy="give the folder that holds train2017 and val2017",
+        )
+    for target, source in sources.items():
+        if _present(target):
+            continue
+        try:
+            if target.is_symlink():
+                target.unlink()  # to something that is no longer there
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source)
+        except OSError as error:
+            raise file_error("write", target, error) from error
+
+
+def _present(path: Path) -> bool:
+    """Whether there is a file, or a folder with something in it."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _is_file(path: Path) -> bool:
+    """Annotation files are told from image folders by their ending."""
+    return path.suffix == ".json"
+
+
+def _make(file: DataFile, data: Path, target: Path, downloads: list[Path], report: Report) -> bool:
+    """Whether the file could be rebuilt or unpacked; fetched archives are added to ``downloads``."""
+    if file.subsample is not None:
+        return _subsample(file.subsample, data, target, report)
+    if file.archive is None:
+        return False
+    archive = data / "downloads" / file.archive.file_name
+    if archive.is_file():
+        check_archive(file.archive, archive)
+    else:
+        report(f"fetching {file.archive.url}{_size(file.archive)} ...")
+        try:
+            download(file.archive, archive)
+        except DownloadError as error:
+            raise _MissingError(f"{_request(file, data)}\n{error}") from None
+        downloads.append(archive)
+    report(f"unpacking {archive.name} ...")
+    extract = extract_file if _is_file(target) else extract_folder
+    extract(archive, target.name, target)
+    return True
+
+
+def _subsample(subsample: Subsample, data: Path, target: Path, report: Report) -> bool:
+    official, source = data / subsample.official, data / subsample.source
+    if official.is_file():
+        report(f"linking the authors' own file {official}")
+        target.symlink_to(Path(os.path.relpath(official, target.parent)))
+        return True
+    if not source.is_file():
+        raise _MissingError(f"put the authors' file to {official}, or get {source}, from which it is rebuilt")
+    report(f"drawing annotations from {source} ...")
+    counts = ClassStatistics.read(project_root() / "workflows" / "datasets" / subsample.counts)
+    report(rebuild_coco_lt(source, counts, target, subsample.seed))
+    return True
+
+
+def _ask(file: DataFile, data: Path) -> Prepared:
+    return Prepared(data / file.path, False, _request(file, data))
+
+
+def _request(file: DataFile, data: Path) -> str:
+    """What a person has to do for a file."""
+    target = data / file.path
+    if file.archive is None:
+        return f"put it to {target}"
+    checksum = f"\nSHA-256 {file.archive.sha256}" if file.archive.sha256 else ""
+    return (
+        f"get {file.archive.url}{_size(file.archive)}\n"
+        f"and put it to {data / 'downloads' / file.archive.file_name}, or {target.name} itself to its place"
+        f"{checksum}"
+    )
+
+
+def _size(archive: Archive) -> str:
+    return f" ({archive.bytes:,} bytes)" if archive.bytes else ""
+
+
+def _check(dataset: Dataset, file: DataFile, target: Path) -> str:
+    """What is in a file or folder, in words; ``DatasetError`` where that is not what the dataset asks for."""
+    if _is_file(target):
+        statistics = class_statistics(target)
+        if dataset.vocabulary is not None:
+            check_same_vocabulary(
+                statistics.spoken(f"annotations {target}"),
+                Vocabulary(f"dataset {dataset.name}", dataset.vocabulary),
+                DatasetError,
+                remedy=f"put the file of {dataset.title} there",
+            )
+        found = {"images": statistics.num_images, "annotations": statistics.num_annotations}
+        text = _describe(statistics)
+    else:
+        with os.scandir(target) as entries:
+            found = {"images": sum(not entry.name.startswith(".") for entry in entries)}
+        text = "a folder" if file.images is None else f"{found['images']} images"
+    for what, number in found.items():
+        expected = getattr(file, what)
+        if expected is not None and number != expected:
+            raise DatasetError(
+                f"{target} is not what dataset {dataset.name} asks for",
+                found=f"{number} {what}",
+                expected=f"{expected} {what}",
+                remedy="remove it, and run the command again",
+            )
+    return text
+
+
+def _describe(statistics: ClassStatistics) -> str:
+    return (
+        f"{statistics.num_images} images, {statistics.num_annotations} annotations, "
+        f"{statistics.num_classes} categories"
+    )

@@ -1,0 +1,298 @@
+"""Checkpoints from elsewhere: the papers' released weights, and the frameworks' own, as ours.
+
+Nothing is guessed: every tensor of the model must have its counterpart in the file, and every tensor of the
+file must have been used or be known not to matter. Where the frameworks differ in more than names and order,
+the difference is folded into the weights if that is exact (order and scale of the input channels), and is
+otherwise kept with them as a convention of the detector (``benchmark.detectors.checkpoints.CONVENTIONS``).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.detectors.build import build_detector
+from benchmark.detectors.checkpoints import CheckpointError, finished, save, why_unreadable
+from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout
+from benchmark.detectors.torchvision import IMAGE_MEAN, IMAGE_STD, TorchvisionDetector
+from benchmark.recipes.models import Run
+from benchmark.recipes.paths import statistics_path
+from benchmark.records import record_step
+from benchmark.statistics import ClassStatistics
+
+LISTED = 60  # names in an error message; a file of another layout lacks hundreds
+
+CLASSIFIER = "classifiers.0.linear."
+CALIBRATED = "classifiers.0.calibrated."
+REGRESSOR = "roi_heads.box_regressor."
+MASK = "roi_heads.mask_predictor.mask_fcn_logits."
+REWEIGHTER = "classifiers.0.reweighter"
+FIRST_CONVOLUTION = "backbone.body.conv1.weight"
+
+
+@dataclass
+class Imported:
+    """What became of the tensors of a file: names in the file, in its order."""
+
+    layout: str
+    used: int = 0
+    changed: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    conventions: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """For people."""
+        lines = [f"{self.used} tensors in the layout of {self.layout} taken over"]
+        lines += [f"  changed    {item}" for item in self.changed]
+        lines += [f"  left out   {item}" for item in self.left_out]
+        lines += [f"  kept       {name}: {value}" for name, value in self.conventions.items()]
+        lines += [f"  note       {item}" for item in self.notes]
+        return "\n".join(lines)
+
+
+def import_checkpoint(run: Run, file: Path, source: str, output: Path, head: Path | None = None) -> Imported:
+    """Write released weights as the finished checkpoint of the recipe's last stage.
+
+    Args:
+        run: fixes detector, method and dataset, hence the model.
+        file: weights saved by ``torch.save``: a state dict, or a dictionary with one.
+        source: key of ``SOURCES``.
+        output: the checkpoint; its record stands beside it.
+        head: SimCal's calibrated head, which is a file of its own.
+
+    Raises:
+        CheckpointError: a file that is damaged, holds more than tensors and plain values, or lacks, adds or
+            misshapes a tensor; names them all.
+        BenchmarkError: no class statistics, or a recipe of another back end.
+    """
+    inputs = {"weights": file, "statistics": statistics_path(run.dataset)} | ({"head": head} if head else {})
+    stage = run.stages[-1].name
+    recipe = run.model_dump(mode="json", by_alias=True) | {"stage": stage, "digest": run.digest(stage)}
+    with record_step(output, f"import-checkpoint --from {source}", recipe, inputs) as record:
+        backend = run.detector_name.partition("/")[0]
+        if backend != "torchvision":
+            raise CheckpointError(
+                f"checkpoints are not imported into back end '{backend}'",
+                where=f"recipe {run.row}",
+                expected="a detector of back end torchvision",
+            )
+        statistics = ClassStatistics.read(inputs["statistics"])
+        if statistics.num_classes != run.dataset.categories:
+            raise CheckpointError(
+                f"not the categories of dataset {run.dataset_name}",
+                where=inputs["statistics"],
+                found=f"{statistics.num_classes} categories",
+                expected=run.dataset.categories,
+                remedy="count again: longtail stats ANN -o PATH",
+            )
+        released = read_released(file)
+        if head is not None:
+            if source != "simcal":
+                raise CheckpointError(
+                    f"weights of {source} have no second file", found=f"--head {head}", remedy="--from simcal"
+                )
+            released |= read_released(head)
+        detector = build_detector(run, statistics, initial_weights=False)
+        assert isinstance(detector, TorchvisionDetector)
+        state, imported = convert(released, source, detector, where=file)
+        detector.load_state_dict(state)
+        vocabulary = statistics.spoken("").digest or ""
+        save(output, finished(run, stage, detector, vocabulary, imported.conventions))
+        record.add(layout=imported.layout, tensors=imported.used, conventions=imported.conventions)
+    return imported
+
+
+def read_released(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, without running anything in it.
+
+    Taken is the state dict itself, or what stands under ``state_dict`` (mmdetection) or ``model``
+    (detectron2, torchvision); ``module.`` before all names, of data-parallel training, is dropped.
+    Raises ``CheckpointError``.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            "cannot read the weights",
+            where=path,
+            found=why_unreadable(error),
+            expected="a file saved by torch.save that holds tensors and plain values only",
+            remedy="if its source is trusted, load it in the environment that it was made in and save its "
+            "state dict alone: torch.save(dict(state_dict), 'weights.pth')",
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
+        raise CheckpointError("no weights in the file", where=path, expected="tensors by name")
+    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(
+            "not a dictionary of tensors", where=path, found=_listed(others), expected="tensors by name"
+        )
+    if all(name.startswith("module.") for name in content):
+        content = {name.removeprefix("module."): value for name, value in content.items()}
+    return dict(content)
+
+
+def convert(
+    released: Mapping[str, Tensor], source: str, detector: TorchvisionDetector, where: object = None
+) -> tuple[dict[str, Tensor], Imported]:
+    """The state dict of ``detector`` from tensors in the names and orders of ``source``.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape, is not finite, or has no use.
+    """
+    own = detector.state_dict()
+    layout = max(SOURCES[source], key=lambda item: _fitting(item, own, released))
+    given = {layout.current(name): name for name in released}
+    imported = Imported(layout.title, conventions={"coordinates": layout.coordinates, "stride_in_1x1": False})
+    colours = _Colours.of(layout, released, imported)
+    problems: list[str] = []
+    state: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for name, target in own.items():
+        if name.endswith(".num_batches_tracked"):
+            state[name] = target
+            continue
+        theirs = layout.theirs(name)
+        if theirs is None or theirs not in given:
+            problems.append(f"{theirs or name}: missing" + (f" ({name})" if theirs else " from this layout"))
+            continue
+        value = released[given[theirs]]
+        used.add(theirs)
+        order = _Order.of(name, own, layout, detector)
+        if tuple(value.shape) != order.shape:
+            speaking = f" for {detector.num_classes} categories" if order.by_class else ""
+            problems.append(f"{theirs}: shape {tuple(value.shape)}, expected {order.shape}{speaking}")
+            continue
+        if not bool(value.isfinite().all()):
+            problems.append(f"{theirs}: values that are not finite")
+            continue
+        value = order.apply(value)
+        change = order.what
+        if name == FIRST_CONVOLUTION and colours.what:
+            value, change = colours.apply(value), colours.what
+        if change:
+            imported.changed.append(f"{given[theirs]} {order.shape} -> {name} {tuple(value.shape)}: {change}")
+        state[name] = value.to(target.dtype)
+    left = [name for name in given if name not in used]
+    problems += [f"{name}: no place in the model" for name in left if not layout.is_harmless(name)]
+    if problems:
+        raise CheckpointError(
+            f"the weights do not fit {detector.settings.architecture} with "
+            f"{type(detector.classifiers[0]).__name__}, read as {layout.title}",
+            where=where,
+            found=_listed(problems),
+            remedy=_advice(own, released, layout),
+        )
+    imported.used = len(used)
+    imported.left_out = [given[name] for name in left]
+    return state, imported
+
+
+@dataclass(frozen=True)
+class _Order:
+    """How one tensor's rows become ours: ``shape`` is theirs, ``what`` says it in words."""
+
+    shape: tuple[int, ...]
+    by_class: bool = False
+    what: str = ""
+    first: int = 0
+    dropped: int = 0
+
+    @classmethod
+    def of(
+        cls, name: str, own: Mapping[str, Tensor], layout: Layout, detector: TorchvisionDetector
+    ) -> "_Order":
+        shape, settings = tuple(own[name].shape), detector.settings
+        if name == REWEIGHTER:
+            return cls((1, *shape), True, "one row as a vector")
+        layer = name.rpartition(".")[0]
+        last_calibrated = max((item for item in own if item.startswith(CALIBRATED)), default="")
+        if name.startswith(CLASSIFIER) or last_calibrated.startswith(f"{layer}."):
+            # other widths are a method's own layout, which follows its release
+            if layout.background_first and shape[0] == detector.num_classes + 1:
+                return cls(shape, True, "background moved from first to last", first=1)
+            return cls(shape, True)
+        rows = 0
+        if name.startswith(REGRESSOR) and not settings.class_agnostic_boxes:
+            rows = 4
+        elif name.startswith(MASK) and not settings.class_agnostic_masks:
+            rows = 1
+        if rows and layout.background_first:
+            return cls((shape[0] + rows, *shape[1:]), True, "rows of background left out", dropped=rows)
+        return cls(shape, bool(rows))
+
+    def apply(self, value: Tensor) -> Tensor:
+        if len(self.shape) == 2 and self.shape[0] == 1:
+            return value[0]
+        return torch.cat([value[self.first :], value[: self.first]])[self.dropped :]
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """Order and scale of the input channels that the first convolution takes."""
+
+    reverse: bool = False
+    scale: tuple[float, ...] = (1.0, 1.0, 1.0)  # R, G, B: theirs over ours, after subtraction of the mean
+    what: str = ""
+
+    @classmethod
+    def of(cls, layout: Layout, released: Mapping[str, Tensor], imported: Imported) -> "_Colours":
+        """Only detectron2 leaves it to the model; there pixel_mean is in the order of the channels."""
+        if layout is not DETECTRON2:
+            return cls()
+        ours = 255 * torch.tensor(IMAGE_MEAN, dtype=torch.float64)
+        mean, std = (released.get(name) for name in ("pixel_mean", "pixel_std"))
+        if mean is None or std is None:
+            mean, std = ours.flip(0), torch.ones(3)
+            imported.notes.append("no pixel_mean and pixel_std in the file: read as detectron2's own ResNets")
+        mean, std = mean.double().flatten(), std.double().flatten()
+        reverse = torch.allclose(mean, ours.flip(0), atol=1e-3)
+        if not (reverse or torch.allclose(mean, ours, atol=1e-3)) or len(std) != 3 or bool((std <= 0).any()):
+            raise CheckpointError(
+                "the input is normalised in a way that no convolution can make up for at the image's border",
+                found=f"pixel_mean {mean.tolist()}, pixel_std {std.tolist()}",
+                expected=f"pixel_mean {[round(item, 3) for item in ours.tolist()]} or its reverse",
+            )
+        # the models with std 1 are the converted MSRA ResNets, all others have the stride in the 3x3
+        imported.conventions["stride_in_1x1"] = bool((std == 1).all())
+        rgb = std.flip(0) if reverse else std
+        scale = (255 * torch.tensor(IMAGE_STD, dtype=torch.float64) / rgb).tolist()
+        words = ["channels from BGR to RGB"] * reverse
+        if any(abs(item - 1) > 1e-6 for item in scale):
+            words.append("scaled by the project's standard deviation of the input")
+        return cls(reverse, tuple(scale), ", ".join(words))
+
+    def apply(self, weight: Tensor) -> Tensor:
+        ordered = weight.flip(1) if self.reverse else weight
+        scale = torch.tensor(self.scale, dtype=torch.float64)
+        return (ordered.double() * scale[:, None, None]).to(weight.dtype)
+
+
+def _fitting(layout: Layout, own: Mapping[str, Tensor], released: Mapping[str, Tensor]) -> int:
+    given = {layout.current(name) for name in released}
+    return sum(layout.theirs(name) in given for name in own)
+
+
+def _advice(own: Mapping[str, Tensor], released: Mapping[str, Tensor], layout: Layout) -> str:
+    counts = {
+        source: max(_fitting(item, own, released) for item in layouts) for source, layouts in SOURCES.items()
+    }
+    best = max(counts.values())
+    better = [source for source, count in counts.items() if count == best]
+    if best > 2 * _fitting(layout, own, released):
+        return f"its names are those of another layout: --from {' or '.join(better)}"
+    if any(".calibrated." in name for name in own) and not any("feat_" in name for name in released):
+        return "SimCal's calibrated head is a file of its own: --head FILE"
+    return "check that the recipe's method, detector and dataset are those of the weights"
+
+
+def _listed(items: list[str]) -> str:
+    more = [f"and {len(items) - LISTED} more"] if len(items) > LISTED else []
+    return ("\n" + " " * 12).join([*items[:LISTED], *more])

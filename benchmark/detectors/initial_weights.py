@@ -1,0 +1,75 @@
+"""Weights that a detector starts from: torchvision's, from its hub, or a local file."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from benchmark.detectors.checkpoints import why_unreadable
+from benchmark.errors import BenchmarkError, MissingDependencyError
+from benchmark.recipes.models import HUB_COCO_BACKBONES
+from benchmark.recipes.models import Detector as Settings
+
+_COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
+
+
+def read_weights(settings: Settings) -> dict[str, Tensor]:
+    """The tensors by the names of their source.
+
+    Raises:
+        MissingDependencyError: not at hand and cannot be fetched.
+    """
+    if settings.weights is not None:
+        try:
+            state = torch.load(Path(settings.weights), map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise MissingDependencyError(
+                "cannot read the initial weights",
+                where=settings.weights,
+                found=why_unreadable(error),
+                expected="a file saved by torch.save that holds tensors only",
+            ) from None
+        return dict(state.get("model", state.get("state_dict", state)))
+    if settings.init == "coco":
+        if settings.backbone not in HUB_COCO_BACKBONES or settings.architecture not in _COCO_MODELS:
+            raise MissingDependencyError(
+                f"torchvision has no COCO weights for {settings.architecture} with {settings.backbone}",
+                remedy="give a local file as `weights:` of the detector, or use init: imagenet",
+            )
+        name = _COCO_MODELS[settings.architecture].format(settings.backbone)
+        url = get_model_weights(name)["COCO_V1"].url
+    else:
+        url = get_model_weights(settings.backbone)["IMAGENET1K_V1"].url
+    try:
+        state = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"cannot fetch the {settings.init} weights",
+            where=url,
+            found=error,
+            remedy="fetch that file elsewhere and name it as `weights:` of the detector",
+        ) from None
+    return dict(state)
+
+
+def copy_fitting(detector: nn.Module, state: dict[str, Tensor], settings: Settings, layout: str) -> None:
+    """Copy every tensor whose name and shape match; the rest stays as initialised.
+
+    This is the rule of the released BAGS code: of a COCO model, the classifier, the class-specific regressor
+    and mask channels stay random.
+
+    Raises:
+        BenchmarkError: not one tensor fits; ``layout`` says whose names are expected.
+    """
+    own = detector.state_dict()
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise BenchmarkError(
+            f"{settings.init} weights fit no tensor of a {settings.architecture} with {settings.backbone}",
+            where=settings.weights,
+            remedy=f"give weights of the same architecture in {layout} layout",
+        )
+    detector.load_state_dict(fitting, strict=False)

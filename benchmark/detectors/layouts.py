@@ -1,0 +1,176 @@
+"""How the frameworks and the papers' releases name and order the weights of a two-stage detector.
+
+Names are those of the releases' modules; where background, pixels and strides lie follows from the framework:
+
+========== ===================================== =============== ============ ==========
+layout     framework                             background      coordinates  input
+========== ===================================== =============== ============ ==========
+mmdet_v1   mmdetection 1 (BAGS, SimCal)          first           mmdet_v1     RGB, mean and std
+mmdet      mmdetection from 2 on (GOL)           last            aligned      RGB, mean and std
+detectron2 detectron2 (BALMS)                    last, or none   aligned      told by pixel_mean, pixel_std
+torchvision torchvision                          first           torchvision  RGB, mean and std
+========== ===================================== =============== ============ ==========
+
+Where background comes first, class-specific box regressors and mask predictors have rows of it too, which
+nothing reads. All four flatten RoIs as (channels, 7, 7), order anchors by the ratios 0.5, 1, 2 and box deltas
+as x, y, width, height of category after category.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Coordinates = Literal["torchvision", "mmdet_v1", "aligned"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to name and order weights.
+
+    ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
+    counts. ``harmless`` are their tensors that no inference needs.
+    """
+
+    title: str
+    names: Mapping[str, str]
+    background_first: bool
+    coordinates: Coordinates
+    harmless: tuple[str, ...] = (r"\.num_batches_tracked$",)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def theirs(self, name: str) -> str | None:
+        """Their name of a tensor of ours; None where they have none."""
+        for pattern, replacement in self.names.items():
+            found, changes = re.subn(f"^{pattern}", replacement, name)
+            if changes:
+                return found
+        return None
+
+    def current(self, name: str) -> str:
+        """Their name as ``names`` expects it, of one that their framework has used at other times."""
+        for pattern, replacement in self.renamed.items():
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def is_harmless(self, name: str) -> bool:
+        """Whether a tensor of theirs may be left out."""
+        return any(re.search(pattern, name) for pattern in self.harmless)
+
+
+def _mmdet(roi_head: str) -> dict[str, str]:
+    box, mask = f"{roi_head}bbox_head", f"{roi_head}mask_head"
+    return {
+        r"backbone\.body\.": "backbone.",
+        r"backbone\.fpn\.inner_blocks\.(\d)\.0\.": r"neck.lateral_convs.\1.conv.",
+        r"backbone\.fpn\.layer_blocks\.(\d)\.0\.": r"neck.fpn_convs.\1.conv.",
+        r"rpn\.head\.conv\.0\.0\.": "rpn_head.rpn_conv.",
+        r"rpn\.head\.cls_logits\.": "rpn_head.rpn_cls.",
+        r"rpn\.head\.bbox_pred\.": "rpn_head.rpn_reg.",
+        r"roi_heads\.box_head\.fc6\.": f"{box}.shared_fcs.0.",
+        r"roi_heads\.box_head\.fc7\.": f"{box}.shared_fcs.1.",
+        r"roi_heads\.box_regressor\.": f"{box}.fc_reg.",
+        r"roi_heads\.mask_head\.(\d)\.0\.": rf"{mask}.convs.\1.conv.",
+        r"roi_heads\.mask_predictor\.conv5_mask\.": f"{mask}.upsample.",
+        r"roi_heads\.mask_predictor\.mask_fcn_logits\.": f"{mask}.conv_logits.",
+        r"classifiers\.0\.linear\.": f"{box}.fc_cls.",
+    }
+
+
+_SIMCAL_HEADS = {
+    r"classifiers\.0\.calibrated\.0\.": "feat_classifier.fc1.",
+    r"classifiers\.0\.calibrated\.2\.": "feat_classifier.fc2.",
+    r"classifiers\.0\.calibrated\.4\.": "feat_classifier.fc_classifier.",
+}
+# a head of two layers, under the names of the one of three
+_SIMCAL_2FC = {r"^feat_extractor\.fc": "feat_classifier.fc"}
+
+
+def _detectron2() -> dict[str, str]:
+    names = {
+        r"backbone\.body\.conv1\.": "backbone.bottom_up.stem.conv1.",
+        r"backbone\.body\.bn1\.": "backbone.bottom_up.stem.conv1.norm.",
+    }
+    for stage in range(1, 5):
+        block, theirs = rf"backbone\.body\.layer{stage}\.(\d+)\.", rf"backbone.bottom_up.res{stage + 1}.\1."
+        names |= {
+            rf"{block}conv(\d)\.": rf"{theirs}conv\2.",
+            rf"{block}bn(\d)\.": rf"{theirs}conv\2.norm.",
+            rf"{block}downsample\.0\.": f"{theirs}shortcut.",
+            rf"{block}downsample\.1\.": f"{theirs}shortcut.norm.",
+            rf"backbone\.fpn\.inner_blocks\.{stage - 1}\.0\.": f"backbone.fpn_lateral{stage + 1}.",
+            rf"backbone\.fpn\.layer_blocks\.{stage - 1}\.0\.": f"backbone.fpn_output{stage + 1}.",
+        }
+    names |= {
+        r"rpn\.head\.conv\.0\.0\.": "proposal_generator.rpn_head.conv.",
+        r"rpn\.head\.cls_logits\.": "proposal_generator.rpn_head.objectness_logits.",
+        r"rpn\.head\.bbox_pred\.": "proposal_generator.rpn_head.anchor_deltas.",
+        r"roi_heads\.box_head\.fc6\.": "roi_heads.box_head.fc1.",
+        r"roi_heads\.box_head\.fc7\.": "roi_heads.box_head.fc2.",
+        r"roi_heads\.box_regressor\.": "roi_heads.box_predictor.bbox_pred.",
+        r"roi_heads\.mask_predictor\.conv5_mask\.": "roi_heads.mask_head.deconv.",
+        r"roi_heads\.mask_predictor\.mask_fcn_logits\.": "roi_heads.mask_head.predictor.",
+        r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
+        # BALMS' Learner
+        r"classifiers\.0\.reweighter$": "roi_heads.box_predictor.learner.fc.0.weight",
+    }
+    for layer in range(8):
+        names[rf"roi_heads\.mask_head\.{layer}\.0\."] = f"roi_heads.mask_head.mask_fcn{layer + 1}."
+    return names
+
+
+_TORCHVISION = {
+    r"(backbone|rpn)\.": r"\1.",
+    r"roi_heads\.box_regressor\.": "roi_heads.box_predictor.bbox_pred.",
+    r"(roi_heads\.(box_head|mask_head|mask_predictor))\.": r"\1.",
+    r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
+}
+# files from before torchvision had blocks of convolution and norm, its published COCO models among them
+TORCHVISION_RENAMED = {
+    r"^(rpn\.head\.conv)\.(weight|bias)$": r"\1.0.0.\2",
+    r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$": r"\1.0.\2",
+    r"^roi_heads\.mask_head\.mask_fcn1\.": "roi_heads.mask_head.0.0.",
+    r"^roi_heads\.mask_head\.mask_fcn2\.": "roi_heads.mask_head.1.0.",
+    r"^roi_heads\.mask_head\.mask_fcn3\.": "roi_heads.mask_head.2.0.",
+    r"^roi_heads\.mask_head\.mask_fcn4\.": "roi_heads.mask_head.3.0.",
+}
+
+MMDET_V1 = Layout(
+    "mmdetection 1",
+    _mmdet("") | _SIMCAL_HEADS,
+    background_first=True,
+    coordinates="mmdet_v1",
+    renamed=_SIMCAL_2FC,
+)
+MMDET = Layout("mmdetection 2 or 3", _mmdet("roi_head."), background_first=False, coordinates="aligned")
+DETECTRON2 = Layout(
+    "detectron2",
+    _detectron2(),
+    background_first=False,
+    coordinates="aligned",
+    harmless=(
+        r"\.num_batches_tracked$",
+        r"^proposal_generator\.anchor_generator\.cell_anchors\.",
+        r"^pixel_(mean|std)$",
+    ),
+    # BALMS' Learner under data parallelism
+    renamed={r"\.learner\.module\.": ".learner."},
+)
+TORCHVISION = Layout(
+    "torchvision",
+    _TORCHVISION,
+    background_first=True,
+    coordinates="torchvision",
+    renamed=TORCHVISION_RENAMED,
+)
+
+SOURCES: dict[str, tuple[Layout, ...]] = {
+    "balms": (DETECTRON2,),
+    "bags": (MMDET_V1,),
+    "simcal": (MMDET_V1,),
+    "gol": (MMDET,),
+    "mmdet": (MMDET, MMDET_V1),
+    "detectron2": (DETECTRON2,),
+    "torchvision": (TORCHVISION,),
+}
+"""The layouts that a source may have; of several the one that has more of the names is taken."""

@@ -1,0 +1,305 @@
+"""Evaluation of files of detections against one ground truth."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmark.annotations import vocabulary_hash
+from benchmark.evaluation.engine import (
+    AREAS,
+    IOU_THRESHOLDS,
+    RECALL_THRESHOLDS,
+    Curves,
+    Engine,
+    Matches,
+)
+from benchmark.evaluation.errors import EvaluationError
+from benchmark.evaluation.ground_truth import read_ground_truth
+from benchmark.evaluation.metrics import PROTOCOL_DETECTIONS, Metric, metrics_of
+from benchmark.evaluation.selection import Selection
+from benchmark.evaluation.summary import bin_mean, mean_of, mean_precision, mean_recall, per_category
+from benchmark.files import atomic_path, write_json, write_text
+from benchmark.inference.detections import DetectionTable, read_detections
+from benchmark.statistics import ClassStatistics
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result: ``metrics[iou type][key]`` as fractions, None where there is nothing to average.
+
+    ``columns`` describe the categories in ascending id: ``id``, ``name``, ``frequency``, ``instances`` (in
+    the ground truth), ``training_instances`` where they are known, and for each IoU type ``<iou>_AP`` and
+    ``<iou>_AR`` as fractions, NaN for categories without ground truth. ``curves`` are by IoU type; ``notes``
+    are sentences about how to read the numbers.
+    """
+
+    ground_truth: Path
+    detections: Path
+    protocol: str
+    max_detections: int
+    images: int
+    rows: int
+    metrics: dict[str, dict[str, float | None]]
+    columns: dict[str, np.ndarray]
+    curves: dict[str, Curves]
+    notes: list[str]
+
+    @property
+    def per_class(self) -> "DataFrame":
+        """``columns`` as a table, one row for each category."""
+        import pandas as pd  # half a second, which the command line does not need
+
+        return pd.DataFrame(self.columns)
+
+    def write(
+        self, metrics: Path | None = None, per_class: Path | None = None, curves: Path | None = None
+    ) -> None:
+        """Write each part where a path is given, atomically.
+
+        ``metrics`` as JSON, the categories as CSV, ``curves`` as NumPy's .npz: the axes ``category_ids``,
+        ``iou_thresholds``, ``recall_thresholds``, ``areas``, and for each IoU type ``<iou>_precision`` and
+        ``<iou>_scores`` float64 (T, R, C, A) and ``<iou>_recall`` (T, C, A), -1 where not defined.
+        """
+        if per_class is not None:
+            text = io.StringIO()
+            table = csv.writer(text, lineterminator="\n")
+            table.writerow(self.columns)
+            for row in zip(*(column.tolist() for column in self.columns.values()), strict=True):
+                table.writerow(["" if value != value else value for value in row])
+            write_text(per_class, text.getvalue())
+        if curves is not None:
+            arrays = {
+                "category_ids": self.columns["id"],
+                "iou_thresholds": IOU_THRESHOLDS,
+                "recall_thresholds": RECALL_THRESHOLDS,
+                "areas": np.array(AREAS),
+            }
+            for iou, found in self.curves.items():
+                arrays |= {f"{iou}_precision": found.precision, f"{iou}_scores": found.scores}
+                arrays[f"{iou}_recall"] = found.recall[..., -1]
+            with atomic_path(curves) as temporary, temporary.open("wb") as stream:
+                np.savez_compressed(stream, allow_pickle=False, **arrays)
+        if metrics is not None:
+            write_json(metrics, self.metrics)
+
+    def text(self) -> str:
+        """The numbers as a table for people, in percent."""
+        evaluated = int((self.columns["instances"] > 0).sum())
+        lines = [
+            f"{self.images:,} images, {evaluated:,} of {len(self.columns['id']):,} categories with ground "
+            f"truth, {self.rows:,} detections, {self.protocol.upper()} protocol, at most "
+            f"{self.max_detections} detections "
+            + ("an image" if self.protocol == "lvis" else "of a category in an image"),
+            "",
+            " " * 15 + "".join(f"{name:>7}" for name in self.metrics),
+        ]
+        known = metrics_of(self.protocol, self.max_detections)
+        for key in next(iter(self.metrics.values())):
+            metric = known[key]
+            values = [metric.format(numbers[key]) or "-" for numbers in self.metrics.values()]
+            lines.append(f"{key:<15}" + "".join(f"{value:>7}" for value in values) + f"   {metric.meaning}")
+        return "\n".join([*lines, *(["", *self.notes] if self.notes else [])])
+
+
+class Evaluator:
+    """One ground truth for any number of files of detections, loaded once.
+
+    Follows the LVIS protocol where the images of the annotation file say which categories were looked for in
+    them, else the COCO protocol. ``statistics`` is a table of class statistics of the *training* split
+    (``longtail stats``): with it there are AP by training instances, bAP and eAP. Raises ``AnnotationError``,
+    ``StatisticsError`` and ``EvaluationError`` for files that cannot be used.
+    """
+
+    def __init__(self, ground_truth: Path, statistics: Path | None = None) -> None:
+        self.truth = read_ground_truth(ground_truth)
+        self.counts = None if statistics is None else self._training_counts(Path(statistics))
+        self._engine = Engine(self.truth)
+
+    def evaluate(
+        self,
+        detections: Path,
+        iou_types: list[str] | None = None,
+        max_detections: int | None = None,
+        errors: bool = False,
+    ) -> Evaluation:
+        """Compute every number of ``detections`` (Parquet, or LVIS or COCO results JSON).
+
+        ``iou_types`` are ``bbox`` and ``segm``, by default all that both files hold; ``max_detections`` is
+        by default the protocol's; ``errors`` adds TIDE's error types, which take as long as all the rest.
+        The numbers are those of lvis-api 0.5.3 on results without ``bbox`` in mask evaluation, or of
+        pycocotools, except that an empty file gives zeros. Raises ``EvaluationError`` and ``DetectionError``
+        for files that cannot be evaluated.
+        """
+        truth = self.truth
+        number = self._number(max_detections)
+        table = read_detections(detections)
+        selection = Selection(truth, table)
+        rows = selection.rows(number)
+        asked = self.metrics(number, errors)
+        columns: dict[str, np.ndarray] = {
+            "id": np.fromiter(truth.names, np.int64, len(truth.names)),
+            "name": np.array(list(truth.names.values())),
+            "frequency": truth.frequencies,
+            "instances": truth.instances,
+        }
+        if self.counts is not None:
+            columns["training_instances"] = self.counts
+        metrics: dict[str, dict[str, float | None]] = {}
+        curves: dict[str, Curves] = {}
+        for iou_type in self._iou_types(table, iou_types):
+            loaded = self._engine.load(selection, rows, iou_type)
+            curves[iou_type] = loaded.curves(_caps(asked))
+            error_types = loaded.error_types() if errors else {}
+            calibration = loaded.calibration_error()
+            del loaded
+            fixed = self._fixed(curves[iou_type], selection, rows, iou_type)
+            columns[f"{iou_type}_AP"], columns[f"{iou_type}_AR"] = per_category(curves[iou_type])
+            engine = {"ECE": calibration} | {f"dAP-{kind}": cost for kind, cost in error_types.items()}
+            metrics[iou_type] = self._numbers(asked, curves[iou_type], fixed, engine)
+        return Evaluation(
+            ground_truth=truth.path,
+            detections=table.path,
+            protocol=truth.protocol,
+            max_detections=number,
+            images=len(truth.image_ids),
+            rows=len(table),
+            metrics=metrics,
+            columns=columns,
+            curves=curves,
+            notes=self._notes(next(iter(metrics.values())), number),
+        )
+
+    def metrics(self, max_detections: int | None = None, errors: bool = False) -> list[Metric]:
+        """The metrics of which everything is known that they need, in the order in which they are shown."""
+        letters = bool((self.truth.frequencies != "").any())
+        return [
+            metric
+            for metric in metrics_of(self.truth.protocol, self._number(max_detections)).values()
+            if (errors or metric.kind != "error")
+            and (letters or metric.frequency is None)
+            and (self.counts is not None or (metric.bin is None and metric.kind != "mean"))
+        ]
+
+    def match(
+        self, detections: Path, iou_type: str, metrics: Sequence[Metric], max_detections: int | None = None
+    ) -> tuple[dict[str, float | None], Matches]:
+        """The numbers of one file for ``metrics``, and what each of its detections matched."""
+        table = read_detections(detections)
+        selection = Selection(self.truth, table)
+        number = self._number(max_detections)
+        (iou_type,) = self._iou_types(table, [iou_type])
+        loaded = self._engine.load(selection, selection.rows(number), iou_type)
+        return self._numbers(metrics, loaded.curves(_caps(metrics))), loaded.matches()
+
+    def _fixed(self, curves: Curves, selection: Selection, rows: np.ndarray, iou_type: str) -> Curves:
+        """Curves of AP-fixed: ``curves`` of ``rows`` but for the categories of which other detections count.
+
+        One category's AP does not depend on another's detections, so that few need to be evaluated again.
+        """
+        fixed_rows = selection.fixed_rows()
+        changed = np.zeros(len(self.truth.names), bool)
+        changed[selection.categories[np.setxor1d(rows, fixed_rows, assume_unique=True)]] = True
+        if not changed.any():
+            return curves
+        fixed_rows = fixed_rows[changed[selection.categories[fixed_rows]]]
+        other = self._engine.load(selection, fixed_rows, iou_type).curves(None, areas=("all",))
+        precision = curves.precision[..., :1].copy()
+        precision[:, :, changed] = other.precision[:, :, changed]
+        return Curves(precision, curves.scores, curves.recall)
+
+    def _training_counts(self, path: Path) -> np.ndarray:
+        statistics = ClassStatistics.read(path)
+        named = dict(zip(statistics.category_ids.tolist(), statistics.names, strict=True))
+        if named != self.truth.names:
+            raise EvaluationError(
+                "the class statistics are of other categories, e.g. of another LVIS version",
+                where=path,
+                found=f"{len(named)} categories with hash {vocabulary_hash(named.items())[:16]}",
+                expected=f"the {len(self.truth.names)} categories of {self.truth.path}, with hash "
+                f"{vocabulary_hash(self.truth.names.items())[:16]}",
+                remedy="count the training annotations of the same dataset with longtail stats",
+            )
+        return statistics.instance_counts
+
+    def _number(self, max_detections: int | None) -> int:
+        return PROTOCOL_DETECTIONS[self.truth.protocol] if max_detections is None else max_detections
+
+    def _numbers(
+        self,
+        metrics: Sequence[Metric],
+        curves: Curves,
+        fixed: Curves | None = None,
+        engine: Mapping[str, float | None] | None = None,
+    ) -> dict[str, float | None]:
+        """``fixed`` are the curves of AP-fixed, ``engine`` the numbers that the engine itself gives."""
+        numbers: dict[str, float | None] = {}
+        ap, _ = per_category(curves)
+        caps = _caps(metrics)
+        for metric in metrics:
+            categories = np.ones(len(ap), bool)
+            if metric.frequency is not None:
+                categories = self.truth.frequencies == metric.frequency
+            if engine is not None and metric.key in engine:
+                value = engine[metric.key]
+            elif metric.kind == "mean":
+                value = mean_of(metric, numbers)
+            elif metric.bin is not None:
+                assert self.counts is not None
+                value = bin_mean(ap, self.counts, metric.bin)
+            elif metric.kind == "recall":
+                value = mean_recall(metric, curves.recall, categories, caps)
+            else:
+                source = fixed if metric.fixed and fixed is not None else curves
+                value = mean_precision(metric, source.precision, categories)
+            numbers[metric.key] = value
+        return numbers
+
+    def _notes(self, numbers: dict[str, float | None], number: int) -> list[str]:
+        notes = []
+        for metric in metrics_of(self.truth.protocol, number).values():
+            empty = [key for key in metric.of if key in numbers and numbers[key] is None]
+            if empty:
+                notes.append(
+                    f"{metric.key} is the mean of {len(metric.of) - len(empty)} bins: "
+                    f"no category with ground truth in {', '.join(empty)}."
+                )
+        return notes
+
+    def _iou_types(self, table: DetectionTable, asked: list[str] | None) -> list[str]:
+        found, truth = table.iou_types, self.truth
+        available = [name for name in found if name == "bbox" or truth.masks]
+        selected = available if asked is None else list(dict.fromkeys(asked))
+        missing = [name for name in selected if name not in available]
+        if missing or not selected:
+            masks = "yes" if truth.masks else "no"
+            raise EvaluationError(
+                f"nothing to evaluate for {missing[0] if missing else 'segm'}",
+                where=f"{table.path} with {truth.path}",
+                found=f"detections: {' and '.join(found)}; ground truth masks: {masks}",
+                remedy="evaluate what both files hold, or predict with a mask model",
+            )
+        return selected
+
+
+def _caps(metrics: Sequence[Metric]) -> tuple[int, ...]:
+    return tuple(sorted({item.max_detections for item in metrics if item.max_detections is not None}))
+
+
+def evaluate_detections(
+    ground_truth: Path,
+    detections: Path,
+    iou_types: list[str] | None = None,
+    max_detections: int | None = None,
+    statistics: Path | None = None,
+    errors: bool = False,
+) -> Evaluation:
+    """Evaluate one file of detections; see ``Evaluator``."""
+    return Evaluator(ground_truth, statistics).evaluate(detections, iou_types, max_detections, errors)

@@ -1,0 +1,319 @@
+"""What BAGS, re-weighting, repeat factor sampling and SimCal need to know of a training file, in one folder.
+
+Tables of a row per category are CSV, which people read and compare (numbers are written so that they read
+back as they were). What has a row per image or more is Parquet: typed, small, read in any language. Neither
+can run anything when it is opened. ``2bins/`` and ``8bins/`` hold the two ablations of BAGS.
+
+==========================  ======================================================================
+class_statistics.csv        id, name, frequency, image_count, instance_count (``ClassStatistics.read``)
+class_weights.csv           id, name, the three tables of ``CLASS_WEIGHTS``, repeat_factor; the last row,
+                            without id, is background
+groups.csv                  id, name, group (from 1), target (place in the group's bin, 0 is "others"),
+                            weight (1 / count within the group); the edges lead as ``# edges: 10 100 1000``
+images.parquet              image_id, repeat_factor: the images with annotations in the order of the file
+category_images.parquet     category_id, image_id, position (row of images.parquet), instances: by category
+==========================  ======================================================================
+
+With ``upstream`` the releases' own files stand beside them (``benchmark.statistics.upstream_files``).
+"""
+
+import csv
+import io
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.files import atomic_path, file_error, read_bytes
+from benchmark.statistics.class_statistics import (
+    ClassStatistics,
+    Occurrences,
+    differences_from_file,
+    occurrences,
+)
+from benchmark.statistics.class_weights import CLASS_WEIGHTS, class_weights, group_class_weights
+from benchmark.statistics.errors import StatisticsError
+from benchmark.statistics.groups import GroupTables, group_tables, members
+from benchmark.statistics.repeat_factors import category_repeat_factors
+from benchmark.statistics.upstream_files import (
+    background_first,
+    class_index,
+    group_files,
+    pickle_bytes,
+    tensor_bytes,
+)
+
+EDGES = (10, 100, 1000)
+ABLATIONS = {"2bins": (100,), "8bins": (5, 10, 50, 100, 500, 1000, 5000)}
+REPEAT_THRESHOLD = 0.001  # of the releases, and of LVIS
+MASKED_BELOW = 100  # instances; tau-norm-select
+
+_GROUP_COLUMNS = ["id", "name", "group", "target", "weight"]
+_REMEDY = "make the folder anew with longtail intermediates"
+
+
+@dataclass(frozen=True, eq=False)
+class Intermediates:
+    """The images of every category. Labels are 0..C-1 in ascending category id."""
+
+    statistics: ClassStatistics
+    file_order: NDArray[np.int64]
+    """(C,) the labels in the order of the file's category list, which is their order inside a group."""
+    image_ids: NDArray[np.int64]
+    """(I,) the images with annotations, in the order of the file."""
+    labels: NDArray[np.int64]
+    """(P,) the label of every (category, image) pair; ascending."""
+    positions: NDArray[np.int64]
+    """(P,) the pair's image, a position in ``image_ids``; ascending within a label."""
+    instances: NDArray[np.int64]
+    """(P,) the pair's annotations, at least 1."""
+
+    @property
+    def category_repeat_factors(self) -> NDArray[np.float32]:
+        """(C,) float32 at the releases' threshold, counting annotated images only."""
+        counts = self.statistics.image_counts
+        return category_repeat_factors(counts, max(len(self.image_ids), 1), REPEAT_THRESHOLD)
+
+    @property
+    def image_repeat_factors(self) -> NDArray[np.float32]:
+        """(I,) float32: the largest factor among an image's categories."""
+        factors = np.ones(len(self.image_ids), np.float32)
+        np.maximum.at(factors, self.positions, self.category_repeat_factors[self.labels])
+        return factors
+
+    def groups(self, edges: Sequence[int]) -> GroupTables:
+        """BAGS' groups between ``edges``."""
+        return group_tables(self.statistics.instance_counts, edges, self.file_order.tolist())
+
+
+def intermediates(path: Path | str) -> tuple[Intermediates, list[str]]:
+    """Read what the tables need from an LVIS- or COCO-format training file, in one pass.
+
+    Counts are those of the annotations, as in ``class_statistics``. The sentences say where the counts that
+    the file states, which the releases' scripts take, are others. (The releases also leave out images below
+    32 pixels, which neither LVIS nor COCO has.)
+
+    Raises as ``class_statistics``; ``AnnotationError`` and ``FileError``.
+    """
+    found = occurrences(path)
+    return _intermediates(found), differences_from_file(found)
+
+
+def _intermediates(found: Occurrences) -> Intermediates:
+    annotated = np.bincount(found.images, minlength=len(found.image_ids)) > 0
+    positions = (np.cumsum(annotated) - 1)[found.images]
+    image_ids = found.image_ids[annotated]
+    pairs = np.sort(found.labels * len(image_ids) + positions)
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    instances = np.diff(starts, append=len(pairs))
+    labels, positions = np.divmod(pairs[starts], max(len(image_ids), 1))
+    return Intermediates(found.statistics, found.file_order, image_ids, labels, positions, instances)
+
+
+def write_intermediates(
+    content: Intermediates, folder: Path | str, edges: Sequence[int] = EDGES, upstream: bool = False
+) -> None:
+    """Write the folder: all of it or nothing.
+
+    Args:
+        content: the tables.
+        folder: absent, empty, or made by this function before, which is then replaced.
+        edges: of the groups in ``groups.csv``; the ablations' are fixed.
+        upstream: also write the releases' files.
+
+    Raises:
+        StatisticsError: edges that do not increase, or a folder that holds other files.
+        FileError: the system refuses.
+    """
+    folder = Path(folder).resolve()  # a link stays one
+    files = _tables(content, edges)
+    if upstream:
+        files |= _upstream(content, edges)
+    _check_replaceable(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise file_error("write", folder, error) from error
+    made, replaced = work / "made", work / "replaced"
+    try:
+        content.statistics.write(made / "class_statistics.csv")
+        for name, data in files.items():
+            with atomic_path(made / name) as temporary:
+                temporary.write_bytes(data)
+        if folder.exists():
+            folder.rename(replaced)
+        made.rename(folder)
+    except BaseException as error:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        if isinstance(error, OSError):
+            raise file_error("write", folder, error) from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only a folder of our own is replaced: not the one that holds the annotations."""
+    if folder.exists() and not folder.is_dir():
+        raise StatisticsError(
+            "the output is a file", where=folder, expected="a folder", remedy="choose another path"
+        )
+    known = _OURS | set(ABLATIONS)
+    present = {name for place in ("", *ABLATIONS) for name in _listed(folder, place)}
+    foreign = sorted(present - known)
+    if foreign or (present and "class_statistics.csv" not in present):
+        raise StatisticsError(
+            "the output folder holds files that are not of longtail intermediates",
+            where=folder,
+            found=", ".join((foreign or sorted(present))[:3]),
+            expected="a folder of its own: absent, empty, or an earlier result",
+            remedy="choose another folder; the files can be moved from there",
+        )
+
+
+def _listed(folder: Path, place: str) -> list[str]:
+    """The entries of a folder below ``folder``, relative to that; none if it is not there."""
+    if not (folder / place).is_dir():
+        return []
+    return [(Path(place) / entry.name).as_posix() for entry in (folder / place).iterdir()]
+
+
+def _tables(content: Intermediates, edges: Sequence[int]) -> dict[str, bytes]:
+    """Our own files but ``class_statistics.csv`` by name."""
+    import pyarrow as pa
+
+    statistics = content.statistics
+    ids, names = statistics.category_ids.tolist(), statistics.names
+    weights = [class_weights(table, statistics.instance_counts).tolist() for table in CLASS_WEIGHTS]
+    factors = [*(float(str(factor)) for factor in content.category_repeat_factors), 1.0]
+    files = {
+        "class_weights.csv": _csv(
+            ["id", "name", *CLASS_WEIGHTS, "repeat_factor"],
+            zip([*ids, ""], [*names, "background"], *weights, factors, strict=True),
+        ),
+        "images.parquet": _parquet(
+            pa.table({"image_id": content.image_ids, "repeat_factor": content.image_repeat_factors})
+        ),
+        "category_images.parquet": _parquet(
+            pa.table(
+                {
+                    "category_id": statistics.category_ids[content.labels],
+                    "image_id": content.image_ids[content.positions],
+                    "position": content.positions,
+                    "instances": content.instances,
+                }
+            )
+        ),
+    }
+    for place, place_edges in {"": edges, **{f"{name}/": ABLATIONS[name] for name in ABLATIONS}}.items():
+        tables = content.groups(place_edges)
+        every = np.arange(len(ids))
+        files[f"{place}groups.csv"] = f"# edges: {' '.join(map(str, place_edges))}\n".encode() + _csv(
+            _GROUP_COLUMNS,
+            zip(
+                ids,
+                names,
+                tables.group_of_label.tolist(),
+                tables.targets[tables.group_of_label, every].tolist(),
+                group_class_weights(statistics.instance_counts, tables)[
+                    tables.group_of_label, every
+                ].tolist(),
+                strict=True,
+            ),
+        )
+    return files
+
+
+def _upstream(content: Intermediates, edges: Sequence[int]) -> dict[str, bytes]:
+    """The releases' files by name."""
+    counts = content.statistics.instance_counts
+    tables = content.groups(edges)
+    weights = group_class_weights(counts, tables)
+    groups = range(1, len(weights))
+    files = group_files(tables, edges)
+    for name, table in _UPSTREAM_WEIGHTS.items():
+        files[name] = tensor_bytes(background_first(class_weights(table, counts)))
+    files["bins_cls_weight.pkl"] = pickle_bytes(
+        [np.append(1.0, weights[group, members(tables.targets[:, :-1], group)]) for group in groups]
+    )
+    files["mask.pt"] = tensor_bytes(np.append(0, counts < MASKED_BELOW).astype(np.int64))
+    index = class_index(content.image_ids, content.labels, content.positions, content.instances, len(counts))
+    files["class_to_imageid_and_inscount.pt"] = pickle.dumps(index, protocol=3)
+    for name, ablation in ABLATIONS.items():
+        for file, data in group_files(content.groups(ablation), ablation).items():
+            files[f"{name}/{file}"] = data
+    return files
+
+
+_UPSTREAM_WEIGHTS = {
+    "cls_weight.pt": "inverse_count",
+    "cls_weight_bf.pt": "class_balanced_with_background",
+    "cls_weight_bours.pt": "class_balanced",
+}
+_GROUP_FILES = ("groups.csv", "label2binlabel.pt", "pred_slice_with0.pt", "valsplit.pkl")
+_OURS = {
+    "class_statistics.csv",
+    "class_weights.csv",
+    "images.parquet",
+    "category_images.parquet",
+    *_UPSTREAM_WEIGHTS,
+    "bins_cls_weight.pkl",
+    "mask.pt",
+    "class_to_imageid_and_inscount.pt",
+    *(f"{place}{name}" for place in ("", *(f"{name}/" for name in ABLATIONS)) for name in _GROUP_FILES),
+}
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _parquet(table: object) -> bytes:
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_groups(path: Path | str, statistics: ClassStatistics) -> tuple[list[int], GroupTables]:
+    """Read a ``groups.csv``: the edges and the tables.
+
+    Raises:
+        StatisticsError: not such a table, or one of other categories or counts than ``statistics``.
+        FileError: it cannot be read.
+    """
+    try:
+        head, *rows = read_bytes(path).decode("utf-8").splitlines()
+        edges = [int(edge) for edge in head.removeprefix("# edges:").split()]
+        records = list(csv.DictReader(rows))
+        ids = [int(record["id"]) for record in records]
+        groups = np.array([int(record["group"]) for record in records])
+        targets = np.array([int(record["target"]) for record in records])
+        order = np.lexsort((targets, groups))
+        fits = ids == statistics.category_ids.tolist()
+        tables = group_tables(statistics.instance_counts, edges, order.tolist() if fits else [])
+        places = tables.targets[tables.group_of_label, np.arange(len(ids))]
+        sound = np.array_equal(tables.group_of_label, groups) and np.array_equal(places, targets)
+    except (ValueError, KeyError, TypeError, StatisticsError):
+        sound = False
+    if not sound:
+        raise StatisticsError(
+            "not a table of groups of these categories",
+            where=path,
+            expected=f"'# edges: ...', then {','.join(_GROUP_COLUMNS)}, for the {statistics.num_classes} "
+            "categories of class_statistics.csv",
+            remedy=_REMEDY,
+        )
+    return edges, tables

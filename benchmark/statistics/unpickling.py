@@ -1,0 +1,369 @@
+"""Pickles and PyTorch files from elsewhere, read as data.
+
+``pickle.load`` and ``torch.load`` run what a file tells them to. Here the opcodes are interpreted and nothing
+that a file names is ever called or imported: a name is only compared with the few that make up NumPy's arrays
+and PyTorch's tensors, which are then built as views of the file's bytes. So no count in a file can claim more
+memory than the file has.
+
+Read are plain pickles of protocols 2 to 5 and both forms of ``torch.save``: the zip archive since PyTorch 1.6
+and the sequence of pickles before it.
+"""
+
+import io
+import pickletools
+import re
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from benchmark.errors import FileError
+from benchmark.files import read_bytes
+from benchmark.statistics.errors import StatisticsError
+
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+TORCH_PROTOCOL = 1001
+STORAGES = {
+    "BoolStorage": "?",
+    "ByteStorage": "u1",
+    "CharStorage": "i1",
+    "ShortStorage": "<i2",
+    "IntStorage": "<i4",
+    "LongStorage": "<i8",
+    "HalfStorage": "<f2",
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+}
+
+# The index of LVIS v1 has 4 MB and 4,000 containers.
+LARGEST_FILE = 64 * 2**20
+MOST_CONTAINERS = 1_000_000
+
+_PLAIN = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_NAMES = {
+    *(("numpy", name) for name in ("ndarray", "dtype")),
+    *(("numpy.core.multiarray", name) for name in ("_reconstruct", "scalar")),
+    ("numpy.core.numeric", "_frombuffer"),
+    *(("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2")),
+    *(("torch", name) for name in STORAGES),
+    ("_codecs", "encode"),
+    ("__builtin__", "bytes"),
+    ("collections", "OrderedDict"),
+}
+_DTYPE = re.compile(r"[<>|=]?[biuf][1248]")
+
+Storage = Callable[[np.dtype[Any], str, int], NDArray[Any]]
+
+
+class _Name(NamedTuple):
+    """A class or function that the file names, one of ``_NAMES``; only ever compared."""
+
+    module: str
+    name: str
+
+
+class _Unfinished:
+    """An array (``dtype`` None) or a dtype whose BUILD is still to come, and where it was memorised."""
+
+    def __init__(self, dtype: np.dtype[Any] | None) -> None:
+        self.dtype = dtype
+        self.places: list[int] = []
+
+
+class _Refused(Exception):
+    """What in the file is not as it should be."""
+
+
+_MARK = object()
+
+
+def read_objects(path: Path | str) -> Any:
+    """The content of a pickle or of a PyTorch file: arrays and plain values, without running anything.
+
+    Tensors come as arrays. Arrays are views of the file's bytes and read-only. Dictionaries have keys of type
+    str or int. The content may be nested as deep as the file likes; who walks through it should know the
+    depth beforehand.
+
+    Raises:
+        StatisticsError: the file asks for anything but arrays, tensors and plain values, claims what it does
+            not hold, is damaged, or is larger than 64 MB.
+        FileError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size if path.is_file() else 0
+        if size > LARGEST_FILE:
+            raise _Refused(f"{size} bytes, more than {LARGEST_FILE}")
+        if path.is_char_device() or path.is_fifo():
+            raise _Refused("a device or a pipe")
+        data = read_bytes(path)
+        return _from_zip(data) if data.startswith(b"PK\x03\x04") else _from_pickles(data)
+    except _Refused as refusal:
+        found = str(refusal)
+    except FileError:
+        raise
+    except Exception as error:  # whatever a made-up file breaks, it is refused
+        found = f"a damaged file ({type(error).__name__}: {str(error)[:200]})"
+    raise StatisticsError(
+        "the file cannot be read as data",
+        where=path,
+        found=found,
+        expected="a pickle or PyTorch file with arrays, tensors and plain values, and nothing to run",
+        remedy="do not open it with pickle or torch; longtail intermediates --upstream makes a sound one",
+    )
+
+
+def _from_zip(data: bytes) -> Any:
+    """``torch.save`` since PyTorch 1.6: uncompressed ``NAME/data.pkl`` and storages ``NAME/data/KEY``."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(data):
+            raise _Refused("an archive that unpacks to more than its own size")
+        names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
+        if len(names) != 1:
+            raise _Refused(f"an archive with {len(names)} files NAME/data.pkl")
+        folder = names[0].removesuffix("/data.pkl")
+        if f"{folder}/byteorder" in archive.namelist() and archive.read(f"{folder}/byteorder") != b"little":
+            raise _Refused("a tensor of a big-endian machine")
+        loaded: dict[str, bytes] = {}
+
+        def storage(dtype: np.dtype[Any], key: str, count: int) -> NDArray[Any]:
+            if key not in loaded:
+                loaded[key] = archive.read(f"{folder}/data/{key}")
+            return _view(loaded[key], dtype, count)
+
+        return _interpret(io.BytesIO(archive.read(names[0])), storage)
+
+
+def _from_pickles(data: bytes) -> Any:
+    """One pickle, or ``torch.save`` before PyTorch 1.6: five of them and the storages one after the other."""
+    stream = io.BytesIO(data)
+    first = _interpret(stream, _no_storage)
+    if not (isinstance(first, int) and first == TORCH_MAGIC):
+        if stream.tell() != len(data):
+            raise _Refused(f"{len(data) - stream.tell()} bytes behind the pickle")
+        return first
+    protocol, machine = _interpret(stream, _no_storage), _interpret(stream, _no_storage)
+    if (
+        protocol != TORCH_PROTOCOL
+        or not isinstance(machine, dict)
+        or machine.get("little_endian") is not True
+    ):
+        raise _Refused("an unknown version of PyTorch's format, or a tensor of a big-endian machine")
+    start = stream.tell()
+    announced: dict[str, tuple[np.dtype[Any], int]] = {}
+
+    def announce(dtype: np.dtype[Any], key: str, count: int) -> NDArray[Any]:
+        """The storages lie behind the pickle that says what they are: a first pass learns their sizes."""
+        if count * dtype.itemsize > len(data):
+            raise _Refused(f"a storage of {count} elements in a file of {len(data)} bytes")
+        announced[key] = (dtype, count)
+        return np.broadcast_to(np.zeros((), dtype), (count,))
+
+    _interpret(stream, announce)
+    keys = _interpret(stream, _no_storage)
+    if not isinstance(keys, list) or len(keys) != len(announced):
+        raise _Refused("storages that are not listed")
+    loaded: dict[str, bytes] = {}
+    for key in keys:
+        dtype, count = announced[key]
+        if struct.unpack("<q", stream.read(8)) != (count,):
+            raise _Refused("a storage of another size than announced")
+        loaded[key] = stream.read(count * dtype.itemsize)
+    stream.seek(start)
+    return _interpret(stream, lambda dtype, key, count: _view(loaded[key], dtype, count))
+
+
+def _no_storage(dtype: np.dtype[Any], key: str, count: int) -> NoReturn:
+    raise _Refused("a tensor outside of a PyTorch file")
+
+
+def _view(data: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    if len(data) != count * dtype.itemsize:
+        raise _Refused(f"{count} elements of {dtype} announced, {len(data)} bytes there")
+    return np.frombuffer(data, dtype)
+
+
+def _interpret(stream: io.BytesIO, storage: Storage) -> Any:
+    """Run one pickle from the stream's position and leave the stream behind it."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    containers = 0
+
+    def since_mark() -> list[Any]:
+        for position in range(len(stack) - 1, -1, -1):
+            if stack[position] is _MARK:
+                items = stack[position + 1 :]
+                del stack[position:]
+                return items
+        raise _Refused("a damaged pickle (no mark)")
+
+    argument: Any
+    for opcode, argument, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name in _PLAIN:
+            if type(argument) is int and argument.bit_length() > 128:
+                raise _Refused(f"a whole number of {argument.bit_length()} bits")
+            stack.append(bytes(argument) if name == "BYTEARRAY8" else argument)
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            place = len(memo) if name == "MEMOIZE" else argument
+            memo[place] = stack[-1]
+            if isinstance(stack[-1], _Unfinished):
+                stack[-1].places.append(place)
+        elif name in ("APPEND", "APPENDS"):
+            items = since_mark() if name == "APPENDS" else [stack.pop()]
+            _of_type(stack[-1], list).extend(_only_data(items))
+        elif name in ("SETITEM", "SETITEMS"):
+            items = since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            keys = items[::2]
+            if any(type(key) is not str and (type(key) is not int or abs(key) >= 2**63) for key in keys):
+                raise _Refused("a dictionary with keys other than text and whole numbers")
+            _of_type(stack[-1], dict).update(zip(keys, _only_data(items[1::2]), strict=True))
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name == "TUPLE":
+            stack.append(tuple(since_mark()))
+        elif name in _TUPLES:
+            stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
+        elif name == "GLOBAL":
+            stack.append(_named(*argument.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            stack[-2:] = [_named(_of_type(stack[-2], str), _of_type(stack[-1], str))]
+        elif name == "REDUCE":
+            arguments = _of_type(stack.pop(), tuple)
+            stack[-1] = _called(_of_type(stack[-1], _Name), arguments)
+        elif name == "BUILD":
+            state = _of_type(stack.pop(), tuple)
+            unfinished = _of_type(stack[-1], _Unfinished)
+            stack[-1] = _finished(unfinished, state)
+            memo.update(dict.fromkeys(unfinished.places, stack[-1]))
+        elif name == "BINPERSID":
+            stack[-1] = _stored(stack[-1], storage)
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise _Refused(f"the pickle instruction {name}")
+        containers += name in _EMPTY or name in _TUPLES or name in ("TUPLE", "MEMOIZE", "LONG_BINPUT")
+        if containers > MOST_CONTAINERS:
+            raise _Refused(f"more than {MOST_CONTAINERS} containers")
+    (value,) = stack
+    _only_data([value])
+    return value
+
+
+def _named(module: str, name: str) -> _Name:
+    found = _Name(module.replace("numpy._core.", "numpy.core."), name)  # NumPy 2 renamed it
+    if found not in _NAMES:
+        raise _Refused(f"an order to load {f'{module}.{name}'[:100]!r}")
+    return found
+
+
+def _only_data(items: list[Any]) -> list[Any]:
+    if not {_Name, _Unfinished, object}.isdisjoint(map(type, items)):
+        raise _Refused("a class or function, or an unfinished array, where data belongs")
+    return items
+
+
+def _of_type(value: Any, type_: type) -> Any:
+    if type(value) is not type_:
+        raise _Refused(f"a {type(value).__name__.strip('_')} where a {type_.__name__.strip('_')} belongs")
+    return value
+
+
+def _called(function: _Name, arguments: tuple[Any, ...]) -> Any:
+    """The result that the named function would have, for the few that arrays and tensors are made with."""
+    match function:
+        case ("numpy.core.multiarray", "_reconstruct"):
+            if arguments[0] != ("numpy", "ndarray"):
+                raise _Refused("an array of a class of its own")
+            return _Unfinished(None)
+        case ("numpy", "dtype"):
+            code = arguments[0]
+            if type(code) is not str or not _DTYPE.fullmatch(code):
+                raise _Refused("an array of something else than numbers")
+            return _Unfinished(np.dtype(code))
+        case ("numpy.core.numeric", "_frombuffer"):
+            data, dtype, shape, order = arguments
+            return _array(data, dtype, shape, order == "F")
+        case ("numpy.core.multiarray", "scalar"):
+            dtype, data = arguments
+            return _array(data, dtype, (), False).item()
+        case ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor"):
+            return _tensor(*arguments[:4])
+        case ("_codecs", "encode"):  # how protocol 2 holds bytes
+            text, encoding = arguments
+            if encoding != "latin1":
+                raise _Refused("text in an unexpected encoding")
+            return _of_type(text, str).encode("latin1")
+        case ("__builtin__", "bytes") if not arguments:
+            return b""
+        case ("collections", "OrderedDict") if not arguments:
+            return {}
+    raise _Refused(f"an order to call {function.module}.{function.name}")
+
+
+def _finished(unfinished: _Unfinished, state: tuple[Any, ...]) -> Any:
+    """What ``__setstate__`` of an array or a dtype would make."""
+    if unfinished.dtype is None:
+        _, shape, dtype, fortran, data = state
+        return _array(data, dtype, shape, fortran is True)
+    if state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+        raise _Refused("an array of something else than numbers")
+    return unfinished.dtype.newbyteorder(state[1])
+
+
+def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> NDArray[Any]:
+    if not isinstance(dtype, np.dtype):
+        raise _Refused("an array of something else than numbers")
+    count = _product(shape)
+    return _view(_of_type(data, bytes), dtype, count).reshape(shape, order="F" if fortran else "C")
+
+
+def _tensor(values: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
+    """A view of a storage (numel,); it may not have more elements than that, or lie outside of it."""
+    count = _product(shape)
+    _product(strides)
+    if type(values) is not np.ndarray or type(offset) is not int or len(strides) != len(shape):
+        raise _Refused("a tensor that is not made of a storage, an offset, a shape and strides")
+    last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    if offset < 0 or count > values.size or (count and last >= values.size):
+        raise _Refused(f"a tensor of {count} elements in a storage of {values.size}")
+    steps = [step * values.strides[0] for step in strides]
+    return as_strided(values[offset:] if count else values[:0], shape, steps, writeable=False)
+
+
+def _product(shape: Any) -> int:
+    """The number of elements of a shape."""
+    if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
+        raise _Refused("a shape that is not made of a few whole numbers from 0")
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _stored(identifier: Any, storage: Storage) -> NDArray[Any]:
+    """The storage of a persistent id ("storage", class, key, device, elements[, view])."""
+    kind, class_, key, _, count = _of_type(identifier, tuple)[:5]
+    if kind != "storage" or type(class_) is not _Name or class_.module != "torch":
+        raise _Refused("a reference to something that is not a storage")
+    if class_.name not in STORAGES:
+        raise _Refused(f"a storage of class {class_}")
+    if type(count) is not int or count < 0 or any(part is not None for part in identifier[5:]):
+        raise _Refused("a storage without a sound size")
+    return storage(np.dtype(STORAGES[class_.name]), _of_type(key, str), count)

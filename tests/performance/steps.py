@@ -1,0 +1,63 @@
+"""Time and tensor memory of a training step, on the CPU or a GPU, and its categories."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmark.statistics import ClassStatistics
+
+from .measuring import ROOT
+
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def clock(device: str) -> Callable[[], float]:
+    """CPU time of this process; of a GPU, wall time once all its work is done."""
+    if device == "cpu":
+        return time.process_time
+
+    def synchronised() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return synchronised
+
+
+def peak_tensor_megabytes(step: Callable[[], object], device: str) -> float:
+    """Most memory, in 10^6 bytes, that tensors made by one ``step`` take at once.
+
+    Resident memory would not tell: the allocator of the C library keeps what it once had.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [(event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"]
+    return max(accumulate(change for _, change in sorted(changes))) / 1e6
+
+
+def lvis_statistics(categories: int) -> ClassStatistics:
+    """Counts of the first categories of LVIS v0.5 (1230 are all) in its 56740 annotated training images."""
+    lvis = ClassStatistics.read(ROOT / "tests" / "data" / "lvis_v0.5_categories.csv")
+    return ClassStatistics(
+        lvis.category_ids[:categories],
+        lvis.names[:categories],
+        lvis.frequencies[:categories],
+        lvis.image_counts[:categories],
+        lvis.instance_counts[:categories],
+        num_annotated_images=56740,
+    )
