@@ -232,6 +232,10 @@ def list_(
     width = max((len(entry["name"]) for entry in entries), default=0)
     for entry in entries:
         typer.echo(f"{entry['name']:<{width}}  {entry['title']}")
+    if kind is Kind.experiments:
+        from benchmark.reporting.answers import find_answers
+
+        typer.echo(f"\n{find_answers().text()}")
 
 
 @app.command()
@@ -380,6 +384,32 @@ def evaluate(
         evaluation = evaluate_detections(gt, dt, iou_types, max_detections, statistics, errors)
         evaluation.write(output, per_class, curves)
     typer.echo(evaluation.text())
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="balms, bags, simcal or gol", metavar="PAPER")],
+    row: Annotated[
+        str, typer.Argument(help="row of its table in results/reported/reported.csv", metavar="ROW")
+    ],
+    weights: Annotated[Path, typer.Option(help="released weights, saved by torch.save")],
+    head: Annotated[Path | None, typer.Option(help="SimCal's calibrated head, a file of its own")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="EXPERIMENT:ROW, where several answer to the published row")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+) -> None:
+    """Evaluate released weights and compare with the published numbers.
+
+    Exit status 1 if a number is outside its tolerance. Files go to results/reproduced/PAPER/ROW.
+    """
+    from benchmark.reproduction import reproduce as reproduce_row
+
+    found = reproduce_row(paper, row, weights, head, recipe, workers)
+    typer.echo(found.imported, err=True)
+    typer.echo(found.text())
+    if not found.holds:
+        raise typer.Exit(1)
 
 
 @app.command()

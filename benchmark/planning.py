@@ -16,8 +16,8 @@ Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 FORWARD_SPEED = 2.0
 """Images/s without a backward pass through the trunk (retraining, prediction) against a full training."""
-DETECTION_BYTES = {"faster_rcnn": 20, "mask_rcnn": 100}
-"""A stored detection, compressed; of masks, the outline's run lengths are most of it."""
+DETECTION_BYTES, MASK_BYTES = 20, 80
+"""A stored detection, compressed, and its mask, of which the outline's run lengths are most."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def plan_experiment(experiment: LoadedExperiment, images_per_second: float) -> E
             steps.append(Step(name, stage.name, images, hours, megabytes[_model(run)], rows))
         if folder in evaluated:
             images = _images(run.dataset, "val")
-            stored = images * run.test.max_detections * DETECTION_BYTES[run.detector.architecture] / 1e6
+            one = DETECTION_BYTES + MASK_BYTES * run.detector.masks
+            stored = images * run.test.max_detections * one / 1e6
             hours = images / (rate * FORWARD_SPEED) / 3600
             steps.append(Step(name, "predict", images, hours, stored, tuple(evaluated[folder])))
     unknown = [

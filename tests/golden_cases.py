@@ -24,10 +24,7 @@ NOT_YET: dict[str, dict[str, str]] = {
     "bags": {},
     "balms": {},
     "gol": {},
-    "simcal": dict.fromkeys(
-        ("bin_ap", "coco_lt_eap", "coco_lt_eap_readme", "lvis_bap_readme"),
-        "the evaluation has no bins by training instances yet",
-    ),
+    "simcal": {},
 }
 
 

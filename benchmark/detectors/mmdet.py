@@ -25,7 +25,7 @@ from benchmark.detectors.interface import (
 )
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.detectors.postprocessing import finish, select
-from benchmark.errors import MissingDependencyError
+from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
 from benchmark.recipes.models import Detector as Settings
 from benchmark.recipes.models import TestSettings
@@ -154,6 +154,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
         frozen_stages=4 - settings.trainable_layers,
         base_channels=base_channels,
         stem_channels=STEM_CHANNELS,
+        style="caffe" if settings.stride_in_1x1 else "pytorch",
         init_cfg=None,
     )
     widening = 1 if settings.backbone == "resnet18" else 4
@@ -225,6 +226,9 @@ class MMDetDetector(Detector):
         settings: architecture and sizes.
         classifiers: one for each box head.
         test: thresholds of ``predict``.
+
+    Raises:
+        BenchmarkError: coordinates other than MMDetection's.
     """
 
     mean: Tensor
@@ -232,6 +236,13 @@ class MMDetDetector(Detector):
 
     def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
         super().__init__()
+        if settings.coordinates != "aligned":
+            raise BenchmarkError(
+                "back end 'mmdet' has the coordinates of MMDetection 3",
+                found=f"coordinates: {settings.coordinates}",
+                expected="coordinates: aligned",
+                remedy="set it in the preset, as those of workflows/detectors/mmdet.yaml do",
+            )
         self.settings, self.test = settings, test
         self.num_classes = classifiers[0].num_classes
         config = model_config(settings, self.num_classes)
@@ -285,21 +296,23 @@ class MMDetDetector(Detector):
             sampled = self._sample(stage, boxes, samples)
             boxes = [item.priors for item in sampled]
             labels = [_labels(item, self.num_classes) for item in sampled]
+            chosen = _chosen(labels, choose)
+            last = stage + 1 == len(self._box_heads)
+            if last:  # no stage is refined from the others
+                boxes = [box[keep] for box, keep in zip(boxes, chosen, strict=True)]
+                labels = [label[keep] for label, keep in zip(labels, chosen, strict=True)]
+                chosen = [keep[keep] for keep in chosen]
+            y, kept = torch.cat(labels), torch.cat(chosen)
             classified, activated = head.features(self._pooled(stage, features, semantic, bbox2roi(boxes)))
-            batch = RoIBatch(classified, torch.cat(labels), torch.cat(boxes), image_numbers(labels))
-            if stage + 1 < len(self._box_heads):
-                boxes = self._refined(stage, boxes, classified, activated, samples, batch.labels)
+            parts = (classified, y, torch.cat(boxes), image_numbers(labels))
+            batches.append(RoIBatch(*(part[kept] for part in parts)))
+            if not last:
+                boxes = self._refined(stage, boxes, classified, activated, samples, y)
                 own = [item.pos_is_gt.bool() for item in sampled]  # positives come first
                 boxes = [
                     box[~F.pad(truth, (0, len(box) - len(truth)))]
                     for box, truth in zip(boxes, own, strict=True)
                 ]
-            if choose is not None:
-                kept = torch.zeros_like(batch.labels, dtype=torch.bool)
-                kept[choose(batch.labels, batch.image_numbers)] = True
-                parts = (batch.features, batch.labels, batch.proposals, batch.image_numbers)
-                batch = RoIBatch(*(part[kept] for part in parts))
-            batches.append(batch)
         return batches
 
     @torch.no_grad()
@@ -504,6 +517,16 @@ def _without_categories(sample: DetDataSample) -> DetDataSample:
 def _labels(sampled: SamplingResult, num_classes: int) -> Tensor:
     """Labels in ``0..C`` of sampled RoIs, of which the positive ones come first."""
     return F.pad(sampled.pos_gt_labels, (0, len(sampled.neg_priors)), value=num_classes)
+
+
+def _chosen(labels: list[Tensor], choose: ChooseRoIs | None) -> list[Tensor]:
+    """Whether each of the RoIs is kept, per image."""
+    if choose is None:
+        return [torch.ones_like(label, dtype=torch.bool) for label in labels]
+    flat = torch.cat(labels)
+    kept = torch.zeros_like(flat, dtype=torch.bool)
+    kept[choose(flat, image_numbers(labels))] = True
+    return list(kept.split([len(label) for label in labels]))
 
 
 def _of_label(masks: Tensor, labels: Tensor) -> Tensor:

@@ -194,6 +194,31 @@ class _ProposalHead(RPNHead):
         return [level.float() for level in objectness], [level.float() for level in deltas]
 
 
+class _ProposalNetwork(RegionProposalNetwork):
+    """torchvision's, whose proposals keep a pixel of the image where the weights are used to it."""
+
+    keep_a_pixel = False
+
+    def filter_proposals(
+        self, proposals: Tensor, objectness: Tensor, sizes: list[tuple[int, int]], per_level: list[int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Best proposals after suppression, and their scores, per image."""
+        if self.keep_a_pixel:
+            pairs = zip(proposals, sizes, strict=True)
+            proposals = torch.stack([_with_a_pixel(boxes, size) for boxes, size in pairs])
+        boxes, scores = super().filter_proposals(proposals, objectness, sizes, per_level)
+        return list(boxes), list(scores)
+
+
+def _with_a_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) of which at least one pixel is inside the image, as mmdetection 1 clips them."""
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(
+        [x1.clamp(max=width - 1), y1.clamp(max=height - 1), x2.clamp(min=1), y2.clamp(min=1)], dim=-1
+    )
+
+
 class _BoxHeads(tv_roi_heads.RoIHeads):
     """RoI pooling, box and mask heads under torchvision's parameter names; sampling is inherited."""
 
@@ -268,13 +293,14 @@ class TorchvisionDetector(Detector):
             )
         self.settings, self.test = settings, test
         self.num_classes = classifier.num_classes
+        self.keep_a_pixel = settings.coordinates == "mmdet_v1"
         # images come in their final size: only normalisation and padding are used
         self.images = GeneralizedRCNNTransform(
             settings.test_short_edge, settings.long_edge, IMAGE_MEAN, IMAGE_STD
         )
         self.backbone = _backbone(settings)
         kept = {"training": settings.rpn_train_proposals, "testing": settings.rpn_test_proposals}
-        self.rpn = RegionProposalNetwork(
+        self.rpn = _ProposalNetwork(
             _Anchors(settings.anchor_sizes, settings.coordinates),
             _ProposalHead(settings.fpn_channels, 3),
             fg_iou_thresh=0.7,
@@ -285,6 +311,7 @@ class TorchvisionDetector(Detector):
             post_nms_top_n=kept,
             nms_thresh=0.7,
         )
+        self.rpn.keep_a_pixel = settings.coordinates == "mmdet_v1"
         self.roi_heads = _BoxHeads(settings, self.num_classes)
         self.classifiers = nn.ModuleList([classifier])
 
@@ -351,18 +378,14 @@ class TorchvisionDetector(Detector):
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)
         counts = [len(item) for item in proposals]
         kept = [
-            select(b, s, size, self.test)
+            select(_with_a_pixel(b, size) if self.keep_a_pixel else b, s, size, self.test)
             for b, s, size in zip(boxes.split(counts), scores.split(counts), batch.image_sizes, strict=True)
         ]
         masks: list[Tensor | None] = [None] * len(kept)
         if self.settings.masks:
             masks = list(self._mask_probabilities(features, kept, batch.image_sizes))
-        kept = [
-            (self._original(b, given, original), labels, best)
-            for (b, labels, best), given, original in zip(kept, batch.image_sizes, sizes, strict=True)
-        ]
         return [
-            finish(item, mask, _paste, self.test.mask_threshold, from_size=given, to_size=original)
+            self._finish(item, mask, from_size=given, to_size=original)
             for item, mask, given, original in zip(kept, masks, batch.image_sizes, sizes, strict=True)
         ]
 
@@ -483,13 +506,27 @@ class TorchvisionDetector(Detector):
         chosen = logits[torch.arange(len(logits), device=logits.device), column][:, None].sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
 
-    def _original(self, boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
-        """Boxes such that scaling them to the original image gives what these coordinates mean."""
-        if self.settings.coordinates != "mmdet_v1":
-            return boxes
-        # there a box ends in its last pixel, and that pixel is what the factor multiplies
-        height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
-        return boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
+    def _finish(
+        self,
+        kept: tuple[Tensor, Tensor, Tensor],
+        masks: Tensor | None,
+        *,
+        from_size: tuple[int, int],
+        to_size: tuple[int, int],
+    ) -> Detections:
+        boxes, labels, scores = kept
+        if self.keep_a_pixel:
+            # there a box ends in its last pixel, and that pixel is what the factor multiplies
+            height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
+            boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
+        return finish(
+            (boxes, labels, scores),
+            masks,
+            _paste,
+            self.test.mask_threshold,
+            from_size=from_size,
+            to_size=to_size,
+        )
 
 
 def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

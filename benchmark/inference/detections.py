@@ -365,10 +365,12 @@ def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
             pass  # the system's own error for a missing or unreadable file
         file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
         content = msgspec.json.decode((file.schema_arrow.metadata or {})[METADATA], type=_Metadata)
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # Arrow's errors about the content have none
+            raise file_error("read", path, error) from error
         raise DetectionError("not a file of detections", where=path, found=error, remedy=remedy) from None
-    except OSError as error:
-        raise file_error("read", path, error) from error
     fields = _BOX_FIELDS + (_MASK_FIELDS if "segm" in content.iou_types else [])
     for field in fields:
         index = file.schema_arrow.get_field_index(field.name)
@@ -393,7 +395,7 @@ def _undamaged(path: Path) -> Iterator[None]:
     """Turn what Arrow says to pages that do not have their checksum or cannot be unpacked into our error."""
     try:
         yield
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise DetectionError(
             "damaged file of detections", where=path, found=error, remedy="predict again"
         ) from None

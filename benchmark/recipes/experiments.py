@@ -113,7 +113,7 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
 
 
 def with_detector(name_or_path: str, detector: str) -> Path:
-    """The file of an experiment with the same rows in another detector, written among its results.
+    """The file of an experiment with the same rows in another detector, written among experiments' results.
 
     Its name is the experiment's and the detector's. Rows with another detector answer to no published number.
     Raises ``RecipeError`` or ``FileError``.
@@ -265,9 +265,7 @@ def _missing(run: Run) -> str | None:
         if item.detector.semantic_branch:
             maps = paths.stuff_maps_folder(item.dataset)
             if maps is None:
-                return (
-                    f"{item.dataset_name} has no stuff maps for the semantic branch of {item.detector_name}"
-                )
+                return f"{item.dataset_name} has no stuff maps: take a detector without semantic branch"
             if not maps.exists():
                 return f"{maps} is missing: COCO's stuffthingmaps_trainval2017.zip, unpacked there"
     if run.dataset.synthetic is not None:

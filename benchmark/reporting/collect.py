@@ -102,7 +102,7 @@ class RowResult:
         if any("segm" in run.metrics for run in self.runs):
             return "segm"
         finished = any(run.metrics for run in self.runs)
-        return "bbox" if finished or self.runs[0].run.detector.architecture == "faster_rcnn" else "segm"
+        return "bbox" if finished or not self.runs[0].run.detector.masks else "segm"
 
     def mean(self, iou: str, key: str) -> float | None:
         """Mean over the finished seeds, as a fraction; None where there is none."""

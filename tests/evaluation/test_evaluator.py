@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmark.errors import BenchmarkError, FileError
-from benchmark.evaluation import METRICS, Evaluation, EvaluationError, evaluate_detections
+from benchmark.evaluation import METRICS, Evaluation, EvaluationError, Evaluator, evaluate_detections
 from benchmark.evaluation import selection as selection_module
 from benchmark.evaluation.metrics import LVIS_KEYS
 from benchmark.evaluation.summary import bin_mean
@@ -526,3 +526,78 @@ def test_masks_are_needed_for_mask_ap(tmp_path: Path) -> None:
         evaluate_detections(truth, write_json(tmp_path / "dt.json", [turned]))
     with pytest.raises(FileError):
         evaluate_detections(truth, tmp_path / "none.json")
+
+
+def test_one_ground_truth_serves_many_runs(tmp_path: Path) -> None:
+    """The same numbers as each run alone, in any order."""
+    paths = [write_json(tmp_path / f"{seed}.json", derived_detections(seed, 300)) for seed in (1, 2)]
+    evaluator = Evaluator(DATA)
+    together = [evaluator.evaluate(path).metrics for path in (*paths, paths[0])]
+    assert together[0] == together[2] == evaluate_detections(DATA, paths[0]).metrics
+    assert together[1] == evaluate_detections(DATA, paths[1]).metrics != together[0]
+
+
+def test_curves_on_request(tmp_path: Path) -> None:
+    """The arrays hold what AP is the mean of."""
+    evaluation = evaluate_detections(DATA, write_json(tmp_path / "dt.json", derived_detections(1, 300)))
+    evaluation.write(curves=tmp_path / "curves.npz")
+    with np.load(tmp_path / "curves.npz") as curves:  # refuses pickled objects
+        for iou, numbers in evaluation.metrics.items():
+            precision = curves[f"{iou}_precision"]
+            axes = [curves[name] for name in ("iou_thresholds", "recall_thresholds", "category_ids", "areas")]
+            assert precision.shape == curves[f"{iou}_scores"].shape == tuple(map(len, axes))
+            whole = precision[..., curves["areas"].tolist().index("all")]
+            assert whole[whole > -1].mean() == pytest.approx(numbers["AP"], abs=1e-12)
+            recall = curves[f"{iou}_recall"][..., 0]
+            assert recall[recall > -1].mean() == pytest.approx(numbers["AR@300"], abs=1e-12)
+
+
+def test_calibration_error_is_the_gap_between_score_and_precision(tmp_path: Path) -> None:
+    """Two detections of score 0.75, one of them right; another one, 0.15, wrong."""
+    truth = write_json(tmp_path / "gt.json", TRUTH)
+    wrong = {**RESULT, "bbox": [50.0, 30.0, 8.0, 8.0]}
+    records = [{**RESULT, "score": 0.75}, {**wrong, "score": 0.75}, {**wrong, "score": 0.15}]
+    metrics = evaluate_detections(truth, write_json(tmp_path / "dt.json", records)).metrics["bbox"]
+    assert metrics["ECE"] == pytest.approx((2 * (0.75 - 0.5) + 0.15) / 3)
+
+
+def test_error_types_on_request(tmp_path: Path) -> None:
+    """A second detection of an object costs what duplicates cost, and nothing else."""
+    truth = write_json(tmp_path / "gt.json", TRUTH)
+    found = [{**item, "score": 0.5} for item in (RESULT, {**RESULT, "category_id": 5})]
+    found[1]["bbox"] = TRUTH["annotations"][1]["bbox"]
+    records = [{**found[0], "score": 0.9}, *found, {**found[1], "score": 0.6}]
+    records = [{**RESULT, "score": 0.9}, *records]
+    detections = write_json(tmp_path / "dt.json", records)
+    assert "dAP-Loc" not in evaluate_detections(truth, detections).metrics["bbox"]
+    costs = evaluate_detections(truth, detections, errors=True).metrics["bbox"]
+    assert costs["dAP-Loc"] == costs["dAP-Cls"] == costs["dAP-Miss"] == 0
+    moved = [{**item, "bbox": [item["bbox"][0] + 4, *item["bbox"][1:]]} for item in found[:1]]
+    detections = write_json(tmp_path / "moved.json", [*moved, found[1]])
+    costs = evaluate_detections(truth, detections, errors=True).metrics["bbox"]
+    assert costs["dAP-Loc"] == pytest.approx(0.5)  # one of two categories is lost to its place
+    assert costs["dAP-Dupe"] == costs["dAP-Bkg"] == 0
+
+
+def test_statistics_of_other_categories_are_refused(tmp_path: Path) -> None:
+    truth = write_json(tmp_path / "gt.json", TRUTH)
+    other = broken(lambda content: content["categories"][1].update(name="another"))
+    statistics = write_statistics(
+        tmp_path / "statistics.csv", write_json(tmp_path / "other.json", other), [1, 2, 3]
+    )
+    with pytest.raises(EvaluationError, match="class statistics are of other categories"):
+        Evaluator(truth, statistics)
+
+
+def test_training_counts_go_by_category_and_not_by_position(tmp_path: Path) -> None:
+    """Without statistics there are no bins; with them each category lies in the bin of its own count."""
+    truth = write_json(tmp_path / "gt.json", TRUTH)
+    detections = write_json(tmp_path / "dt.json", [RESULT])
+    assert "bAP" not in evaluate_detections(truth, detections).metrics["bbox"]
+    statistics = write_statistics(tmp_path / "statistics.csv", truth, [5, 500, 50])
+    evaluation = evaluate_detections(truth, detections, statistics=statistics)
+    numbers = evaluation.metrics["bbox"]
+    assert [numbers[key] for key in METRICS["bAP"].of] == [pytest.approx(1), None, 0, None]
+    assert numbers["bAP"] == pytest.approx(0.5)
+    assert evaluation.per_class["training_instances"].tolist() == [5, 500, 50]
+    assert "bAP is the mean of 2 bins" in evaluation.text()

@@ -189,3 +189,45 @@ def test_errors_leave_a_loading_process_as_they_are(workers: int) -> None:
     with pytest.raises(ImageError) as error:
         next(load(data, batch_sampler=[[(0, 0)]], collate_fn=list, num_workers=workers))
     assert str(error.value) == "cannot decode\n  where:    a.png\n  remedy:   fetch it again"
+
+
+@pytest.mark.usefixtures("inside")
+def test_any_short_side_between_two_bounds_may_be_drawn() -> None:
+    changes = {"train_short_edges": [48, 96], "short_edge_sampling": "range", "train_long_edge": 80}
+    data = train_images(settings=SETTINGS.model_copy(update=changes))
+    sides = {min(data[0, position].image.shape[1:]) for position in range(60)}
+    assert len(sides) > 10
+    assert 48 <= min(sides) < 60
+    assert max(sides) == 80  # the bound of square images in training
+    plain = train_images(settings=SETTINGS.model_copy(update=changes), augment=False)
+    assert plain[0, 0].image.shape[1:] == (64, 64)
+
+
+@pytest.mark.usefixtures("inside")
+def test_stuff_maps_follow_their_image(tmp_path: Path) -> None:
+    """Resized without mixing categories, mirrored with the image; refused if of another size or absent."""
+    annotations = read_annotations(DATA / "train.json")
+
+    def images() -> TrainImages:
+        return TrainImages(annotations, DATA / "images", SETTINGS, 0, masks=False, stuff_maps=tmp_path)
+
+    data = images()
+    pattern = np.where(np.arange(64) < 32, 7, 255).astype(np.uint8)[None].repeat(64, axis=0)
+    for path in data.stuff_paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Picture.fromarray(pattern).save(path)
+    left = set()
+    for position in range(12):
+        sample = data[0, position]
+        assert sample.target is not None
+        assert sample.target.stuff is not None
+        assert sample.target.stuff.shape == sample.image.shape[1:]
+        assert set(sample.target.stuff.unique().tolist()) == {7, 255}
+        left.add(int(sample.target.stuff[0, 0]))
+    assert left == {7, 255}
+    Picture.fromarray(pattern[:32]).save(data.stuff_paths[0])
+    with pytest.raises(ImageError, match="does not have the image's size"):
+        data[0, 0]
+    data.stuff_paths[0].unlink()
+    with pytest.raises(ImageError, match="cannot decode the stuff map"):
+        data[0, 0]

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
 from benchmark.annotations import vocabulary_hash
@@ -14,9 +17,11 @@ from benchmark.errors import FileError
 from benchmark.inference import detections as module
 from benchmark.inference.detections import (
     DetectionError,
+    DetectionTable,
     DetectionWriter,
     read_detections,
     read_lvis_results,
+    run_length_sums,
     write_lvis_results,
 )
 
@@ -179,3 +184,126 @@ def test_a_flipped_bit_is_not_read_as_other_numbers(tmp_path: Path) -> None:
     with pytest.raises(DetectionError, match="damaged file"):
         write_lvis_results(path, tmp_path / "results.json")
     assert not (tmp_path / "results.json").exists()
+
+
+SIZES = np.array([[480, 640]])
+
+
+def table_of(path: Path, counts: bytes | str, size: tuple[int, int] = (480, 640)) -> DetectionTable:
+    text = counts if isinstance(counts, str) else counts.decode("latin-1")
+    record = {**RESULT, "segmentation": {"size": size, "counts": text}}
+    path.write_text(json.dumps([record]))
+    return read_detections(path)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        b"",
+        b"0",  # one run of no pixels
+        RLES[1]["counts"][:-1],
+        RLES[1]["counts"] + b"1",
+        RLES[1]["counts"][:-1] + b"P",  # a number that goes on after the end
+        b"O" + RLES[1]["counts"],  # a negative run
+        b"PPYo1O",
+        b"PPY\x7f1",
+        b"\x00PYo1",
+        b"P" * 40 + b"1",  # a number of 200 bits
+        b"oooooo1",
+        b"0" * 5000,
+    ],
+)
+def test_run_lengths_that_do_not_make_up_the_image_are_refused(counts: bytes, tmp_path: Path) -> None:
+    """Libraries written in C would read or write past the end of the mask."""
+    table = table_of(tmp_path / "results.json", counts)
+    with pytest.raises(DetectionError, match="its run lengths do not make up the image") as caught:
+        table.masks(np.arange(1), SIZES)
+    assert "record 0 (counted from 0), image 7" in str(caught.value)
+
+
+def test_masks_of_another_size_are_refused_even_where_they_do_not_count(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "results.json", RLES[0]["counts"], (640, 480))
+    with pytest.raises(DetectionError, match="bad mask size"):
+        table.masks(np.zeros(0, np.int64), SIZES)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.integers(0, 90), min_size=1, max_size=30).map(lambda runs: [*runs, 30_000 - sum(runs)]),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(0, 3),
+)
+def test_sums_of_run_lengths(codes: list[list[int]], skipped: int) -> None:
+    """The sums are those of the runs that were encoded, in any slice of a column."""
+    encoded = [mask_utils.frPyObjects({"size": [150, 200], "counts": runs}, 150, 200) for runs in codes]
+    column = pa.array([b"junk"] * skipped + [item["counts"] for item in encoded], pa.binary())
+    totals, areas = run_length_sums(column.slice(skipped))
+    assert totals.tolist() == [30_000] * len(codes)
+    assert areas.tolist() == [sum(runs[1::2]) for runs in codes]
+
+
+def test_a_file_that_claims_to_be_huge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "detections.parquet")
+    monkeypatch.setattr(module, "_MAXIMUM_ROWS", 1)
+    with pytest.raises(DetectionError, match="too many detections"):
+        read_detections(path)
+
+
+def test_missing_values_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "detections.parquet", masks=False)
+    table = pq.read_table(path)
+    scores = pa.array([None, 0.5], pa.float32())
+    holed = table.set_column(2, pa.field("score", pa.float32()), scores)
+    pq.write_table(holed.replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(DetectionError, match="no value in column score"):
+        read_detections(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", ["score", "width"])
+def test_values_that_are_not_finite_are_refused(column: str, value: float, tmp_path: Path) -> None:
+    path = write(tmp_path / "detections.parquet", masks=False)
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(column)
+    changed = pa.array([0.25, value], pa.float32())
+    table = table.set_column(place, table.schema.field(place), changed)
+    pq.write_table(table, path)
+    with pytest.raises(DetectionError, match=r"row 1 .counted from 0., image 7"):
+        read_detections(path)
+
+
+def test_damage_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
+    """Files with changed and missing bytes end in our error or in a table, and never in the interpreter's
+    end."""
+    generator = np.random.default_rng(0)
+    for name in ("detections.parquet", "results.json"):
+        path = tmp_path / name
+        if name == "results.json":
+            write_lvis_results(tmp_path / "detections.parquet", path)
+        else:
+            write(path)
+        content = path.read_bytes()
+        damaged = tmp_path / f"damaged_{name}"
+        refused = 0
+        for _ in range(150):
+            changed = bytearray(content[: generator.integers(1, len(content) + 1)])
+            for place in generator.integers(len(changed), size=3):
+                changed[place] = generator.integers(256)
+            damaged.write_bytes(changed)
+            try:
+                table = read_detections(damaged)
+                table.masks(np.arange(len(table)), np.tile(SIZES, (len(table), 1)))
+            except DetectionError:
+                refused += 1
+        assert refused > 100
+        path.write_bytes(content)
+
+
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DetectionError, match="not an LVIS results file"):
+        read_detections(path)

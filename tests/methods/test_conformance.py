@@ -2,8 +2,8 @@
 
 ``METHOD_PATHS`` is a list of folders of methods, separated like ``PATH``. A method passes with its variants.
 All methods go from initial weights to detections in torchvision's tiny detector, and those of ``IN_MMDET`` in
-MMDetection's, where that is installed. ``CONFORMANCE_DETECTORS`` (names separated by commas) takes them all
-through other detectors too, for example ``mmdet/tiny_mask_rcnn,mmdet/tiny_cascade_mask_rcnn,mmdet/tiny_htc``.
+MMDetection's, where that is installed. ``CONFORMANCE_DETECTORS``, names separated by commas, takes all
+methods through other detectors as well: ``mmdet/tiny_mask_rcnn,mmdet/tiny_cascade_mask_rcnn,mmdet/tiny_htc``.
 """
 
 import importlib.util

@@ -19,6 +19,7 @@ from .measuring import ROOT
 TOPICS = (
     "balms",
     "retraining",
+    "evaluation",
 )
 
 RESULT = ROOT / "results" / "performance.md"
@@ -33,7 +34,7 @@ MARK = "<!-- topic: {} -->\n"
 
 
 def machine() -> str:
-    """Processor, memory, versions, GPU and today's date, in one line."""
+    """Processor, memory, versions, GPU, what else it was doing, and today's date, in one line."""
     # the name of the processor is in no portable place
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.M)
@@ -42,7 +43,8 @@ def machine() -> str:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"{processor}, {os.cpu_count()} cores, {memory:.0f} GB of memory, {gpu}; {platform.system()}, "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}; {date.today()}"
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}; "
+        f"load average {os.getloadavg()[2]:.0f}; {date.today()}"
     )
 
 

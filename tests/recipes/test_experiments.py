@@ -1,5 +1,6 @@
 """Experiments stand for runs; what cannot run here is skipped with a reason."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,16 @@ import pytest
 import yaml
 from recipe_files import write_experiment
 
-from benchmark.recipes import RecipeError, all_runs, describe, find_run, load_dataset, load_experiment, paths
+from benchmark.recipes import (
+    RecipeError,
+    all_runs,
+    describe,
+    find_run,
+    load_dataset,
+    load_experiment,
+    paths,
+    with_detector,
+)
 from benchmark.recipes.catalog import yaml_files
 from benchmark.recipes.project import project_root
 from benchmark.recipes.schemas import MODELS, schema_text
@@ -71,9 +81,21 @@ def test_missing_data_skips_a_row_and_says_where_it_belongs(
         (tmp_path / f"lvis_v0.5/lvis_v0.5_{split}.json").touch()
     assert load_experiment("balms").rows[0].skipped is None
     reasons = {row.row.id: row.skipped or "" for row in load_experiment("bags").rows}
-    assert {row for row, reason in reasons.items() if reason} == {"15", "16"}
+    assert {row for row, reason in reasons.items() if reason} == {
+        "15",
+        "16",
+        "17",
+        "18",
+        "21",
+        "22",
+        "23",
+        "24",
+    }
     assert "torchvision publishes no COCO weights" in reasons["15"]  # ResNeXt-101: only from a local file
     assert "torchvision publishes no COCO weights" in reasons["16"]
+    for row in ("17", "24"):
+        installed = importlib.util.find_spec("mmdet") is not None
+        assert ("publishes no COCO weights" if installed else "'mmdet' is not installed") in reasons[row]
 
 
 def test_a_back_end_that_is_not_installed_skips_a_row(
@@ -185,3 +207,16 @@ def test_settings_of_a_budget_are_checked(tmp_path: Path, content: dict[str, obj
 def test_recipes_need_no_torch() -> None:
     code = "import sys, benchmark.recipes as r; r.load_experiment('smoke'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_detector_for_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rows, found from where the file is written; they no longer answer to published numbers."""
+    monkeypatch.chdir(tmp_path)
+    path = with_detector("gol", "torchvision/tiny_mask_rcnn")
+    loaded, before = load_experiment(str(path)), load_experiment("gol")
+    assert loaded.name == "gol_torchvision_tiny_mask_rcnn"
+    assert [row.row.id for row in loaded.rows] == [row.row.id for row in before.rows]
+    assert {run.detector_name for row in loaded.rows for run in row.runs} == {"torchvision/tiny_mask_rcnn"}
+    assert not any(row.row.reported for row in loaded.rows)
+    times = path.stat().st_mtime_ns
+    assert with_detector("gol", "torchvision/tiny_mask_rcnn").stat().st_mtime_ns == times

@@ -19,17 +19,20 @@ class Project:
     folder: Path
 
     def snakemake(
-        self, *arguments: str, experiment: str | Path | None = "smoke"
+        self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr come back as one text."""
-        process = self.start(*arguments, experiment=experiment)
+        process = self.start(*arguments, experiment=experiment, detector=detector)
         text, _ = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, text)
 
-    def start(self, *arguments: str, experiment: str | Path | None = "smoke") -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
+    ) -> subprocess.Popen[str]:
         """Start Snakemake here."""
         profile = ["--workflow-profile", "workflows/profiles/local"]
         chosen = ["--config", f"experiment={experiment}"] if experiment else []
+        chosen += [f"detector={detector}"] if detector else []
         command = [sys.executable, "-m", "snakemake", *arguments, *profile, *chosen]
         return subprocess.Popen(
             command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

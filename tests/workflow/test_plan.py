@@ -114,3 +114,16 @@ def test_a_broken_method_stops_only_who_uses_it(project: Project) -> None:
     assert users.returncode != 0
     assert "methods/bags/method.yaml, line 1" in users.stdout
     assert project.planned(experiment=experiment(project.folder, {"method": "sigmoid"}))["train sigmoid"] == 1
+
+
+def test_an_experiment_may_be_planned_with_another_detector(project: Project) -> None:
+    """For every row, in a table of its own; a preset that is not there is answered."""
+    path = experiment(project.folder, {}, {"id": "b", "method": "softmax"})
+    done = project.snakemake("-n", experiment=path, detector="torchvision/tiny_faster_rcnn")
+    assert done.returncode == 0, done.stdout
+    assert "torchvision/tiny_faster_rcnn/softmax/seed0" in done.stdout
+    assert "tiny_mask_rcnn/" not in done.stdout
+    assert "results/experiments/mine_torchvision_tiny_faster_rcnn/table.md" in done.stdout
+    done = project.snakemake("-n", experiment=path, detector="torchvision/tiny_fast_rcnn")
+    assert done.returncode != 0
+    assert "did you mean" in done.stdout

@@ -1,0 +1,70 @@
+"""Which published rows an experiment answers to, and why the others have none."""
+
+import csv
+import io
+from dataclasses import dataclass
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import read_bytes
+from benchmark.recipes.catalog import read_experiment, yaml_files
+from benchmark.recipes.project import project_root
+from benchmark.reporting.collect import read_reported
+
+REPORTED = "results/reported/reported.csv"
+UNANSWERED = "results/reported/unanswered.csv"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Published rows by PAPER/ROW: the ``recipes`` (EXPERIMENT:ROW) that answer to each, and ``reasons``."""
+
+    recipes: dict[str, list[str]]
+    reasons: dict[str, str]
+
+    @property
+    def problems(self) -> list[str]:
+        """What in ``UNANSWERED`` is missing or has been overtaken."""
+        unanswered = {row for row, recipes in self.recipes.items() if not recipes}
+        return [f"{row}: no recipe and no reason" for row in sorted(unanswered - self.reasons.keys())] + [
+            f"{row}: a reason in {UNANSWERED}, but it has a recipe or is not published"
+            for row in sorted(self.reasons.keys() - unanswered)
+        ]
+
+    def text(self) -> str:
+        """The count, and a line for each row that is not answered."""
+        answered = sum(bool(recipes) for recipes in self.recipes.values())
+        lines = [f"{answered} of {len(self.recipes)} rows of {REPORTED} are answered by a recipe"]
+        for row, recipes in self.recipes.items():
+            if not recipes:
+                lines.append(f"  {row}: {self.reasons.get(row, 'no reason stated')}")
+        return "\n".join(lines)
+
+
+def find_answers() -> Answers:
+    """The answers of all experiments in ``workflows/experiments`` that can be read.
+
+    Raises ``BenchmarkError`` for tables that cannot be read.
+    """
+    recipes: dict[str, list[str]] = {row: [] for row in read_reported(project_root() / REPORTED)}
+    for name, path in yaml_files("experiments").items():
+        try:
+            rows = read_experiment(path).rows
+        except BenchmarkError:
+            continue  # listed as broken
+        for row in rows:
+            if row.reported in recipes:
+                recipes[row.reported].append(f"{name}:{row.id}")
+    return Answers(recipes, _read_reasons())
+
+
+def _read_reasons() -> dict[str, str]:
+    path = project_root() / UNANSWERED
+    if not path.exists():
+        return {}
+    lines = list(csv.DictReader(io.StringIO(read_bytes(path).decode())))
+    try:
+        return {f"{line['paper']}/{line['row']}": line["reason"].strip() for line in lines}
+    except (KeyError, AttributeError):
+        raise BenchmarkError(
+            "bad table of unanswered rows", where=path, expected="columns paper,row,reason in every line"
+        ) from None

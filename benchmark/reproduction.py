@@ -1,0 +1,188 @@
+"""From a paper's released weights to its numbers: import, predict, evaluate, compare."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import write_json
+from benchmark.recipes import find_run
+from benchmark.recipes.models import Run
+from benchmark.recipes.paths import RESULTS, annotations_path, statistics_path
+from benchmark.recipes.project import project_root
+from benchmark.reporting.answers import REPORTED, find_answers
+from benchmark.reporting.collect import Reported, read_reported
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One published number beside ours, in percent; ``ours`` None where the evaluation has no such number."""
+
+    metric: str
+    theirs: float
+    ours: float | None
+    tolerance: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus theirs in percentage points."""
+        return None if self.ours is None else self.ours - self.theirs
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the difference is within the tolerance; None where there is nothing to judge."""
+        if self.difference is None or self.tolerance is None:
+            return None
+        return abs(self.difference) <= self.tolerance + 1e-9
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What the weights gave, number by number."""
+
+    title: str
+    imported: str
+    comparisons: list[Comparison]
+
+    @property
+    def holds(self) -> bool:
+        """Whether there is a judged number and all of them are within their tolerances."""
+        judged = [item.holds for item in self.comparisons if item.holds is not None]
+        return bool(judged) and all(judged)
+
+    def text(self) -> str:
+        """A line for each number, then the verdict."""
+        lines = [
+            self.title,
+            "",
+            f"{'':<14}{'ours':>8}{'theirs':>8}{'difference':>12}{'tolerance':>11}",
+        ]
+        for item in self.comparisons:
+            ours = "-" if item.ours is None else f"{item.ours:.2f}"
+            difference = "-" if item.difference is None else f"{item.difference:+.2f}"
+            tolerance = "-" if item.tolerance is None else f"{item.tolerance:.2f}"
+            verdict = {True: "within", False: "outside", None: "not judged"}[item.holds]
+            lines.append(
+                f"{item.metric:<14}{ours:>8}{item.theirs:>8.2f}{difference:>12}{tolerance:>11}  {verdict}"
+            )
+        judged = [item.holds for item in self.comparisons if item.holds is not None]
+        verdict = "reproduced" if self.holds else "not reproduced"
+        lines += ["", f"{verdict}: {sum(judged)} of {len(judged)} numbers within their tolerance"]
+        return "\n".join(lines)
+
+
+def reproduce(
+    paper: str,
+    row: str,
+    weights: Path,
+    head: Path | None = None,
+    recipe: str | None = None,
+    workers: int = 0,
+) -> Reproduction:
+    """Evaluate released weights as the recipe that answers to a published row.
+
+    Checkpoint, detections, metrics and ``reproduction.json`` go to ``results/reproduced/PAPER/ROW``.
+
+    Args:
+        paper: whose release it is: the layout of the weights, and the first column of the published numbers.
+        row: second column of the published numbers.
+        weights: the released file.
+        head: SimCal's calibrated head.
+        recipe: which recipe, where several answer to the row.
+        workers: data loading processes.
+
+    Raises:
+        BenchmarkError: no such row or no recipe for it; weights, images or annotations that do not fit.
+    """
+    reported = _published(f"{paper}/{row}")
+    run = find_run(recipe or _recipe(f"{paper}/{row}"))
+    if run.dataset_name != reported.dataset:
+        raise BenchmarkError(
+            "the recipe is on another dataset than the published row",
+            found=run.dataset_name,
+            expected=reported.dataset,
+        )
+    from benchmark.detectors.importing import import_checkpoint
+    from benchmark.detectors.layouts import SOURCES
+    from benchmark.evaluation import evaluate_detections
+    from benchmark.inference.predict import predict_dataset
+
+    if paper not in SOURCES:
+        raise BenchmarkError(
+            f"no layout of released weights is known for '{paper}'", expected=" or ".join(SOURCES)
+        )
+    folder = RESULTS / "reproduced" / paper / row
+    _count(run)
+    imported = import_checkpoint(run, weights, paper, folder / "checkpoint.pt", head)
+    predict_dataset(run, folder / "checkpoint.pt", folder / "detections.parquet", workers=workers)
+    evaluation = evaluate_detections(
+        annotations_path(run.dataset, "val"),
+        folder / "detections.parquet",
+        max_detections=run.test.max_detections,
+    )
+    evaluation.write(folder / "metrics.json", folder / "per_class.csv")
+    comparisons = compare(reported, evaluation.metrics, run.test.max_detections)
+    found = Reproduction(f"{paper}/{row}: {run.title} on {run.dataset.title}", imported.text(), comparisons)
+    content = [
+        {"metric": item.metric, "ours": item.ours, "theirs": item.theirs, "tolerance": item.tolerance}
+        for item in comparisons
+    ]
+    write_json(folder / "reproduction.json", {"reproduced": found.holds, "numbers": content})
+    return found
+
+
+def compare(
+    reported: Reported, metrics: dict[str, dict[str, float | None]], max_detections: int
+) -> list[Comparison]:
+    """Published numbers (percent) beside an evaluation's (fractions).
+
+    Recalls are of ``max_detections``. ``AP_bin1`` to ``AP_bin4`` are the four numbers whose mean the row has,
+    which stand before it in the evaluation.
+    """
+    found = []
+    for metric, theirs in reported.values.items():
+        iou, _, key = metric.partition("/")
+        numbers = metrics.get(iou, {})
+        if key.startswith("AP_bin"):
+            keys, mean = list(numbers), "eAP" if f"{iou}/eAP" in reported.values else "bAP"
+            bins = keys[: keys.index(mean)][-4:] if mean in keys else []
+            key = dict(enumerate(bins, start=1)).get(int(key.removeprefix("AP_bin")), key)
+        ours = numbers.get(key, numbers.get(f"{key}@{max_detections}"))
+        percent = None if ours is None else 100 * ours
+        found.append(Comparison(metric, theirs, percent, reported.tolerances.get(metric)))
+    return found
+
+
+def _published(key: str) -> Reported:
+    reported = read_reported(project_root() / REPORTED)
+    if key not in reported:
+        raise BenchmarkError(
+            f"no published row '{key}'", where=REPORTED, expected=", ".join(sorted(reported)) or "a row"
+        )
+    return reported[key]
+
+
+def _recipe(key: str) -> str:
+    """The one recipe that answers to a row."""
+    answers = find_answers()
+    recipes = answers.recipes.get(key, [])
+    if len(recipes) == 1:
+        return recipes[0]
+    if recipes:
+        raise BenchmarkError(
+            f"several recipes answer to '{key}'",
+            found=", ".join(recipes),
+            remedy=f"choose one: --recipe {recipes[0]}",
+        )
+    raise BenchmarkError(
+        f"no recipe answers to '{key}'",
+        found=answers.reasons.get(key),
+        remedy="longtail list experiments shows the rows without a recipe",
+    )
+
+
+def _count(run: Run) -> None:
+    """Class statistics, which the classifier needs, unless the workflow has made them."""
+    from benchmark.statistics import class_statistics
+
+    if not statistics_path(run.dataset).exists():
+        class_statistics(annotations_path(run.dataset, "train")).write(statistics_path(run.dataset))

@@ -1,0 +1,336 @@
+"""Mask R-CNN as mmdetection 1, mmdetection 2 and detectron2 have it: names, shapes and arithmetic.
+
+Written from the frameworks' conventions and from nothing of this project: the state dicts that the tests of
+importing start from, and what these weights are to detect. One image at a time, a narrow ResNet-50 with FPN.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLOCKS = (3, 4, 6, 3)
+CHANNELS, WIDTH, BASE = 16, 32, 8  # of the pyramid, of the box head, of the first stage's bottlenecks
+STRIDES = (4, 8, 16, 32, 64)
+PROPOSALS = 30
+RGB_MEAN = torch.tensor([123.675, 116.28, 103.53])
+RGB_STD = torch.tensor([58.395, 57.12, 57.375])
+
+
+def names(framework: str) -> dict[str, str]:
+    """The framework's names of the parts outside the backbone."""
+    if framework == "detectron2":
+        return {
+            **{f"lateral{i}": f"backbone.fpn_lateral{i + 2}" for i in range(4)},
+            **{f"output{i}": f"backbone.fpn_output{i + 2}" for i in range(4)},
+            "rpn": "proposal_generator.rpn_head.conv",
+            "objectness": "proposal_generator.rpn_head.objectness_logits",
+            "anchor_deltas": "proposal_generator.rpn_head.anchor_deltas",
+            "fc1": "roi_heads.box_head.fc1",
+            "fc2": "roi_heads.box_head.fc2",
+            "classes": "roi_heads.box_predictor.cls_score",
+            "deltas": "roi_heads.box_predictor.bbox_pred",
+            **{f"mask{i}": f"roi_heads.mask_head.mask_fcn{i + 1}" for i in range(4)},
+            "deconv": "roi_heads.mask_head.deconv",
+            "mask": "roi_heads.mask_head.predictor",
+        }
+    roi = "" if framework == "mmdet_v1" else "roi_head."
+    return {
+        **{f"lateral{i}": f"neck.lateral_convs.{i}.conv" for i in range(4)},
+        **{f"output{i}": f"neck.fpn_convs.{i}.conv" for i in range(4)},
+        "rpn": "rpn_head.rpn_conv",
+        "objectness": "rpn_head.rpn_cls",
+        "anchor_deltas": "rpn_head.rpn_reg",
+        "fc1": f"{roi}bbox_head.shared_fcs.0",
+        "fc2": f"{roi}bbox_head.shared_fcs.1",
+        "classes": f"{roi}bbox_head.fc_cls",
+        "deltas": f"{roi}bbox_head.fc_reg",
+        **{f"mask{i}": f"{roi}mask_head.convs.{i}.conv" for i in range(4)},
+        "deconv": f"{roi}mask_head.upsample",
+        "mask": f"{roi}mask_head.conv_logits",
+    }
+
+
+def norm_name(framework: str, convolution: str) -> str:
+    """The batch norm behind a convolution of the backbone."""
+    if framework == "detectron2":
+        return f"{convolution}.norm"
+    if convolution.endswith("downsample.0"):
+        return convolution.removesuffix("0") + "1"
+    return convolution.replace("conv", "bn")
+
+
+def blocks(framework: str) -> list[tuple[str, str | None]]:
+    """Names of the residual blocks and of their shortcuts' convolutions, from the first stage on."""
+    found: list[tuple[str, str | None]] = []
+    for stage, count in enumerate(BLOCKS):
+        for number in range(count):
+            if framework == "detectron2":
+                block = f"backbone.bottom_up.res{stage + 2}.{number}"
+                shortcut = f"{block}.shortcut"
+            else:
+                block = f"backbone.layer{stage + 1}.{number}"
+                shortcut = f"{block}.downsample.0"
+            found.append((block, shortcut if number == 0 else None))
+    return found
+
+
+def stem(framework: str) -> str:
+    return "backbone.bottom_up.stem.conv1" if framework == "detectron2" else "backbone.conv1"
+
+
+def released_state(
+    framework: str, categories: int, logits: int, *, agnostic: bool = False, seed: int = 0
+) -> dict[str, Tensor]:
+    """A full state dict with random numbers that keep activations in a sane range.
+
+    ``logits`` are the rows of the classifier. mmdetection 1 has box deltas and masks of background too.
+    """
+    torch.manual_seed(seed)
+    state: dict[str, Tensor] = {}
+    part = names(framework)
+
+    def layer(name: str, *shape: int, bias: bool = True, scale: float = 1.0) -> None:
+        fan_in = math.prod(shape[1:])
+        state[f"{name}.weight"] = torch.randn(*shape) * scale * math.sqrt(2 / fan_in)
+        if bias:
+            state[f"{name}.bias"] = torch.randn(shape[0]) * 0.1
+
+    def convolution(name: str, *shape: int, gain: float = 1.0) -> None:
+        layer(name, *shape, bias=False)
+        norm = norm_name(framework, name)
+        state[f"{norm}.weight"] = gain * (1 + 0.1 * torch.randn(shape[0]))
+        state[f"{norm}.bias"] = 0.1 * torch.randn(shape[0])
+        state[f"{norm}.running_mean"] = 0.1 * torch.randn(shape[0])
+        state[f"{norm}.running_var"] = 1 + 0.2 * torch.rand(shape[0])
+        if framework != "detectron2":
+            state[f"{norm}.num_batches_tracked"] = torch.tensor(7)
+
+    convolution(stem(framework), 64, 3, 7, 7)
+    if framework == "detectron2":
+        state[f"{stem(framework)}.weight"] /= 58  # pixels up to 255
+    ins = 64
+    for (block, shortcut), width in zip(
+        blocks(framework), [BASE * 2**stage for stage in range(4) for _ in range(BLOCKS[stage])], strict=True
+    ):
+        convolution(f"{block}.conv1", width, ins, 1, 1)
+        convolution(f"{block}.conv2", width, width, 3, 3)
+        convolution(f"{block}.conv3", 4 * width, width, 1, 1, gain=0.3)
+        if shortcut:
+            convolution(shortcut, 4 * width, ins, 1, 1)
+        ins = 4 * width
+    for level in range(4):
+        layer(part[f"lateral{level}"], CHANNELS, 4 * BASE * 2**level, 1, 1)
+        layer(part[f"output{level}"], CHANNELS, CHANNELS, 3, 3)
+    layer(part["rpn"], CHANNELS, CHANNELS, 3, 3)
+    layer(part["objectness"], 3, CHANNELS, 1, 1)
+    layer(part["anchor_deltas"], 12, CHANNELS, 1, 1, scale=0.05)
+    layer(part["fc1"], WIDTH, CHANNELS * 49)
+    layer(part["fc2"], WIDTH, WIDTH)
+    layer(part["classes"], logits, WIDTH, scale=0.1)
+    rows = 1 if agnostic else categories + (framework == "mmdet_v1")
+    layer(part["deltas"], 4 * rows, WIDTH, scale=0.2)
+    for number in range(4):
+        layer(part[f"mask{number}"], CHANNELS, CHANNELS, 3, 3)
+    layer(part["deconv"], CHANNELS, CHANNELS, 2, 2)
+    layer(part["mask"], rows, CHANNELS, 1, 1)
+    if framework == "detectron2":
+        state["pixel_mean"], state["pixel_std"] = RGB_MEAN.flip(0).view(3, 1, 1), torch.ones(3, 1, 1)
+        for level in range(5):
+            state[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = torch.zeros(3, 4)
+    return state
+
+
+class Reference:
+    """What the weights detect under the rules of their framework.
+
+    Boxes of mmdetection 1 end in their last pixel, so that widths are x2 - x1 + 1; ``continuous`` gives them
+    as all others have them.
+    """
+
+    def __init__(self, state: dict[str, Tensor], framework: str, *, agnostic: bool = False) -> None:
+        self.state, self.framework, self.agnostic = state, framework, agnostic
+        self.part = names(framework)
+        self.one = 1.0 if framework == "mmdet_v1" else 0.0
+
+    def continuous(self, boxes: Tensor) -> Tensor:
+        return boxes + boxes.new_tensor([0, 0, self.one, self.one])
+
+    def linear(self, part: str, x: Tensor) -> Tensor:
+        return F.linear(x, self.state[f"{self.part[part]}.weight"], self.state[f"{self.part[part]}.bias"])
+
+    def convolve(self, part: str, x: Tensor) -> Tensor:
+        weight = self.state[f"{self.part[part]}.weight"]
+        return F.conv2d(x, weight, self.state[f"{self.part[part]}.bias"], padding=weight.shape[-1] // 2)
+
+    def _normed(self, name: str, x: Tensor, stride: int = 1) -> Tensor:
+        weight = self.state[f"{name}.weight"]
+        x = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+        norm = norm_name(self.framework, name)
+        values = [self.state[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        return F.batch_norm(x, *values, eps=1e-5)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Five levels of an RGB image (3, H, W) with values up to 255."""
+        if self.framework == "detectron2":
+            x = image.flip(0) - self.state["pixel_mean"]
+        else:
+            x = (image - RGB_MEAN[:, None, None]) / RGB_STD[:, None, None]
+        x = F.pad(x, (0, -x.shape[2] % 32, 0, -x.shape[1] % 32))[None]
+        x = F.max_pool2d(self._normed(stem(self.framework), x, stride=2).relu(), 3, 2, 1)
+        ends, found = [sum(BLOCKS[: i + 1]) for i in range(4)], []
+        for number, (block, shortcut) in enumerate(blocks(self.framework), start=1):
+            stride = 2 if shortcut and number > 1 else 1
+            first = self.framework == "detectron2"  # MSRA's models have the stride in the first convolution
+            y = self._normed(f"{block}.conv1", x, stride if first else 1).relu()
+            y = self._normed(f"{block}.conv2", y, 1 if first else stride).relu()
+            y = self._normed(f"{block}.conv3", y)
+            x = (y + (self._normed(shortcut, x, stride) if shortcut else x)).relu()
+            if number in ends:
+                found.append(x)
+        inner = [self.convolve(f"lateral{level}", x) for level, x in enumerate(found)]
+        for level in (2, 1, 0):
+            inner[level] = inner[level] + F.interpolate(inner[level + 1], scale_factor=2, mode="nearest")
+        levels = [self.convolve(f"output{level}", x) for level, x in enumerate(inner)]
+        return [*levels, F.max_pool2d(levels[-1], 1, 2)]
+
+    def anchors(self, level: int, height: int, width: int) -> Tensor:
+        """(height * width * 3, 4)."""
+        stride, found = STRIDES[level], []
+        for y in range(height):
+            for x in range(width):
+                for ratio in (0.5, 1.0, 2.0):
+                    h = 8 * stride * math.sqrt(ratio)
+                    w = 8 * stride / math.sqrt(ratio)
+                    if self.framework == "mmdet_v1":
+                        middle = 0.5 * (stride - 1)
+                        box = [middle - 0.5 * (w - 1), middle - 0.5 * (h - 1)]
+                        box += [middle + 0.5 * (w - 1), middle + 0.5 * (h - 1)]
+                        box = [float(round(side)) for side in box]
+                    else:
+                        box = [-w / 2, -h / 2, w / 2, h / 2]
+                    found.append([box[0] + x * stride, box[1] + y * stride])
+                    found[-1] += [box[2] + x * stride, box[3] + y * stride]
+        return torch.tensor(found)
+
+    def decode(self, boxes: Tensor, deltas: Tensor, size: tuple[int, int]) -> Tensor:
+        w, h = boxes[:, 2] - boxes[:, 0] + self.one, boxes[:, 3] - boxes[:, 1] + self.one
+        x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+        limit = math.log(1000 / 16)
+        x, y = x + w * deltas[:, 0], y + h * deltas[:, 1]
+        w, h = w * deltas[:, 2].clamp(-limit, limit).exp(), h * deltas[:, 3].clamp(-limit, limit).exp()
+        half = 0.5 * self.one
+        sides = [x - w / 2 + half, y - h / 2 + half, x + w / 2 - half, y + h / 2 - half]
+        last = [size[1] - self.one, size[0] - self.one] * 2
+        return torch.stack([s.clamp(0, m) for s, m in zip(sides, last, strict=True)], dim=1)
+
+    def suppress(self, boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
+        kept: list[int] = []
+        area = (boxes[:, 2] - boxes[:, 0] + self.one) * (boxes[:, 3] - boxes[:, 1] + self.one)
+        for index in scores.argsort(descending=True).tolist():
+            best = boxes[kept]
+            w = torch.minimum(best[:, 2], boxes[index, 2]) - torch.maximum(best[:, 0], boxes[index, 0])
+            h = torch.minimum(best[:, 3], boxes[index, 3]) - torch.maximum(best[:, 1], boxes[index, 1])
+            common = (w + self.one).clamp(min=0) * (h + self.one).clamp(min=0)
+            if not bool((common > threshold * (area[kept] + area[index] - common)).any()):
+                kept.append(index)
+        return kept
+
+    def proposals(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
+        boxes, scores = [], []
+        for number, x in enumerate(levels):
+            hidden = self.convolve("rpn", x).relu()
+            score = self.convolve("objectness", hidden)[0].permute(1, 2, 0).reshape(-1)
+            deltas = self.convolve("anchor_deltas", hidden)[0].permute(1, 2, 0).reshape(-1, 4)
+            best = score.topk(min(PROPOSALS, len(score))).indices
+            found = self.decode(self.anchors(number, *x.shape[2:])[best], deltas[best], size)
+            solid = (found[:, 2:] - found[:, :2] + self.one > 0).all(dim=1)  # in mmdetection 1 all are
+            found, score = found[solid], score[best][solid]
+            kept = self.suppress(found, score, 0.7)
+            boxes.append(found[kept])
+            scores.append(score[kept])
+        best = torch.cat(scores).argsort(descending=True)[:PROPOSALS]
+        return torch.cat(boxes)[best]
+
+    def pool(self, levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
+        found = []
+        for box in boxes:
+            w, h = box[2] - box[0] + self.one, box[3] - box[1] + self.one
+            level = min(max(math.floor(math.log2(math.sqrt(w * h) / 56 + 1e-6)), 0), 3)
+            stride = STRIDES[level]
+            shift = 0.0 if self.framework == "mmdet_v1" else 0.5
+            samples = [2, 2] if self.framework == "mmdet_v1" else [0, 0]
+            grid = []
+            for axis, length in ((0, w / stride), (1, h / stride)):
+                count = samples[axis] or max(1, math.ceil(length / side))
+                points = (torch.arange(side * count) + 0.5) * length / (side * count)
+                grid.append((box[axis] / stride - shift + points, count))
+            found.append(_sampled(levels[level][0], *grid, side))
+        return torch.stack(found)
+
+    def box_head(self, pooled: Tensor) -> Tensor:
+        hidden = self.linear("fc1", pooled.flatten(1)).relu()
+        return self.linear("fc2", hidden).relu()
+
+    def detect(
+        self, image: Tensor, original: tuple[int, int], scores_of: Any, threshold: float, most: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Boxes, labels (categories from 0), scores, and mask logits, best first.
+
+        ``scores_of`` turns logits and pooled features into scores of the categories.
+        """
+        size = (image.shape[1], image.shape[2])
+        levels = self.features(image)
+        proposals = self.proposals(levels, size)
+        pooled = self.pool(levels, proposals, 7)
+        hidden = self.box_head(pooled)
+        scores = scores_of(self.linear("classes", hidden), pooled.flatten(1))
+        deltas = self.linear("deltas", hidden) * torch.tensor([0.1, 0.1, 0.2, 0.2]).repeat(
+            len(self.state[f"{self.part['deltas']}.bias"]) // 4
+        )
+        found = []
+        for label in range(scores.shape[1]):
+            column = 0 if self.agnostic else label + (self.framework == "mmdet_v1")
+            boxes = self.decode(proposals, deltas[:, 4 * column : 4 * column + 4], size)
+            # the frameworks keep empty boxes, this project does not: none can be right
+            solid = (boxes[:, 2:] - boxes[:, :2] + self.one > 0.01).all(dim=1)
+            above = (solid & (scores[:, label] > threshold)).nonzero().squeeze(1)
+            for index in self.suppress(boxes[above], scores[above, label], 0.5):
+                found.append((scores[above[index], label].item(), label, boxes[above[index]]))
+        found = sorted(found, key=lambda item: -item[0])[:most]
+        boxes = torch.stack([box for _, _, box in found])
+        labels = torch.tensor([label for _, label, _ in found])
+        masks = self.pool(levels, boxes, 14)
+        for number in range(4):
+            masks = self.convolve(f"mask{number}", masks).relu()
+        deconv = self.part["deconv"]
+        masks = F.conv_transpose2d(
+            masks, self.state[f"{deconv}.weight"], self.state[f"{deconv}.bias"], stride=2
+        )
+        masks = self.convolve("mask", masks.relu())
+        columns = labels * 0 if self.agnostic else labels + (self.framework == "mmdet_v1")
+        factors = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2)
+        return (
+            self.continuous(boxes * factors),
+            labels,
+            torch.tensor([score for score, _, _ in found]),
+            masks[torch.arange(len(masks)), columns],
+        )
+
+
+def _sampled(feature: Tensor, x: tuple[Tensor, int], y: tuple[Tensor, int], side: int) -> Tensor:
+    """Bilinear samples of (C, H, W) at positions in pixels of their middles, averaged to (C, side, side)."""
+
+    def matrix(points: Tensor, length: int) -> Tensor:
+        points = points.clamp(0, length - 1)
+        low = points.floor().long()
+        rows = torch.zeros(len(points), length)
+        rows[torch.arange(len(points)), low] += 1 - (points - low)
+        rows[torch.arange(len(points)), (low + 1).clamp(max=length - 1)] += points - low
+        return rows
+
+    columns = matrix(x[0], feature.shape[2]).reshape(side, x[1], -1).mean(1)
+    rows = matrix(y[0], feature.shape[1]).reshape(side, y[1], -1).mean(1)
+    return torch.einsum("iy,cyx,jx->cij", rows, feature, columns)

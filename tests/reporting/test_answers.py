@@ -1,0 +1,53 @@
+"""Every published row has a recipe, or a reason why not, and never both."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmark.cli import app
+from benchmark.recipes import find_run
+from benchmark.recipes.catalog import detector_presets
+from benchmark.recipes.project import project_root
+from benchmark.reporting.answers import REPORTED, Answers, find_answers
+from benchmark.reporting.collect import read_reported
+
+
+def test_every_published_row_is_answered_or_has_a_reason() -> None:
+    answers = find_answers()
+    assert answers.problems == []
+    assert len(answers.recipes) == 37
+    assert all(answers.reasons.values())
+
+
+def test_recipes_are_on_the_dataset_of_their_row() -> None:
+    reported = read_reported(project_root() / REPORTED)
+    for row, recipes in find_answers().recipes.items():
+        for recipe in recipes:
+            run = find_run(recipe)
+            assert run.dataset_name == reported[row].dataset, recipe
+            assert run.detector_name in detector_presets()
+
+
+def test_every_published_number_has_a_tolerance() -> None:
+    for row, numbers in read_reported(project_root() / REPORTED).items():
+        assert numbers.tolerances.keys() == numbers.values.keys(), row
+        assert all(0 < tolerance <= 2 for tolerance in numbers.tolerances.values())
+
+
+def test_gaps_and_stale_reasons_are_problems() -> None:
+    answers = Answers({"a/1": ["e:1"], "a/2": [], "a/3": []}, {"a/1": "old", "a/3": "why", "a/4": "gone"})
+    assert [line.partition(":")[0] for line in answers.problems] == ["a/2", "a/1", "a/4"]
+    assert answers.text().splitlines() == [
+        "1 of 3 rows of results/reported/reported.csv are answered by a recipe",
+        "  a/2: no reason stated",
+        "  a/3: why",
+    ]
+
+
+def test_the_count_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(app, ["list", "experiments"]).output
+    answers = find_answers()
+    assert answers.text() in said
+    assert f"{len(answers.recipes) - len(answers.reasons)} of 37 rows" in said
