@@ -181,7 +181,7 @@ def class_statistics(path: Path | str) -> ClassStatistics:
 
     A million annotations take two seconds, of which the JSON reader needs nearly all: the file is mapped and
     only two fields of an annotation are built.
-    Raises ``AnnotationError`` for a malformed file, repeated category ids and unknown image or category ids.
+    Raises ``AnnotationError`` for a malformed file, repeated image or category ids and unknown ones.
     """
     return occurrences(path).statistics
 
@@ -254,6 +254,13 @@ def occurrences(path: Path | str) -> Occurrences:
         )
     listed = np.array([image.id for image in content.images], dtype=np.int64)
     image_ids, first = np.unique(listed, return_index=True)
+    if len(image_ids) < len(listed):
+        raise AnnotationError(
+            f"{len(listed) - len(image_ids)} images occur twice",
+            where=path,
+            expected="unique image ids",
+            remedy="longtail check lists every problem of the file",
+        )
     place = np.argsort(np.argsort(first))  # of every ascending id among the ids in the order of the file
     total = len(content.annotations)
     images = _positions(image_ids, (item.image_id for item in content.annotations), total, "image", path)

@@ -259,7 +259,9 @@ def limited_files(place: Place) -> str:
 @contextmanager
 def _disk_of_its_own(place: Place) -> Iterator[None]:
     """The place on a small disk."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "faults", str(place.folder)]
+    files = [path for path in place.reference.folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size + 4096 for path in files) + 16 * 2**20
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "faults", str(place.folder)]
     subprocess.run(mount, check=True, capture_output=True)
     try:
         place.copy()
@@ -363,6 +365,20 @@ def hostile_annotations(place: Place) -> str:
         path.write_text(json.dumps(content))
     command = place.run(step)
     place.check_tables()
+    if command.status == 0 and place.same(step):  # the step does not read what is bad
+        _restore(place, path)
+        place.recover(step)
+        return HARMLESS
+    if command.status == 0:  # counts are made of two fields; whoever uses them reads the whole file
+        claim(step is STATS, "bad annotations changed the result without a word")
+        (user,) = (training for training in BY_KIND["train all"] if training.row == "softmax")
+        place.forget(user)
+        place.check_refused(user, place.run(user), str(path))
+        _restore(place, path)
+        claim(place.run(step).status == 0, "the counts are not made again")
+        place.recover(user)
+        place.check_recovered(step)
+        return REPAIRED
     place.check_refused(step, command, str(path))
     _restore(place, path)
     place.recover(step)

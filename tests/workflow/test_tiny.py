@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from project_copy import TINY, Project, copy_project
 
+from benchmark.recipes import load_experiment
+from benchmark.recipes.paths import log_path
+
 RUNS = "results/runs/tiny/synthetic_tiny/torchvision/tiny_mask_rcnn"
 
 
@@ -46,6 +49,9 @@ def of(method: str, *, first: str = "train") -> set[str]:
 
 def test_every_row_is_in_the_table_and_nothing_is_left_to_do(finished: Project) -> None:
     assert "3 of 3 runs done" in table(finished)
+    for row in load_experiment(str(TINY)).rows:
+        for step in (*(stage.name for stage in row.runs[0].stages if not stage.from_), "predict", "evaluate"):
+            assert (finished.folder / log_path(row.runs[0], step)).is_file()
     assert finished.planned(experiment=TINY) == {}
 
 
@@ -84,6 +90,9 @@ def test_a_failed_run_is_a_row_with_its_reason_and_is_taken_up_again(finished: P
     assert done.returncode != 0
     assert "2 of 3 runs done" in table(finished)
     assert "out of luck" in table(finished)
+    log = (finished.folder / RUNS.replace("runs", "logs", 1) / "bags/seed0/train_retrain.log").read_text()
+    assert log.count("Traceback") == 1  # the error in the code was not tried a second time
+    assert "attempt 2 would fail as the one before it did" in log
     assert set(finished.planned(experiment=TINY)) == {*of("bags"), "table", "all"}
 
 
