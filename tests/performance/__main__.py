@@ -19,6 +19,8 @@ from .measuring import ROOT
 TOPICS = (
     "balms",
     "retraining",
+    "class_statistics",
+    "intermediates",
     "evaluation",
 )
 
