@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors import ChooseRoIs, Detector, RoIBatch
+from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, checkpoints
 from benchmark.images import Sample, Target, TrainImages, load
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Sampler, Stage
@@ -125,7 +125,8 @@ def train(
     else:
         detector.train()
     trained = detector.classifiers if only_classifier else detector
-    state = resume.newest()
+    newest = fabric.broadcast(resume.newest() if fabric.is_global_zero else None)
+    state = None if newest is None else checkpoints.load(newest)
     first = 0
     if state is not None:
         trained.load_state_dict(state["model"])

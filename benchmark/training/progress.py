@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from benchmark.files import file_error, write_text
+
 LINE_EVERY = 10  # iterations between lines of progress.jsonl
 PRINT_EVERY = 15.0  # seconds between lines where the output is no terminal
 
@@ -44,10 +46,9 @@ class TrainingLog:
         )
         self._task = self._bar.add_task(title, total=last, completed=first, text="")
         if active:
-            path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_text().splitlines(keepends=True) if path.is_file() and first else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= first]
-            path.write_text("".join(kept))
+            write_text(path, "".join(kept))
 
     def __enter__(self) -> "TrainingLog":
         self._bar.start()
@@ -88,8 +89,11 @@ class TrainingLog:
             "images_per_second": round(speed, 2),
             "losses": means,
         } | {name: float(value) / self._count for name, value in self._measured.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise file_error("write", self.path, error) from error
         text = f"loss {total:.3f}  rate {rate:.2e}  {speed:.1f} images/s"
         self._bar.update(self._task, completed=done, text=text)
         if self._bar.disable and (now - self._printed > PRINT_EVERY or done == self.last):
