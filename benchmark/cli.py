@@ -45,6 +45,7 @@ Annotations = Annotated[Path, typer.Argument(help="LVIS- or COCO-format JSON fil
 Recipe = Annotated[
     str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:bags", metavar="RECIPE")
 ]
+Devices = Annotated[int, typer.Option(min=0, help="GPUs, one process for each; 0: the CPU, GPUs left alone")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
 
 
@@ -165,15 +166,20 @@ def train(
     stage: Annotated[str, typer.Argument(help="name of the stage")],
     output: Output,
     init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="processes, one per GPU")] = 1,
+    devices: Devices = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     work: Annotated[Path, typer.Option(help="folder of checkpoints for resuming")] = Path("results/work"),
 ) -> None:
     """Run one stage of a recipe; run it again after an interruption and it continues."""
+    from benchmark.processes import launched
     from benchmark.recipes import find_run
+
+    run = find_run(recipe)
+    if launched(devices, output):
+        return
     from benchmark.training import run_stage
 
-    run_stage(find_run(recipe), stage, output, init=init, devices=devices, workers=workers, work=work)
+    run_stage(run, stage, output, init=init, devices=devices, workers=workers, work=work)
 
 
 @app.command()
@@ -181,13 +187,19 @@ def predict(
     recipe: Recipe,
     checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
     output: Output,
-    workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    devices: Devices = 1,
+    workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
 ) -> None:
     """Detect objects in the validation images of a recipe's dataset; write them as Parquet."""
-    from benchmark.inference.predict import predict_dataset
+    from benchmark.processes import launched
     from benchmark.recipes import find_run
 
-    predict_dataset(find_run(recipe), checkpoint, output, workers=workers)
+    run = find_run(recipe)
+    if launched(devices, output):
+        return
+    from benchmark.inference.predict import predict_dataset
+
+    predict_dataset(run, checkpoint, output, devices=devices, workers=workers)
 
 
 @app.command()

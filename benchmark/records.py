@@ -127,6 +127,23 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def amend_record(output: Path, pid: int, state: State, reason: str) -> None:
+    """Say in the record of ``output`` how process ``pid`` ended, which could not say so itself.
+
+    A record of another process (an earlier attempt, say) stays as it is.
+    """
+    path = record_path(output)
+    content = read_record(path)
+    if content is None or content["pid"] != pid:
+        return
+    started = datetime.fromisoformat(content["started"])
+    seconds = content["duration_s"] or (datetime.now(UTC) - started).total_seconds()
+    write_json(
+        path,
+        content | {"state": state, "reason": reason, "finished": _now(), "duration_s": round(seconds, 3)},
+    )
+
+
 def fingerprint(path: Path) -> dict[str, Any]:
     """What identifies an input: size and SHA-256.
 

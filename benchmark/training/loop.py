@@ -4,6 +4,7 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from benchmark.classifiers import Classifier
 from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, checkpoints
 from benchmark.images import Sample, Target, TrainImages, load
+from benchmark.processes import average, over_processes
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.sampling import (
@@ -55,7 +57,7 @@ class _ClassifierLosses(nn.Module):
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         classifier = cast(Classifier, self.classifiers[0])
-        return classifier.loss(classifier(features).float(), labels)
+        return over_processes(classifier.loss(classifier(features).float(), labels), len(labels))
 
 
 def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
@@ -158,6 +160,7 @@ def train(
         batch_sampler=batches,
         collate_fn=list,
         num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
         generator=torch.Generator(),  # the loader's own draw must not touch the default generator
     )
 
@@ -190,7 +193,7 @@ def train(
                 else:
                     losses, measured = module(*_on_device(fabric, samples)), {}
             total = torch.stack(list(losses.values())).sum()
-            value = float(total.detach())
+            value, stopping = _agreed(total, bool(stop))
             if not math.isfinite(value) or value > limit:
                 raise _diverged(stage, iteration, losses, rate, limit)
             if iteration == 0:
@@ -206,10 +209,12 @@ def train(
             optimizer.step()
             log.step(iteration, losses, rate, schedule.batch_size, measured)
             done = iteration + 1
-            if stop:
+            if stopping:
                 save(done)
+                fabric.barrier()  # no process ends while the first still writes
+                cause = stop[0] if stop else "a signal to another process"
                 raise TrainingInterruptedError(
-                    f"stopped by {stop[0]} after iteration {done} of {schedule.iterations}",
+                    f"stopped by {cause} after iteration {done} of {schedule.iterations}",
                     remedy="run the same command again: it continues here",
                 )
             if done % stage.schedule.checkpoint_every == 0 and done < schedule.iterations:
@@ -272,9 +277,17 @@ def _retrain(
     if meta is not None:
         measured = meta.step(rois, rois_of(meta_samples))
         if meta.resample_rois:
-            rois = rois_of(samples, choose)
+            rois = rois_of([_drawn_anew(sample) for sample in samples], choose)
     losses: dict[str, Tensor] = module(rois.features, rois.labels)
     return losses, measured
+
+
+def _drawn_anew(sample: Sample) -> Sample:
+    """The same image with other draws of RoIs."""
+    assert sample.target is not None
+    assert sample.target.seed is not None
+    target = replace(sample.target, seed=derive_seed(sample.target.seed, "anew"))
+    return replace(sample, target=target)
 
 
 def _freeze_all_but_classifiers(detector: Detector) -> None:
@@ -289,6 +302,12 @@ def _freeze_all_but_classifiers(detector: Detector) -> None:
             parameter.requires_grad_(False)
     detector.eval()
     detector.classifiers.train()
+
+
+def _agreed(total: Tensor, stop: bool) -> tuple[float, bool]:
+    """The mean loss over the processes, and whether one of them has been asked to stop, so that all do."""
+    value, stops = average(torch.stack([total.detach().float(), total.new_tensor(float(stop))])).tolist()
+    return value, stops > 0
 
 
 def _diverged(

@@ -1,8 +1,7 @@
-"""Unfinished trainings: what a kill leaves is whole or passed over, and the same command ends in the same bytes."""
+"""Unfinished trainings: damage is passed over, and the same command ends in the same bytes."""
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -80,7 +79,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(folder: ResumeFolder) -> None:
-    """In a process of its own, in which files may not grow beyond 3 kB: the first write of a checkpoint fails."""
+    """In a process of its own, whose files may not grow beyond 3 kB: writing the checkpoint fails."""
     code = f"""
 import resource, torch
 from pathlib import Path
