@@ -223,7 +223,7 @@ def test_a_signal_to_one_process_saves_and_stops_all(training: subprocess.Popen[
     assert record["state"] == State.interrupted
     assert "it continues here" in messages
     newest = max(tmp_path.glob("work/*/*.pt"))
-    assert f"after iteration {torch.load(newest, weights_only=True)['iteration']} of 1000" in record["reason"]
+    assert f"after iteration {torch.load(newest, weights_only=True)['iteration']} of 500" in record["reason"]
 
 
 @pytest.mark.parametrize(

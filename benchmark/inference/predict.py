@@ -11,6 +11,7 @@ from rich.progress import track
 from torch import distributed
 
 from benchmark.annotations import read_annotations, vocabulary_hash
+from benchmark.cost import gpu_uuids
 from benchmark.detectors import Detections, build_detector
 from benchmark.detectors.checkpoints import CheckpointError, load_weights
 from benchmark.images import TestImages, load
@@ -49,6 +50,8 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int, d
     recipe = run.model_dump(mode="json", by_alias=True) | {"digest": run.digest("predict")}
     first = fabric.is_global_zero
     with record_step(output, "predict", recipe, inputs) if first else nullcontext() as record:
+        if record is not None and fabric.device.type == "cuda":
+            record.use_gpus(gpu_uuids(fabric.world_size))
         annotations = read_annotations(inputs["annotations"])
         statistics = ClassStatistics.read(inputs["statistics"])
         vocabulary = vocabulary_hash(annotations.categories)

@@ -4,12 +4,13 @@ import csv
 import io
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmark.cost import Cost, cost_of
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_bytes, read_json
 from benchmark.recipes import ExperimentRow
@@ -202,7 +203,7 @@ def _problem(run: Run, seconds: list[float], memory: list[float]) -> tuple[str, 
             unmade = unmade or (step if not output.exists() else None)
             continue
         if record.get("duration_s") is not None:
-            seconds.append(record["duration_s"])
+            seconds.append(cost_of(record).wall_s)
             memory.append(record["peak_memory_mb"])
         recorded = record.get("recipe", {}).get("digest")
         if problem is not None:
@@ -240,6 +241,18 @@ def _gone(record: dict[str, Any]) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def cost_of_rows(rows: Sequence[RowResult]) -> Cost:
+    """The sum over all recorded steps of the runs; one that several runs share counts once."""
+    outputs = {output for row in rows for result in row.runs for _, output, _ in _steps(result.run)}
+    total = Cost()
+    for output in sorted(outputs):
+        try:
+            total += cost_of(read_record(record_path(output)))
+        except BenchmarkError:  # a damaged record is the state of its run, and told there
+            continue
+    return total
 
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float | None]]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from benchmark.annotations import AnnotationFile, read_annotations, vocabulary_hash
+from benchmark.cost import gpu_uuids
 from benchmark.detectors import build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
 from benchmark.processes import fabric_of
@@ -117,6 +118,8 @@ def run_stage(
         else nullcontext()
     )
     with recorder as record:
+        if record is not None and fabric.device.type == "cuda":
+            record.use_gpus(gpu_uuids(fabric.world_size))
         annotations, statistics = read_training_data(run)
         vocabulary = vocabulary_hash(annotations.categories)
         detector = build_detector(run, statistics, initial_weights=init is None)
