@@ -85,7 +85,7 @@ def test_a_process_that_could_not_say_how_it_ended_has_cost_something(tmp_path: 
 
 
 def test_energy_is_the_difference_of_the_drivers_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counters are in millijoules; without the driver's package, or with an error of it, energy is unknown."""
+    """Counters are in millijoules; without the driver's package, or with an error of it, it is unknown."""
     counters = {"GPU-a": 7_200_000_000, "GPU-b": 1_000}
     driver = types.ModuleType("pynvml")
     driver.nvmlInit = lambda: None  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "workflow"))  # the copy of the project
 
-NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel")
+NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scancel")
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -64,7 +64,14 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        configuration = folder / "slurm.conf"
+        # inside a job, Snakemake calls srun without the variables of Slurm
+        srun = folder / "bin" / "srun"
+        srun.parent.mkdir()
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={configuration} exec {shutil.which("srun")} "$@"\n')
+        srun.chmod(0o755)
+        path = os.pathsep.join([str(srun.parent), os.environ["PATH"]])
+        self.environment = os.environ | {"SLURM_CONF": str(configuration), "PATH": path}
 
     def call(self, *command: str) -> str:
         """Output of a command, such as ``squeue``."""
@@ -127,8 +134,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
                 pytest.fail(f"Slurm does not start\n{slurm.logs()}")
             time.sleep(0.5)
         yield slurm
-        subprocess.run(["scancel", "--user", user], env=slurm.environment, check=False)
     finally:
+        subprocess.run(["scancel", "--user", user], env=slurm.environment, check=False, timeout=60)
         for daemon in reversed(running):
             daemon.terminate()
         for daemon in running:

@@ -41,13 +41,8 @@ def project(tmp_path: Path) -> Project:
 def submit(project: Project, slurm: Slurm, *arguments: str) -> subprocess.Popen[str]:
     """The experiment with the profile for Slurm, asked for news more often than a cluster would like."""
     program = [sys.executable, "-m", "snakemake", "--workflow-profile", "workflows/profiles/slurm"]
-    program += [
-        "--slurm-init-seconds-before-status-checks",
-        "2",
-        "--slurm-no-account",
-        "--latency-wait",
-        "20",
-    ]
+    program += ["--slurm-init-seconds-before-status-checks", "2", "--slurm-no-account"]
+    program += ["--slurm-status-command", "squeue"]  # there is no accounting
     program += ["--config", "experiment=cluster.yaml", *arguments]
     return subprocess.Popen(
         program,
