@@ -1,4 +1,4 @@
-"""What a result costs: time, GPUs, memory and energy, measured where the work is done, over all attempts at it."""
+"""What a result costs: time, GPUs, memory and energy, where the work is done and over all attempts at it."""
 
 import resource
 import sys
@@ -16,8 +16,8 @@ JOULES_PER_KWH = 3.6e6
 class Cost:
     """Sums over attempts, and of memory the highest; None where nothing measured it.
 
-    ``host_memory_mb`` is of the largest process, ``device_memory_mb`` of one GPU (all hold about the same), both
-    in 2**20 bytes. ``energy_kwh`` is of the GPUs, as their driver counts it.
+    ``host_memory_mb`` is of the largest process, ``device_memory_mb`` of one GPU (all hold about the same),
+    both in 2**20 bytes. ``energy_kwh`` is of the GPUs, as their driver counts it.
     """
 
     attempts: int = 0
@@ -58,7 +58,7 @@ def cost_of(record: Mapping[str, Any] | None) -> Cost:
 
 
 def cost_so_far(record: Mapping[str, Any] | None, recipe_digest: str, folder: Path) -> Cost:
-    """What earlier attempts at a result have cost that did not bring it: the next one continues or repeats them.
+    """What earlier attempts at a result have cost that did not bring it; the next continues or repeats them.
 
     Args:
         record: of the last attempt.

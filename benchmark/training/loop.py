@@ -99,6 +99,12 @@ def train(
 ) -> dict[str, float | int | str]:
     """Train a stage to its end, from the newest checkpoint of ``resume`` if there is one.
 
+    Several processes share the batch. Losses and weights are those of one process up to the order of float32
+    sums: what is drawn for an image depends on its position in the stream alone, and means are over all
+    processes. What each process takes of its own images are batch norm that trains, random draws in a
+    classifier's loss, what that normalises by other numbers than that of RoIs, a method's choice of RoIs, and
+    the size that images of different sizes are padded to.
+
     On the same CPU, with the same number of threads and processes, an interrupted and resumed training ends
     in the same weights, bit for bit, as an uninterrupted one: all draws depend on (seed, iteration) alone.
 
@@ -136,6 +142,8 @@ def train(
 
     step = _ClassifierLosses(detector.classifiers) if only_classifier else detector
     detector.to(fabric.device)
+    if fabric.device.type == "cuda":  # the layout that convolutions in bfloat16 are fast in
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(trained, stage.schedule)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
