@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,13 +40,14 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
-def submit(project: Project, slurm: Slurm, *arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def submit(project: Project, slurm: Slurm, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The experiment with the profile for Slurm, asked for news more often than a cluster would like."""
     program = [sys.executable, "-m", "snakemake", "--workflow-profile", "workflows/profiles/slurm"]
     program += ["--slurm-init-seconds-before-status-checks", "2", "--slurm-no-account"]
     program += ["--slurm-status-command", "squeue"]  # there is no accounting
     program += ["--config", "experiment=cluster.yaml", *arguments]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         program,
         cwd=project.folder,
         env=slurm.environment,
@@ -52,6 +55,11 @@ def submit(project: Project, slurm: Slurm, *arguments: str) -> subprocess.Popen[
         stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def states(slurm: Slurm) -> list[str]:
@@ -69,32 +77,31 @@ def training(project: Project) -> dict[str, object]:
 def test_killed_for_memory_then_cancelled_then_finished(project: Project, slurm: Slurm) -> None:
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         pytest.skip("snakemake-executor-plugin-slurm is not installed: extra [cluster]")
-    first = submit(project, slurm, "--set-resources", "train:mem_mb=200")
-    text, _ = first.communicate(timeout=900)
+    with submit(project, slurm, "--set-resources", "train:mem_mb=200") as first:
+        text, _ = first.communicate(timeout=900)
     assert first.returncode != 0, text
-    assert states(slurm)
-    assert not {"COMPLETED", "RUNNING"} & set(states(slurm)), (states(slurm), text)
+    before = states(slurm)
+    assert len(before) == 2, (before, text)  # the rule tries once more by itself
+    assert not {"COMPLETED", "RUNNING"} & set(before)
     assert "exceeded memory limit" in slurm.logs()
-    table = (project.folder / "results/experiments/cluster/table.md").read_text()
-    assert "0 of 1 runs done" in table
-    before = len(states(slurm))
+    table = project.folder / "results/experiments/cluster/table.md"
+    assert "0 of 1 runs done" in table.read_text()
 
-    second = submit(project, slurm)
-    deadline = time.monotonic() + 600
-    while not list(project.folder.glob("results/work/*/*.sha256")):
-        assert second.poll() is None, second.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    (job,) = slurm.call("squeue", "--noheader", "--states=running", "--format=%i").split()
-    slurm.call("scancel", job)
-    text, _ = second.communicate(timeout=900)
-    assert second.returncode == 0, text  # the rule tries once more by itself
-    assert states(slurm)[before:] == ["CANCELLED", "COMPLETED", "COMPLETED", "COMPLETED"]
+    with submit(project, slurm) as second:
+        deadline = time.monotonic() + 600
+        while not list(project.folder.glob("results/work/*/*.sha256")):
+            assert second.poll() is None, second.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        (job,) = slurm.call("squeue", "--noheader", "--states=running", "--format=%i").split()
+        slurm.call("scancel", job)
+        text, _ = second.communicate(timeout=900)
+    assert second.returncode == 0, text
+    assert states(slurm)[2:] == ["CANCELLED", "COMPLETED", "COMPLETED", "COMPLETED"]
     record = training(project)
     assert record["state"] == "done"
     facts = record["facts"]
     assert isinstance(facts, dict)
     assert facts["resumed_at"] >= CHECKPOINT_EVERY
-    assert "1 of 1 runs done" in (project.folder / "results/experiments/cluster/table.md").read_text()
+    assert "1 of 1 runs done" in table.read_text()
     assert not list(project.folder.glob("results/work/*"))
-    assert not list(project.folder.glob("results/**/.*.tmp"))
