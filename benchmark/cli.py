@@ -66,6 +66,7 @@ Attempt = Annotated[
     int,
     typer.Option(min=1, help="the workflow's count of tries: what must fail again is not tried twice"),
 ]
+Devices = Annotated[int, typer.Option(min=0, help="GPUs, one process for each; 0: the CPU, GPUs left alone")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
 
 
@@ -291,20 +292,24 @@ def train(
     stage: Annotated[str, typer.Argument(help="name of the stage")],
     output: Output,
     init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="processes, one per GPU")] = 1,
+    devices: Devices = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     work: Annotated[Path, typer.Option(help="folder of checkpoints for resuming")] = Path("results/work"),
     attempt: Attempt = 1,
 ) -> None:
     """Run one stage of a recipe; run it again after an interruption and it continues."""
+    from benchmark.processes import launched
     from benchmark.recipes import find_run
     from benchmark.records import check_attempt
 
     check_attempt(output, attempt)
 
+    run = find_run(recipe)
+    if launched(devices, output):
+        return
     from benchmark.training import run_stage
 
-    run_stage(find_run(recipe), stage, output, init=init, devices=devices, workers=workers, work=work)
+    run_stage(run, stage, output, init=init, devices=devices, workers=workers, work=work)
 
 
 @app.command("import-checkpoint")
@@ -327,18 +332,23 @@ def predict(
     recipe: Recipe,
     checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
     output: Output,
-    workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    devices: Devices = 1,
+    workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     attempt: Attempt = 1,
 ) -> None:
     """Detect objects in the validation images of a recipe's dataset; write them as Parquet."""
+    from benchmark.processes import launched
     from benchmark.recipes import find_run
     from benchmark.records import check_attempt
 
     check_attempt(output, attempt)
 
+    run = find_run(recipe)
+    if launched(devices, output):
+        return
     from benchmark.inference.predict import predict_dataset
 
-    predict_dataset(find_run(recipe), checkpoint, output, workers=workers)
+    predict_dataset(run, checkpoint, output, devices=devices, workers=workers)
 
 
 @app.command("weight-norms")

@@ -3,12 +3,14 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmark.cost import Cost, cost_of
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation.metrics import METRICS
 from benchmark.files import read_bytes, read_json
@@ -206,8 +208,9 @@ def collect_run(run: Run, skipped: str | None) -> RunResult:
     if state == MISSING and skipped is not None:
         state, reason = State.skipped, skipped
     ended = [step.record for step in steps if step.record and step.record["duration_s"] is not None]
-    seconds = sum(record["duration_s"] for record in ended) if ended else None
-    memory = max((record["peak_memory_mb"] for record in ended), default=None)
+    seconds = sum(cost_of(record).wall_s for record in ended) if ended else None
+    # a process that was killed could not say how much memory it had
+    memory = max((record["peak_memory_mb"] for record in ended if record["peak_memory_mb"]), default=None)
     return RunResult(run, state, reason, metrics, seconds, memory, data + steps)
 
 
@@ -286,6 +289,13 @@ def _same(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
     """Whether two fingerprints are of the same content; of a large file only the size tells."""
     keys = ("size", "sha256")
     return one is not None and other is not None and all(one.get(key) == other.get(key) for key in keys)
+
+
+def cost_of_rows(rows: Sequence[RowResult]) -> Cost:
+    """The sum over all recorded steps of the runs; one that several runs share counts once."""
+    steps = [step for row in rows for result in row.runs for step in run_steps(result.run)]
+    records = {step.output: step.record for step in steps}
+    return sum((cost_of(record) for _, record in sorted(records.items())), Cost())
 
 
 def _read_metrics(path: Path) -> dict[str, dict[str, float | None]]:

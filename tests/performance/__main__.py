@@ -19,6 +19,7 @@ from .measuring import ROOT
 TOPICS = (
     "balms",
     "retraining",
+    "training",
     "class_statistics",
     "intermediates",
     "evaluation",
