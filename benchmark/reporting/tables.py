@@ -176,9 +176,9 @@ def _cost(cost: Cost) -> str:
     if cost.energy_kwh is not None:
         parts.append(f"{cost.energy_kwh:.1f} kWh of the GPUs")
     if cost.host_memory_mb is not None:
-        parts.append(f"at most {_memory(cost.host_memory_mb)} of main memory")
+        parts.append(f"at most {memory(cost.host_memory_mb)} of main memory")
     if cost.device_memory_mb is not None:
-        parts.append(f"at most {_memory(cost.device_memory_mb)} of a GPU's memory")
+        parts.append(f"at most {memory(cost.device_memory_mb)} of a GPU's memory")
     return ", ".join(parts)
 
 
