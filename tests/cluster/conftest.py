@@ -1,8 +1,10 @@
 """A Slurm of one node on this machine, with its own ports and keys in a temporary folder."""
 
+import ctypes
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +59,11 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
+
+
+def _end_with_the_tests() -> None:
+    """Also when they are killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class Slurm:
@@ -118,7 +125,13 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         for number, command in enumerate(daemons):
             with (folder / f"daemon{number}.log").open("wb") as log:
                 running.append(
-                    subprocess.Popen(command, env=slurm.environment, stdout=log, stderr=subprocess.STDOUT)
+                    subprocess.Popen(
+                        command,
+                        env=slurm.environment,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        preexec_fn=_end_with_the_tests,
+                    )
                 )
             if number == 0:
                 while not (folder / "munge.socket").exists() and running[0].poll() is None:
