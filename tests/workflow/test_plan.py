@@ -18,13 +18,15 @@ def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Pa
     return path
 
 
-def test_smoke_trains_three_stages_and_the_shared_base_once(project: Project) -> None:
-    methods = ("softmax", "sigmoid", "bags")
+def test_smoke_trains_every_stage_once_and_shares_the_bases(project: Project) -> None:
+    methods = ["softmax", "softmax+rfs_exact", "bags", "simcal+shared_base", "sigmoid"]
+    methods += ["balanced_softmax", "balms", "gumbel", "gol+synthetic"]
     steps = ("train", "predict", "evaluate", "weight_norms")
     assert project.planned() == {
         "synthesize": 1,
         "class_statistics": 1,
         **{f"{step} {method}": 1 for step in steps for method in methods},
+        "train simcal+shared_base": 2,  # it copies, then calibrates
         "table": 1,
         "all": 1,
     }

@@ -127,7 +127,9 @@ def finished_rows():
 def finished_norms():
     """Weight norms of the same runs. Results that were copied here without their checkpoint go without."""
     folders = [Path(path).parent for path in finished_rows()]
-    there = {folder: RUNS[str(folder.relative_to("results/runs"))] for folder in folders}
+    there = {
+        folder: RUNS[str(folder.relative_to("results/runs"))] for folder in folders
+    }
     return [
         f"{folder}/weight_norms.csv"
         for folder, run in there.items()
