@@ -92,6 +92,9 @@ function drawGroups() {
       hovertemplate: `%{y}<br>${metric.title} %{x:.1f}<extra></extra>`,
     };
   }) : [];
+  const kinds = list.flatMap((row) => Object.values(row.values[iouOf(row)] || {}));
+  $("bars").textContent = kinds.some((value) => value.interval) ? "Bars: 95 % interval over images; of several seeds, their standard deviation."
+    : kinds.some((value) => value.std !== null) ? "Bars: standard deviation over seeds." : "";
   draw("plot-groups", traces, {
     xtitle: apTitle(list), xaxis: { rangemode: "tozero", zeroline: false },
     yaxis: { autorange: "reversed", type: "category", ticklabelstandoff: 6 },
@@ -210,7 +213,7 @@ function drawCalibration() {
     };
   });
   draw("plot-calibration", traces, {
-    xtitle: "mean score", ytitle: "share of right detections", xaxis: { range: [0, 1] }, yaxis: { range: [0, 1] },
+    xtitle: "mean score", ytitle: "share of right detections", xaxis: { range: [0, 1.03] }, yaxis: { range: [0, 1.03] },
     shapes: [{ type: "line", x0: 0, y0: 0, x1: 1, y1: 1, line: { color: variable("--soft"), dash: "dash", width: 1 } }],
   }, 460);
 }

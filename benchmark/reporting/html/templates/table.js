@@ -179,7 +179,8 @@ function openProvenance(row, metric = null) {
 }
 
 function drawRuns() {
-  const names = ["run", "seed", "state", "reason", "wall time", "memory", "folder"];
+  const reasons = content.runs.some((run) => run.reason);
+  const names = ["run", "seed", "state", ...(reasons ? ["reason"] : []), "wall time", "memory", "folder"];
   document.querySelector("#runs thead").replaceChildren(make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name))));
   const order = content.runs.map((run, index) => [run.state === "done", index]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   document.querySelector("#runs tbody").replaceChildren(...order.map(([, index]) => {
@@ -187,7 +188,7 @@ function drawRuns() {
     return make("tr", {},
       make("th", { scope: "row" }, make("button", { type: "button", class: "number", onclick: () => openProvenance(byId.get(run.row)) }, run.row)),
       make("td", {}, run.seed), make("td", { class: run.state === "done" ? "good" : "bad" }, run.state),
-      make("td", { class: "wide" }, run.reason || ""), make("td", {}, run.time), make("td", {}, run.memory), make("td", {}, make("code", {}, run.folder)));
+      reasons ? make("td", { class: "wide" }, run.reason || "") : null, make("td", {}, run.time), make("td", {}, run.memory), make("td", {}, make("code", {}, run.folder)));
   }));
   if (content.notes.length) {
     $("notes").replaceChildren(make("h3", {}, "Notes"), make("ul", {}, ...content.notes.map((note) => make("li", {}, note))));
