@@ -28,7 +28,7 @@ rule predict:
     shell:
         "rm -f results/runs/{wildcards.run}/metrics.json &&"
         " longtail predict {resources.recipe:q} -c {input.checkpoint:q} --workers {resources.workers}"
-        " --attempt {resources.attempt} -o {output:q} >> {log} 2>&1"
+        " --attempt {resources.attempt} -o {output:q} > {log} 2>&1"
 
 
 rule evaluate:
