@@ -66,6 +66,7 @@ Attempt = Annotated[
     int,
     typer.Option(min=1, help="the workflow's count of tries: what must fail again is not tried twice"),
 ]
+Devices = Annotated[int, typer.Option(min=0, help="GPUs, one process for each; 0: the CPU, GPUs left alone")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
 
 
@@ -291,20 +292,24 @@ def train(
     stage: Annotated[str, typer.Argument(help="name of the stage")],
     output: Output,
     init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="processes, one per GPU")] = 1,
+    devices: Devices = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     work: Annotated[Path, typer.Option(help="folder of checkpoints for resuming")] = Path("results/work"),
     attempt: Attempt = 1,
 ) -> None:
     """Run one stage of a recipe; run it again after an interruption and it continues."""
+    from benchmark.processes import launched
     from benchmark.recipes import find_run
     from benchmark.records import check_attempt
 
     check_attempt(output, attempt)
 
+    run = find_run(recipe)
+    if launched(devices, output):
+        return
     from benchmark.training import run_stage
 
-    run_stage(find_run(recipe), stage, output, init=init, devices=devices, workers=workers, work=work)
+    run_stage(run, stage, output, init=init, devices=devices, workers=workers, work=work)
 
 
 @app.command("import-checkpoint")
@@ -327,18 +332,37 @@ def predict(
     recipe: Recipe,
     checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
     output: Output,
-    workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    devices: Devices = 1,
+    workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     attempt: Attempt = 1,
 ) -> None:
     """Detect objects in the validation images of a recipe's dataset; write them as Parquet."""
+    from benchmark.processes import launched
     from benchmark.recipes import find_run
     from benchmark.records import check_attempt
 
     check_attempt(output, attempt)
 
+    run = find_run(recipe)
+    if launched(devices, output):
+        return
     from benchmark.inference.predict import predict_dataset
 
-    predict_dataset(find_run(recipe), checkpoint, output, workers=workers)
+    predict_dataset(run, checkpoint, output, devices=devices, workers=workers)
+
+
+@app.command("weight-norms")
+def weight_norms(
+    recipe: Recipe,
+    checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
+    output: Output,
+) -> None:
+    """Write the norm of the classifier's weight vector of every category as CSV."""
+    from benchmark.detectors.weight_norms import write_weight_norms
+    from benchmark.recipes import find_run
+
+    count = write_weight_norms(find_run(recipe), checkpoint, output)
+    typer.echo(f"{output}: {count or 'no'} norms", err=True)
 
 
 @app.command()
@@ -369,6 +393,7 @@ def evaluate(
         Path | None, typer.Option(help="class statistics of the training split, for AP by training counts")
     ] = None,
     curves: Annotated[Path | None, typer.Option(help="precision-recall arrays as .npz")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="score and precision in bins as CSV")] = None,
     errors: Annotated[bool, typer.Option("--errors", help="add TIDE's error types")] = False,
 ) -> None:
     """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
@@ -382,7 +407,7 @@ def evaluate(
         inputs["statistics"] = statistics
     with record_step(output, "evaluate", recipe, inputs) if output else nullcontext():
         evaluation = evaluate_detections(gt, dt, iou_types, max_detections, statistics, errors)
-        evaluation.write(output, per_class, curves)
+        evaluation.write(output, per_class, curves, calibration)
     typer.echo(evaluation.text())
 
 
@@ -441,6 +466,73 @@ def status(
         _print_json(found.as_dict())
     else:
         print_status(found)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="recipe of a finished run, e.g. smoke:softmax", metavar="RUN")],
+    second: Annotated[str, typer.Argument(help="recipe of another one on the same data", metavar="RUN")],
+    as_json: Annotated[bool, typer.Option("--json", help="every metric and category as JSON")] = False,
+) -> None:
+    """Print how the second run differs from the first: paired intervals, and the categories that moved."""
+    from benchmark.recipes import find_run
+    from benchmark.reporting.comparison import compare as compare_runs
+
+    comparison = compare_runs(find_run(first), find_run(second))
+    if as_json:
+        _print_json(comparison.as_dict())
+    else:
+        typer.echo(comparison.text())
+
+
+@app.command()
+def verify(
+    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable verdicts")] = False,
+) -> None:
+    """Compare with the published numbers; exit status 1 where one leaves its tolerance or none is there."""
+    from dataclasses import asdict
+
+    from benchmark.recipes import load_experiment
+    from benchmark.reporting.verification import verify as verify_experiment
+
+    verdicts = verify_experiment(load_experiment(experiment))
+    if as_json:
+        _print_json([asdict(verdict) for verdict in verdicts])
+    else:
+        for verdict in verdicts:
+            typer.echo(str(verdict))
+    outside = sum(not verdict.within for verdict in verdicts)
+    if not verdicts:
+        message = "nothing to verify: no finished row has the dataset and the schedule of a published number"
+        typer.echo(message, err=True)
+    else:
+        typer.echo(f"{len(verdicts) - outside} of {len(verdicts)} numbers within their tolerance", err=True)
+    if outside or not verdicts:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    cell: Annotated[str, typer.Argument(help="recipe of a finished run, e.g. smoke:bags", metavar="CELL")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="a new folder, or a file ending in .zip")],
+) -> None:
+    """Write everything needed to reproduce one row: recipes, commands, records, code, numbers, hashes."""
+    from benchmark.recipes import find_run
+    from benchmark.reporting.export import export as export_run
+
+    names = export_run(find_run(cell), output)
+    typer.echo(f"{output}: {len(names)} files", err=True)
+
+
+@app.command()
+def cite(experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")]) -> None:
+    """Print BibTeX of the papers of an experiment's methods and datasets."""
+    from benchmark.recipes import load_experiment
+    from benchmark.reporting.citations import citations
+
+    for citation in citations(load_experiment(experiment)):
+        typer.echo(f"% {', '.join(citation.cited_for)}\n{citation.bibtex}\n")
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import socket
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -19,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchmark.cost import Cost, Meter, cost_of, cost_so_far, host_memory_mb
 from benchmark.errors import BenchmarkError, FileError
 from benchmark.files import (
     exclusive,
@@ -61,10 +61,17 @@ class StepRecord:
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self.path = path
         self.content = content
+        self.meter = Meter()
 
     def add(self, **facts: Any) -> None:
         """Add facts that only the step knows (name of the GPU, images read...); values must fit into JSON."""
         self.content["facts"].update(facts)
+
+    def use_gpus(self, gpus: Sequence[str]) -> None:
+        """Say which GPUs the step uses, by UUID, so that their time and energy are counted."""
+        self.content["gpus"] = list(gpus)
+        self.meter.use(gpus)
+        self._write()
 
     def _write(self) -> None:
         write_json(self.path, self.content)
@@ -82,7 +89,8 @@ def record_step(
     ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``. The exception propagates.
 
     ``recipe`` is what fixes the result, as JSON values; ``inputs`` are the files the step reads, by role.
-    Durations are in seconds, memory in MB of 2**20 bytes (the highest of this process and of any child).
+    Durations are in seconds, memory in MB of 2**20 bytes (the highest of this process and of any child);
+    ``cost`` is over this attempt and earlier ones that did not bring the result (``benchmark.cost.Cost``).
     """
     content: dict[str, Any] = {
         "step": step,
@@ -104,9 +112,12 @@ def record_step(
         "code": code_version(),
         "versions": _versions(),
         "hardware": {"cpu": _cpu_model(), "cores": _cores(), "platform": platform.platform()},
+        "gpus": [],
         "facts": {},
     }
     record = StepRecord(record_path(output), content)
+    earlier = _cost_so_far(output, content["recipe_digest"])  # before the lock, which is written there too
+    content["cost"] = earlier.as_dict()
     begin = time.monotonic()
 
     def close(state: State, reason: str | None) -> None:
@@ -115,7 +126,8 @@ def record_step(
             reason=reason,
             finished=_now(),
             duration_s=round(time.monotonic() - begin, 3),
-            peak_memory_mb=_peak_memory(),
+            peak_memory_mb=host_memory_mb(),
+            cost=(earlier + record.meter.cost()).as_dict(),
         )
         record._write()
 
@@ -186,6 +198,23 @@ def check_attempt(output: Path, attempt: int) -> None:
         )
 
 
+def amend_record(output: Path, pid: int, state: State, reason: str) -> None:
+    """Say in the record of ``output`` how process ``pid`` ended, which could not say so itself.
+
+    A record of another process (an earlier attempt, say) stays as it is.
+    """
+    path = record_path(output)
+    content = read_record(path)
+    if content is None or content["pid"] != pid:
+        return
+    if content["duration_s"] is None:
+        started = datetime.fromisoformat(content["started"])
+        wall = round((datetime.now(UTC) - started).total_seconds(), 3)
+        cost = cost_of(content) + Cost(1, wall, round(wall * len(content["gpus"]) / 3600, 6))
+        content |= {"duration_s": wall, "cost": cost.as_dict()}
+    write_json(path, content | {"state": state, "reason": reason, "finished": _now()})
+
+
 def fingerprint(path: Path) -> dict[str, Any]:
     """What identifies an input: size and SHA-256.
 
@@ -233,12 +262,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _peak_memory() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
-    highest = max(
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return round(highest * unit / 2**20, 1)
+def _cost_so_far(output: Path, recipe_digest: str) -> Cost:
+    try:
+        return cost_so_far(read_record(record_path(output)), recipe_digest, output.parent)
+    except (FileError, KeyError, TypeError, ValueError):  # a damaged record, which this one replaces
+        return Cost()
 
 
 def _version(package: str) -> str | None:

@@ -118,6 +118,7 @@ def reproduce(
         annotations_path(run.dataset, "val"),
         folder / "detections.parquet",
         max_detections=run.test.max_detections,
+        statistics=statistics_path(run.dataset),
     )
     evaluation.write(folder / "metrics.json", folder / "per_class.csv")
     comparisons = compare(reported, evaluation.metrics, run.test.max_detections)

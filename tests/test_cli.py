@@ -13,7 +13,8 @@ import pytest
 LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
     "check", "subset", "synthesize", "stats", "list", "show", "train", "predict", "results", "evaluate",
-    "table", "status", "intermediates", "import-checkpoint", "reproduce",
+    "table", "status", "plan", "intermediates", "import-checkpoint", "reproduce", "weight-norms", "compare",
+    "verify", "export", "cite",
 ]  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["train", "smoke:bags", "retrian", "-o", "out/c.pt"], ["retrian", "retrain"]),
         (["train", "smoke:bags", "retrain", "-o", "out/c.pt"], ["--init"]),
         (["train", "smoke:softmax", "train", "-o", "out/c.pt"], ["results/data/synthetic/train.json"]),
-        (["reproduce", "bags", "17", "--weights", "absent.pth"], ["no recipe", "back end"]),
+        (["reproduce", "bags", "99", "--weights", "absent.pth"], ["no published row", "bags/99"]),
         (["stats", "absent.json", "-o", "out/statistics.csv"], ["absent.json"]),
         (["intermediates", "absent.json", "-o", "out"], ["absent.json"]),
         (["intermediates", LVIS, "-o", "out", "--edges", "10,ten"], ["10,ten", "10,100,1000"]),

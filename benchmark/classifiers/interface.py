@@ -13,7 +13,9 @@ INITIAL_WEIGHT_STD = 0.01  # of the last layer in the detection code bases of al
 class Classifier(nn.Module):
     """Box classification layer of a detector: one instance per RoI head stage.
 
-    Labels are int64 in ``0..C``, ``C`` meaning background. One call gets all RoIs of one process.
+    Labels are int64 in ``0..C``, ``C`` meaning background. One call gets all RoIs of one process. A loss is a
+    mean over them: of several processes, it is averaged with the numbers of their RoIs as weights, so that it
+    is the mean over all where nothing else in it depends on the other RoIs.
     A random draw inside ``loss`` uses PyTorch's default generator, which the training loop seeds anew from
     (seed, iteration) for every step.
 
@@ -47,6 +49,10 @@ class Classifier(nn.Module):
         """Scores (N, C + 1) in [0, 1] of logits (N, L), background last."""
         raise NotImplementedError
 
+    def category_weights(self) -> Tensor | None:
+        """The weight vector (C, D) of every category's test score; None where there is not one for each."""
+        return None
+
 
 class LinearClassifier(Classifier):
     """A classifier whose logits are one linear map of the features: weights N(0, 0.01), bias 0."""
@@ -63,6 +69,11 @@ class LinearClassifier(Classifier):
         """Logits (N, width) of features (N, D)."""
         logits: Tensor = self.linear(features)
         return logits
+
+    def category_weights(self) -> Tensor | None:
+        """Rows of the linear map, where it has one for each category, with or without background."""
+        weight = self.linear.weight
+        return weight[: self.num_classes] if len(weight) in (self.num_classes, self.num_classes + 1) else None
 
 
 class CategoricalClassifier(LinearClassifier):

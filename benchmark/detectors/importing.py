@@ -6,6 +6,8 @@ the difference is folded into the weights if that is exact (order and scale of t
 otherwise kept with them as a convention of the detector (``benchmark.detectors.checkpoints.CONVENTIONS``).
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +50,9 @@ class Imported:
         """For people."""
         lines = [f"{self.used} tensors in the layout of {self.layout} taken over"]
         lines += [f"  changed    {item}" for item in self.changed]
-        lines += [f"  left out   {item}" for item in self.left_out]
+        # many batch norms have one each
+        kinds = Counter(re.sub(r".*\.(num_batches_tracked)$", r"*.\1", name) for name in self.left_out)
+        lines += [f"  left out   {name} ({count})" for name, count in kinds.items()]
         lines += [f"  kept       {name}: {value}" for name, value in self.conventions.items()]
         lines += [f"  note       {item}" for item in self.notes]
         return "\n".join(lines)

@@ -34,6 +34,7 @@ from benchmark.detectors.layouts import TORCHVISION_RENAMED
 from benchmark.detectors.postprocessing import finish, select
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
+from benchmark.processes import over_processes
 from benchmark.recipes.models import Detector as Settings
 from benchmark.recipes.models import TestSettings
 
@@ -219,6 +220,37 @@ def _with_a_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
+class _ImageSampler:
+    """Draws foreground and background of each image with the image's own generator.
+
+    Called as torchvision's ``BalancedPositiveNegativeSampler`` is; ``generators`` are set before, one for
+    each image, None for the default generator.
+    """
+
+    def __init__(self, size: int, positive_fraction: float) -> None:
+        self.size, self.positives = size, int(size * positive_fraction)
+        self.generators: list[torch.Generator | None] = []
+
+    def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Masks of the drawn foreground (label above 0) and background (0), one pair for each image."""
+        masks = [self._draw(*pair) for pair in zip(labels, self.generators, strict=True)]
+        return [positive for positive, _ in masks], [negative for _, negative in masks]
+
+    def _draw(self, label: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        positive, negative = torch.zeros((2, len(label)), dtype=torch.bool, device=label.device)
+        left = self.size
+        for mask, candidates, most in (
+            (positive, label > 0, self.positives),
+            (negative, label == 0, self.size),
+        ):
+            found = candidates.nonzero().squeeze(1)
+            order = torch.randperm(len(found), generator=generator, device=label.device)
+            drawn = found[order[: min(most, left)]]
+            mask[drawn] = True
+            left -= len(drawn)
+        return positive, negative
+
+
 class _BoxHeads(tv_roi_heads.RoIHeads):
     """RoI pooling, box and mask heads under torchvision's parameter names; sampling is inherited."""
 
@@ -237,6 +269,7 @@ class _BoxHeads(tv_roi_heads.RoIHeads):
             nms_thresh=0.5,
             detections_per_img=0,
         )
+        self.fg_bg_sampler = _ImageSampler(settings.roi_samples, settings.roi_positive_fraction)
         self.background_min_iou = settings.roi_background_min_iou
         self.box_regressor = nn.Linear(width, 4 * (1 if settings.class_agnostic_boxes else num_classes))
         if settings.box_regressor_init == "normal":
@@ -312,6 +345,7 @@ class TorchvisionDetector(Detector):
             nms_thresh=0.7,
         )
         self.rpn.keep_a_pixel = settings.coordinates == "mmdet_v1"
+        self.rpn.fg_bg_sampler = _ImageSampler(settings.rpn_samples, positive_fraction=0.5)
         self.roi_heads = _BoxHeads(settings, self.num_classes)
         self.classifiers = nn.ModuleList([classifier])
 
@@ -327,17 +361,21 @@ class TorchvisionDetector(Detector):
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """Losses of the proposal network, the classifier, the box regressor and the mask head."""
         batch, features, tv_targets = self._features(images, targets)
-        proposals, losses = self.rpn(batch, features, tv_targets)
+        proposals, proposal_losses = self.rpn(batch, features, tv_targets)
+        losses = dict(proposal_losses)
         proposals, matches, labels, deltas = self._sample(proposals, tv_targets)
         classified, box_features = self._box_features(features, proposals, batch.image_sizes)
         y, t = torch.cat(labels), torch.cat(deltas)
         logits = self._classifier(classified)
         losses |= self._classifier.loss(logits.float(), y)
         losses["loss_box"] = self._box_loss(self.roi_heads.box_regressor(box_features).float(), y, t)
+        # the losses of the proposal network are means over equally many anchors of each image
+        losses |= over_processes(
+            {name: losses[name] for name in losses if name not in proposal_losses}, len(y)
+        )
         if self.settings.masks:
-            losses["loss_mask"] = self._mask_loss(
-                features, proposals, matches, labels, tv_targets, batch.image_sizes
-            )
+            mask_loss = self._mask_loss(features, proposals, matches, labels, tv_targets, batch.image_sizes)
+            losses |= over_processes({"loss_mask": mask_loss}, (y < self.num_classes).sum())
         losses["loss_rpn_objectness"] = losses.pop("loss_objectness")
         losses["loss_rpn_box"] = losses.pop("loss_rpn_box_reg")
         return losses
@@ -392,6 +430,8 @@ class TorchvisionDetector(Detector):
     def _features(
         self, images: list[Tensor], targets: list[Target] | None
     ) -> tuple[ImageList, OrderedDict[str, Tensor], list[dict[str, Tensor]]]:
+        generators = [target.generator(target.boxes.device) for target in targets or []]
+        self.rpn.fg_bg_sampler.generators = self.roi_heads.fg_bg_sampler.generators = generators
         normal = [self.images.normalize(image) for image in images]
         batch = ImageList(
             self.images.batch_images(normal, size_divisible=32), [tuple(i.shape[-2:]) for i in images]

@@ -28,6 +28,20 @@ _IMAGES_AT_ONCE = 1000  # matches arrive as Python objects: a thousand images' t
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Detections in ten equal bins of score, those that hold any.
+
+    ``error`` is the expected calibration error, None without detections; ``scores`` and ``precision`` float64
+    (B,) are each bin's mean score and share of right detections, ``counts`` int64 (B,) its detections.
+    """
+
+    error: float | None
+    scores: np.ndarray
+    precision: np.ndarray
+    counts: np.ndarray
+
+
+@dataclass(frozen=True)
 class Curves:
     """Precision and score float64 (T, R, C, A) at the highest cap, recall (T, C, A, M) at each.
 
@@ -168,11 +182,17 @@ class Loaded:
         )
         return Curves(precision, scores, self._spread(arrays["recall"], places, axis=1))
 
-    def calibration_error(self) -> float | None:
-        """Expected calibration error at IoU 0.5 with 10 bins, after ``curves``; None without detections."""
+    def calibration(self) -> Calibration:
+        """How far scores are probabilities at IoU 0.5, after ``curves``."""
         with _errors("detections cannot be evaluated", self._path):
             found = self._evaluation.calibration(n_bins=10, iou_threshold=0.5)
-        return float(found["ece"]) if found["num_detections"] else None
+        filled = [item for item in found["bins"] if item["count"]]
+        return Calibration(
+            error=float(found["ece"]) if found["num_detections"] else None,
+            scores=np.array([item["avg_confidence"] for item in filled], np.float64),
+            precision=np.array([item["avg_accuracy"] for item in filled], np.float64),
+            counts=np.array([item["count"] for item in filled], np.int64),
+        )
 
     def error_types(self) -> dict[str, float]:
         """How much AP50 each of TIDE's error types costs, after ``curves``, as fractions.

@@ -14,6 +14,7 @@ from benchmark.evaluation.engine import (
     AREAS,
     IOU_THRESHOLDS,
     RECALL_THRESHOLDS,
+    Calibration,
     Curves,
     Engine,
     Matches,
@@ -50,6 +51,7 @@ class Evaluation:
     metrics: dict[str, dict[str, float | None]]
     columns: dict[str, np.ndarray]
     curves: dict[str, Curves]
+    calibration: dict[str, Calibration]
     notes: list[str]
 
     @property
@@ -60,13 +62,18 @@ class Evaluation:
         return pd.DataFrame(self.columns)
 
     def write(
-        self, metrics: Path | None = None, per_class: Path | None = None, curves: Path | None = None
+        self,
+        metrics: Path | None = None,
+        per_class: Path | None = None,
+        curves: Path | None = None,
+        calibration: Path | None = None,
     ) -> None:
         """Write each part where a path is given, atomically.
 
-        ``metrics`` as JSON, the categories as CSV, ``curves`` as NumPy's .npz: the axes ``category_ids``,
-        ``iou_thresholds``, ``recall_thresholds``, ``areas``, and for each IoU type ``<iou>_precision`` and
-        ``<iou>_scores`` float64 (T, R, C, A) and ``<iou>_recall`` (T, C, A), -1 where not defined.
+        ``metrics`` as JSON, the categories and the bins of ``calibration`` as CSV, ``curves`` as NumPy's
+        .npz: the axes ``category_ids``, ``iou_thresholds``, ``recall_thresholds``, ``areas``, and for each
+        IoU type ``<iou>_precision`` and ``<iou>_scores`` float64 (T, R, C, A) and ``<iou>_recall``
+        (T, C, A), -1 where not defined.
         """
         if per_class is not None:
             text = io.StringIO()
@@ -87,6 +94,14 @@ class Evaluation:
                 arrays[f"{iou}_recall"] = found.recall[..., -1]
             with atomic_path(curves) as temporary, temporary.open("wb") as stream:
                 np.savez_compressed(stream, allow_pickle=False, **arrays)
+        if calibration is not None:
+            text = io.StringIO()
+            table = csv.writer(text, lineterminator="\n")
+            table.writerow(["iou", "score", "precision", "count"])
+            for iou, bins in self.calibration.items():
+                columns = (bins.scores.tolist(), bins.precision.tolist(), bins.counts.tolist())
+                table.writerows((iou, *row) for row in zip(*columns, strict=True))
+            write_text(calibration, text.getvalue())
         if metrics is not None:
             write_json(metrics, self.metrics)
 
@@ -154,15 +169,18 @@ class Evaluator:
             columns["training_instances"] = self.counts
         metrics: dict[str, dict[str, float | None]] = {}
         curves: dict[str, Curves] = {}
+        calibration: dict[str, Calibration] = {}
         for iou_type in self._iou_types(table, iou_types):
             loaded = self._engine.load(selection, rows, iou_type)
             curves[iou_type] = loaded.curves(_caps(asked))
             error_types = loaded.error_types() if errors else {}
-            calibration = loaded.calibration_error()
+            calibration[iou_type] = loaded.calibration()
             del loaded
             fixed = self._fixed(curves[iou_type], selection, rows, iou_type)
             columns[f"{iou_type}_AP"], columns[f"{iou_type}_AR"] = per_category(curves[iou_type])
-            engine = {"ECE": calibration} | {f"dAP-{kind}": cost for kind, cost in error_types.items()}
+            engine = {"ECE": calibration[iou_type].error} | {
+                f"dAP-{kind}": cost for kind, cost in error_types.items()
+            }
             metrics[iou_type] = self._numbers(asked, curves[iou_type], fixed, engine)
         return Evaluation(
             ground_truth=truth.path,
@@ -174,6 +192,7 @@ class Evaluator:
             metrics=metrics,
             columns=columns,
             curves=curves,
+            calibration=calibration,
             notes=self._notes(next(iter(metrics.values())), number),
         )
 

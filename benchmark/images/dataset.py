@@ -1,7 +1,7 @@
 """Images with their ground truth, decoded, resized and flipped, ready for any detector."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ class Sample:
     image: Tensor
     size: tuple[int, int]
     target: Target | None
+
+    def pin_memory(self) -> "Sample":
+        """The same in pinned memory, from which copies to a GPU do not wait; the data loader calls this."""
+        target = None if self.target is None else self.target.pin_memory()
+        return replace(self, image=self.image.pin_memory(), target=target)
 
 
 def find_images(images: Sequence[Image], folder: Path) -> list[Path]:
@@ -151,14 +156,14 @@ class TrainImages(Dataset[Sample]):
     """Training images that have annotations; crowd regions and boxes of which less than one pixel lies in the
     image are left out.
 
-    An item is asked for as (index, position): the augmentation depends on the seed and the position in the
-    stream of images, not on the process that loads it.
+    An item is asked for as (index, position): the augmentation and the draws of anchors and RoIs depend on
+    the seed and the position in the stream of images, not on the process that loads it.
 
     Args:
         annotations: ground truth.
         folder: image folder.
         settings: sizes and flips.
-        seed: of the augmentation.
+        seed: of the augmentation and of those draws.
         masks: also make instance masks.
         stuff_maps: folder of the images' stuff maps, for detectors with a semantic branch; None for none.
         categories: ids of the categories whose annotations are used; None for all. Labels stay the same.
@@ -241,7 +246,8 @@ class TrainImages(Dataset[Sample]):
         labels = torch.tensor([self.label_of[item.category_id] for item in annotations])
         masks = content["masks"].as_subclass(Tensor) if self.masks else None
         stuff = content["stuff"].as_subclass(Tensor)[0] if self.stuff_paths else None
-        target = Target(content["boxes"].as_subclass(Tensor), labels, masks, stuff)
+        seed = derive_seed(self.seed, "anchors and RoIs", position)
+        target = Target(content["boxes"].as_subclass(Tensor), labels, masks, stuff, seed)
         return Sample(image.id, content["image"].as_subclass(Tensor), size, target)
 
     def _transform(self, size: tuple[int, int]) -> v2.Transform:

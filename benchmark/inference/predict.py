@@ -1,17 +1,22 @@
 """From a checkpoint to detections of a whole validation split."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import track
+from torch import distributed
 
 from benchmark.annotations import Vocabulary, check_same_vocabulary, read_annotations, vocabulary_hash
-from benchmark.detectors import build_detector
+from benchmark.cost import gpu_uuids
+from benchmark.detectors import Detections, build_detector
 from benchmark.detectors.checkpoints import CheckpointError, conventions_of, load_weights, with_conventions
 from benchmark.images import TestImages, load
 from benchmark.inference.detections import DetectionWriter
+from benchmark.processes import fabric_of
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import annotations_path, images_folder, statistics_path
 from benchmark.records import record_step
@@ -19,26 +24,34 @@ from benchmark.statistics import ClassStatistics
 
 
 @torch.no_grad()
-def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -> None:
+def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int, devices: int = 1) -> None:
     """Write the detections of every validation image as Parquet, boxes and masks in original pixels.
+
+    Several processes take images in turns and the first writes, in the order of the annotations: the file
+    does not depend on their number.
 
     Args:
         run: the recipe.
         checkpoint: finished checkpoint of its last stage.
         output: the Parquet file.
-        workers: data loading processes.
+        workers: data loading processes of each process.
+        devices: processes that were started for this, one per GPU; 0 for the CPU even where there is a GPU.
 
     Raises:
         BenchmarkError: the checkpoint, the images or the annotations do not fit the recipe.
     """
-    fabric = Fabric(accelerator="auto", devices=1)
+    fabric = fabric_of(devices)
+    fabric.launch()
     inputs = {
         "annotations": annotations_path(run.dataset, "val"),
         "statistics": statistics_path(run.dataset),
         "checkpoint": checkpoint,
     }
     recipe = run.model_dump(mode="json", by_alias=True) | {"digest": run.digest("predict")}
-    with record_step(output, "predict", recipe, inputs) as record:
+    first = fabric.is_global_zero
+    with record_step(output, "predict", recipe, inputs) if first else nullcontext() as record:
+        if record is not None and fabric.device.type == "cuda":
+            record.use_gpus(gpu_uuids(fabric.world_size))
         annotations = read_annotations(inputs["annotations"])
         statistics = ClassStatistics.read(inputs["statistics"])
         check_same_vocabulary(
@@ -55,8 +68,9 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
         loader = load(
             data,
             batch_size=None,
-            sampler=range(len(data)),
+            sampler=range(fabric.global_rank, len(data), fabric.world_size),
             num_workers=workers,
+            pin_memory=fabric.device.type == "cuda",
             generator=torch.Generator(),
         )
         names = {category.id: category.name for category in annotations.categories}
@@ -70,17 +84,33 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int) -
         }
         console = Console(stderr=True)
         masks = run.detector.masks
-        with DetectionWriter(output, names, description, masks) as writer:
-            for sample in track(
-                loader,
+        with DetectionWriter(output, names, description, masks) if first else nullcontext() as writer:
+            for number in track(
+                range(0, len(data), fabric.world_size),
                 f"{run.title} predict",
-                total=len(data),
                 console=console,
-                disable=not console.is_terminal,
+                disable=not (first and console.is_terminal),
             ):
-                (found,) = detector.predict([sample.image.to(fabric.device)], [sample.size])
-                boxes = found.boxes.clone()
-                boxes[:, 2:] -= boxes[:, :2]
-                category_ids = annotations.category_ids[found.labels.numpy()]
-                writer.add(sample.image_id, category_ids, found.scores.numpy(), boxes.numpy(), found.rles)
-            record.add(images=len(data), detections=writer.rows, device=str(fabric.device))
+                own: tuple[int, Detections] | None = None
+                if number + fabric.global_rank < len(data):
+                    sample = next(loader)
+                    image = sample.image.to(fabric.device, non_blocking=True)
+                    own = sample.image_id, detector.predict([image], [sample.size])[0]
+                for item in _gathered(own, fabric):
+                    if writer is not None and item is not None:
+                        image_id, found = item
+                        boxes = found.boxes.clone()
+                        boxes[:, 2:] -= boxes[:, :2]
+                        category_ids = annotations.category_ids[found.labels.numpy()]
+                        writer.add(image_id, category_ids, found.scores.numpy(), boxes.numpy(), found.rles)
+            if record is not None and writer is not None:
+                record.add(images=len(data), detections=writer.rows, device=str(fabric.device))
+
+
+def _gathered(own: Any, fabric: Fabric) -> list[Any]:
+    """What each process has, in order, on the first; nothing on the others."""
+    if fabric.world_size == 1:
+        return [own]
+    items = [None] * fabric.world_size if fabric.is_global_zero else None
+    distributed.gather_object(own, items)
+    return items or []

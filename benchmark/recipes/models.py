@@ -152,11 +152,13 @@ class TestSettings(Strict):
 
 
 class Paper(Strict):
-    """Where a method was published."""
+    """Where a method or a dataset was published."""
 
     title: str = Field("", description="full title")
+    authors: list[str] = Field([], description="full names in the order of the paper, surname last")
     venue: str = Field("", description="venue and year")
     arxiv: str | None = Field(None, description="arXiv number")
+    note: str = Field("", description="what in the paper this is, where it is not its subject")
 
 
 class Variant(Strict):
@@ -362,6 +364,7 @@ class Dataset(Strict):
         description="hash of the categories' ids and names, checked by longtail data prepare",
     )
     files: list[DataFile] = Field([], description="what longtail data prepare gets and checks")
+    paper: Paper = Field(Paper(), description="publication to cite")
 
     @model_validator(mode="after")
     def _source(self) -> "Dataset":
@@ -439,13 +442,14 @@ class Run(Strict):
         """16 hexadecimal digits that change exactly when the result of a step may change.
 
         ``step`` is a stage's name or ``predict``. What comes later (test settings for a training stage) and
-        what only labels the run (row, title, where the plug-in lies) does not enter.
+        what only labels the run (row, title, where the plug-in lies, papers) does not enter.
         """
+        labels = {"row", "title", "plugin_path"}
         content = self.model_dump(
             mode="json",
             exclude={
-                **dict.fromkeys(("row", "title", "plugin_path", "base", "stages", "test"), True),
-                "dataset": {"files", "vocabulary"},  # where files come from
+                **dict.fromkeys(labels | {"base", "stages", "test"}, True),
+                "dataset": {"files", "vocabulary", "paper"},  # where files come from, whom to cite
             },
         )
         names = [stage.name for stage in self.stages]

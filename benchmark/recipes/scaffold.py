@@ -12,7 +12,7 @@ _FILES = {
     MANIFEST: """\
 name: $name
 title: $title
-# paper: {title: Its title, venue: Conference and year, arxiv: "0000.00000"}
+# paper: {title: Its title, authors: [First Author, Second One], venue: Conference 2030, arxiv: "0000.00000"}
 classifier: $module:$class_name
 options: {temperature: 1.0}
 stages:

@@ -1,42 +1,68 @@
 """How certain the rows' numbers and their differences are: intervals over images from saved detections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from benchmark.evaluation import Evaluator
 from benchmark.evaluation.metrics import METRICS
-from benchmark.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Interval, bootstrap
+from benchmark.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Bootstrap, Interval, bootstrap
+from benchmark.recipes.models import Run
 from benchmark.recipes.paths import annotations_path, run_folder, statistics_path
 from benchmark.reporting.collect import HEADLINE, RowResult
 
 KEYS = (*HEADLINE, "bAP")
 
 
-def interval_table(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> str:
-    """A Markdown table: each row's first finished seed with its intervals, and how it differs from the first.
+@dataclass(frozen=True)
+class RowIntervals:
+    """Intervals of a row's first finished seed by metric, and of its difference to ``base`` if any."""
 
-    Rows of one dataset and IoU type are drawn together. Empty where no run is done. Raises what
-    ``Evaluator`` raises for data that are gone or were changed.
+    row: RowResult
+    seed: int
+    values: dict[str, Interval]
+    base: RowResult | None
+    differences: dict[str, Interval]
+
+
+def row_intervals(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> dict[str, RowIntervals]:
+    """Intervals by row id; rows of one dataset and IoU type are drawn together, and the first is their base.
+
+    Raises what ``Evaluator`` raises for data that are gone or were changed.
     """
-    lines: list[str] = []
+    certain: dict[str, RowIntervals] = {}
     for rivals in _rivals(rows):
         runs = [next(run.run for run in row.runs if run.done) for row in rivals]
-        dataset, iou = runs[0].dataset, rivals[0].iou
-        statistics = statistics_path(dataset)
-        evaluator = Evaluator(annotations_path(dataset, "val"), statistics if statistics.exists() else None)
-        found = bootstrap(
-            evaluator,
-            [run_folder(run) / "detections.parquet" for run in runs],
-            iou,
-            max_detections=runs[0].test.max_detections,
-            resamples=resamples,
-        )
+        found = paired(runs, rivals[0].iou, resamples)
         for number, (row, run) in enumerate(zip(rivals, runs, strict=True)):
-            cells = [row.row.row.id, row.title, str(run.seed), iou]
-            lines.append(_line([*cells, *(_interval(found.runs[number].get(key), "") for key in KEYS)]))
-            if number:
-                cells = [row.row.row.id, f"minus {rivals[0].title}", str(run.seed), iou]
-                difference = found.differences[number - 1]
-                lines.append(_line([*cells, *(_interval(difference.get(key), "+") for key in KEYS)]))
+            base, differences = (rivals[0], found.differences[number - 1]) if number else (None, {})
+            certain[row.row.row.id] = RowIntervals(row, run.seed, found.runs[number], base, differences)
+    return certain
+
+
+def paired(runs: Sequence[Run], iou: str, resamples: int = RESAMPLES) -> Bootstrap:
+    """The bootstrap of finished runs of one dataset; the first is what the others are compared with."""
+    dataset = runs[0].dataset
+    statistics = statistics_path(dataset)
+    evaluator = Evaluator(annotations_path(dataset, "val"), statistics if statistics.exists() else None)
+    return bootstrap(
+        evaluator,
+        [run_folder(run) / "detections.parquet" for run in runs],
+        iou,
+        max_detections=runs[0].test.max_detections,
+        resamples=resamples,
+    )
+
+
+def interval_table(certain: Mapping[str, RowIntervals], resamples: int = RESAMPLES) -> str:
+    """A Markdown table of the intervals, each row followed by its difference; empty where there are none."""
+    lines: list[str] = []
+    for item in certain.values():
+        ends = [str(item.seed), item.row.iou]
+        cells = [item.row.row.row.id, item.row.title, *ends]
+        lines.append(_line([*cells, *(shown(item.values.get(key), "") for key in KEYS)]))
+        if item.base is not None:
+            cells = [item.row.row.row.id, f"minus {item.base.title}", *ends]
+            lines.append(_line([*cells, *(shown(item.differences.get(key), "+") for key in KEYS)]))
     if not lines:
         return ""
     header = ["row", "method", "seed", "IoU", *(METRICS[key].title for key in KEYS)]
@@ -62,7 +88,8 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _interval(interval: Interval | None, sign: str) -> str:
+def shown(interval: Interval | None, sign: str) -> str:
+    """Value and interval in percent, with ``sign`` as in a format string; empty for None."""
     if interval is None:
         return ""
     value, low, high = (

@@ -1,72 +1,110 @@
-"""The plots of an experiment, for a printed page: colour-blind safe, shapes and hatches beside colours."""
+"""The figures of an experiment for a two-column paper: sizes in inches are those on the printed page.
 
-import json
-from collections.abc import Sequence
+Colour-blind safe, with shapes beside colours. Where methods are too many for one pair of axes, each gets its
+own small one, with the first row in grey behind it.
+"""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
-from benchmark.errors import BenchmarkError
 from benchmark.evaluation.metrics import METRICS
-from benchmark.files import atomic_path, file_error
+from benchmark.files import atomic_path
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import checkpoint_path, run_folder, statistics_path
-from benchmark.reporting.collect import HEADLINE, RowResult, RunResult, lineage, own_stages
+from benchmark.recipes.paths import checkpoint_path, run_folder
+from benchmark.reporting.collect import HEADLINE, RowResult, lineage, own_stages
+from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.tables import WORDS
-from benchmark.statistics import ClassStatistics
 
 # Okabe and Ito's palette without its yellow, which is too light for lines on white paper
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = "osD^vPX*"  # one more than colours, so that a colour comes back with another marker
-HATCHES = ("", "///", "...", "xxx")
+GROUPS = {"AP": ("#000000", "o"), "APr": ("#D55E00", "D"), "APc": ("#009E73", "s"), "APf": ("#0072B2", "^")}
+GREY = "#9a9a9a"
+COLUMN, PAGE = 3.35, 6.9
+"""Width of a column and of both, as the conferences of this field have them."""
+
 STYLE: Any = {
-    "font.size": 9,
+    "font.size": 7.5,
+    "axes.labelsize": 7.5,
+    "axes.titlesize": 7,
+    "axes.titlepad": 3,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
+    "grid.linewidth": 0.5,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 7,
+    "legend.handlelength": 1.6,
     "svg.hashsalt": "longtail",  # the same plot has the same bytes
+    "pdf.fonttype": 42,  # letters stay letters, which publishers ask for
     "figure.dpi": 100,
 }
-CURVE_POINTS = 100  # training curves of more points are smoothed
-WIDTH = 6.5  # inches: the text width of a page
+FORMATS: dict[str, dict[str, Any]] = {
+    "svg": {"metadata": {"Date": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+    "png": {"dpi": 300},
+}
+TOGETHER = len(COLOURS)
+"""So many methods share one pair of axes; more would share colours."""
+
+CURVE_POINTS = 100
+"""Training curves of more points are smoothed."""
 
 
-def write_plots(rows: Sequence[RowResult], folder: Path) -> list[str]:
-    """Write every plot that has something to show, as SVG and PNG, and remove the others.
+@dataclass(frozen=True)
+class Drawing:
+    """One line of a plot: its name and colour, and how it is drawn into axes in a colour and a width."""
 
-    Returns notes on files that could not be read.
-    """
-    notes: list[str] = []
+    name: str
+    colour: str
+    draw: Callable[[Axes, str, float], None]
+
+
+def write_plots(rows: Sequence[RowResult], folder: Path, reader: SeriesReader) -> None:
+    """Write every plot that has something to show, as SVG, PDF and PNG, and remove the others."""
+    folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        plots = {
-            "ap_by_frequency": _ap_by_frequency(rows),
-            "ap_by_count": _ap_by_count(rows, notes),
-            "training_curves": _training_curves(rows, notes),
-        }
-        for name, figure in plots.items():
-            for ending in ("svg", "png"):
+        for name, figure in figures(rows, reader).items():
+            if figure is not None and figure.get_layout_engine() is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # once is enough for all formats
+            for ending, settings in FORMATS.items():
                 path = folder / f"{name}.{ending}"
                 if figure is None:
                     path.unlink(missing_ok=True)  # of an earlier report, no longer true
                     continue
-                metadata: dict[str, Any] = {"Date": None} if ending == "svg" else {}
                 with atomic_path(path) as temporary:
-                    figure.savefig(temporary, format=ending, dpi=200, metadata=metadata)
-    return list(dict.fromkeys(notes))
+                    figure.savefig(temporary, format=ending, **settings)
 
 
-def _names(rows: Sequence[RowResult]) -> list[str]:
-    """Legend entries: the method, with the row where methods repeat, and the IoU type where it differs."""
+def figures(rows: Sequence[RowResult], reader: SeriesReader) -> dict[str, Figure | None]:
+    """Every plot by name; None where there is nothing to show."""
+    return {
+        "ap_by_frequency": _ap_by_frequency(rows),
+        "ap_by_count": _ap_by_count(rows, reader),
+        "weight_norms": _weight_norms(rows, reader),
+        "training_curves": _training_curves(rows, reader),
+    }
+
+
+def names_of(rows: Sequence[RowResult]) -> list[str]:
+    """The methods' names, with the row where they repeat, and the IoU type where it differs."""
     titles = [row.title for row in rows]
     mixed = len({row.iou for row in rows}) > 1
     return [
@@ -77,208 +115,212 @@ def _names(rows: Sequence[RowResult]) -> list[str]:
     ]
 
 
-def _axis_word(rows: Sequence[RowResult]) -> str:
+def _ap_word(rows: Sequence[RowResult]) -> str:
     kinds = {row.iou for row in rows}
     return f"{WORDS[kinds.pop()]} AP" if len(kinds) == 1 else "AP"
 
 
-def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Above the axes, in as many columns as fit: inside it would hide data."""
-    columns = max(1, min(len(labels), int(WIDTH * 15 / (max(map(len, labels)) + 6))))
-    figure.set_figheight(figure.get_figheight() + 0.17 * (-(-len(labels) // columns) - 1))
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+def _colour(rows: Sequence[RowResult], row: RowResult) -> str:
+    """A row has one colour in all plots."""
+    return COLOURS[[other.row.row.id for other in rows].index(row.row.row.id) % len(COLOURS)]
 
 
 def _ap_by_frequency(rows: Sequence[RowResult]) -> Figure | None:
-    """Bars of AP, APr, APc and APf."""
+    """AP, APr, APc and APf as points on a line for each row, in table order."""
     shown = [row for row in rows if any(run.done for run in row.runs)]
     if not shown:
         return None
-    looks = {row.row.row.id: number for number, row in enumerate(rows)}  # a row looks the same in every plot
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    labels = [_wrapped(name, 27) for name in names_of(shown)]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure = Figure(figsize=(COLUMN, 0.75 + 0.13 * lines + 0.04 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    width = 0.84 / len(shown)
-    for number, (row, name) in enumerate(zip(shown, _names(shown), strict=True)):
-        places = np.arange(len(HEADLINE)) + (number - (len(shown) - 1) / 2) * width
-        means = [row.mean(row.iou, key) for key in HEADLINE]
-        heights = [np.nan if value is None else value * 100 for value in means]
-        spreads = [(row.spread(row.iou, key) or 0.0) * 100 for key in HEADLINE]
-        look = looks[row.row.row.id]
-        hatch, colour = HATCHES[look // len(COLOURS) % len(HATCHES)], COLOURS[look % len(COLOURS)]
-        error = spreads if any(spreads) else None
-        axes.bar(places, heights, width * 0.94, yerr=error, capsize=2, color=colour, hatch=hatch, label=name)
-        if len(shown) <= 4:
-            for x, value, height, spread in zip(places, means, heights, spreads, strict=True):
-                label = METRICS["AP"].format(value)
-                axes.annotate(
-                    label, (x, height + spread), (0, 1.5), textcoords="offset points", ha="center", fontsize=7
-                )
-    groups = {
-        "AP": "all",
-        "APr": "rare\n(1-10 images)",
-        "APc": "common\n(11-100)",
-        "APf": "frequent\n(over 100)",
-    }
-    axes.set_xticks(range(len(HEADLINE)), [f"{METRICS[key].title}\n{groups[key]}" for key in HEADLINE])
-    axes.grid(axis="x", visible=False)
-    axes.margins(y=0.1)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel(f"{_axis_word(shown)} (%)")
-    _legend(figure, *axes.get_legend_handles_labels())
-    return figure
-
-
-def _ap_by_count(rows: Sequence[RowResult], notes: list[str]) -> Figure | None:
-    """Each category's AP against its training images, with means of neighbouring categories."""
-    curves = []
-    for row in rows:
-        found = [
-            item for item in (_class_ap(row, run, notes) for run in row.runs if run.done) if item is not None
-        ]
-        if found:
-            counts = found[0][0]
-            values = np.mean([item[1] for item in found if len(item[1]) == len(counts)], axis=0)
-            defined = np.isfinite(values) & (counts > 0)
-            if defined.any():
-                curves.append((row, counts[defined], values[defined]))
-    if not curves:
-        return None
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    axes = figure.subplots()
-    axes.set_xscale("log")
-    looks = {row.row.row.id: number for number, row in enumerate(rows)}
-    for (row, counts, values), name in zip(curves, _names([c[0] for c in curves]), strict=True):
-        look = looks[row.row.row.id]
-        colour, marker = COLOURS[look % len(COLOURS)], MARKERS[look % len(MARKERS)]
-        many = len(counts) > 200
-        axes.scatter(
-            counts, values * 100, 4 if many else 10, color=colour, marker=marker, alpha=0.3, linewidths=0
+    # rows stand as far apart as the lines of their names need
+    heights = np.array([label.count("\n") + 1.3 for label in labels])
+    places = np.cumsum(heights) - heights / 2
+    for key in HEADLINE:
+        colour, marker = GROUPS[key]
+        means = [row.mean(row.iou, key) for row in shown]
+        x = [np.nan if value is None else value * 100 for value in means]
+        spread = [(row.spread(row.iou, key) or 0.0) * 100 for row in shown]
+        size = 4.5 if key == "AP" else 3.8
+        axes.errorbar(
+            x,
+            places,
+            xerr=spread if any(spread) else None,
+            fmt=marker,
+            color=colour,
+            markersize=size,
+            elinewidth=0.8,
+            capsize=1.5,
+            label=METRICS[key].title,
+            zorder=3 if key == "AP" else 2,
         )
-        # equally many categories in each mean: the tail has few examples, so fixed steps would be noise there
-        size = max(3, round(np.sqrt(len(counts))))
-        order = np.argsort(counts, kind="stable")
-        parts = np.array_split(order, max(1, len(order) // size))
-        x = [float(np.exp(np.log(counts[part]).mean())) for part in parts]
-        y = [float(values[part].mean() * 100) for part in parts]
-        axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.6, label=name)
-    low, high = axes.get_xlim()
-    for border in (10.5, 100.5):
-        if low < border < high:
-            axes.axvline(border, color="#777777", linewidth=0.8, linestyle=(0, (4, 3)))
-    for left, right, group in ((0.5, 10.5, "rare"), (10.5, 100.5, "common"), (100.5, 1e9, "frequent")):
-        left, right = max(left, low), min(right, high)
-        if right / left > 1.5:
-            axes.annotate(
-                group,
-                (np.sqrt(left * right), 1),
-                xycoords=axes.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                fontsize=8,
-            )
-    axes.set_xlim(low, high)
-    axes.set_ylim(-2, None)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else "")
-    axes.set_xlabel("training images of the category")
-    axes.set_ylabel(f"{_axis_word([c[0] for c in curves])} of the category (%)")
-    _legend(figure, *axes.get_legend_handles_labels())
+    axes.set_yticks(places, labels, linespacing=0.95)
+    axes.set_ylim(places[-1] + heights[-1] / 2, 0)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.04)
+    axes.set_xlabel(f"{_ap_word(shown)} (%)")
+    figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.2)
     return figure
 
 
-def _class_ap(row: RowResult, run: RunResult, notes: list[str]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Training images and AP (fraction, NaN undefined) of every category, in ascending id."""
-    import pandas as pd
-
-    path = run_folder(run.run) / "per_class.csv"
-    try:
-        statistics = ClassStatistics.read(statistics_path(run.run.dataset))
-        table = pd.read_csv(path).set_index("id")
-        values = table[f"{row.iou}_AP"].reindex(statistics.category_ids).to_numpy(float)
-    except OSError as error:
-        notes.append(str(file_error("read", path, error)).splitlines()[0])
-    except BenchmarkError as error:
-        notes.append(str(error).splitlines()[0])
-    except (ValueError, KeyError) as error:
-        notes.append(f"{path} is not a table of categories: {error}")
-    else:
-        return statistics.image_counts, values
-    return None
+def _ap_by_count(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
+    """Each category's AP against its training instances, with its local mean."""
+    drawings = []
+    shown = [row for row in rows if any(run.done for run in row.runs)]
+    for row, name in zip(shown, names_of(shown), strict=True):
+        values, statistics = reader.class_ap(row, row.iou), reader.statistics(row.runs[0].run)
+        if values is not None and statistics is not None:
+            drawings += _against_counts(name, _colour(rows, row), statistics.instance_counts, values * 100)
+    label = f"{_ap_word(shown)} of the category (%)" if shown else ""
+    return _assembled(drawings, "training instances of the category", label, _log_counts)
 
 
-def _training_curves(rows: Sequence[RowResult], notes: list[str]) -> Figure | None:
-    """Loss against iteration: one panel for each stage's name, one line for each training."""
-    panels: dict[str, dict[Path, tuple[Run, np.ndarray]]] = {}
+def _weight_norms(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
+    """The norm of each category's weight vector against its training instances, over the method's mean."""
+    drawings = []
+    shown = [row for row in rows if any(run.done for run in row.runs)]
+    for row, name in zip(shown, names_of(shown), strict=True):
+        norms, statistics = reader.weight_norms(row), reader.statistics(row.runs[0].run)
+        if norms is not None and statistics is not None:
+            relative = norms / np.nanmean(norms)
+            drawings += _against_counts(name, _colour(rows, row), statistics.instance_counts, relative)
+    return _assembled(drawings, "training instances of the category", "weight norm / mean", _log_counts)
+
+
+def _against_counts(name: str, colour: str, counts: NDArray[np.int64], values: Values) -> list[Drawing]:
+    """Points and local mean; nothing where no category has both a count and a value."""
+    curve = smoothed(counts, values)
+    defined = np.isfinite(values) & (counts > 0)
+
+    def draw(axes: Axes, colour: str, width: float) -> None:
+        axes.scatter(
+            counts[defined],
+            values[defined],
+            2 if defined.sum() > 200 else 5,
+            color=colour,
+            alpha=0.35,
+            linewidths=0,
+            rasterized=defined.sum() > 200,  # thousands of points would make the vector files slow
+        )
+        axes.plot(*curve, color=colour, linewidth=width)
+
+    return [Drawing(name, colour, draw)] if defined.any() else []
+
+
+def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
+    """Loss against iteration, one line or axes for each training that the rows rest on."""
+    found: dict[Path, tuple[Run, str]] = {}
     for row in rows:
         for result in row.runs:
             for run in lineage(result.run):
                 for stage in own_stages(run):
                     path = checkpoint_path(run, stage.name).with_name("progress.jsonl")
-                    points = _progress(path, notes)
-                    if points is not None:
-                        panels.setdefault(stage.name, {}).setdefault(path, (run, points))
-    if not panels:
+                    found.setdefault(path, (run, stage.name))
+    own = {str(run_folder(item.run)): _colour(rows, row) for row in rows for item in row.runs}
+    several = any(len(row.runs) > 1 for row in rows)
+    titles = [(run.title, stage, run.seed) for run, stage in found.values()]
+    drawings = []
+    for path, (run, stage_name) in found.items():
+        points = reader.progress(path)
+        if points is not None:
+            name = f"{run.title}: {stage_name}" + (f", seed {run.seed}" if several else "")
+            if titles.count((run.title, stage_name, run.seed)) > 1:
+                name += f", {run.detector_name.partition('/')[2]}"
+            drawings.append(Drawing(name, own.get(str(run_folder(run)), GREY), _loss_curve(points)))
+    return _assembled(drawings, "iteration", "training loss", _log_loss, reference=False)
+
+
+def _loss_curve(points: Values) -> Callable[[Axes, str, float], None]:
+    iterations, losses = points.T
+    reach = len(losses) // CURVE_POINTS
+
+    def draw(axes: Axes, colour: str, width: float) -> None:
+        if reach:  # short trainings are drawn as they are
+            axes.plot(iterations, losses, color=colour, linewidth=0.3, alpha=0.4, rasterized=True)
+        smooth = [losses[max(0, i - reach) : i + reach + 1].mean() for i in range(len(losses))]
+        axes.plot(iterations, smooth, color=colour, linewidth=width)
+
+    return draw
+
+
+def _assembled(
+    drawings: list[Drawing],
+    x_label: str,
+    y_label: str,
+    scale: Callable[[Axes], None],
+    *,
+    reference: bool = True,
+) -> Figure | None:
+    """One pair of axes with a legend, or small ones for each; ``reference``: the first drawing behind."""
+    if not drawings:
         return None
-    # a row looks as in the other plots; what other rows only start from comes after them
-    looks: dict[str, int] = {}
-    drawn = [run for lines in panels.values() for run, _ in lines.values()]
-    for run in [row.runs[0].run for row in rows] + drawn:
-        looks.setdefault(_kind(run), len(looks))
-    runs = {_name(run, rows): run for run in drawn}
-    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    handles: dict[str, Any] = {}
-    for axes, (stage_name, lines) in zip(grid, panels.items(), strict=True):
-        for run, points in lines.values():
-            colour = COLOURS[looks[_kind(run)] % len(COLOURS)]
-            same = [name for name, other in runs.items() if _kind(other) == _kind(run)]
-            # seeds differ by their dashes, and so do rows of the same colour
-            turn = same.index(_name(run, rows)) + looks[_kind(run)] // len(COLOURS)
-            dash = ("-", "--", ":", "-.")[turn % 4]
-            iterations, losses = points.T
-            reach = len(losses) // CURVE_POINTS  # short trainings are drawn as they are
-            if reach:
-                axes.plot(iterations, losses, color=colour, linewidth=0.5, alpha=0.35)
-            smooth = [mean(losses[max(0, i - reach) : i + reach + 1]) for i in range(len(losses))]
-            (line,) = axes.plot(iterations, smooth, color=colour, linewidth=1.4, linestyle=dash)
-            handles.setdefault(_name(run, rows), line)
-        axes.set_title(stage_name, fontsize=9)
-        axes.set_xlabel("iteration")
-        axes.set_xlim(left=0)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.locator_params(axis="x", nbins=5)
-    grid[0].set_ylabel("training loss")
-    _legend(figure, list(handles.values()), list(handles))
+    if len(drawings) <= TOGETHER:
+        figure = Figure(figsize=(COLUMN, 2.5 + 0.13 * -(-len(drawings) // 2)), layout="constrained")
+        axes = figure.subplots()
+        for drawing in drawings:
+            drawing.draw(axes, drawing.colour, 1.3)
+            axes.plot([], [], color=drawing.colour, linewidth=1.3, label=_wrapped(drawing.name, 24))
+        scale(axes)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        figure.legend(loc="outside upper center", ncols=2, columnspacing=1.2)
+        return figure
+    columns = 5 if len(drawings) <= 20 else 6
+    lines = -(-len(drawings) // columns)
+    names = [_wrapped(drawing.name, 23 if columns == 5 else 19) for drawing in drawings]
+    title = 0.06 + 0.105 * max(name.count("\n") + 1 for name in names)
+    height = title + 0.85
+    figure = Figure(figsize=(PAGE, lines * height + 0.45))
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    # fixed places instead of an automatic layout, which would take minutes for so many axes
+    whole = figure.get_figheight()
+    figure.subplots_adjust(
+        left=0.45 / PAGE,
+        right=1 - 0.05 / PAGE,
+        bottom=0.45 / whole,
+        top=1 - title / whole,
+        wspace=0.1,
+        hspace=(title + 0.05) / 0.8,
+    )
+    for axes, drawing, name in zip(grid.flat, drawings, names, strict=False):
+        if reference and drawing is not drawings[0]:
+            drawings[0].draw(axes, GREY, 0.9)
+        drawing.draw(axes, drawing.colour, 1.3)
+        axes.set_title(name, linespacing=0.95)
+    scale(grid[0, 0])
+    for number, axes in enumerate(grid.flat[len(drawings) :], len(drawings)):
+        axes.set_axis_off()
+        grid.flat[number - columns].tick_params(labelbottom=True)
+    x_label += f" (grey: {drawings[0].name})" if reference else ""
+    figure.text(0.5, 0.04 / whole, x_label, ha="center", va="bottom", fontsize=7.5)
+    figure.text(0.02 / PAGE, 0.5, y_label, ha="left", va="center", rotation="vertical", fontsize=7.5)
     return figure
 
 
-def _kind(run: Run) -> str:
-    return str(run_folder(run).parent)
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False)
 
 
-def _name(run: Run, rows: Sequence[RowResult]) -> str:
-    name = run.title
-    if len({row.runs[0].run.detector_name for row in rows}) > 1:
-        name += f", {run.detector_name.partition('/')[2]}"
-    return name + (f", seed {run.seed}" if any(len(row.runs) > 1 for row in rows) else "")
+def _log_counts(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _progress(path: Path, notes: list[str]) -> np.ndarray | None:
-    """Iteration and loss, (N, 2) float64, N >= 2; a last line that is being written is left out."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    points = []
-    for number, line in enumerate(lines):
-        try:
-            entry = json.loads(line)
-            points.append((float(entry["iteration"]), float(entry["loss"])))
-        except (ValueError, KeyError, TypeError):
-            if number < len(lines) - 1:
-                notes.append(f"{path}, line {number + 1} is not a line of progress")
-    found = np.array(points, np.float64).reshape(-1, 2)
-    found = found[np.isfinite(found).all(axis=1)]
-    return found if len(found) > 1 else None
+def _log_loss(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.set_xlim(left=0)
+
+
+def _short(value: float) -> str:
+    """A count in few letters: 500, 1k, 20k."""
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"

@@ -16,14 +16,16 @@ class ReportError(BenchmarkError):
 
 
 def write_report(experiment: LoadedExperiment, output: Path | None = None, intervals: bool = False) -> str:
-    """Write ``table.md``, ``table.csv``, ``table.tex`` and ``plots/`` and return the Markdown.
+    """Write ``table.md``, ``table.csv``, ``table.tex``, ``plots/`` and ``report.html``; return the Markdown.
 
     ``output`` is a folder, by default ``results/experiments/<name>``. Runs that failed, were skipped or are
-    not yet there are rows with their state; plots show what there is. ``intervals`` adds to the Markdown how
-    certain the numbers are, which takes minutes at the size of LVIS. Raises ``ReportError`` for published
-    numbers that cannot be read and ``FileError`` where the output cannot be written.
+    not yet there are rows with their state; plots show what there is. ``intervals`` adds to Markdown and
+    page how certain the numbers are, which takes minutes at the size of LVIS. Raises ``ReportError`` for
+    published numbers that cannot be read and ``FileError`` where the output cannot be written.
     """
-    from benchmark.reporting.plots import write_plots  # matplotlib takes half a second
+    from benchmark.reporting.html import write_page  # importing what draws takes a second
+    from benchmark.reporting.plots import write_plots
+    from benchmark.reporting.series import SeriesReader
 
     folder = Path(output) if output is not None else experiment_folder(experiment.name)
     try:
@@ -36,13 +38,18 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
         for row in rows
         if row.row.row.reported and row.reported is None
     ]
-    notes += write_plots(rows, folder / "plots")
+    reader = SeriesReader()
+    write_plots(rows, folder / "plots", reader)
+    notes += reader.notes
     text = markdown(experiment.title, rows, notes)
+    certain = {}
     if intervals:
-        from benchmark.reporting.intervals import interval_table  # loads the evaluator
+        from benchmark.reporting.intervals import interval_table, row_intervals  # loads the evaluator
 
-        text = "\n".join(filter(None, (text, interval_table(rows))))
+        certain = row_intervals(rows)
+        text = "\n".join(filter(None, (text, interval_table(certain))))
     write_text(folder / "table.csv", comma_separated(rows))
     write_text(folder / "table.tex", latex(experiment.title, rows))
+    write_page(experiment, rows, notes, reader, certain, folder / "report.html")
     write_text(folder / "table.md", text)
     return text

@@ -4,8 +4,9 @@ import csv
 import io
 from collections.abc import Sequence
 
+from benchmark.cost import Cost
 from benchmark.evaluation.metrics import METRICS
-from benchmark.reporting.collect import HEADLINE, RowResult
+from benchmark.reporting.collect import HEADLINE, RowResult, cost_of_rows
 
 WORDS = {"segm": "mask", "bbox": "box"}
 
@@ -33,7 +34,7 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
             cells += ["" if reported is None else f"{reported:g}"]
             cells += ["" if difference is None else f"{difference:+.1f}"]
         cells += [_verdict(row)] if judged else []
-        cells += [row.status, duration(row.seconds), _memory(row.memory_mb)]
+        cells += [row.status, duration(row.seconds), memory(row.memory_mb)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     numeric = {*(METRICS[key].title for key in HEADLINE), "box AP", "reported AP", "difference", "seeds"}
     rule = "| " + " | ".join("--:" if name in numeric else "---" for name in header) + " |"
@@ -54,11 +55,15 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
         "compete for the 300 detections kept in an image, so AP also rewards calibration across them\n"
         "(Dave et al., arXiv 2102.01066). Rows with other schedules or initial weights are not comparable."
     )
+    parts.append(f"Cost of all rows, steps that several share counted once: {_cost(cost_of_rows(rows))}.")
     return "\n\n".join(parts) + "\n"
 
 
 def comma_separated(rows: Sequence[RowResult]) -> str:
-    """Every number: percent with three decimals, seconds, MB; mean and standard deviation over seeds."""
+    """Every number: percent with three decimals, seconds, MB; mean and standard deviation over seeds.
+
+    Attempts, GPU-hours and energy are sums over all seeds and steps of a row, also those that rows share.
+    """
     keys = [key for key in METRICS if METRICS[key].kind == "precision"]
     header = [
         "row",
@@ -76,6 +81,7 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
             header += [f"{iou}_{key}", f"{iou}_{key}_std"]
         header += [f"reported_{iou}_AP", f"difference_{iou}_AP"]
     header += ["status", "reason", "wall_s", "peak_memory_mb"]
+    header += ["attempts", "gpu_hours", "energy_kwh", "device_memory_mb"]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(header)
@@ -94,8 +100,19 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
         reasons = dict.fromkeys(_one_paragraph(item.reason) for item in row.runs if item.reason)
         cells += ["; ".join(states), "; ".join(reasons)]
         cells += ["" if row.seconds is None else f"{row.seconds:.1f}", row.memory_mb]
+        cost = cost_of_rows([row])
+        cells += [cost.attempts, cost.gpu_hours, cost.energy_kwh, cost.device_memory_mb]
         table.writerow(cells)
     return text.getvalue()
+
+
+_ALONE = (
+    "% \\input this where a paper wants it (it needs booktabs), or compile it as it is.",
+    # LaTeX lets \@nodocument be \relax from \begin{document} on
+    r"\expandafter\ifx\csname @nodocument\endcsname\relax\else",
+    r"\documentclass{article}\usepackage{booktabs}\def\tablealone{\end{document}}\begin{document}\small\noindent",
+    r"\fi",
+)
 
 
 def latex(title: str, rows: Sequence[RowResult]) -> str:
@@ -123,6 +140,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
     return "\n".join(
         [
             f"% {title}: {sum(run.done for run in runs)} of {len(runs)} runs done",
+            *_ALONE,
             r"\begin{tabular}{lll" + "r" * len(columns) + "}",
             r"\toprule",
             head + r" \\",
@@ -130,6 +148,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
+            r"\ifdefined\tablealone\expandafter\tablealone\fi",
             "",
         ]
     )
@@ -145,8 +164,22 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _memory(megabytes: float | None) -> str:
+def memory(megabytes: float | None) -> str:
+    """MB of 2**20 bytes for people."""
     return "" if megabytes is None else f"{megabytes / 1024:.1f} GB"
+
+
+def _cost(cost: Cost) -> str:
+    parts = [f"{duration(cost.wall_s)} of wall time in {cost.attempts} attempts at steps"]
+    if cost.gpu_hours:
+        parts.append(f"{cost.gpu_hours:.1f} GPU-hours")
+    if cost.energy_kwh is not None:
+        parts.append(f"{cost.energy_kwh:.1f} kWh of the GPUs")
+    if cost.host_memory_mb is not None:
+        parts.append(f"at most {memory(cost.host_memory_mb)} of main memory")
+    if cost.device_memory_mb is not None:
+        parts.append(f"at most {memory(cost.device_memory_mb)} of a GPU's memory")
+    return ", ".join(parts)
 
 
 def _value(row: RowResult, iou: str, key: str) -> str:
@@ -164,11 +197,7 @@ def _number(text: str) -> float:
 
 
 def _verdict(row: RowResult) -> str:
-    metric = f"{row.iou}/AP"
-    difference = row.difference(metric)
-    if row.reported is None or difference is None or metric not in row.reported.tolerances:
-        return ""
-    return "yes" if abs(difference) <= row.reported.tolerances[metric] else "no"
+    return {True: "yes", False: "no", None: ""}[row.verdict(f"{row.iou}/AP")]
 
 
 def _rivals(row: RowResult, other: RowResult) -> bool:

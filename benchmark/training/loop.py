@@ -4,6 +4,7 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,8 +16,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, stage_losses
+from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, checkpoints, stage_losses
 from benchmark.images import Sample, Target, TrainImages, load
+from benchmark.processes import average, over_processes
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.sampling import (
@@ -57,7 +59,7 @@ class _ClassifierLosses(nn.Module):
         classifiers = [cast(Classifier, classifier) for classifier in self.classifiers]
         return stage_losses(
             [
-                classifier.loss(classifier(x).float(), y)
+                over_processes(classifier.loss(classifier(x).float(), y), len(y))
                 for classifier, x, y in zip(classifiers, features, labels, strict=True)
             ]
         )
@@ -102,6 +104,12 @@ def train(
 ) -> dict[str, float | int | str]:
     """Train a stage to its end, from the newest checkpoint of ``resume`` if there is one.
 
+    Several processes share the batch. Losses and weights are those of one process up to the order of float32
+    sums: what is drawn for an image depends on its position in the stream alone, and means are over all
+    processes. What each process takes of its own images are batch norm that trains, random draws in a
+    classifier's loss, what that normalises by other numbers than that of RoIs, a method's choice of RoIs, the
+    size that images of different sizes are padded to, and all draws and means of back end mmdet.
+
     On the same CPU, with the same number of threads and processes, an interrupted and resumed training ends
     in the same weights, bit for bit, as an uninterrupted one: all draws depend on (seed, iteration) alone.
 
@@ -129,7 +137,8 @@ def train(
     else:
         detector.train()
     trained = detector.classifiers if only_classifier else detector
-    state = resume.newest()
+    newest = fabric.broadcast(resume.newest() if fabric.is_global_zero else None)
+    state = None if newest is None else checkpoints.load(newest)
     first = 0
     if state is not None:
         trained.load_state_dict(state["model"])
@@ -137,6 +146,8 @@ def train(
 
     step = _ClassifierLosses(detector.classifiers) if only_classifier else detector
     detector.to(fabric.device)
+    if fabric.device.type == "cuda":  # the layout that convolutions in bfloat16 are fast in
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(trained, stage.schedule)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
@@ -161,6 +172,7 @@ def train(
         batch_sampler=batches,
         collate_fn=list,
         num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
         generator=torch.Generator(),  # the loader's own draw must not touch the default generator
     )
 
@@ -193,7 +205,7 @@ def train(
                 else:
                     losses, measured = module(*_on_device(fabric, samples)), {}
             total = torch.stack(list(losses.values())).sum()
-            value = float(total.detach())
+            value, stopping = _agreed(total, bool(stop))
             if not math.isfinite(value) or value > limit:
                 raise _diverged(stage, iteration, losses, rate, limit)
             if iteration == 0:
@@ -209,10 +221,12 @@ def train(
             optimizer.step()
             log.step(iteration, losses, rate, schedule.batch_size, measured)
             done = iteration + 1
-            if stop:
+            if stopping:
                 save(done)
+                fabric.barrier()  # no process ends while the first still writes
+                cause = stop[0] if stop else "a signal to another process"
                 raise TrainingInterruptedError(
-                    f"stopped by {stop[0]} after iteration {done} of {schedule.iterations}",
+                    f"stopped by {cause} after iteration {done} of {schedule.iterations}",
                     remedy="run the same command again: it continues here",
                 )
             if done % stage.schedule.checkpoint_every == 0 and done < schedule.iterations:
@@ -275,9 +289,17 @@ def _retrain(
     if meta is not None:
         measured = meta.step(rois, rois_of(meta_samples))
         if meta.resample_rois:
-            rois = rois_of(samples, choose)
+            rois = rois_of([_drawn_anew(sample) for sample in samples], choose)
     losses: dict[str, Tensor] = module([stage.features for stage in rois], [stage.labels for stage in rois])
     return losses, measured
+
+
+def _drawn_anew(sample: Sample) -> Sample:
+    """The same image with other draws of RoIs."""
+    assert sample.target is not None
+    assert sample.target.seed is not None
+    target = replace(sample.target, seed=derive_seed(sample.target.seed, "anew"))
+    return replace(sample, target=target)
 
 
 def _freeze_all_but_classifiers(detector: Detector) -> None:
@@ -291,6 +313,12 @@ def _freeze_all_but_classifiers(detector: Detector) -> None:
             parameter.requires_grad_(False)
     detector.eval()
     detector.classifiers.train()
+
+
+def _agreed(total: Tensor, stop: bool) -> tuple[float, bool]:
+    """The mean loss over the processes, and whether one of them has been asked to stop, so that all do."""
+    value, stops = average(torch.stack([total.detach().float(), total.new_tensor(float(stop))])).tolist()
+    return value, stops > 0
 
 
 def _diverged(

@@ -5,9 +5,13 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+
+from benchmark.files import file_error, write_text
+from benchmark.processes import average
 
 LINE_EVERY = 10  # iterations between lines of progress.jsonl
 PRINT_EVERY = 15.0  # seconds between lines where the output is no terminal
@@ -44,10 +48,9 @@ class TrainingLog:
         )
         self._task = self._bar.add_task(title, total=last, completed=first, text="")
         if active:
-            path.parent.mkdir(parents=True, exist_ok=True)
             lines = path.read_text().splitlines(keepends=True) if path.is_file() and first else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= first]
-            path.write_text("".join(kept))
+            write_text(path, "".join(kept))
 
     def __enter__(self) -> "TrainingLog":
         self._bar.start()
@@ -66,7 +69,8 @@ class TrainingLog:
     ) -> None:
         """Take the losses of a finished 0-based iteration over ``images`` images.
 
-        ``measured`` is written beside the losses and does not count into their sum.
+        A line has the means over its iterations and the processes. ``measured`` is written beside the losses
+        and does not count into their sum.
         """
         for sums, values in ((self._sums, losses), (self._measured, measured)):
             for name, value in values.items():
@@ -75,27 +79,39 @@ class TrainingLog:
         self._count += 1
         self._images += images
         done = iteration + 1
-        if not self.active or (done % LINE_EVERY and done != self.last):
+        if done % LINE_EVERY and done != self.last:
             return
+        means = self._means(self._sums)
+        others = self._means(self._measured)
         now = time.monotonic()
-        speed = self._images / max(now - self._clock, 1e-9)
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
-        total = sum(means.values())
+        seconds, count, seen = max(now - self._clock, 1e-9), self._count, self._images
+        self._sums, self._measured, self._count, self._images, self._clock = {}, {}, 0, 0, now
+        if not self.active:
+            return
+        total, speed = sum(means.values()), seen / seconds
+        left = (self.last - done) * seconds / count
         line = {
             "iteration": done,
             "iterations": self.last,
-            "seconds_left": round((self.last - done) * (now - self._clock) / self._count, 1),
+            "seconds_left": round(left, 1),
             "loss": total,
             "learning_rate": rate,
             "images_per_second": round(speed, 2),
             "losses": means,
-        } | {name: float(value) / self._count for name, value in self._measured.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        } | others
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise file_error("write", self.path, error) from error
         text = f"loss {total:.3f}  rate {rate:.2e}  {speed:.1f} images/s"
         self._bar.update(self._task, completed=done, text=text)
         if self._bar.disable and (now - self._printed > PRINT_EVERY or done == self.last):
-            left = (self.last - done) * (now - self._clock) / self._count
             print(f"{self.title} {done}/{self.last}  {text}  ETA {left:.0f} s", file=sys.stderr, flush=True)
             self._printed = now
-        self._sums, self._measured, self._count, self._images, self._clock = {}, {}, 0, 0, now
+
+    def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        if not sums:
+            return {}
+        values = average(torch.stack(list(sums.values()))).tolist()
+        return {name: value / self._count for name, value in zip(sums, values, strict=True)}

@@ -1,6 +1,7 @@
 """Checkpoints of an unfinished training."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,17 @@ class ResumeFolder:
             old.unlink(missing_ok=True)
             old.with_suffix(".sha256").unlink(missing_ok=True)
 
-    def newest(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint; damaged ones are passed over."""
+    def newest(self) -> Path | None:
+        """The newest whole checkpoint. Damaged ones are removed, so that they never take the place of a whole
+        one among those that are kept."""
         for _, path in reversed(self._steps()):
             checksum = path.with_suffix(".sha256")
             if checksum.is_file() and checksum.read_text() == sha256_file(path):
-                return checkpoints.load(path)
+                return path
+            found = "differs from its checksum" if checksum.is_file() else "was cut off before its checksum"
+            print(f"warning: {path} {found}; the one before it is used", file=sys.stderr, flush=True)
+            path.unlink()
+            checksum.unlink(missing_ok=True)
         return None
 
     def clear(self) -> None:

@@ -1,6 +1,7 @@
 """One stage of a recipe, from checkpoint to checkpoint."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from benchmark.annotations import (
     AnnotationFile,
@@ -17,8 +17,10 @@ from benchmark.annotations import (
     read_annotations,
     vocabulary_hash,
 )
+from benchmark.cost import gpu_uuids
 from benchmark.detectors import build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
+from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
 from benchmark.recipes.paths import (
@@ -67,7 +69,14 @@ def read_training_data(run: Run) -> tuple[AnnotationFile, ClassStatistics]:
 
 
 def run_stage(
-    run: Run, name: str, output: Path, *, init: Path | None, devices: int, workers: int, work: Path
+    run: Run,
+    name: str,
+    output: Path,
+    *,
+    init: Path | None,
+    devices: int,
+    workers: int,
+    work: Path,
 ) -> None:
     """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` and the record beside it.
 
@@ -76,7 +85,8 @@ def run_stage(
         name: one of its stages.
         output: the finished checkpoint.
         init: checkpoint to start from; None for the detector's initial weights.
-        devices: processes, one per GPU (or per CPU replica).
+        devices: processes that were started for this, one per GPU (or per CPU replica), of which only
+            trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
         work: folder of unfinished trainings; the one of this stage is keyed by all that it depends on.
 
@@ -95,7 +105,11 @@ def run_stage(
             remedy="train the stage before this one first",
         )
     precision = stage.schedule.precision if stage.schedule else "fp32"
-    fabric = Fabric(accelerator="auto", devices=devices, precision=PRECISIONS[precision])
+    if stage.kind != "train":
+        if int(os.environ.get("LOCAL_RANK", 0)):
+            return
+        devices = min(devices, 1)
+    fabric = fabric_of(devices, PRECISIONS[precision])
     fabric.launch()
     inputs = {
         "annotations": annotations_path(run.dataset, "train"),
@@ -108,6 +122,8 @@ def run_stage(
         else nullcontext()
     )
     with recorder as record:
+        if record is not None and fabric.device.type == "cuda":
+            record.use_gpus(gpu_uuids(fabric.world_size))
         annotations, statistics = read_training_data(run)
         vocabulary = vocabulary_hash(annotations.categories)
         conventions = checkpoints.conventions_of(init)

@@ -89,6 +89,10 @@ class GroupSoftmax(LinearClassifier):
             label_weights = torch.as_tensor(group_class_weights(statistics.instance_counts, tables)).float()
         self.register_buffer("label_weights", label_weights, persistent=False)
 
+    def category_weights(self) -> Tensor:
+        """Every category's row in its group."""
+        return self.linear.weight[self.columns]
+
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One loss per bin; their plain sum is the classification loss."""
         targets = self.targets[:, labels]

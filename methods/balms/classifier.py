@@ -9,14 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.classifiers import BalancedPerCategoryClassifier, one_hot
+from benchmark.classifiers import Average, BalancedPerCategoryClassifier, one_hot
 from benchmark.errors import BenchmarkError
+from benchmark.processes import average
 from benchmark.statistics import ClassStatistics
 
 MetaLoss = Literal["as_released", "unadjusted"]
 
 
-def sample_weights(reweighter: Tensor, labels: Tensor) -> Tensor:
+def alone(value: Tensor) -> Tensor:
+    """The mean over this process only."""
+    return value
+
+
+def sample_weights(reweighter: Tensor, labels: Tensor, average: Average = alone) -> Tensor:
     """omega_n = F s_{y_n} / S with s = sigmoid(w), S = sum of s_{y_m} over the foreground; 1 for background.
 
     Their mean over the F foreground proposals is 1; scaling all s by a constant changes nothing.
@@ -24,11 +30,12 @@ def sample_weights(reweighter: Tensor, labels: Tensor) -> Tensor:
     Args:
         reweighter: w (C,).
         labels: (N,) in ``0..C``.
+        average: over the processes whose proposals F and S count.
     """
     foreground = labels < len(reweighter)
     s = reweighter.sigmoid()[labels.clamp(max=len(reweighter) - 1)] * foreground
-    normaliser = s.sum().clamp(min=torch.finfo(s.dtype).tiny)
-    return torch.where(foreground, foreground.sum() * s / normaliser, 1.0)
+    normaliser = average(s.sum()).clamp(min=torch.finfo(s.dtype).tiny)
+    return torch.where(foreground, average(foreground.sum()) * s / normaliser, 1.0)
 
 
 class BalancedMeta(BalancedPerCategoryClassifier):
@@ -38,7 +45,8 @@ class BalancedMeta(BalancedPerCategoryClassifier):
         prior_probability: initial score, where the weights are not taken from the base model.
         meta_loss: logits of the loss on the meta batch. ``as_released``: lowered like those of the training
             batch; ``unadjusted``: raw, as the paper's classification code has it.
-        local_inner_step: every process takes its own virtual step; False averages them over the processes.
+        local_inner_step: every process weights its own proposals and takes its own virtual step, as released;
+            False: all processes together, as if one had the whole batch.
         learner_rate: Adam's constant learning rate of the re-weighter.
     """
 
@@ -66,5 +74,5 @@ class BalancedMeta(BalancedPerCategoryClassifier):
         targets = one_hot(labels, self.num_classes, logits.dtype)
         adjusted = self.adjusted(logits, labels)
         losses = F.binary_cross_entropy_with_logits(adjusted, targets, reduction="none").sum(dim=1)
-        weights = sample_weights(self.reweighter, labels)
+        weights = sample_weights(self.reweighter, labels, alone if self.local_inner_step else average)
         return {"loss_cls": (weights * losses).sum() / max(len(labels), 1)}

@@ -43,6 +43,10 @@ class NearestClassMean(CategoricalClassifier):
         cosines = cosines_to_means(self.embedding(features), self.means)
         return torch.cat([logits, cosines.to(logits.dtype)], dim=1)
 
+    def category_weights(self) -> Tensor:
+        """The means."""
+        return self.means
+
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross entropy of the softmax classifier; the means are not trained."""
         return super().loss(logits[:, : self.num_classes + 1], labels)

@@ -69,6 +69,11 @@ class DualHead(CategoricalClassifier):
         box, pooled = features.split([self.in_features, self.pooled_features], dim=1)
         return torch.cat([self.linear(box), self.calibrated(pooled)], dim=1)
 
+    def category_weights(self) -> Tensor:
+        """Rows of the head that scores the category; the two heads have features of one width."""
+        original, calibrated = self.linear.weight[:-1], self.calibrated.linears[-1].weight[:-1]
+        return torch.where(cast(Tensor, self.replaced)[:-1, None], calibrated, original)
+
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Mean cross entropy of the calibrated head over the chosen proposals, all alike."""
         _, calibrated = logits.chunk(2, dim=1)

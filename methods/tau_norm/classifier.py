@@ -52,6 +52,10 @@ class TauNormSelect(CategoricalClassifier):
         """Logits of the trained classifier, then those of the copy."""
         return torch.cat([self.linear(features), self.copy(features)], dim=1)
 
+    def category_weights(self) -> Tensor:
+        """Rows of the copy for categories with few instances, else of the trained classifier."""
+        return torch.where(self.few[:, None], self.copy.weight[:-1], self.linear.weight[:-1])
+
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross entropy of the trained classifier; the copy is computed, not trained."""
         return super().loss(logits[:, : self.num_classes + 1], labels)

@@ -11,7 +11,7 @@ from PIL import Image as Picture
 from pycocotools import mask as coco_mask
 
 from benchmark.annotations import annotation_rle, read_annotations
-from benchmark.images import ImageError, TestImages, TrainImages, load
+from benchmark.images import ImageError, Target, TestImages, TrainImages, load
 from benchmark.images.dataset import resized
 from benchmark.recipes.models import Detector
 
@@ -231,3 +231,14 @@ def test_stuff_maps_follow_their_image(tmp_path: Path) -> None:
     data.stuff_paths[0].unlink()
     with pytest.raises(ImageError, match="cannot decode the stuff map"):
         data[0, 0]
+
+
+def test_all_of_a_target_goes_to_another_device() -> None:
+    """The meta device stands for a GPU. The seed of the image's draws goes with it."""
+    boxes, labels = torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64)
+    masks, stuff = torch.zeros(2, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8)
+    moved = Target(boxes, labels, masks, stuff, seed=5).to(torch.device("meta"))
+    for part in (moved.boxes, moved.labels, moved.masks, moved.stuff):
+        assert part is not None
+        assert part.is_meta
+    assert moved.seed == 5

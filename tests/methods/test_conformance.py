@@ -175,6 +175,27 @@ def test_lower_precision_agrees(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_weight_vector_belongs_to_its_category(method: str) -> None:
+    """One for each category, and changing it changes one logit."""
+    classifier = classifier_of(method)
+    with torch.no_grad(), seeded(7):
+        for parameter in classifier.parameters():  # some methods start with all vectors alike
+            parameter.normal_()
+    weights = classifier.category_weights()
+    if weights is None or not weights.any():
+        return
+    assert len(weights) == classifier.num_classes
+    assert torch.isfinite(weights).all()
+    x, vector = features_of(classifier, 12), weights[classifier.num_classes // 2].clone()
+    with torch.no_grad():
+        before = classifier(x)
+        for tensor in (*classifier.parameters(), *classifier.buffers()):
+            if tensor.is_floating_point() and tensor.shape[1:] == vector.shape:
+                tensor[(tensor == vector).all(dim=1)] = vector.flip(0) + 1
+        assert (classifier(x) != before).any(dim=0).sum() == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_state_survives_a_checkpoint(method: str, tmp_path: Path) -> None:
     classifier = classifier_of(method)
     torch.save(classifier.state_dict(), tmp_path / "state.pt")

@@ -19,6 +19,9 @@ from .measuring import ROOT
 TOPICS = (
     "balms",
     "retraining",
+    "training",
+    "class_statistics",
+    "intermediates",
     "evaluation",
 )
 

@@ -21,7 +21,7 @@ from benchmark.recipes import (
 )
 from benchmark.recipes.catalog import yaml_files
 from benchmark.recipes.project import project_root
-from benchmark.recipes.schemas import MODELS, schema_text
+from benchmark.recipes.schemas import MODELS, PAGE, page_text, schema_text
 
 
 def test_every_shipped_file_is_understood() -> None:
@@ -35,6 +35,15 @@ def test_the_schemas_are_those_of_the_models() -> None:
     for name in MODELS:
         file = project_root() / "workflows" / "schemas" / f"{name}.schema.json"
         assert file.read_text() == schema_text(name), "run python -m benchmark.recipes.schemas"
+    assert file.with_name(PAGE).read_text() == page_text(), "run python -m benchmark.recipes.schemas"
+
+
+def test_every_key_is_explained() -> None:
+    """Each line of the page has a meaning in its last cell."""
+    lines = [line for line in page_text().splitlines() if line.startswith("| `")]
+    assert len(lines) > 80
+    for line in lines:
+        assert not line.endswith("|  |"), line
 
 
 def test_smoke_has_a_row_for_every_headline_method_and_no_other_run() -> None:

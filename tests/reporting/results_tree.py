@@ -2,15 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image, ImageDraw
+from pycocotools import mask as mask_utils
 
 from benchmark.files import write_json, write_text
 from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes import LoadedExperiment, load_experiment
-from benchmark.recipes.models import Run
-from benchmark.recipes.paths import checkpoint_path, run_folder, statistics_path
+from benchmark.recipes.models import Dataset, Run
+from benchmark.recipes.paths import (
+    annotations_path,
+    checkpoint_path,
+    images_folder,
+    run_folder,
+    statistics_path,
+)
 from benchmark.records import record_step
 from benchmark.reporting.collect import lineage, own_stages
 from benchmark.statistics import ClassStatistics, frequency_letter
@@ -72,14 +81,64 @@ def finish_stage(run: Run, stage: str) -> None:
         write_text(output.with_name("progress.jsonl"), "\n".join(lines) + "\n")
 
 
+def write_images(dataset: Dataset) -> None:
+    """Eight validation images of coloured rectangles, each an object, as an LVIS file."""
+    generator = np.random.default_rng(0)
+    content: dict[str, Any] = {"info": {}, "licenses": [], "images": [], "annotations": []}
+    letters = {id_: frequency_letter(int(count)) for id_, count in zip(NAMES, COUNTS, strict=True)}
+    content["categories"] = [{"id": i, "name": NAMES[i], "frequency": letters[i]} for i in NAMES]
+    for image in range(1, 9):
+        record = {"id": image, "width": 120, "height": 90, "file_name": f"val_{image}.png"}
+        picture = Image.new("RGB", (120, 90), (90, 110, 130))
+        ids = generator.choice(list(NAMES), 4, replace=False)
+        content["images"].append(
+            {**record, "neg_category_ids": [1 if 1 not in ids else 2], "not_exhaustive_category_ids": []}
+        )
+        for place, category in enumerate(ids.tolist()):
+            x, y = 8 + 56 * (place % 2), 6 + 42 * (place // 2)
+            ImageDraw.Draw(picture).rectangle(
+                (x, y, x + 40, y + 30), fill=(6 * category, 255 - 6 * category, 90)
+            )
+            corners = [x, y, x + 40, y, x + 40, y + 30, x, y + 30]
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": [x, y, 40, 30],
+                    "area": 1200,
+                    "segmentation": [corners],
+                }
+            )
+        images_folder(dataset, "val").mkdir(parents=True, exist_ok=True)
+        picture.save(images_folder(dataset, "val") / f"val_{image}.png")
+    write_json(annotations_path(dataset, "val"), content)
+
+
 def detect(run: Run, boxes: int = 1) -> None:
+    """One box in image 1; with ``write_images`` before, every object, some of them as another category."""
     output = run_folder(run) / "detections.parquet"
     recipe = run.model_dump(mode="json", by_alias=True) | {"digest": run.digest("predict")}
+    truth = annotations_path(run.dataset, "val")
+    masks = truth.exists()
     with (
         record_step(output, "predict", recipe, {}),
-        DetectionWriter(output, NAMES, {}, masks=False) as writer,
+        DetectionWriter(output, NAMES, {}, masks=masks) as writer,
     ):
-        writer.add(1, [1] * boxes, [0.5] * boxes, [[0, 0, 1, 1]] * boxes)
+        if not masks:
+            writer.add(1, [1] * boxes, [0.5] * boxes, [[0, 0, 1, 1]] * boxes)
+            return
+        generator = np.random.default_rng(sum(map(ord, run.method)) + run.seed)
+        annotations = json.loads(truth.read_text())["annotations"]
+        for image in range(1, 9):
+            objects = [item for item in annotations if item["image_id"] == image]
+            wrong = generator.random(len(objects)) < 0.4
+            ids = [1 if bad else item["category_id"] for item, bad in zip(objects, wrong, strict=True)]
+            found = np.array([item["bbox"] for item in objects]) + generator.normal(0, 2, (len(objects), 4))
+            pixels = np.zeros((90, 120, len(objects)), np.uint8, order="F")
+            for number, (x, y, width, height) in enumerate(found.astype(int)):
+                pixels[y : y + height, x : x + width, number] = 1
+            writer.add(image, ids, generator.random(len(objects)), found, mask_utils.encode(pixels))
 
 
 def evaluate(run: Run, level: float, tail: float, masks: bool = True) -> None:
@@ -94,6 +153,11 @@ def evaluate(run: Run, level: float, tail: float, masks: bool = True) -> None:
     kinds = ["bbox", "segm"] if masks else ["bbox"]
     with record_step(folder / "metrics.json", "evaluate", {}, {"detections": folder / "detections.parquet"}):
         write_json(folder / "metrics.json", dict.fromkeys(kinds, numbers))
+    norms = pd.DataFrame({"id": list(NAMES), "norm": 1 + level * COUNTS**0.2})
+    norms.to_csv(folder / "weight_norms.csv", index=False)
+    bins = pd.DataFrame({"iou": "segm", "score": np.arange(0.05, 1, 0.1), "count": np.geomspace(900, 9, 10)})
+    bins["precision"] = bins["score"] ** (1 + level)
+    bins.to_csv(folder / "calibration.csv", index=False)
     table = pd.DataFrame(
         {"id": list(NAMES), "name": list(NAMES.values())} | {f"{kind}_AP": ap for kind in kinds}
     )

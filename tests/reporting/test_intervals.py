@@ -13,7 +13,7 @@ from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes.paths import annotations_path, run_folder
 from benchmark.records import record_step
 from benchmark.reporting import collect, write_report
-from benchmark.reporting.intervals import interval_table
+from benchmark.reporting.intervals import interval_table, row_intervals
 
 
 def write_truth(path: Path, boxes: np.ndarray) -> None:
@@ -35,7 +35,7 @@ def write_truth(path: Path, boxes: np.ndarray) -> None:
 def test_numbers_with_intervals_and_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     experiment = made_up_experiment(tmp_path)
-    assert interval_table([collect.collect_row(row, {}) for row in experiment.rows]) == ""
+    assert interval_table(row_intervals([collect.collect_row(row, {}) for row in experiment.rows])) == ""
     generator = np.random.default_rng(0)
     boxes = np.hstack([generator.uniform(0, 20, (30, 2)), generator.uniform(10, 40, (30, 2))])
     softmax, sigmoid = experiment.rows[0].runs[0], experiment.rows[1].runs[0]

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from benchmark.reporting import write_report
 from benchmark.reporting.collect import Reported, RowResult, RunResult
 from benchmark.reporting.tables import latex, markdown
 
-PLOTS = ("ap_by_frequency", "ap_by_count", "training_curves")
+PLOTS = ("ap_by_frequency", "ap_by_count", "weight_norms", "training_curves")
 
 
 class Diverged(RuntimeError):
@@ -59,6 +60,8 @@ def test_finished_experiment_has_every_file_and_the_means(experiment: LoadedExpe
     for name in PLOTS:
         assert (folder / "plots" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "plots" / f"{name}.svg").stat().st_size > 5_000
+        assert (folder / "plots" / f"{name}.pdf").stat().st_size > 5_000
+    assert (folder / "report.html").stat().st_size > 1_000_000
     values = [
         json.loads((run_folder(run) / "metrics.json").read_text())["segm"] for run in runs(experiment)[:2]
     ]
@@ -81,8 +84,36 @@ def test_plots_have_the_same_bytes_each_time(experiment: LoadedExperiment, tmp_p
     write_report(experiment, tmp_path / "a")
     write_report(experiment, tmp_path / "b")
     for name in PLOTS:
-        first, second = ((tmp_path / part / "plots" / f"{name}.svg").read_bytes() for part in "ab")
-        assert first == second
+        for ending in ("svg", "pdf"):
+            first, second = ((tmp_path / part / "plots" / f"{name}.{ending}").read_bytes() for part in "ab")
+            assert first == second
+
+
+PDFLATEX = shutil.which("pdflatex")
+
+
+@pytest.mark.skipif(PDFLATEX is None, reason="no pdflatex here: apt-get install texlive-latex-recommended")
+@pytest.mark.parametrize("as_it_is", [True, False])
+def test_the_latex_table_compiles(experiment: LoadedExperiment, tmp_path: Path, as_it_is: bool) -> None:
+    """By itself, and where a paper takes it in; with characters that mean something to LaTeX in the names."""
+    text = EXPERIMENT.replace("Made-up numbers", "100% of $_#&~^ {names}")
+    experiment = made_up_experiment(tmp_path, text)
+    finish_all(experiment)
+    write_report(experiment)
+    table = experiment_folder("made_up") / "table.tex"
+    if as_it_is:
+        source = table
+    else:
+        source = tmp_path / "paper.tex"
+        source.write_text(
+            "\\documentclass[twocolumn]{article}\\usepackage{booktabs}\\begin{document}"
+            f"\\begin{{table*}}\\input{{{table}}}\\end{{table*}}After it.\\end{{document}}\n"
+        )
+    command = [str(PDFLATEX), "-halt-on-error", "-interaction=nonstopmode", f"-output-directory={tmp_path}"]
+    done = subprocess.run([*command, source], capture_output=True, text=True, check=False, errors="replace")
+    assert done.returncode == 0, done.stdout
+    assert "incomplete" not in done.stdout
+    assert "Output written" in done.stdout
 
 
 def test_failed_steps_are_rows_with_their_reason(experiment: LoadedExperiment) -> None:

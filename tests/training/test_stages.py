@@ -22,7 +22,6 @@ from benchmark.recipes.models import Run, Schedule, Stage
 from benchmark.records import State, read_record
 from benchmark.statistics import class_statistics
 from benchmark.training import TrainingDivergedError, TrainingError, run_stage
-from benchmark.training.resume import ResumeFolder
 
 TINY = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
 LVIS = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
@@ -97,21 +96,6 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
     assert record["facts"]["resumed_at"] >= 2
     lines = [json.loads(line)["iteration"] for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
     assert lines == sorted(set(lines))
-
-
-def test_a_damaged_unfinished_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    folder = ResumeFolder(tmp_path / "key")
-    for iteration in (2, 4, 6):
-        folder.save(iteration, {"model": {"x": torch.full((3,), float(iteration))}, "iteration": iteration})
-    assert len(list(folder.folder.glob("*.pt"))) == 2
-    newest = max(folder.folder.glob("*.pt"))
-    newest.write_bytes(newest.read_bytes()[:-20])
-    content = folder.newest()
-    assert content is not None
-    assert content["iteration"] == 4
-    folder.clear()
-    assert not folder.folder.exists()
-    assert folder.newest() is None
 
 
 @pytest.mark.usefixtures("inside")

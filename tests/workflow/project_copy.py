@@ -38,6 +38,13 @@ class Project:
             command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
+    def longtail(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a command of the benchmark here; stdout and stderr come back as one text."""
+        command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+
     def planned(self, *arguments: str, experiment: str | Path = "smoke") -> Counter[str]:
         """The jobs of a dry run as ``rule method`` or ``rule``, for example ``train bags``."""
         done = self.snakemake("-n", *arguments, experiment=experiment)

@@ -21,7 +21,11 @@ def experiment(folder: Path, *rows: dict[str, object], **settings: object) -> Pa
 def test_smoke_trains_every_stage_and_shared_bases_once(project: Project) -> None:
     methods = ["softmax", "softmax+rfs_exact", "sigmoid", "bags", "balanced_softmax", "balms", "gumbel"]
     methods += ["gol+synthetic", "simcal+shared_base"]
-    jobs = {f"{step} {method}": 1 for method in methods for step in ("train", "predict", "evaluate")}
+    jobs = {
+        f"{step} {method}": 1
+        for method in methods
+        for step in ("train", "predict", "evaluate", "weight_norms")
+    }
     jobs["train simcal+shared_base"] = 2  # the calibrated head is copied before it is trained
     assert project.planned() == {"synthesize": 1, "class_statistics": 1, **jobs, "table": 1, "all": 1}
 
@@ -33,6 +37,7 @@ def test_a_base_that_is_no_row_is_trained_and_not_evaluated(project: Project) ->
         "train bags",
         "predict bags",
         "evaluate bags",
+        "weight_norms bags",
     }
 
 

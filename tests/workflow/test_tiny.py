@@ -1,6 +1,9 @@
 """The whole way once, for real, from synthetic data to the table; then what an edit reruns, and what not."""
 
 import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +43,7 @@ def edited(path: Path, old: str, new: str) -> Iterator[None]:
 
 
 def of(method: str, *, first: str = "train") -> set[str]:
-    steps = ["train", "predict", "evaluate"]
+    steps = ["train", "weight_norms", "predict", "evaluate"]
     return {f"{step} {method}" for step in steps[steps.index(first) :]}
 
 
@@ -91,3 +94,41 @@ def test_a_failed_run_is_a_row_with_its_reason_and_is_taken_up_again(finished: P
     assert "attempt 2 would fail as the one before it did" in log
     assert "out of luck" in log
     assert set(finished.planned(experiment=TINY)) == {*of("bags"), "table", "all"}
+
+
+def test_an_exported_row_is_reproduced_by_its_own_commands(finished: Project, tmp_path: Path) -> None:
+    """In a fresh copy of the project, with nothing but the export: the same bytes of metrics and weights."""
+    done = finished.longtail("export", f"{TINY}:bags", "-o", tmp_path / "cell")
+    assert done.returncode == 0, done.stdout
+    fresh = copy_project(tmp_path / "fresh")
+    done = subprocess.run(
+        ["bash", str(tmp_path / "cell" / "commands.sh")],
+        cwd=fresh.folder,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "the same numbers" in done.stdout
+    checked = ["sha256sum", "-c", str(tmp_path / "cell" / "hashes.sha256")]
+    hashes = subprocess.run(checked, cwd=fresh.folder, capture_output=True, text=True, check=False)
+    wrong = [line for line in hashes.stdout.splitlines() if not line.endswith(": OK")]
+    assert wrong == []
+
+
+def test_snakemakes_own_report(finished: Project) -> None:
+    """It holds the page, the plots and every run's numbers, each in its category with its caption."""
+    done = finished.snakemake("--report", "report.zip", experiment=TINY)
+    assert done.returncode == 0, done.stdout
+    with zipfile.ZipFile(finished.folder / "report.zip") as archive:
+        names = archive.namelist()
+        data = "".join(
+            archive.read(name).decode(errors="replace") for name in names if name.endswith((".html", ".js"))
+        )
+    for category in ("Results", "Plots", "Runs"):
+        assert category in data
+    assert "works offline" in data
+    assert any(name.endswith("report.html") and "/data/" in name for name in names)
+    assert sum(name.endswith(".svg") and "/data/" in name for name in names) >= 3

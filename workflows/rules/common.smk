@@ -132,6 +132,20 @@ def finished_rows():
     )
 
 
+def finished_norms():
+    """Weight norms of the same runs. Results that were copied here without their checkpoint go without."""
+    folders = [Path(path).parent for path in finished_rows()]
+    there = {
+        folder: RUNS[str(folder.relative_to("results/runs"))] for folder in folders
+    }
+    return [
+        f"{folder}/weight_norms.csv"
+        for folder, run in there.items()
+        if paths.final_checkpoint_path(run).exists()
+        or not (folder / "metrics.json").exists()
+    ]
+
+
 def method_rules():
     """The rules.smk of the methods in use, by method. One that is not Snakemake's language is refused here,
     because as a module it would stop Snakemake with an error that names neither file nor line.

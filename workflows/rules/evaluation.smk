@@ -27,8 +27,28 @@ rule predict:
         digest=lambda wildcards: run_of(wildcards).digest("predict"),
     shell:
         "rm -f results/runs/{wildcards.run}/metrics.json &&"
-        " longtail predict {resources.recipe:q} -c {input.checkpoint:q} --workers {resources.workers}"
-        " --attempt {resources.attempt} -o {output:q} > {log} 2>&1"
+        " longtail predict {resources.recipe:q} -c {input.checkpoint:q} --devices {resources.gpu}"
+        " --workers {resources.workers} --attempt {resources.attempt} -o {output:q} > {log} 2>&1"
+
+
+# What the report shows beside the numbers; a part of the work that opens a checkpoint, so it is done once.
+rule weight_norms:
+    input:
+        checkpoint=final_checkpoint,
+        statistics=statistics,
+        code=method_code,
+    output:
+        "results/runs/{run}/weight_norms.csv",
+    log:
+        "results/logs/{run}/weight_norms.log",
+    conda:
+        "../../envs/longtail.yaml"
+    resources:
+        recipe=recipe_of,
+        mem_mb=memory,
+        runtime=minutes(10, 30),
+    shell:
+        "longtail weight-norms {resources.recipe:q} -c {input.checkpoint:q} -o {output:q} > {log} 2>&1"
 
 
 rule evaluate:
@@ -37,8 +57,14 @@ rule evaluate:
         dt="results/runs/{run}/detections.parquet",
         statistics=statistics,
     output:
-        metrics="results/runs/{run}/metrics.json",
+        metrics=report(
+            "results/runs/{run}/metrics.json",
+            category="Runs",
+            labels={"run": "{run}"},
+            caption="../captions/metrics.rst",
+        ),
         per_class="results/runs/{run}/per_class.csv",
+        calibration="results/runs/{run}/calibration.csv",
     log:
         "results/logs/{run}/evaluate.log",
     benchmark:
@@ -53,4 +79,5 @@ rule evaluate:
     shell:
         "longtail evaluate --gt {input.gt:q} --dt {input.dt:q} --statistics {input.statistics:q}"
         " --max-detections {params.max_detections}"
-        " -o {output.metrics:q} --per-class {output.per_class:q} > {log} 2>&1"
+        " -o {output.metrics:q} --per-class {output.per_class:q}"
+        " --calibration {output.calibration:q} > {log} 2>&1"

@@ -6,12 +6,31 @@ localrules:
 rule table:
     input:
         metrics=finished_rows(),
+        norms=finished_norms(),
         experiment=near(EXPERIMENT.path),
         reported=near(project_root() / "results/reported/reported.csv"),
     output:
         markdown=f"{TABLES}/table.md",
-        csv=f"{TABLES}/table.csv",
+        csv=report(
+            f"{TABLES}/table.csv",
+            category="Results",
+            labels={"experiment": EXPERIMENT.name, "as": "table"},
+            caption="../captions/table.rst",
+        ),
         tex=f"{TABLES}/table.tex",
+        page=report(
+            f"{TABLES}/report.html",
+            category="Results",
+            labels={"experiment": EXPERIMENT.name, "as": "page"},
+            caption="../captions/page.rst",
+        ),
+        plots=report(
+            directory(f"{TABLES}/plots"),
+            patterns=["{plot}.svg"],
+            category="Plots",
+            labels={"experiment": EXPERIMENT.name, "plot": "{plot}"},
+            caption="../captions/plots.rst",
+        ),
     log:
         f"results/logs/table/{EXPERIMENT.name}.log",
     conda:

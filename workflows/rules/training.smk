@@ -29,12 +29,11 @@ rule train:
         gpu=gpus,
         mem_mb=memory,
         runtime=minutes(120, 2880),
-        devices=lambda wildcards: max(1, gpus(wildcards)),
         workers=lambda wildcards, threads: threads - 1,
     params:
         digest=lambda wildcards: run_of(wildcards).digest(wildcards.stage),
         init=lambda wildcards, input: f"--init {input.init}" if input.init else "",
     shell:
         "rm -f results/runs/{wildcards.run}/detections.parquet results/runs/{wildcards.run}/metrics.json &&"
-        " longtail train {resources.recipe:q} {wildcards.stage} {params.init} --devices {resources.devices}"
+        " longtail train {resources.recipe:q} {wildcards.stage} {params.init} --devices {resources.gpu}"
         " --workers {resources.workers} --attempt {resources.attempt} -o {output:q} > {log} 2>&1"

@@ -1,0 +1,135 @@
+"""What a result costs: time, GPUs, memory and energy, where the work is done and over all attempts at it."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sums over attempts, and of memory the highest; None where nothing measured it.
+
+    ``host_memory_mb`` is of the largest process, ``device_memory_mb`` of one GPU (all hold about the same),
+    both in 2**20 bytes. ``energy_kwh`` is of the GPUs, as their driver counts it.
+    """
+
+    attempts: int = 0
+    wall_s: float = 0.0
+    gpu_hours: float = 0.0
+    energy_kwh: float | None = None
+    host_memory_mb: float | None = None
+    device_memory_mb: float | None = None
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.attempts + other.attempts,
+            round(self.wall_s + other.wall_s, 3),
+            round(self.gpu_hours + other.gpu_hours, 6),
+            _combined(sum, (self.energy_kwh, other.energy_kwh)),
+            _combined(max, (self.host_memory_mb, other.host_memory_mb)),
+            _combined(max, (self.device_memory_mb, other.device_memory_mb)),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _combined(function: Any, values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return function(known) if known else None
+
+
+def cost_of(record: Mapping[str, Any] | None) -> Cost:
+    """The cost in a step's record; of a record without one, its duration and memory."""
+    if record is None:
+        return Cost()
+    known = {field.name for field in fields(Cost)}
+    if record.get("cost") is not None:
+        return Cost(**{name: value for name, value in record["cost"].items() if name in known})
+    return Cost(1, record.get("duration_s") or 0.0, host_memory_mb=record.get("peak_memory_mb"))
+
+
+def cost_so_far(record: Mapping[str, Any] | None, recipe_digest: str, folder: Path) -> Cost:
+    """What earlier attempts at a result have cost that did not bring it; the next continues or repeats them.
+
+    Args:
+        record: of the last attempt.
+        recipe_digest: of the next one; attempts with another recipe do not count.
+        folder: of the output. What was written there last is the last sign of an attempt that was killed.
+    """
+    if record is None or record["state"] == "done" or record.get("recipe_digest") != recipe_digest:
+        return Cost()
+    cost = cost_of(record)
+    if record["state"] != "running":
+        return cost
+    begin = datetime.fromisoformat(record["started"]).timestamp()
+    seen = max((path.stat().st_mtime for path in folder.iterdir() if path.is_file()), default=begin)
+    wall = max(seen - begin, 0.0)
+    return cost + Cost(1, wall, wall * len(record.get("gpus", ())) / 3600)
+
+
+class Meter:
+    """Measures one attempt from its creation on."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._gpus: Sequence[str] = ()
+        self._energy: float | None = None
+
+    def use(self, gpus: Sequence[str]) -> None:
+        """From now on count the energy of the GPUs with these UUIDs; their time counts from the beginning."""
+        self._gpus, self._energy = gpus, _energy_j(gpus)
+
+    def cost(self) -> Cost:
+        """So far, of this attempt alone."""
+        wall = time.monotonic() - self._begin
+        now = None if self._energy is None else _energy_j(self._gpus)
+        energy = None if now is None or self._energy is None else (now - self._energy) / JOULES_PER_KWH
+        memory = host_memory_mb(), device_memory_mb()
+        return Cost(1, round(wall, 3), round(wall * len(self._gpus) / 3600, 6), energy, *memory)
+
+
+def host_memory_mb() -> float:
+    """Highest resident memory so far of this process or any child that has ended, in 2**20 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
+    highest = max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return round(highest * unit / 2**20, 1)
+
+
+def device_memory_mb() -> float | None:
+    """Highest memory that PyTorch has taken of this process's GPU, in 2**20 bytes; None without one."""
+    torch = sys.modules.get("torch")  # where nobody has imported it, no GPU was used
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return round(torch.cuda.max_memory_reserved() / 2**20, 1)
+
+
+def gpu_uuids(count: int) -> list[str]:
+    """UUIDs of the first GPUs that PyTorch sees."""
+    import torch
+
+    return [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in range(count)]
+
+
+def _energy_j(gpus: Sequence[str]) -> float | None:
+    """Energy that GPUs have used since their driver was loaded; None without ``pynvml`` or on older GPUs."""
+    if not gpus:
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByUUID(gpu) for gpu in gpus]
+        return float(sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)) / 1000
+    except Exception:  # the package is missing, or one of NVML's errors; a cost must not stop a training
+        return None

@@ -1,0 +1,117 @@
+"""GPUs of one machine, among jobs that do not know of each other: a process holds its own by file locks."""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.errors import MissingDependencyError
+
+LOCKS = Path(
+    "/tmp/longtail-devices"
+)  # not TMPDIR: all jobs and users of the machine must look into the same folder
+POLL = 0.5  # seconds
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
+
+_held: dict[
+    str, int
+] = {}  # open lock files by device; the system releases them when the process ends, however
+
+
+def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Path = LOCKS) -> list[str]:
+    """Hold ``count`` GPUs until this process ends, and make no other visible to CUDA.
+
+    To be called before CUDA is initialised. Waits, with one message, while other processes hold too many.
+    Does nothing where there is no GPU, or where a scheduler has given this job GPUs of its own.
+
+    Args:
+        count: GPUs that are needed.
+        devices: what to choose from; default: the GPUs that are visible now.
+        locks: folder of lock files, on a disk of this machine.
+
+    Returns:
+        The devices held by this process, as CUDA_VISIBLE_DEVICES has them; empty where nothing was done.
+
+    Raises:
+        MissingDependencyError: there are GPUs, but fewer than ``count``.
+    """
+    if count == 0:
+        return []
+    if devices is None:
+        if VISIBLE in os.environ and any(name in os.environ for name in SCHEDULERS):
+            return []
+        devices = visible_devices()
+    if not devices or count <= len(_held):
+        return list(_held)
+    if count > len(devices):
+        raise MissingDependencyError(
+            "not enough GPUs",
+            found=f"{len(devices)}: {', '.join(devices)}",
+            expected=f"{count}",
+            remedy=f"lower --devices, or make more of them visible ({VISIBLE})",
+        )
+    told = False
+    while True:
+        # one process at a time tries: two that need two GPUs each must not end up with one each
+        turn = _lock(locks, "turn", wait=True)
+        taken = dict(_held)
+        for device in devices:
+            if len(taken) < count and device not in taken:
+                lock = _lock(locks, device, wait=False)
+                if lock is not None:
+                    taken[device] = lock
+        if len(taken) == count:
+            _held.update(taken)
+        else:
+            for device in taken.keys() - _held.keys():
+                os.close(taken[device])
+        if turn is not None:
+            os.close(turn)
+        if len(_held) == count:
+            os.environ[VISIBLE] = ",".join(_held)
+            return list(_held)
+        if not told:
+            text = f"waiting for {count} of {len(devices)} GPUs: other longtail processes use them"
+            print(f"{text} (locks in {locks})", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(POLL)
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that CUDA would show to this process, by UUID where the driver tells it."""
+    known: dict[str, str] = {}
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        except (OSError, subprocess.SubprocessError):
+            pass  # no driver, so no GPU
+        else:
+            known = dict(line.split(", ", 1) for line in done.stdout.splitlines() if ", " in line)
+    chosen = os.environ.get(VISIBLE)
+    if chosen is None:
+        return list(known.values())
+    names = [name.strip() for name in chosen.split(",")]
+    return [known.get(name, name) for name in names if name and name != "-1"]
+
+
+def _lock(folder: Path, name: str, *, wait: bool) -> int | None:
+    """An open file with an exclusive lock; None if another process has it."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o1777)
+    path = folder / re.sub(r"[^\w-]", "_", name)
+    # reading suffices for a lock, and is allowed on the files of other users
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | (0 if path.exists() else os.O_CREAT), 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file

@@ -1,0 +1,209 @@
+"""One step of a recipe as several processes of one machine, one for each device; all of them end together."""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any
+
+from benchmark.devices import lease_devices
+from benchmark.errors import BenchmarkError
+from benchmark.recipes.paths import record_path
+from benchmark.records import State, amend_record, read_record
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+GRACE = 10.0  # seconds that the others have to end by themselves when one has failed
+POLL = 0.05
+TAIL = 8192  # bytes of a process's messages that are searched for its error
+INTERRUPTED = 3
+_PARENT = "LONGTAIL_PARENT"  # process id of the one that started this one
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_LOST_CONNECTION = re.compile(r"gloo|nccl|connection|broken pipe|socket", re.IGNORECASE)
+
+
+class ProcessError(BenchmarkError):
+    """One of several processes died, or failed as its exit status ``code`` says."""
+
+    def __init__(self, what: str, code: int) -> None:
+        killed = code == -signal.SIGKILL
+        super().__init__(
+            what,
+            remedy="the system does this when memory runs out: smaller batch, or more memory for the job"
+            if killed
+            else None,
+        )
+        self.exit_code = max(code, 1)
+
+
+def launched(devices: int, output: Path) -> bool:
+    """Hold ``devices`` GPUs, and run this command as that many processes if there is more than one.
+
+    Each of them comes here too and is told to go on. When one fails, the others are ended within seconds, the
+    record of ``output`` says why, and so does the error. SIGTERM and SIGINT are handed on.
+
+    Args:
+        devices: GPUs, and processes; where there is no GPU, processes that share the cores. 0 is one process
+            that leaves GPUs alone.
+        output: what the command makes; its record gets the reason of a failure that the first process does
+            not know.
+
+    Returns:
+        True if the work has been done by other processes; False if this process is to do it, or its part.
+
+    Raises:
+        ProcessError: a process died or failed.
+        SystemExit: all were interrupted, or the first failed and has said why.
+    """
+    if _PARENT in os.environ:
+        _end_with_parent()
+        return False
+    lease_devices(devices)
+    if devices <= 1:
+        return False
+    with ExitStack() as stack:
+        files: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
+        port = _free_port()
+        processes = [_start(rank, devices, port, file) for rank, file in enumerate(files)]
+        ended = _wait(processes)
+        codes = [process.returncode for process in processes]
+        if not any(codes):
+            return True
+        texts = [_error_text(file) for file in files]
+    texts[0] = _recorded_reason(output, processes[0].pid)
+    rank = _cause(codes, ended, texts)
+    if codes[rank] == INTERRUPTED or (rank == 0 and codes[0] > 0):
+        raise SystemExit(codes[rank])
+    if codes[rank] < 0:  # it need not happen again
+        state, what = State.interrupted, f"was ended by {signal.Signals(-codes[rank]).name}"
+    else:
+        state, what = State.failed, f"failed: {texts[rank] or 'without a message'}"
+    what = f"process {rank} of {devices} {what}"
+    amend_record(output, processes[0].pid, state, what)
+    raise ProcessError(what, codes[rank])
+
+
+def fabric_of(devices: int, precision: Any = "32-true") -> "Fabric":
+    """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
+    return Fabric(
+        accelerator="auto" if devices else "cpu",
+        devices=max(devices, 1),
+        precision=precision,
+        plugins=[LightningEnvironment()],
+    )
+
+
+def average(value: "Tensor") -> "Tensor":
+    """Mean of a tensor over the processes, without gradient; the tensor itself where there is one process."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    total = value.detach().clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
+def over_processes(losses: "dict[str, Tensor]", count: "int | Tensor") -> "dict[str, Tensor]":
+    """Losses that are means over ``count`` items (RoIs, say) of this process, weighted so that their mean
+    over the processes is the mean over the items of all. With one process they stay as they are."""
+    import torch
+
+    like = next(iter(losses.values()))
+    own = torch.as_tensor(count, dtype=torch.float32, device=like.device)
+    weight = own / average(own).clamp(min=1e-9)
+    return {name: weight * loss for name, loss in losses.items()}
+
+
+def _start(rank: int, processes: int, port: int, messages: IO[bytes]) -> "subprocess.Popen[bytes]":
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment = {"OMP_NUM_THREADS": str(max(1, cores // processes))} | os.environ
+    environment |= {_PARENT: str(os.getpid()), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "benchmark.cli", *sys.argv[1:]]
+    # the first speaks for all; what another says matters when it is the cause of a failure
+    return subprocess.Popen(command, env=environment, stderr=messages if rank else None)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:
+    """Wait until all have ended. Returns the ranks of those that ended by themselves, in order."""
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    old = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    ended: list[int] = []
+    deadline = float("inf")
+    try:
+        while len(ended) < len(processes):
+            for rank, process in enumerate(processes):
+                if rank not in ended and process.poll() is not None:
+                    ended.append(rank)
+                    if process.returncode:
+                        deadline = min(deadline, time.monotonic() + GRACE)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return ended
+
+
+def _cause(codes: list[int], ended: list[int], texts: list[str]) -> int:
+    """The rank whose end made the others end: a death before an error, and that before a lost connection."""
+
+    def order(rank: int) -> int:
+        if codes[rank] in (0, INTERRUPTED):
+            return 3 if codes[rank] else 4
+        if codes[rank] < 0:
+            return 0
+        return 2 if _LOST_CONNECTION.search(texts[rank]) else 1
+
+    return min(ended, key=order)
+
+
+def _error_text(file: IO[bytes]) -> str:
+    """The error that a process ended with: what the command line says, or a traceback's last line."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+    text = file.read().decode(errors="replace").strip()
+    found = text.rpartition("\nerror: ")[2] if "\nerror: " in text else text.removeprefix("error: ")
+    return found if found != text or text.startswith("error: ") else text.rpartition("\n")[2]
+
+
+def _recorded_reason(output: Path, pid: int) -> str:
+    record = read_record(record_path(output))
+    return str(record["reason"] or "") if record is not None and record["pid"] == pid else ""
+
+
+def _end_with_parent() -> None:
+    """Let the system kill this process when the one that started it dies, however."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != int(os.environ[_PARENT]):
+        os._exit(1)

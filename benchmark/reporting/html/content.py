@@ -1,0 +1,266 @@
+"""What the page shows, as JSON values: numbers in percent, None where there is none."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.errors import BenchmarkError
+from benchmark.evaluation.metrics import METRICS
+from benchmark.recipes import LoadedExperiment
+from benchmark.recipes.models import Run
+from benchmark.recipes.paths import checkpoint_path, record_path, run_folder
+from benchmark.records import read_record
+from benchmark.reporting.citations import citations
+from benchmark.reporting.collect import RowResult, RunResult, lineage, own_stages
+from benchmark.reporting.html.examples import examples
+from benchmark.reporting.series import SeriesReader, Values, smoothed
+from benchmark.reporting.tables import WORDS, duration, memory
+
+if TYPE_CHECKING:
+    from benchmark.reporting.intervals import RowIntervals
+
+CURVE_POINTS = 200
+"""Of a training curve; longer ones are means of as many pieces."""
+
+
+def page_content(
+    experiment: LoadedExperiment,
+    rows: Sequence[RowResult],
+    notes: Sequence[str],
+    reader: SeriesReader,
+    certain: Mapping[str, "RowIntervals"],
+) -> dict[str, Any]:
+    """Everything that the page shows; ``notes`` are problems that are already known."""
+    found_notes = list(notes)
+    runs = [run for row in rows for run in row.runs]
+    content = {
+        "name": experiment.name,
+        "title": experiment.title,
+        "budget": experiment.budget,
+        "done": sum(run.done for run in runs),
+        "total": len(runs),
+        "ious": [iou for iou in ("segm", "bbox") if any(iou in run.metrics for run in runs)],
+        "words": WORDS,
+        "metrics": _metrics(rows),
+        "rows": [_row(row, number, certain.get(row.row.row.id)) for number, row in enumerate(rows)],
+        "runs": [_run(row, run) for row in rows for run in row.runs],
+        "datasets": _datasets(rows, reader),
+        "classes": {row.row.row.id: _classes(row, reader) for row in rows},
+        "calibration": {row.row.row.id: bins for row in rows if (bins := _calibration(row, reader))},
+        "training": list(_training(rows, reader)),
+        "examples": examples(rows, found_notes),
+        "citations": [
+            {"title": item.paper.title, "for": item.cited_for, "bibtex": item.bibtex}
+            for item in citations(experiment)
+        ],
+    }
+    return {**content, "notes": list(dict.fromkeys([*found_notes, *reader.notes]))}
+
+
+def _metrics(rows: Sequence[RowResult]) -> list[dict[str, Any]]:
+    """Every metric that some row has: those of the registry in its order, then those of other protocols."""
+    present = dict.fromkeys(key for row in rows for _, key in row.values)
+    found = []
+    for key in [*(key for key in METRICS if key in present), *(key for key in present if key not in METRICS)]:
+        metric = METRICS.get(key) or replace(METRICS["AP"], title=key, meaning="a number of another protocol")
+        found.append(
+            {
+                "key": key,
+                "title": metric.title,
+                "meaning": metric.meaning,
+                "higher": metric.higher_is_better,
+                "digits": metric.digits,
+                "scale": metric.scale,
+            }
+        )
+    return found
+
+
+def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[str, Any]:
+    run = row.runs[0].run
+    values: dict[str, dict[str, Any]] = {}
+    for iou, key in row.values:
+        seeds = row.values[iou, key]
+        spread = row.spread(iou, key)
+        values.setdefault(iou, {})[key] = {
+            "mean": _rounded(row.mean(iou, key)),
+            "std": _rounded(spread),
+            "interval": _interval(row, iou, key, certain),
+            "seeds": [_rounded(value) for value in seeds],
+        }
+    reported: dict[str, Any] = {}
+    for metric, value in (row.reported.values if row.reported else {}).items():
+        verdict = row.verdict(metric)
+        reported[metric] = {
+            "value": value,
+            "tolerance": row.reported.tolerances.get(metric) if row.reported else None,
+            "difference": _rounded(row.difference(metric)),
+            "verdict": None if verdict is None else ("within" if verdict else "outside"),
+        }
+    done = sum(item.done for item in row.runs)
+    states = list(dict.fromkeys(item.state for item in row.runs if not item.done))
+    return {
+        "id": row.row.row.id,
+        "number": number,
+        "title": row.title,
+        "method": run.method + (f"+{run.variant}" if run.variant else ""),
+        "detector": run.detector_name,
+        "dataset": run.dataset_name,
+        "schedule": row.schedule,
+        "iou": row.iou,
+        "done": done,
+        "total": len(row.runs),
+        "state": str(states[0]) if states else "done",
+        "status": row.status,
+        "values": values,
+        "reported": reported,
+        "answers": row.row.row.reported,
+        "seconds": row.seconds,
+        "time": duration(row.seconds),
+        "memory_mb": row.memory_mb,
+        "memory": memory(row.memory_mb),
+    }
+
+
+def _interval(
+    row: RowResult, iou: str, key: str, certain: "RowIntervals | None"
+) -> list[float | None] | None:
+    """Low and high end; of several seeds only the first has one, which is not that of their mean."""
+    if certain is None or iou != row.iou or key not in certain.values or len(row.values[iou, key]) > 1:
+        return None
+    return [_rounded(certain.values[key].low), _rounded(certain.values[key].high)]
+
+
+def _run(row: RowResult, result: RunResult) -> dict[str, Any]:
+    run = result.run
+    return {
+        "row": row.row.row.id,
+        "title": run.title,
+        "seed": run.seed,
+        "folder": str(run_folder(run)),
+        "state": str(result.state),
+        "reason": result.reason,
+        "time": duration(result.seconds),
+        "memory": memory(result.memory_mb),
+        "digest": run.digest("predict"),
+        "recipe": run.model_dump(mode="json", by_alias=True, exclude={"plugin_path"}),
+        "steps": list(_steps(run)),
+    }
+
+
+def _steps(run: Run) -> Iterator[dict[str, Any]]:
+    """The record of every step from initial weights to the numbers, as far as there are any."""
+    outputs = [
+        (stage.name if item is run else f"{item.method} {stage.name}", checkpoint_path(item, stage.name))
+        for item in lineage(run)
+        for stage in own_stages(item)
+    ]
+    outputs += [
+        ("predict", run_folder(run) / "detections.parquet"),
+        ("evaluate", run_folder(run) / "metrics.json"),
+    ]
+    for name, output in outputs:
+        try:
+            record = read_record(record_path(output))
+        except BenchmarkError as error:
+            yield {"name": name, "output": str(output), "state": "unreadable", "reason": str(error)}
+            continue
+        if record is None:
+            yield {"name": name, "output": str(output), "state": "no record"}
+            continue
+        command = [str(part) for part in record.get("command", [])]
+        yield {
+            "name": name,
+            "output": str(output),
+            "command": shlex.join([Path(command[0]).name, *command[1:]]) if command else None,
+            "time": duration(record.get("duration_s")),
+            "memory": memory(record.get("peak_memory_mb")),
+            **{
+                key: record.get(key)
+                for key in ("state", "reason", "started", "finished", "host", "code", "recipe_digest")
+            },
+            **{key: record.get(key) or {} for key in ("inputs", "versions", "hardware", "facts")},
+        }
+
+
+def _datasets(rows: Sequence[RowResult], reader: SeriesReader) -> dict[str, Any]:
+    found = {}
+    for row in rows:
+        run = row.runs[0].run
+        if run.dataset_name in found or not any(item.done for item in row.runs):
+            continue
+        statistics = reader.statistics(run)
+        if statistics is not None:
+            found[run.dataset_name] = {
+                "title": run.dataset.title,
+                "names": statistics.names,
+                "frequencies": statistics.frequencies,
+                "image_counts": statistics.image_counts.tolist(),
+                "instance_counts": statistics.instance_counts.tolist(),
+            }
+    return found
+
+
+def _classes(row: RowResult, reader: SeriesReader) -> dict[str, Any]:
+    """Values of every category by IoU type (percent) and of weight norms, with curves against both counts."""
+    statistics = reader.statistics(row.runs[0].run) if any(item.done for item in row.runs) else None
+    if statistics is None:
+        return {}
+    found: dict[str, Any] = {}
+    series: dict[str, Values | None] = {}
+    for iou in WORDS:
+        if any(iou in run.metrics for run in row.runs):
+            values = reader.class_ap(row, iou)
+            series[iou] = None if values is None else values * 100
+    series["norm"] = reader.weight_norms(row)
+    for name, values in series.items():
+        if values is None:
+            continue
+        digits = 4 if name == "norm" else 2
+        found[name] = {"values": _numbers(values, digits), "curves": {}}
+        for kind, counts in (("image", statistics.image_counts), ("instance", statistics.instance_counts)):
+            x, y = smoothed(counts, values)
+            found[name]["curves"][kind] = [_numbers(x, 2), _numbers(y, digits)]
+    return found
+
+
+def _calibration(row: RowResult, reader: SeriesReader) -> dict[str, list[float | None]] | None:
+    bins = reader.calibration(row)
+    return None if bins is None else {str(name): _numbers(bins[name].to_numpy(), 4) for name in bins}
+
+
+def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[str, Any]]:
+    """Every training once, with the rows that depend on it, those that carried it out themselves first."""
+    found: dict[Path, dict[str, Any]] = {}
+    for row in rows:
+        for result in row.runs:
+            for run in lineage(result.run):
+                for stage in own_stages(run):
+                    path = checkpoint_path(run, stage.name).with_name("progress.jsonl")
+                    entry = found.setdefault(
+                        path,
+                        {"stage": stage.name, "title": run.title, "seed": run.seed, "rows": [], "own": None},
+                    )
+                    if row.row.row.id not in entry["rows"]:
+                        entry["rows"].append(row.row.row.id)
+                    if run is result.run:
+                        entry["own"] = row.row.row.id
+    for path, entry in found.items():
+        points = reader.progress(path)
+        if points is not None:
+            if len(points) > CURVE_POINTS:
+                points = np.array([part.mean(axis=0) for part in np.array_split(points, CURVE_POINTS)])
+            yield {**entry, "iterations": _numbers(points[:, 0], 1), "losses": _numbers(points[:, 1], 5)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _numbers(values: NDArray[np.float64], digits: int) -> list[float | None]:
+    return [round(value, digits) if np.isfinite(value) else None for value in values.tolist()]

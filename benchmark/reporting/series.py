@@ -1,0 +1,141 @@
+"""What plots are drawn from: values of every category and training curves, read from the results tree."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import file_error
+from benchmark.recipes.models import Run
+from benchmark.recipes.paths import run_folder, statistics_path
+from benchmark.reporting.collect import RowResult
+from benchmark.statistics import ClassStatistics
+
+BANDWIDTH = 0.25
+"""Of the smoothed curves, in decades of the count."""
+
+Values = NDArray[np.float64]
+
+
+class SeriesReader:
+    """Reads series, each file once, and keeps ``notes`` on those that could not be read."""
+
+    def __init__(self) -> None:
+        self._notes: dict[str, None] = {}
+        self._statistics: dict[str, ClassStatistics | None] = {}
+        self._tables: dict[Path, pd.DataFrame | None] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each problem."""
+        return list(self._notes)
+
+    def statistics(self, run: Run) -> ClassStatistics | None:
+        """The class statistics of a run's dataset."""
+        if run.dataset_name not in self._statistics:
+            try:
+                self._statistics[run.dataset_name] = ClassStatistics.read(statistics_path(run.dataset))
+            except BenchmarkError as error:
+                self.note(error)
+                self._statistics[run.dataset_name] = None
+        return self._statistics[run.dataset_name]
+
+    def class_ap(self, row: RowResult, iou: str) -> Values | None:
+        """AP (C,) of every category in ascending id, the mean over a row's finished seeds.
+
+        Fractions, NaN where it is not defined; None where no finished run has them.
+        """
+        found = [self._column(item.run, "per_class.csv", f"{iou}_AP") for item in row.runs if item.done]
+        values = [item for item in found if item is not None]
+        return np.asarray(np.mean(values, axis=0), np.float64) if values else None
+
+    def weight_norms(self, row: RowResult) -> Values | None:
+        """L2 norms (C,) of the classifier's weight vectors, the mean over a row's finished seeds.
+
+        None where a method has no vector for each category or none were written.
+        """
+        runs = [item.run for item in row.runs if item.done]
+        there = [run for run in runs if (run_folder(run) / "weight_norms.csv").exists()]
+        found = [self._column(run, "weight_norms.csv", "norm") for run in there]
+        values = [item for item in found if item is not None and np.isfinite(item).any()]
+        return np.asarray(np.mean(values, axis=0), np.float64) if values else None
+
+    def calibration(self, row: RowResult) -> pd.DataFrame | None:
+        """Bins of scores of a row's first finished seed: ``score``, ``precision`` (fractions), ``count``.
+
+        From ``calibration.csv``, which has them by ``iou``; None without that file.
+        """
+        run = next((item.run for item in row.runs if item.done), None)
+        path = run_folder(run) / "calibration.csv" if run else Path()
+        if not path.is_file():
+            return None
+        try:
+            table = pd.read_csv(path)
+            bins = table.loc[
+                (table["iou"] == row.iou) & (table["count"] > 0), ["score", "precision", "count"]
+            ]
+            return bins.astype(float).sort_values("score")
+        except (OSError, ValueError, KeyError) as error:
+            self._notes[f"{path} is not a table of calibration bins: {error}"] = None
+            return None
+
+    def progress(self, path: Path) -> Values | None:
+        """Iteration and loss (N, 2), N >= 2, of a progress.jsonl; a last line being written is left out."""
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            return None
+        points = []
+        for number, line in enumerate(lines):
+            try:
+                entry = json.loads(line)
+                points.append((float(entry["iteration"]), float(entry["loss"])))
+            except (ValueError, KeyError, TypeError):
+                if number < len(lines) - 1:
+                    self._notes[f"{path}, line {number + 1} is not a line of progress"] = None
+        found = np.array(points, np.float64).reshape(-1, 2)
+        found = found[np.isfinite(found).all(axis=1)]
+        return found if len(found) > 1 else None
+
+    def note(self, error: BenchmarkError) -> None:
+        """Keep the first line of an error."""
+        self._notes[str(error).splitlines()[0]] = None
+
+    def _column(self, run: Run, name: str, column: str) -> Values | None:
+        """A column of a run's table of categories, aligned with the class statistics."""
+        statistics = self.statistics(run)
+        path = run_folder(run) / name
+        if path not in self._tables:
+            self._tables[path] = None
+            try:
+                self._tables[path] = pd.read_csv(path).set_index("id")
+            except OSError as error:
+                self.note(file_error("read", path, error))
+            except (ValueError, KeyError) as error:
+                self._notes[f"{path} is not a table of categories: {error}"] = None
+        table = self._tables[path]
+        if statistics is None or table is None:
+            return None
+        try:
+            return table[column].reindex(statistics.category_ids).to_numpy(np.float64)
+        except (ValueError, KeyError) as error:
+            self._notes[f"{path} is not a table of categories: {error}"] = None
+            return None
+
+
+def smoothed(counts: NDArray[np.int64], values: Values, points: int = 60) -> tuple[Values, Values]:
+    """A curve through values of categories against their counts: ``points`` counts, and the local mean there.
+
+    Nadaraya-Watson with a Gaussian kernel of ``BANDWIDTH`` decades, from the smallest to the largest count;
+    categories without a count or a value are left out. Both are empty where nothing is left.
+    """
+    defined = np.isfinite(values) & (counts > 0)
+    if not defined.any():
+        return np.empty(0), np.empty(0)
+    places = np.log10(counts[defined])
+    at = np.linspace(places.min(), places.max(), points if np.ptp(places) > 0 else 1)
+    weights = np.exp(-0.5 * ((at[:, None] - places) / BANDWIDTH) ** 2)
+    return 10**at, weights @ values[defined] / weights.sum(axis=1)

@@ -1,0 +1,186 @@
+"""compare, verify, export, cite, and results of several machines in one folder."""
+
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reporting.results_tree import EXPERIMENT, finish, made_up_experiment, write_images
+from typer.testing import CliRunner
+
+from benchmark.cli import app
+from benchmark.errors import BenchmarkError
+from benchmark.evaluation import evaluate_detections
+from benchmark.files import sha256_file, write_json
+from benchmark.recipes import LoadedExperiment, find_run
+from benchmark.recipes.paths import annotations_path, run_folder, statistics_path
+from benchmark.records import record_step
+from benchmark.reporting import write_report
+from benchmark.reporting.collect import Reported, RowResult, RunResult
+from benchmark.reporting.comparison import ComparisonError, compare
+from benchmark.reporting.export import ExportError
+from benchmark.reporting.verification import verdicts
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperiment:
+    monkeypatch.chdir(tmp_path)
+    experiment = made_up_experiment(tmp_path)
+    write_images(experiment.rows[0].runs[0].dataset)
+    for row, level in zip(experiment.rows, (0.5, 0.48, 0.52), strict=True):
+        for run in row.runs:
+            finish(run, level, 0.4)
+            detections = run_folder(run) / "detections.parquet"
+            evaluation = evaluate_detections(
+                annotations_path(run.dataset, "val"), detections, statistics=statistics_path(run.dataset)
+            )
+            output = run_folder(run) / "metrics.json"
+            with record_step(output, "evaluate", {}, {"detections": detections}):
+                evaluation.write(output, run_folder(run) / "per_class.csv")
+    return experiment
+
+
+def longtail(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    return done.exit_code, done.stdout
+
+
+def test_compare_gives_paired_differences_and_the_categories_that_moved(experiment: LoadedExperiment) -> None:
+    first, second = experiment.rows[0].runs[0], experiment.rows[2].runs[0]
+    comparison = compare(first, second)
+    numbers = [json.loads((run_folder(run) / "metrics.json").read_text())["segm"] for run in (first, second)]
+    assert [item.metric for item in comparison.differences][:1] == ["AP"]
+    for item in comparison.differences:
+        assert (item.first, item.second) == pytest.approx([values[item.metric] for values in numbers])
+        assert item.low <= item.second - item.first <= item.high
+    changes = [item.second - item.first for item in comparison.moved]
+    assert changes == sorted(changes, reverse=True)
+    assert {item.frequency for item in comparison.moved} <= set("rcf")
+    same = compare(first, first)
+    assert all(item.low == item.high == 0 for item in same.differences)
+
+
+def test_compare_prints_and_gives_json(experiment: LoadedExperiment) -> None:
+    status, text = longtail("compare", "made_up.yaml:softmax", "made_up.yaml:bags")
+    assert status == 0
+    assert "BAGS (seed 0) minus Softmax (seed 0), masks" in text
+    assert re.search(r"^AP +\d+\.\d -> +\d+\.\d +[+-]\d+\.\d \[", text, re.MULTILINE)
+    _, text = longtail("compare", "made_up.yaml:softmax", "made_up.yaml:bags", "--json")
+    assert json.loads(text)["iou"] == "segm"
+
+
+def test_compare_refuses_what_is_not_finished(experiment: LoadedExperiment) -> None:
+    first, second = experiment.rows[0].runs[0], experiment.rows[1].runs[0]
+    (run_folder(second) / "detections.parquet").unlink()
+    with pytest.raises(ComparisonError, match="detections"):
+        compare(first, second)
+
+
+def _row(experiment: LoadedExperiment, value: float) -> RowResult:
+    row = experiment.rows[2]
+    run = row.runs[0].model_copy(update={"budget": "paper", "dataset_name": "lvis_v0.5"})
+    numbers = {"segm": {"AP": value}}
+    reported = Reported("lvis_v0.5", {"segm/AP": 26.0, "bbox/AP": 25.0}, {"segm/AP": 0.5, "bbox/AP": 0.5})
+    done = RunResult(run, "done", None, numbers, 1.0, 1.0)
+    return RowResult(row, [done], reported, {("segm", "AP"): [value]})
+
+
+def test_a_number_that_leaves_its_tolerance_is_found(experiment: LoadedExperiment) -> None:
+    inside, outside = verdicts([_row(experiment, 0.2649), _row(experiment, 0.2651)])
+    assert (inside.within, outside.within) == (True, False)
+    assert outside.ours == pytest.approx(26.51)
+    assert "difference +0.51, OUTSIDE the tolerance of 0.5" in str(outside)
+
+
+def test_verify_exits_with_1_unless_everything_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the paper's own schedule on its dataset; the numbers are written by hand."""
+    monkeypatch.chdir(tmp_path)
+    text = EXPERIMENT.replace("budget: smoke\n", "").replace("synthetic", "lvis_v0.5")
+    experiment = made_up_experiment(tmp_path, text.replace("tiny_mask_rcnn", "mask_rcnn_r50_fpn"))
+    assert longtail("verify", "made_up.yaml")[0] == 1  # nothing to verify is no success
+    run = experiment.rows[2].runs[0]
+    finish(run, 0.5, 0.3)
+    for value, status in ((0.2575, 0), (0.2, 1)):
+        metrics = run_folder(run) / "metrics.json"
+        with record_step(metrics, "evaluate", {}, {"detections": run_folder(run) / "detections.parquet"}):
+            write_json(metrics, {"segm": {"AP": value}, "bbox": {"AP": 0.2576}})
+        code, text = longtail("verify", "made_up.yaml")
+        assert code == status
+        assert "published 26.25" in text
+        assert ("OUTSIDE" in text) == bool(status)
+
+
+def test_export_holds_what_reproduces_a_row(experiment: LoadedExperiment, tmp_path: Path) -> None:
+    run = experiment.rows[2].runs[0]
+    status, _ = longtail("export", "made_up.yaml:bags", "-o", "cell.zip")
+    assert status == 0
+    with zipfile.ZipFile("cell.zip") as archive:
+        archive.extractall(tmp_path / "cell")
+    cell = tmp_path / "cell"
+    again = find_run(str(cell / "recipes" / "bags.json"))
+    assert again.digest("predict") == run.digest("predict")
+    assert not Path(again.plugin_path).is_absolute()
+    assert (cell / "metrics.json").read_text() == (run_folder(run) / "metrics.json").read_text()
+    assert (cell / "methods" / "bags" / "classifier.py").is_file()
+    assert (cell / "methods" / "softmax" / "classifier.py").is_file()  # what it starts from
+    records = {path.name for path in (cell / "records").rglob("*")}
+    assert {"checkpoint.provenance.json", "metrics.provenance.json", "progress.jsonl"} <= records
+    commands = (cell / "commands.sh").read_text()
+    steps = re.findall(r"^longtail (\w+)", commands, re.MULTILINE)
+    assert steps == ["synthesize", "stats", "train", "train", "predict", "evaluate"]
+    subprocess.run(["bash", "-n", cell / "commands.sh"], check=True)
+    for line in (cell / "hashes.sha256").read_text().splitlines():
+        digest, _, path = line.partition("  ")
+        assert sha256_file(path) == digest
+    first = Path("cell.zip").read_bytes()
+    longtail("export", "made_up.yaml:bags", "-o", "cell.zip")
+    assert Path("cell.zip").read_bytes() == first
+    with pytest.raises(ExportError, match="exists"):
+        longtail("export", "made_up.yaml:bags", "-o", "cell")
+    with pytest.raises(BenchmarkError, match="no result"):
+        longtail("export", "made_up.yaml:bags:7", "-o", "other")
+    assert not Path("other").exists()
+
+
+def test_cite_names_every_paper_once() -> None:
+    status, text = longtail("cite", "bags")
+    assert status == 0
+    assert text.count("@inproceedings{li2020overcoming,") == 1
+    assert "@inproceedings{gupta2019lvis," in text
+    assert "author        = {Agrim Gupta and Piotr Dollár and Ross Girshick}" in text
+    keys = re.findall(r"@\w+{(\w+),", text)
+    assert len(keys) == len(set(keys)) >= 2
+    assert text.count("{") == text.count("}")
+
+
+def test_results_of_two_machines_merge_by_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each made some of the rows; one folder copied over the other gives the table of all."""
+
+    def work(name: str, choose: Callable[[str], bool]) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        experiment = made_up_experiment(folder)
+        for row in experiment.rows:
+            for run in row.runs if choose(row.row.id) else []:
+                finish(run, 0.5, 0.3)
+        write_report(experiment)
+        return folder
+
+    one = work("one", lambda row: row == "softmax")
+    other = work("other", lambda row: row != "softmax")
+    whole = work("whole", lambda row: True)
+    shutil.copytree(other / "results", one / "results", dirs_exist_ok=True)
+    monkeypatch.chdir(one)
+    merged = write_report(made_up_experiment(one))
+    numbers = r"\d+ s|\d\.\d GB"  # the machines' own
+    expected = (whole / "results/experiments/made_up/table.md").read_text()
+    assert re.sub(numbers, "", merged) == re.sub(numbers, "", expected)
+    assert "4 of 4 runs done" in merged
+    page = (one / "results/experiments/made_up/report.html").read_text()
+    assert np.char.count(page, '"state":"done"') >= 4

@@ -1,0 +1,176 @@
+"""Unfinished trainings: damage is passed over, and the same command ends in the same bytes."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.detectors.checkpoints import load
+from benchmark.recipes import find_run
+from benchmark.training import run_stage
+from benchmark.training.resume import ResumeFolder
+
+RECIPES = Path(__file__).parent / "resuming.yaml"
+STAGES = {
+    "all": ("softmax", "train"),
+    "classifier": ("bags", "retrain"),
+    "meta": ("balms", "retrain"),
+    "chosen RoIs": ("simcal", "calibrate"),
+    "fit": ("ncm_fc", "means"),
+    "transform": ("simcal", "copy"),
+}
+
+
+def state(iteration: int) -> dict[str, object]:
+    return {"model": {"x": torch.full((3,), float(iteration))}, "iteration": iteration}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ResumeFolder:
+    """Three checkpoints saved, two kept."""
+    folder = ResumeFolder(tmp_path / "key")
+    for iteration in (2, 4, 6):
+        folder.save(iteration, state(iteration))
+    assert sorted(path.name for path in folder.folder.glob("*.pt")) == [
+        f"iteration_0000000{i}.pt" for i in (4, 6)
+    ]
+    return folder
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def alter(path: Path) -> None:
+    """One bit of a weight, in a file that PyTorch still reads."""
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((3,), 6.0).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+
+
+def cut_off(path: Path) -> None:
+    path.with_suffix(".sha256").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, cut_off])
+def test_a_damaged_checkpoint_is_passed_over_with_a_message(
+    folder: ResumeFolder, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    newest = folder.newest()
+    assert newest is not None
+    assert load(newest)["iteration"] == 6
+    damage(newest)
+    before = folder.newest()
+    assert before is not None
+    assert load(before)["iteration"] == 4
+    assert str(newest) in capsys.readouterr().err
+    folder.save(6, state(6))
+    folder.save(8, state(8))
+    assert len(list(folder.folder.glob("*.pt"))) == 2
+    folder.clear()
+    assert not folder.folder.exists()
+    assert folder.newest() is None
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(folder: ResumeFolder) -> None:
+    """In a process of its own, whose files may not grow beyond 3 kB: writing the checkpoint fails."""
+    code = f"""
+import resource, torch
+from pathlib import Path
+from benchmark.errors import FileError
+from benchmark.training.resume import ResumeFolder
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+try:
+    ResumeFolder(Path({str(folder.folder)!r})).save(8, {{"model": {{"x": torch.zeros(1000)}}}})
+except FileError as error:
+    assert "remedy" in str(error)
+else:
+    raise AssertionError("it was written")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    newest = folder.newest()
+    assert newest is not None
+    assert load(newest)["iteration"] == 6
+    assert len(list(folder.folder.iterdir())) == 4
+
+
+@pytest.fixture(scope="module")
+def finished(workplace: Path) -> dict[str, tuple[Path, Path | None]]:
+    """Every stage without any interruption: its checkpoint, and the one it starts from."""
+    old = Path.cwd()
+    os.chdir(workplace)
+    try:
+        done: dict[tuple[str, str], Path] = {}
+
+        def checkpoint(row: str, stage: str, init: Path | None) -> Path:
+            output = workplace / "resuming" / row.replace(":", "_") / stage / "checkpoint.pt"
+            if (row, stage) not in done:
+                run = find_run(f"{RECIPES}:{row}")
+                work = workplace / "resuming" / "work"
+                run_stage(run, stage, output, init=init, devices=1, workers=0, work=work)
+                done[row, stage] = output
+            return output
+
+        softmax = checkpoint("softmax", "train", None)
+        sigmoid = checkpoint("balms:0:base", "train", None)
+        copied = checkpoint("simcal", "copy", softmax)
+        init = {"all": None, "meta": sigmoid, "chosen RoIs": copied}
+        starts = {kind: init.get(kind, softmax) for kind in STAGES}
+        return {kind: (checkpoint(*STAGES[kind], starts[kind]), starts[kind]) for kind in STAGES}
+    finally:
+        os.chdir(old)
+
+
+def start(kind: str, output: Path, init: Path | None, inside: Path) -> subprocess.Popen[str]:
+    row, stage = STAGES[kind]
+    program = [sys.executable, "-m", "benchmark.cli", "train", f"{RECIPES}:{row}", stage, "-o", str(output)]
+    program += ["--work", str(output.parent / "work"), *(["--init", str(init)] if init else [])]
+    return subprocess.Popen(program, cwd=inside, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], sign: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not sign():
+        assert process.poll() is None, "the stage ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_a_stage_that_is_killed_at_random_ends_in_the_same_bytes(
+    finished: dict[str, tuple[Path, Path | None]], inside: Path, tmp_path: Path, kind: str
+) -> None:
+    """Killed at a random moment after its record says that it runs (it may have ended by then)."""
+    expected, init = finished[kind]
+    output = tmp_path / "checkpoint.pt"
+    process = start(kind, output, init, inside)
+    wait_for(process, (tmp_path / "checkpoint.provenance.json").is_file)
+    time.sleep(random.Random(f"kill {kind}").uniform(0, 1))
+    process.kill()
+    process.wait()
+    process = start(kind, output, init, inside)
+    assert process.wait() == 0, process.communicate()[1]
+    assert output.read_bytes() == expected.read_bytes()
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+
+
+def test_a_kill_while_a_checkpoint_is_written_loses_nothing_before_it(
+    finished: dict[str, tuple[Path, Path | None]], inside: Path, tmp_path: Path
+) -> None:
+    expected, init = finished["all"]
+    output = tmp_path / "checkpoint.pt"
+    work = tmp_path / "work"
+    process = start("all", output, init, inside)
+    wait_for(process, lambda: any(".iteration_00000004.pt." in path.name for path in work.rglob(".iter*")))
+    process.kill()
+    process.wait()
+    process = start("all", output, init, inside)
+    assert process.wait() == 0, process.communicate()[1]
+    assert output.read_bytes() == expected.read_bytes()
+    assert not list(work.iterdir())
