@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -95,6 +96,7 @@ def record_step(
         "step": step,
         "state": State.running,
         "reason": None,
+        "traceback": None,
         "output": str(output),
         "started": _now(),
         "finished": None,
@@ -138,6 +140,8 @@ def record_step(
             content["made"] = fingerprint(output) if output.exists() else None
         except BaseException as error:
             state, reason = _ending(error)
+            if not isinstance(error, BenchmarkError | KeyboardInterrupt | SystemExit):
+                content["traceback"] = "".join(traceback.format_exception(error))
             try:
                 close(state, reason)
             except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
@@ -187,8 +191,10 @@ def check_attempt(output: Path, attempt: int) -> None:
     """
     record = read_record(record_path(output)) if attempt > 1 else None
     if record and record["state"] in (State.failed, State.diverged) and not out_of_memory(record):
+        # in full, because the workflow has removed the log of that attempt
+        found = record.get("traceback") or record["reason"]
         raise BenchmarkError(
-            f"attempt {attempt} would fail as the one before it did", where=output, found=record["reason"]
+            f"attempt {attempt} would fail as the one before it did", where=output, found=found
         )
 
 

@@ -164,5 +164,7 @@ def test_a_second_attempt_is_made_only_where_it_can_end_otherwise(
     if again:
         check_attempt(output, 2)
     else:
-        with pytest.raises(BenchmarkError, match="attempt 2 would fail"):
+        with pytest.raises(BenchmarkError, match="attempt 2 would fail") as refused:
             check_attempt(output, 2)
+        # the log of the first attempt is gone by then
+        assert ("Traceback" in str(refused.value)) is not isinstance(error, BenchmarkError)

@@ -28,7 +28,7 @@ rule predict:
     shell:
         "rm -f results/runs/{wildcards.run}/metrics.json &&"
         " longtail predict {resources.recipe:q} -c {input.checkpoint:q} --devices {resources.gpu}"
-        " --workers {resources.workers} --attempt {resources.attempt} -o {output:q} >> {log} 2>&1"
+        " --workers {resources.workers} --attempt {resources.attempt} -o {output:q} > {log} 2>&1"
 
 
 # What the report shows beside the numbers; a part of the work that opens a checkpoint, so it is done once.

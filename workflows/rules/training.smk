@@ -3,8 +3,7 @@
 # What an earlier training led to goes first: if this one fails, old numbers must not stand in the table as its own.
 # `digest` changes exactly when what the stage depends on does: test settings do not retrain. `recipe` is a resource
 # because how the run is called (a row here, the base of one there) must not make it stale. The second attempt is for
-# what was killed or had too little memory: the command refuses it after bad input, an error in the code and
-# divergence. The log is added to, so that it holds every attempt.
+# what was killed or had too little memory: the command refuses it after bad input, an error in the code and divergence.
 rule train:
     input:
         annotations=annotations("train"),
@@ -37,4 +36,4 @@ rule train:
     shell:
         "rm -f results/runs/{wildcards.run}/detections.parquet results/runs/{wildcards.run}/metrics.json &&"
         " longtail train {resources.recipe:q} {wildcards.stage} {params.init} --devices {resources.gpu}"
-        " --workers {resources.workers} --attempt {resources.attempt} -o {output:q} >> {log} 2>&1"
+        " --workers {resources.workers} --attempt {resources.attempt} -o {output:q} > {log} 2>&1"
