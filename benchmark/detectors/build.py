@@ -41,13 +41,6 @@ def _torchvision(run: Run, classifiers: list[Classifier], initial_weights: bool)
 
 
 def _mmdet(run: Run, classifiers: list[Classifier], initial_weights: bool) -> Detector:
-    if run.detector.coordinates != "torchvision" or run.detector.stride_in_1x1:
-        raise BenchmarkError(
-            "back end 'mmdet' has its own coordinates and strides",
-            where=run.detector_name,
-            found=f"coordinates {run.detector.coordinates}, stride_in_1x1 {run.detector.stride_in_1x1}",
-            remedy="leave both out; imported weights go into back end torchvision",
-        )
     mmcv_ops.provide_operators()
     from benchmark.detectors import mmdet  # an extra, and seconds to import
 

@@ -29,7 +29,7 @@ from benchmark.detectors import torchvision as _detectors  # noqa: F401
 from benchmark.inference import predict as _predict  # noqa: F401
 from benchmark.training import stages as _stages  # noqa: F401
 
-from . import workflow
+from .killed_workflows import killed_workflows
 from .kinds import COUNTS
 from .place import Place, Reference, Violation
 
@@ -87,8 +87,8 @@ def main() -> int:
     print(f"undisturbed experiment in {reference.folder} ...", flush=True)
     reference.make()
     counts = {fault: count for fault, count in COUNTS.items() if options.only in fault.__name__}
-    if not options.no_workflow and options.only in workflow.killed_workflows.__name__:
-        counts = {workflow.killed_workflows: 1, **counts}
+    if not options.no_workflow and options.only in killed_workflows.__name__:
+        counts = {killed_workflows: 1, **counts}
     jobs = [
         Job(number, fault, options.seed, work, reference)
         for number, fault in enumerate(chosen(counts, options.faults))

@@ -50,7 +50,7 @@ def test_a_variant_replaces_sampler_and_stages_and_merges_test_settings(tmp_path
 def test_a_budget_that_gives_a_length_drops_the_papers_length_and_steps() -> None:
     schedule = find_run("smoke:softmax").stages[0].schedule
     assert schedule is not None
-    assert (schedule.iterations, schedule.epochs, schedule.steps) == (450, None, [])
+    assert (schedule.iterations, schedule.epochs, schedule.steps) == (400, None, [])
     assert schedule.norm_weight_decay == 0.0001  # what the budget does not mention stays the method's
 
 
@@ -68,7 +68,7 @@ def test_a_budget_speaks_to_stages_by_what_they_train() -> None:
     lengths = [
         stage.schedule.iterations for item in (run.base, run) for stage in item.stages if stage.schedule
     ]
-    assert lengths == [450, 150]
+    assert lengths == [400, 150]
 
 
 def test_a_budgets_sampler_settings_reach_repeat_factor_samplers_only() -> None:

@@ -47,8 +47,11 @@ def step(experiment: LoadedExperiment, row: str, name: str) -> StepStatus:
 
 
 def text(experiment: LoadedExperiment) -> str:
+    """In lines so long that no path is broken, however long the test's folder is."""
     file = io.StringIO()
-    print_status(collect_status(experiment), file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "1000")
+        print_status(collect_status(experiment), file)
     return file.getvalue()
 
 
