@@ -163,14 +163,23 @@ class Loaded:
             self._objects, self._found, self._iou_type, lvis_style=self._truth.protocol == "lvis"
         )
 
-    def curves(self, max_detections: tuple[int, ...] | None, areas: tuple[str, ...] = AREAS) -> Curves:
-        """Precision and recall with each of these caps, or with none (``None``); ``areas`` ``AREAS`` or
-        ``("all",)``."""
+    def curves(
+        self,
+        max_detections: tuple[int, ...] | None,
+        areas: tuple[str, ...] = AREAS,
+        categories: np.ndarray | None = None,
+    ) -> Curves:
+        """Precision and recall with each of these caps, or with none (``None``).
+
+        ``areas`` is ``AREAS`` or ``("all",)``; only ``categories``, bool (C,), are evaluated if given.
+        """
         with _errors("detections cannot be evaluated", self._path):
             evaluation = self._evaluation
             evaluation.params.max_dets = list(max_detections or (_UNLIMITED,))
             if areas == ("all",):
                 _only_all(evaluation)
+            if categories is not None:
+                evaluation.params.cat_ids = self._categories[categories].tolist()
             evaluation.evaluate()
             evaluation.accumulate()
             arrays = evaluation.eval

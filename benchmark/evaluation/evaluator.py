@@ -229,7 +229,7 @@ class Evaluator:
         if not changed.any():
             return curves
         fixed_rows = fixed_rows[changed[selection.categories[fixed_rows]]]
-        other = self._engine.load(selection, fixed_rows, iou_type).curves(None, areas=("all",))
+        other = self._engine.load(selection, fixed_rows, iou_type).curves(None, ("all",), changed)
         precision = curves.precision[..., :1].copy()
         precision[:, :, changed] = other.precision[:, :, changed]
         return Curves(precision, curves.scores, curves.recall)

@@ -104,7 +104,12 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int, d
                         category_ids = annotations.category_ids[found.labels.numpy()]
                         writer.add(image_id, category_ids, found.scores.numpy(), boxes.numpy(), found.rles)
             if record is not None and writer is not None:
-                record.add(images=len(data), detections=writer.rows, device=str(fabric.device))
+                record.add(
+                    images=len(data),
+                    detections=writer.rows,
+                    device=str(fabric.device),
+                    threads=torch.get_num_threads(),
+                )
 
 
 def _gathered(own: Any, fabric: Fabric) -> list[Any]:

@@ -25,6 +25,7 @@ from benchmark.recipes.paths import (
 )
 from benchmark.recipes.plugins import Plugin
 from benchmark.recipes.project import project_root, shown
+from benchmark.records import read_record
 from benchmark.reporting.citations import bibtex
 from benchmark.reporting.collect import collect_run, lineage, own_stages
 
@@ -128,7 +129,8 @@ def _commands(run: Run) -> str:
     lines = [
         "#!/usr/bin/env bash",
         "# In a checkout of the project at the code version of the records: bash FOLDER/commands.sh",
-        "# Results go to results/, where they lay before.",
+        "# Results go to results/, where they lay before. The order of sums, and so the last bits, are those of the",
+        "# number of threads that were used.",
         "set -euo pipefail",
         'here="$(cd "$(dirname "$0")" && pwd)"',
     ]
@@ -137,19 +139,23 @@ def _commands(run: Run) -> str:
         own = str(word).startswith("recipes/")
         return ('"$here"/' if own else "") + shlex.quote(str(word))
 
-    def add(*words: object) -> None:
-        lines.append(" ".join(["longtail", *map(quoted, words)]))
+    def add(*words: object, output: Path | None = None) -> None:
+        record = read_record(record_path(output)) if output else None
+        threads = record["facts"].get("threads") if record else None
+        before = [f"OMP_NUM_THREADS={threads}"] if threads else []
+        after = ["-o", shlex.quote(str(output))] if output else []
+        lines.append(" ".join([*before, "longtail", *map(quoted, words), *after]))
 
     if run.dataset.synthetic is not None:
         lines.append(f'longtail synthesize "$here"/{run.dataset.name}.yaml -o {dataset_folder(run.dataset)}')
-    add("stats", annotations_path(run.dataset, "train"), "-o", statistics_path(run.dataset))
+    add("stats", annotations_path(run.dataset, "train"), output=statistics_path(run.dataset))
     for item in lineage(run):
         for stage in own_stages(item):
             start = initial_checkpoint_path(item, stage.name)
             init = ["--init", start] if start else []
-            add("train", _recipe(item), stage.name, *init, "-o", checkpoint_path(item, stage.name))
+            add("train", _recipe(item), stage.name, *init, output=checkpoint_path(item, stage.name))
     folder = run_folder(run)
-    add("predict", _recipe(run), "-c", final_checkpoint_path(run), "-o", folder / "detections.parquet")
+    add("predict", _recipe(run), "-c", final_checkpoint_path(run), output=folder / "detections.parquet")
     add(
         *("evaluate", "--gt", annotations_path(run.dataset, "val"), "--dt", folder / "detections.parquet"),
         *("--statistics", statistics_path(run.dataset), "--max-detections", run.test.max_detections),
