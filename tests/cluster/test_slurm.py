@@ -97,7 +97,8 @@ def test_killed_for_memory_then_cancelled_then_finished(project: Project, slurm:
         slurm.call("scancel", job)
         text, _ = second.communicate(timeout=900)
     assert second.returncode == 0, text
-    assert states(slurm)[2:] == ["CANCELLED", "COMPLETED", "COMPLETED", "COMPLETED"]
+    after = states(slurm)[2:]
+    assert (after[0], set(after[1:])) == ("CANCELLED", {"COMPLETED"})
     record = training(project)
     assert record["state"] == "done"
     facts = record["facts"]
