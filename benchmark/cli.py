@@ -393,7 +393,9 @@ def evaluate(
         Path | None, typer.Option(help="class statistics of the training split, for AP by training counts")
     ] = None,
     curves: Annotated[Path | None, typer.Option(help="precision-recall arrays as .npz")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="score and precision in bins as CSV")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="score and precision in bins as CSV; adds the calibration error")
+    ] = None,
     errors: Annotated[bool, typer.Option("--errors", help="add TIDE's error types")] = False,
 ) -> None:
     """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
@@ -406,7 +408,9 @@ def evaluate(
     if statistics is not None:
         inputs["statistics"] = statistics
     with record_step(output, "evaluate", recipe, inputs) if output else nullcontext():
-        evaluation = evaluate_detections(gt, dt, iou_types, max_detections, statistics, errors)
+        evaluation = evaluate_detections(
+            gt, dt, iou_types, max_detections, statistics, errors, calibration is not None
+        )
         evaluation.write(output, per_class, curves, calibration)
     typer.echo(evaluation.text())
 

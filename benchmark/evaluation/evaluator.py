@@ -144,11 +144,13 @@ class Evaluator:
         iou_types: list[str] | None = None,
         max_detections: int | None = None,
         errors: bool = False,
+        calibration: bool = False,
     ) -> Evaluation:
         """Compute every number of ``detections`` (Parquet, or LVIS or COCO results JSON).
 
         ``iou_types`` are ``bbox`` and ``segm``, by default all that both files hold; ``max_detections`` is
-        by default the protocol's; ``errors`` adds TIDE's error types, which take as long as all the rest.
+        by default the protocol's; ``errors`` adds TIDE's error types, which take as long as all the rest, and
+        ``calibration`` the expected calibration error and its bins.
         The numbers are those of lvis-api 0.5.3 on results without ``bbox`` in mask evaluation, or of
         pycocotools, except that an empty file gives zeros. Raises ``EvaluationError`` and ``DetectionError``
         for files that cannot be evaluated.
@@ -158,7 +160,7 @@ class Evaluator:
         table = read_detections(detections)
         selection = Selection(truth, table)
         rows = selection.rows(number)
-        asked = self.metrics(number, errors)
+        asked = self.metrics(number, errors, calibration)
         columns: dict[str, np.ndarray] = {
             "id": np.fromiter(truth.names, np.int64, len(truth.names)),
             "name": np.array(list(truth.names.values())),
@@ -169,18 +171,19 @@ class Evaluator:
             columns["training_instances"] = self.counts
         metrics: dict[str, dict[str, float | None]] = {}
         curves: dict[str, Curves] = {}
-        calibration: dict[str, Calibration] = {}
+        bins: dict[str, Calibration] = {}
         for iou_type in self._iou_types(table, iou_types):
             loaded = self._engine.load(selection, rows, iou_type)
             curves[iou_type] = loaded.curves(_caps(asked))
-            error_types = loaded.error_types() if errors else {}
-            calibration[iou_type] = loaded.calibration()
+            engine: dict[str, float | None] = {}
+            if errors:
+                engine |= {f"dAP-{kind}": cost for kind, cost in loaded.error_types().items()}
+            if calibration:
+                bins[iou_type] = loaded.calibration()
+                engine["ECE"] = bins[iou_type].error
             del loaded
             fixed = self._fixed(curves[iou_type], selection, rows, iou_type)
             columns[f"{iou_type}_AP"], columns[f"{iou_type}_AR"] = per_category(curves[iou_type])
-            engine = {"ECE": calibration[iou_type].error} | {
-                f"dAP-{kind}": cost for kind, cost in error_types.items()
-            }
             metrics[iou_type] = self._numbers(asked, curves[iou_type], fixed, engine)
         return Evaluation(
             ground_truth=truth.path,
@@ -192,17 +195,20 @@ class Evaluator:
             metrics=metrics,
             columns=columns,
             curves=curves,
-            calibration=calibration,
+            calibration=bins,
             notes=self._notes(next(iter(metrics.values())), number),
         )
 
-    def metrics(self, max_detections: int | None = None, errors: bool = False) -> list[Metric]:
+    def metrics(
+        self, max_detections: int | None = None, errors: bool = False, calibration: bool = False
+    ) -> list[Metric]:
         """The metrics of which everything is known that they need, in the order in which they are shown."""
         letters = bool((self.truth.frequencies != "").any())
         return [
             metric
             for metric in metrics_of(self.truth.protocol, self._number(max_detections)).values()
             if (errors or metric.kind != "error")
+            and (calibration or metric.kind != "calibration")
             and (letters or metric.frequency is None)
             and (self.counts is not None or (metric.bin is None and metric.kind != "mean"))
         ]
@@ -319,6 +325,8 @@ def evaluate_detections(
     max_detections: int | None = None,
     statistics: Path | None = None,
     errors: bool = False,
+    calibration: bool = False,
 ) -> Evaluation:
     """Evaluate one file of detections; see ``Evaluator``."""
-    return Evaluator(ground_truth, statistics).evaluate(detections, iou_types, max_detections, errors)
+    evaluator = Evaluator(ground_truth, statistics)
+    return evaluator.evaluate(detections, iou_types, max_detections, errors, calibration)

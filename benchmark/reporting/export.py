@@ -160,6 +160,7 @@ def _commands(run: Run) -> str:
         *("evaluate", "--gt", annotations_path(run.dataset, "val"), "--dt", folder / "detections.parquet"),
         *("--statistics", statistics_path(run.dataset), "--max-detections", run.test.max_detections),
         *("-o", folder / "metrics.json", "--per-class", folder / "per_class.csv"),
+        *("--calibration", folder / "calibration.csv"),
     )
     made = shlex.quote(str(folder / "metrics.json"))
     lines.append(f'diff "$here"/metrics.json {made} && echo "the same numbers"')

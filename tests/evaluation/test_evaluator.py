@@ -557,7 +557,9 @@ def test_calibration_error_is_the_gap_between_score_and_precision(tmp_path: Path
     truth = write_json(tmp_path / "gt.json", TRUTH)
     wrong = {**RESULT, "bbox": [50.0, 30.0, 8.0, 8.0]}
     records = [{**RESULT, "score": 0.75}, {**wrong, "score": 0.75}, {**wrong, "score": 0.15}]
-    metrics = evaluate_detections(truth, write_json(tmp_path / "dt.json", records)).metrics["bbox"]
+    detections = write_json(tmp_path / "dt.json", records)
+    assert "ECE" not in evaluate_detections(truth, detections).metrics["bbox"]
+    metrics = evaluate_detections(truth, detections, calibration=True).metrics["bbox"]
     assert metrics["ECE"] == pytest.approx((2 * (0.75 - 0.5) + 0.15) / 3)
 
 

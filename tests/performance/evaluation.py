@@ -72,9 +72,9 @@ def section() -> str:
             "A generated validation set with LVIS v1's categories, negative and not exhaustively annotated "
             f"lists, and {PER_IMAGE} detections an image. CPU seconds (user, system) of a process from its "
             f"start, the fastest of {REPETITIONS}, of lvis-api the only one; memory is the largest resident "
-            "set; the growth exponent is that of CPU time over images. Ours computes AP-fixed and the "
-            "calibration error too, and checks its input. The 13 numbers of all programs are the same to the "
-            "last bit wherever they ran on the same detections.",
+            "set; the growth exponent is that of CPU time over images. Ours computes AP-fixed too, and "
+            "checks its input. The 13 numbers of all programs are the same to the last bit wherever they "
+            "ran on the same detections.",
             "Boxes:",
             _table(boxes, SIZES).strip(),
             f"With {SIZES[-1]:,} images ours takes",
