@@ -63,10 +63,12 @@ $(VENV)/installed_mmdet: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev,mmdet]'
 	touch $@
 
-# What the README shows, from the last `make smoke`
-shown:
+# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=ablations`
+shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
+	cp results/experiments/ablations/table.md results/smoke/ablations.md
+	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
 
 clean:
 	rm -rf $(VENV) .snakemake results/data results/runs results/experiments results/work

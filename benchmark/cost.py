@@ -122,7 +122,7 @@ def gpu_uuids(count: int) -> list[str]:
 
 
 def _energy_j(gpus: Sequence[str]) -> float | None:
-    """Energy that GPUs have used since their driver was loaded; None without ``pynvml`` or on older GPUs."""
+    """Energy that GPUs have used since their driver was loaded; None where the driver does not tell."""
     if not gpus:
         return None
     try:
@@ -131,5 +131,5 @@ def _energy_j(gpus: Sequence[str]) -> float | None:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByUUID(gpu) for gpu in gpus]
         return float(sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)) / 1000
-    except Exception:  # the package is missing, or one of NVML's errors; a cost must not stop a training
+    except Exception:  # one of NVML's errors, or no library of the driver; a cost must not stop a training
         return None
