@@ -87,10 +87,14 @@ def steps_of(row: str) -> list[Step]:
     detections, truth = folder / "detections.parquet", annotations_path(run.dataset, "val")
     arguments = ("predict", recipe, "-c", str(final), "-o", str(detections))
     found.append(Step("predict", row, arguments, (detections,), (truth, statistics_path(run.dataset), final)))
-    metrics, per_class = folder / "metrics.json", folder / "per_class.csv"
-    arguments = ("evaluate", "--gt", str(truth), "--dt", str(detections), "-o", str(metrics))
-    arguments = (*arguments, "--per-class", str(per_class))
-    found.append(Step("evaluate", row, arguments, (metrics, per_class), (truth, detections)))
+    statistics = statistics_path(run.dataset)
+    arguments = ("evaluate", "--gt", str(truth), "--dt", str(detections), "--statistics", str(statistics))
+    arguments = (*arguments, "--max-detections", str(run.test.max_detections))
+    outputs = {"-o": "metrics.json", "--per-class": "per_class.csv", "--calibration": "calibration.csv"}
+    for option, name in outputs.items():
+        arguments = (*arguments, option, str(folder / name))
+    results = tuple(folder / name for name in outputs.values())
+    found.append(Step("evaluate", row, arguments, results, (truth, detections, statistics)))
     return found
 
 
