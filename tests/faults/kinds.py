@@ -258,9 +258,9 @@ def limited_files(place: Place) -> str:
 
 @contextmanager
 def _disk_of_its_own(place: Place) -> Iterator[None]:
-    """The place on a small disk."""
+    """The place on a small disk, with room for three unfinished checkpoints with their optimiser's state."""
     files = [path for path in place.reference.folder.rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size + 4096 for path in files) + 64 * 2**20
+    size = sum(path.stat().st_size + 4096 for path in files) + 192 * 2**20
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "faults", str(place.folder)]
     subprocess.run(mount, check=True, capture_output=True)
     try:
