@@ -1,5 +1,6 @@
 """Released weights to a verdict, on the smallest dataset; and importing on the command line."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -159,11 +160,13 @@ def test_a_refused_file_leaves_nothing_but_its_record(tmp_path: Path) -> None:
     assert record["state"] == "failed"
 
 
-@pytest.mark.parametrize("setting", [{"coordinates": "aligned"}, {"stride_in_1x1": True}])
-def test_conventions_are_of_the_back_end_that_has_them(setting: dict[str, object]) -> None:
-    run = with_conventions(find_run("released:right1"), setting)
+def test_conventions_are_of_the_back_end_that_has_them() -> None:
+    """MMDetection 3 has no rules of torchvision: weights that need them are refused there."""
+    if importlib.util.find_spec("mmdet") is None:
+        pytest.skip("back end mmdet is not installed")
+    run = with_conventions(find_run("released:right1"), {"coordinates": "torchvision"})
     run = run.model_copy(update={"detector_name": "mmdet/tiny_mask_rcnn"})
-    with pytest.raises(BenchmarkError, match="its own coordinates"):
+    with pytest.raises(BenchmarkError, match="coordinates: torchvision"):
         build_detector(run, ClassStatistics.read(statistics_path(run.dataset)), initial_weights=False)
 
 
