@@ -68,6 +68,12 @@ Attempt = Annotated[
 ]
 Devices = Annotated[int, typer.Option(min=0, help="GPUs, one process for each; 0: the CPU, GPUs left alone")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
+Heads = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--head", help="SimCal's calibrated head, a file of its own; of a cascade one for each stage"
+    ),
+]
 
 
 def _print_json(value: object) -> None:
@@ -318,13 +324,13 @@ def import_checkpoint_(
     recipe: Recipe,
     source: Annotated[Source, typer.Option("--from", help="whose names and orders the file follows")],
     output: Output,
-    head: Annotated[Path | None, typer.Option(help="SimCal's calibrated head, a file of its own")] = None,
+    heads: Heads = None,
 ) -> None:
     """Write weights from elsewhere as the finished checkpoint of a recipe; report what changed in them."""
     from benchmark.detectors.importing import import_checkpoint
     from benchmark.recipes import find_run
 
-    typer.echo(import_checkpoint(find_run(recipe), file, source.value, output, head).text())
+    typer.echo(import_checkpoint(find_run(recipe), file, source.value, output, heads or ()).text())
 
 
 @app.command()
@@ -422,7 +428,7 @@ def reproduce(
         str, typer.Argument(help="row of its table in results/reported/reported.csv", metavar="ROW")
     ],
     weights: Annotated[Path, typer.Option(help="released weights, saved by torch.save")],
-    head: Annotated[Path | None, typer.Option(help="SimCal's calibrated head, a file of its own")] = None,
+    heads: Heads = None,
     recipe: Annotated[
         str | None, typer.Option(help="EXPERIMENT:ROW, where several answer to the published row")
     ] = None,
@@ -434,7 +440,7 @@ def reproduce(
     """
     from benchmark.reproduction import reproduce as reproduce_row
 
-    found = reproduce_row(paper, row, weights, head, recipe, workers)
+    found = reproduce_row(paper, row, weights, heads or (), recipe, workers)
     typer.echo(found.imported, err=True)
     typer.echo(found.text())
     if not found.holds:

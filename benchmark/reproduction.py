@@ -1,5 +1,6 @@
 """From a paper's released weights to its numbers: import, predict, evaluate, compare."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def reproduce(
     paper: str,
     row: str,
     weights: Path,
-    head: Path | None = None,
+    heads: Sequence[Path] = (),
     recipe: str | None = None,
     workers: int = 0,
 ) -> Reproduction:
@@ -86,7 +87,7 @@ def reproduce(
         paper: whose release it is: the layout of the weights, and the first column of the published numbers.
         row: second column of the published numbers.
         weights: the released file.
-        head: SimCal's calibrated head.
+        heads: SimCal's calibrated heads: one, or one for each stage in order.
         recipe: which recipe, where several answer to the row.
         workers: data loading processes.
 
@@ -112,7 +113,7 @@ def reproduce(
         )
     folder = RESULTS / "reproduced" / paper / row
     _count(run)
-    imported = import_checkpoint(run, weights, paper, folder / "checkpoint.pt", head)
+    imported = import_checkpoint(run, weights, paper, folder / "checkpoint.pt", heads)
     predict_dataset(run, folder / "checkpoint.pt", folder / "detections.parquet", workers=workers)
     evaluation = evaluate_detections(
         annotations_path(run.dataset, "val"),

@@ -15,9 +15,10 @@ from workflow.project_copy import copy_project
 from benchmark.cli import app
 from benchmark.detectors import build_detector
 from benchmark.detectors.checkpoints import conventions_of, load, with_conventions
-from benchmark.detectors.layouts import MMDET_V1
+from benchmark.detectors.layouts import MMDET_V1, Naming
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation import METRICS
+from benchmark.inference.detections import read_detections
 from benchmark.recipes import find_run
 from benchmark.recipes.paths import final_checkpoint_path, statistics_path
 from benchmark.records import read_record
@@ -48,6 +49,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> Path:
         | {"reported": f"bags/{name}"}
         for name, number in (("right", 1), ("wrong", 1), ("twice", 1), ("twice", 2), ("elsewhere", 1))
     ]
+    cascade = {"id": "cascade", "detector": "mmdet/tiny_cascade_mask_rcnn", "dataset": "synthetic_tiny"}
+    rows += [cascade | {"method": "bags"}]
     content = {"name": "released", "title": "Released", "budget": "tiny", "rows": rows}
     (folder / "workflows/experiments/released.yaml").write_text(yaml.safe_dump(content))
     (folder / "results/data").symlink_to(workplace / "results/data")
@@ -72,16 +75,17 @@ def longtail(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def released() -> dict[str, Tensor]:
+def released(recipe: str = "released:right1") -> dict[str, Tensor]:
     """A tiny model under the names of mmdetection 1; boxes and masks are class-agnostic there too."""
-    run = find_run("released:right1")
+    run = find_run(recipe)
+    naming: Naming = "mmdet cascade" if run.detector.stages > 1 else "torchvision"
     statistics = ClassStatistics.read(statistics_path(run.dataset))
     model = build_detector(run, statistics, initial_weights=False)
     with torch.no_grad():
         model.classifiers[0].linear.bias[1] += 3  # more foreground than an untrained model has
     state = {}
     for name, value in model.state_dict().items():
-        theirs = MMDET_V1.theirs(name)
+        theirs = MMDET_V1.theirs(name, naming)
         assert theirs is not None
         state[theirs] = value
     return state
@@ -143,6 +147,24 @@ def test_an_imported_checkpoint_is_a_finished_one(tmp_path: Path) -> None:
     done = longtail("train", "released:right1", "retrain", "--init", str(output), "-o", str(again))
     assert done.exit_code == 0, done.output
     assert conventions_of(again) == conventions_of(output)
+
+
+def test_a_released_cascade_is_evaluated_in_back_end_mmdet(tmp_path: Path) -> None:
+    """With the coordinates of the framework that it comes from."""
+    if importlib.util.find_spec("mmdet") is None:
+        pytest.skip("back end mmdet is not installed")
+    torch.save(released("released:cascade"), tmp_path / "cascade.pth")
+    output = tmp_path / "checkpoint.pt"
+    imported = longtail(
+        "import-checkpoint", str(tmp_path / "cascade.pth"), "released:cascade", "--from", "bags",
+        "-o", str(output),
+    )  # fmt: skip
+    assert imported.exit_code == 0, imported.output
+    assert "kept       coordinates: mmdet_v1" in imported.output
+    found = tmp_path / "detections.parquet"
+    done = longtail("predict", "released:cascade", "--checkpoint", str(output), "-o", str(found))
+    assert done.exit_code == 0, done.output
+    assert len(read_detections(found)) > 0
 
 
 def test_a_refused_file_leaves_nothing_but_its_record(tmp_path: Path) -> None:

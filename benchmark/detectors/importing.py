@@ -8,7 +8,7 @@ otherwise kept with them as a convention of the detector (``benchmark.detectors.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from benchmark.detectors.build import build_detector
 from benchmark.detectors.checkpoints import CheckpointError, finished, save, why_unreadable
-from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout
-from benchmark.detectors.torchvision import IMAGE_MEAN, IMAGE_STD, TorchvisionDetector
+from benchmark.detectors.interface import Detector
+from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout, Naming
+from benchmark.detectors.torchvision import IMAGE_MEAN, IMAGE_STD
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import statistics_path
 from benchmark.records import record_step
@@ -27,10 +28,11 @@ from benchmark.statistics import ClassStatistics
 
 LISTED = 60  # names in an error message; a file of another layout lacks hundreds
 
-CLASSIFIER = "classifiers.0.linear."
-CALIBRATED = "classifiers.0.calibrated."
-REGRESSOR = "roi_heads.box_regressor."
-MASK = "roi_heads.mask_predictor.mask_fcn_logits."
+# Beginnings of our names, in all back ends; a number is that of a cascade's stage
+CLASSIFIER = re.compile(r"classifiers\.\d\.linear\.")
+CALIBRATED = re.compile(r"classifiers\.\d\.calibrated\.")
+REGRESSOR = re.compile(r"roi_heads\.box_regressor\.|roi_head\.bbox_head\.(\d\.)?fc_reg\.")
+MASK = re.compile(r"roi_heads\.mask_predictor\.mask_fcn_logits\.|roi_head\.mask_head\.(\d\.)?conv_logits\.")
 REWEIGHTER = "classifiers.0.reweighter"
 FIRST_CONVOLUTION = "backbone.body.conv1.weight"
 
@@ -58,7 +60,9 @@ class Imported:
         return "\n".join(lines)
 
 
-def import_checkpoint(run: Run, file: Path, source: str, output: Path, head: Path | None = None) -> Imported:
+def import_checkpoint(
+    run: Run, file: Path, source: str, output: Path, heads: Sequence[Path] = ()
+) -> Imported:
     """Write released weights as the finished checkpoint of the recipe's last stage.
 
     Args:
@@ -66,24 +70,18 @@ def import_checkpoint(run: Run, file: Path, source: str, output: Path, head: Pat
         file: weights saved by ``torch.save``: a state dict, or a dictionary with one.
         source: key of ``SOURCES``.
         output: the checkpoint; its record stands beside it.
-        head: SimCal's calibrated head, which is a file of its own.
+        heads: SimCal's calibrated heads, which are files of their own: one, or one for each stage in order.
 
     Raises:
         CheckpointError: a file that is damaged, holds more than tensors and plain values, or lacks, adds or
             misshapes a tensor; names them all.
-        BenchmarkError: no class statistics, or a recipe of another back end.
+        BenchmarkError: no class statistics, or a back end that is not installed.
     """
-    inputs = {"weights": file, "statistics": statistics_path(run.dataset)} | ({"head": head} if head else {})
+    inputs = {"weights": file, "statistics": statistics_path(run.dataset)}
+    inputs |= {f"head{stage}": head for stage, head in enumerate(heads)}
     stage = run.stages[-1].name
     recipe = run.model_dump(mode="json", by_alias=True) | {"stage": stage, "digest": run.digest(stage)}
     with record_step(output, f"import-checkpoint --from {source}", recipe, inputs) as record:
-        backend = run.detector_name.partition("/")[0]
-        if backend != "torchvision":
-            raise CheckpointError(
-                f"checkpoints are not imported into back end '{backend}'",
-                where=f"recipe {run.row}",
-                expected="a detector of back end torchvision",
-            )
         statistics = ClassStatistics.read(inputs["statistics"])
         if statistics.num_classes != run.dataset.categories:
             raise CheckpointError(
@@ -94,20 +92,36 @@ def import_checkpoint(run: Run, file: Path, source: str, output: Path, head: Pat
                 remedy="count again: longtail stats ANN -o PATH",
             )
         released = read_released(file)
-        if head is not None:
-            if source != "simcal":
-                raise CheckpointError(
-                    f"weights of {source} have no second file", found=f"--head {head}", remedy="--from simcal"
-                )
-            released |= read_released(head)
+        if heads:
+            released |= _read_heads(heads, source, run.detector.stages)
         detector = build_detector(run, statistics, initial_weights=False)
-        assert isinstance(detector, TorchvisionDetector)
         state, imported = convert(released, source, detector, where=file)
         detector.load_state_dict(state)
         vocabulary = statistics.spoken("").digest or ""
         save(output, finished(run, stage, detector, vocabulary, imported.conventions))
         record.add(layout=imported.layout, tensors=imported.used, conventions=imported.conventions)
     return imported
+
+
+def _read_heads(heads: Sequence[Path], source: str, stages: int) -> dict[str, Tensor]:
+    """SimCal's calibrated heads; those of a cascade all have the same names, and get their stage before."""
+    if source != "simcal":
+        raise CheckpointError(
+            f"weights of {source} have no second file", found=f"--head {heads[0]}", remedy="--from simcal"
+        )
+    if len(heads) != stages:
+        raise CheckpointError(
+            "another number of calibrated heads than the detector has stages",
+            found=", ".join(map(str, heads)),
+            expected=f"--head FILE {stages} times, in the order of the stages" if stages > 1 else "one",
+        )
+    if stages == 1:
+        return read_released(heads[0])
+    return {
+        f"stage{stage}.{name}": value
+        for stage, head in enumerate(heads)
+        for name, value in read_released(head).items()
+    }
 
 
 def read_released(path: Path) -> dict[str, Tensor]:
@@ -144,15 +158,22 @@ def read_released(path: Path) -> dict[str, Tensor]:
 
 
 def convert(
-    released: Mapping[str, Tensor], source: str, detector: TorchvisionDetector, where: object = None
+    released: Mapping[str, Tensor], source: str, detector: Detector, where: object = None
 ) -> tuple[dict[str, Tensor], Imported]:
     """The state dict of ``detector`` from tensors in the names and orders of ``source``.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape, is not finite, or has no use.
+        CheckpointError: a tensor is missing, has another shape, is not finite, or has no use; or the
+            detector's back end has no counterpart of the layout.
     """
-    own = detector.state_dict()
-    layout = max(SOURCES[source], key=lambda item: _fitting(item, own, released))
+    own, naming = detector.state_dict(), _naming(detector)
+    layout = max(SOURCES[source], key=lambda item: _fitting(item, own, released, naming))
+    if naming not in layout.names:
+        raise CheckpointError(
+            f"weights in the layout of {layout.title} are not imported into back end '{detector.backend}'",
+            where=where,
+            expected="a recipe in a detector of back end torchvision",
+        )
     given = {layout.current(name): name for name in released}
     imported = Imported(layout.title, conventions={"coordinates": layout.coordinates, "stride_in_1x1": False})
     colours = _Colours.of(layout, released, imported)
@@ -160,10 +181,10 @@ def convert(
     state: dict[str, Tensor] = {}
     used: set[str] = set()
     for name, target in own.items():
-        if name.endswith(".num_batches_tracked"):
+        if _is_counter(name):
             state[name] = target
             continue
-        theirs = layout.theirs(name)
+        theirs = layout.theirs(name, naming)
         if theirs is None or theirs not in given:
             problems.append(f"{theirs or name}: missing" + (f" ({name})" if theirs else " from this layout"))
             continue
@@ -192,7 +213,7 @@ def convert(
             f"{type(detector.classifiers[0]).__name__}, read as {layout.title}",
             where=where,
             found=_listed(problems),
-            remedy=_advice(own, released, layout),
+            remedy=_advice(own, released, layout, naming),
         )
     imported.used = len(used)
     imported.left_out = [given[name] for name in left]
@@ -210,23 +231,22 @@ class _Order:
     dropped: int = 0
 
     @classmethod
-    def of(
-        cls, name: str, own: Mapping[str, Tensor], layout: Layout, detector: TorchvisionDetector
-    ) -> "_Order":
+    def of(cls, name: str, own: Mapping[str, Tensor], layout: Layout, detector: Detector) -> "_Order":
         shape, settings = tuple(own[name].shape), detector.settings
         if name == REWEIGHTER:
             return cls((1, *shape), True, "one row as a vector")
         layer = name.rpartition(".")[0]
-        last_calibrated = max((item for item in own if item.startswith(CALIBRATED)), default="")
-        if name.startswith(CLASSIFIER) or last_calibrated.startswith(f"{layer}."):
+        head = calibrated[0] if (calibrated := CALIBRATED.match(name)) else None
+        last = max((item for item in own if head and item.startswith(head)), default="")
+        if CLASSIFIER.match(name) or last.startswith(f"{layer}."):
             # other widths are a method's own layout, which follows its release
             if layout.background_first and shape[0] == detector.num_classes + 1:
                 return cls(shape, True, "background moved from first to last", first=1)
             return cls(shape, True)
         rows = 0
-        if name.startswith(REGRESSOR) and not settings.class_agnostic_boxes:
+        if REGRESSOR.match(name) and not settings.class_agnostic_boxes:
             rows = 4
-        elif name.startswith(MASK) and not settings.class_agnostic_masks:
+        elif MASK.match(name) and not settings.class_agnostic_masks:
             rows = 1
         if rows and layout.background_first:
             return cls((shape[0] + rows, *shape[1:]), True, "rows of background left out", dropped=rows)
@@ -279,21 +299,37 @@ class _Colours:
         return (ordered.double() * scale[:, None, None]).to(weight.dtype)
 
 
-def _fitting(layout: Layout, own: Mapping[str, Tensor], released: Mapping[str, Tensor]) -> int:
+def _naming(detector: Detector) -> Naming:
+    if detector.backend == "torchvision":
+        return "torchvision"
+    return "mmdet cascade" if detector.settings.stages > 1 else "mmdet"
+
+
+def _fitting(
+    layout: Layout, own: Mapping[str, Tensor], released: Mapping[str, Tensor], naming: Naming
+) -> int:
     given = {layout.current(name) for name in released}
-    return sum(layout.theirs(name) in given for name in own)
+    return sum(layout.theirs(name, naming) in given for name in own if not _is_counter(name))
 
 
-def _advice(own: Mapping[str, Tensor], released: Mapping[str, Tensor], layout: Layout) -> str:
-    counts = {
-        source: max(_fitting(item, own, released) for item in layouts) for source, layouts in SOURCES.items()
+def _is_counter(name: str) -> bool:
+    """Of batches, which only a moving average without momentum needs."""
+    return name.endswith(".num_batches_tracked")
+
+
+def _advice(own: Mapping[str, Tensor], released: Mapping[str, Tensor], layout: Layout, naming: Naming) -> str:
+    wanted = sum(not _is_counter(name) for name in own)
+    lacking = {
+        source: wanted - max(_fitting(item, own, released, naming) for item in layouts)
+        for source, layouts in SOURCES.items()
     }
-    best = max(counts.values())
-    better = [source for source, count in counts.items() if count == best]
-    if best > 2 * _fitting(layout, own, released):
+    least = min(lacking.values())
+    better = [source for source, count in lacking.items() if count == least]
+    if 2 * least < wanted - _fitting(layout, own, released, naming):
         return f"its names are those of another layout: --from {' or '.join(better)}"
     if any(".calibrated." in name for name in own) and not any("feat_" in name for name in released):
-        return "SimCal's calibrated head is a file of its own: --head FILE"
+        more = ", once for each stage in order" if naming == "mmdet cascade" else ""
+        return f"SimCal's calibrated head is a file of its own: --head FILE{more}"
     return "check that the recipe's method, detector and dataset are those of the weights"
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.images import Target
+from benchmark.recipes.models import Detector as Settings
 
 POOLED_SIDE = 7  # RoIAlign before the box head gives 7 x 7 positions in all four papers
 
@@ -49,6 +50,9 @@ class Detector(nn.Module):
     It has one classifier, or one for each stage of a cascade: methods return a list with an entry for each.
     """
 
+    backend: ClassVar[str]
+    settings: Settings
+    num_classes: int
     classifiers: nn.ModuleList
 
     @property

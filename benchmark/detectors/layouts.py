@@ -14,6 +14,10 @@ torchvision torchvision                          first           torchvision  RG
 Where background comes first, class-specific box regressors and mask predictors have rows of it too, which
 nothing reads. All four flatten RoIs as (channels, 7, 7), order anchors by the ratios 0.5, 1, 2 and box deltas
 as x, y, width, height of category after category.
+
+Weights of mmdetection 1 keep their coordinates in both back ends that take them: anchors, samples of RoIs,
+clipping, overlap and rescaling of boxes are those of their framework. Masks are pasted as in the back end,
+where mmdetection 1 cuts the corners of boxes down to whole pixels: up to a pixel of a mask's border differs.
 """
 
 import re
@@ -22,26 +26,28 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Coordinates = Literal["torchvision", "mmdet_v1", "aligned"]
+Naming = Literal["torchvision", "mmdet", "mmdet cascade"]
+"""How we name weights: as the back end does, in a cascade with the number of the stage."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """One way to name and order weights.
 
-    ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
-    counts. ``harmless`` are their tensors that no inference needs.
+    ``names`` turns, for each naming of ours that it can fill, the beginning of a name, a regular expression,
+    into theirs; the first that fits counts. ``harmless`` are their tensors that no inference needs.
     """
 
     title: str
-    names: Mapping[str, str]
+    names: Mapping[Naming, Mapping[str, str]]
     background_first: bool
     coordinates: Coordinates
     harmless: tuple[str, ...] = (r"\.num_batches_tracked$",)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
-    def theirs(self, name: str) -> str | None:
+    def theirs(self, name: str, naming: Naming = "torchvision") -> str | None:
         """Their name of a tensor of ours; None where they have none."""
-        for pattern, replacement in self.names.items():
+        for pattern, replacement in self.names.get(naming, {}).items():
             found, changes = re.subn(f"^{pattern}", replacement, name)
             if changes:
                 return found
@@ -82,8 +88,26 @@ _SIMCAL_HEADS = {
     r"classifiers\.0\.calibrated\.2\.": "feat_classifier.fc2.",
     r"classifiers\.0\.calibrated\.4\.": "feat_classifier.fc_classifier.",
 }
+# one file for each stage; importing puts the stage before its names
+_SIMCAL_STAGES = {
+    name.replace(".0", r".(\d)", 1): rf"stage\1.{theirs}" for name, theirs in _SIMCAL_HEADS.items()
+}
 # a head of two layers, under the names of the one of three
-_SIMCAL_2FC = {r"^feat_extractor\.fc": "feat_classifier.fc"}
+_SIMCAL_2FC = {r"^(stage\d\.)?feat_extractor\.fc": r"\1feat_classifier.fc"}
+# mmdetection 1, before deformable convolutions held the layer of their offsets
+_OFFSETS = {r"\.conv2_offset\.": ".conv2.conv_offset."}
+
+
+def _of_mmdet(roi_head: str, simcal: bool = False) -> dict[Naming, Mapping[str, str]]:
+    """In the back end mmdet only classifiers have names of ours."""
+    same = {r"(backbone|neck|rpn_head)\.": r"\1.", r"roi_head\.": roi_head}
+    one = {r"classifiers\.0\.linear\.": f"{roi_head}bbox_head.fc_cls."}
+    stages = {r"classifiers\.(\d)\.linear\.": rf"{roi_head}bbox_head.\1.fc_cls."}
+    return {
+        "torchvision": _mmdet(roi_head) | (_SIMCAL_HEADS if simcal else {}),
+        "mmdet": same | one | (_SIMCAL_HEADS if simcal else {}),
+        "mmdet cascade": same | stages | (_SIMCAL_STAGES if simcal else {}),
+    }
 
 
 def _detectron2() -> dict[str, str]:
@@ -135,17 +159,26 @@ TORCHVISION_RENAMED = {
     r"^roi_heads\.mask_head\.mask_fcn4\.": "roi_heads.mask_head.3.0.",
 }
 
+# every mask head of an HTC had a convolution for the features of the stage before, the first one too
+_UNUSED_IN_HTC = r"^(roi_head\.)?mask_head\.0\.conv_res\."
 MMDET_V1 = Layout(
     "mmdetection 1",
-    _mmdet("") | _SIMCAL_HEADS,
+    _of_mmdet("", simcal=True),
     background_first=True,
     coordinates="mmdet_v1",
-    renamed=_SIMCAL_2FC,
+    harmless=(r"\.num_batches_tracked$", _UNUSED_IN_HTC),
+    renamed=_SIMCAL_2FC | _OFFSETS,
 )
-MMDET = Layout("mmdetection 2 or 3", _mmdet("roi_head."), background_first=False, coordinates="aligned")
+MMDET = Layout(
+    "mmdetection 2 or 3",
+    _of_mmdet("roi_head."),
+    background_first=False,
+    coordinates="aligned",
+    harmless=(r"\.num_batches_tracked$", _UNUSED_IN_HTC),
+)
 DETECTRON2 = Layout(
     "detectron2",
-    _detectron2(),
+    {"torchvision": _detectron2()},
     background_first=False,
     coordinates="aligned",
     harmless=(
@@ -158,7 +191,7 @@ DETECTRON2 = Layout(
 )
 TORCHVISION = Layout(
     "torchvision",
-    _TORCHVISION,
+    {"torchvision": _TORCHVISION},
     background_first=True,
     coordinates="torchvision",
     renamed=TORCHVISION_RENAMED,

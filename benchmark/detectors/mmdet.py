@@ -24,7 +24,7 @@ from benchmark.detectors.interface import (
     image_numbers,
 )
 from benchmark.detectors.mmcv_ops import provide_operators
-from benchmark.detectors.postprocessing import finish, select
+from benchmark.detectors.postprocessing import finish, select, with_a_pixel
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
 from benchmark.recipes.models import Detector as Settings
@@ -33,9 +33,12 @@ from benchmark.recipes.models import TestSettings
 provide_operators()  # mmdet looks for them while it is imported
 
 import mmdet.models
+from mmcv.ops import RoIAlign
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -141,6 +144,36 @@ class _ClassifierLoss(nn.Module):
         return {}
 
 
+class _RoundedAnchors(AnchorGenerator):
+    """MMDetection 1 rounds the first and the last pixel that an anchor includes."""
+
+    def gen_single_level_base_anchors(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Anchors (A, 4) around one cell."""
+        first, behind = super().gen_single_level_base_anchors(*args, **kwargs).split(2, dim=1)
+        return torch.cat([first.round(), (behind - 1).round() + 1], dim=1)
+
+
+class _PixelKeepingCoder(DeltaXYWHBBoxCoder):
+    """MMDetection 1 clips boxes to pixels of the image: each keeps one of them."""
+
+    def decode(
+        self, bboxes: Tensor, pred_bboxes: Tensor, max_shape: Any = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Boxes (N, 4), clipped where ``max_shape``, height and width, is given."""
+        boxes: Tensor = super().decode(bboxes, pred_bboxes, max_shape, *args, **kwargs)
+        return boxes if max_shape is None else with_a_pixel(boxes, (max_shape[0], max_shape[1]))
+
+
+class _CornerRoIAlign(RoIAlign):
+    """MMDetection 1 has pixel i of a level at i, where ``aligned`` has it at i + 0.5."""
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """(N, channels, side, side) of RoIs (N, 5), the image's number first."""
+        half = 0.5 / self.spatial_scale
+        pooled: Tensor = super().forward(input, rois + rois.new_tensor([0, half, half, half, half]))
+        return pooled
+
+
 def model_config(settings: Settings, num_classes: int) -> ConfigDict:
     """MMDetection's configuration of an architecture, with the project's sizes in it."""
     file = _SEMANTIC_CONFIG if settings.semantic_branch else _CONFIG_FILES[settings.architecture]
@@ -176,7 +209,24 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
         stage.sampler.update(num=settings.roi_samples, pos_fraction=settings.roi_positive_fraction)
         if settings.roi_background_min_iou > 0:
             stage.assigner.neg_iou_thr = (settings.roi_background_min_iou, stage.assigner.neg_iou_thr)
+    if settings.coordinates == "mmdet_v1":
+        _configure_coordinates_of_version_1(model)
     return model
+
+
+def _configure_coordinates_of_version_1(model: ConfigDict) -> None:
+    """The rules of MMDetection 1 for boxes that end behind their last pixel, as all of this project do.
+
+    There they end in it, and sides are x2 - x1 + 1; MMDetection's own ``legacy_1.x`` configurations have
+    that for anchors and deltas, but not for the overlap of boxes.
+    """
+    anchors = model.rpn_head.anchor_generator
+    anchors.update(type=_RoundedAnchors, centers=[(stride / 2, stride / 2) for stride in anchors.strides])
+    for head in (model.rpn_head, *_as_list(model.roi_head.bbox_head)):
+        head.bbox_coder.type = _PixelKeepingCoder
+    for name in ("bbox_roi_extractor", "mask_roi_extractor", "semantic_roi_extractor"):
+        if name in model.roi_head:
+            model.roi_head[name].roi_layer.update(type=_CornerRoIAlign, sampling_ratio=2)
 
 
 def _configure_roi_head(roi_head: ConfigDict, settings: Settings, num_classes: int) -> None:
@@ -228,19 +278,20 @@ class MMDetDetector(Detector):
         test: thresholds of ``predict``.
 
     Raises:
-        BenchmarkError: coordinates other than MMDetection's.
+        BenchmarkError: torchvision's coordinates.
     """
 
+    backend = "mmdet"
     mean: Tensor
     std: Tensor
 
     def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
         super().__init__()
-        if settings.coordinates != "aligned":
+        if settings.coordinates == "torchvision":
             raise BenchmarkError(
-                "back end 'mmdet' has the coordinates of MMDetection 3",
+                "back end 'mmdet' has the coordinates of MMDetection",
                 found=f"coordinates: {settings.coordinates}",
-                expected="coordinates: aligned",
+                expected="coordinates: aligned, or mmdet_v1 for weights of MMDetection 1",
                 remedy="set it in the preset, as those of workflows/detectors/mmdet.yaml do",
             )
         self.settings, self.test = settings, test
@@ -348,14 +399,23 @@ class MMDetDetector(Detector):
             zip(boxes, scores.split(counts), deltas.split(counts), strict=True)
         ):
             columns = delta.view(len(delta), -1, 4)
+            size = samples[number].img_shape
             decoded = head.bbox_coder.decode(
-                roi.repeat_interleave(columns.shape[1], dim=0), columns.reshape(-1, 4)
+                roi.repeat_interleave(columns.shape[1], dim=0), columns.reshape(-1, 4), max_shape=size
             )
-            best = select(decoded.view(columns.shape), score, samples[number].img_shape, self.test)
+            best = select(decoded.view(columns.shape), score, size, self.test)
             kept.append(best)
             masks.append(self._mask_probabilities(features, semantic, number, *best[:2]))
         return [
-            finish(item, mask, _paste, self.test.mask_threshold, from_size=sample.img_shape, to_size=original)
+            finish(
+                item,
+                mask,
+                _paste,
+                self.test.mask_threshold,
+                from_size=sample.img_shape,
+                to_size=original,
+                coordinates=self.settings.coordinates,
+            )
             for item, mask, sample, original in zip(kept, masks, samples, sizes, strict=True)
         ]
 

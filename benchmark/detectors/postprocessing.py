@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -39,6 +40,15 @@ def select(
     return chosen[keep], label[keep], score[keep]
 
 
+def with_a_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes (..., 4) of which at least one pixel is inside the image, as mmdetection 1 clips them."""
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(
+        [x1.clamp(max=width - 1), y1.clamp(max=height - 1), x2.clamp(min=1), y2.clamp(min=1)], dim=-1
+    )
+
+
 def finish(
     kept: tuple[Tensor, Tensor, Tensor],
     masks: Tensor | None,
@@ -47,6 +57,7 @@ def finish(
     *,
     from_size: tuple[int, int],
     to_size: tuple[int, int],
+    coordinates: str = "aligned",
 ) -> Detections:
     """Back to the original image's pixels, on the CPU, masks compressed.
 
@@ -57,9 +68,13 @@ def finish(
         mask_threshold: probability from which a pixel is foreground.
         from_size: height and width of the image as the detector saw it.
         to_size: height and width of the original.
+        coordinates: those of the detector's settings.
     """
     boxes, labels, scores = kept
     height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    if coordinates == "mmdet_v1":
+        # there a box ends in its last pixel, and that pixel is what the factor multiplies
+        boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
     boxes = boxes * boxes.new_tensor([width, height, width, height])
     rles: list[dict[str, Any]] | None = None
     if masks is not None:

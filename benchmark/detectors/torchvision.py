@@ -31,7 +31,7 @@ from benchmark.detectors.interface import (
     image_numbers,
 )
 from benchmark.detectors.layouts import TORCHVISION_RENAMED
-from benchmark.detectors.postprocessing import finish, select
+from benchmark.detectors.postprocessing import finish, select, with_a_pixel
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.processes import over_processes
@@ -206,18 +206,9 @@ class _ProposalNetwork(RegionProposalNetwork):
         """Best proposals after suppression, and their scores, per image."""
         if self.keep_a_pixel:
             pairs = zip(proposals, sizes, strict=True)
-            proposals = torch.stack([_with_a_pixel(boxes, size) for boxes, size in pairs])
+            proposals = torch.stack([with_a_pixel(boxes, size) for boxes, size in pairs])
         boxes, scores = super().filter_proposals(proposals, objectness, sizes, per_level)
         return list(boxes), list(scores)
-
-
-def _with_a_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) of which at least one pixel is inside the image, as mmdetection 1 clips them."""
-    height, width = size
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack(
-        [x1.clamp(max=width - 1), y1.clamp(max=height - 1), x2.clamp(min=1), y2.clamp(min=1)], dim=-1
-    )
 
 
 class _ImageSampler:
@@ -314,6 +305,8 @@ class TorchvisionDetector(Detector):
     Raises:
         BenchmarkError: a cascade, or deformable convolutions.
     """
+
+    backend = "torchvision"
 
     def __init__(self, settings: Settings, classifier: Classifier, test: TestSettings) -> None:
         super().__init__()
@@ -416,14 +409,22 @@ class TorchvisionDetector(Detector):
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)
         counts = [len(item) for item in proposals]
         kept = [
-            select(_with_a_pixel(b, size) if self.keep_a_pixel else b, s, size, self.test)
+            select(with_a_pixel(b, size) if self.keep_a_pixel else b, s, size, self.test)
             for b, s, size in zip(boxes.split(counts), scores.split(counts), batch.image_sizes, strict=True)
         ]
         masks: list[Tensor | None] = [None] * len(kept)
         if self.settings.masks:
             masks = list(self._mask_probabilities(features, kept, batch.image_sizes))
         return [
-            self._finish(item, mask, from_size=given, to_size=original)
+            finish(
+                item,
+                mask,
+                _paste,
+                self.test.mask_threshold,
+                from_size=given,
+                to_size=original,
+                coordinates=self.settings.coordinates,
+            )
             for item, mask, given, original in zip(kept, masks, batch.image_sizes, sizes, strict=True)
         ]
 
@@ -545,28 +546,6 @@ class TorchvisionDetector(Detector):
         column = self._mask_column(torch.cat([labels for _, labels, _ in kept]))
         chosen = logits[torch.arange(len(logits), device=logits.device), column][:, None].sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
-
-    def _finish(
-        self,
-        kept: tuple[Tensor, Tensor, Tensor],
-        masks: Tensor | None,
-        *,
-        from_size: tuple[int, int],
-        to_size: tuple[int, int],
-    ) -> Detections:
-        boxes, labels, scores = kept
-        if self.keep_a_pixel:
-            # there a box ends in its last pixel, and that pixel is what the factor multiplies
-            height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
-            boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
-        return finish(
-            (boxes, labels, scores),
-            masks,
-            _paste,
-            self.test.mask_threshold,
-            from_size=from_size,
-            to_size=to_size,
-        )
 
 
 def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

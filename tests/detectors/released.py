@@ -1,5 +1,8 @@
 """Mask R-CNN as mmdetection 1, mmdetection 2 and detectron2 have it: names, shapes and arithmetic.
 
+In both mmdetections also as a cascade of three stages, ``cascade``, and as a hybrid task cascade with its
+semantic branch, ``htc``; these regress boxes for all categories alike.
+
 Written from the frameworks' conventions and from nothing of this project: the state dicts that the tests of
 importing start from, and what these weights are to detect. One image at a time, a narrow ResNet-50 with FPN.
 """
@@ -15,12 +18,17 @@ BLOCKS = (3, 4, 6, 3)
 CHANNELS, WIDTH, BASE = 16, 32, 8  # of the pyramid, of the box head, of the first stage's bottlenecks
 STRIDES = (4, 8, 16, 32, 64)
 PROPOSALS = 30
+STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+STUFF = 183  # categories of the semantic branch
 RGB_MEAN = torch.tensor([123.675, 116.28, 103.53])
 RGB_STD = torch.tensor([58.395, 57.12, 57.375])
 
 
-def names(framework: str) -> dict[str, str]:
-    """The framework's names of the parts outside the backbone."""
+STAGES = {"mask_rcnn": 1, "cascade": 3, "htc": 3}
+
+
+def names(framework: str, form: str = "mask_rcnn") -> dict[str, str]:
+    """The framework's names of the parts outside the backbone; ``@0`` behind those of a cascade's stage."""
     if framework == "detectron2":
         return {
             **{f"lateral{i}": f"backbone.fpn_lateral{i + 2}" for i in range(4)},
@@ -37,20 +45,30 @@ def names(framework: str) -> dict[str, str]:
             "mask": "roi_heads.mask_head.predictor",
         }
     roi = "" if framework == "mmdet_v1" else "roi_head."
-    return {
+    found = {
         **{f"lateral{i}": f"neck.lateral_convs.{i}.conv" for i in range(4)},
         **{f"output{i}": f"neck.fpn_convs.{i}.conv" for i in range(4)},
         "rpn": "rpn_head.rpn_conv",
         "objectness": "rpn_head.rpn_cls",
         "anchor_deltas": "rpn_head.rpn_reg",
-        "fc1": f"{roi}bbox_head.shared_fcs.0",
-        "fc2": f"{roi}bbox_head.shared_fcs.1",
-        "classes": f"{roi}bbox_head.fc_cls",
-        "deltas": f"{roi}bbox_head.fc_reg",
-        **{f"mask{i}": f"{roi}mask_head.convs.{i}.conv" for i in range(4)},
-        "deconv": f"{roi}mask_head.upsample",
-        "mask": f"{roi}mask_head.conv_logits",
+        **{f"semantic_lateral{i}": f"{roi}semantic_head.lateral_convs.{i}.conv" for i in range(5)},
+        **{f"semantic{i}": f"{roi}semantic_head.convs.{i}.conv" for i in range(4)},
+        "embedding": f"{roi}semantic_head.conv_embedding.conv",
+        "stuff": f"{roi}semantic_head.conv_logits",
     }
+    for stage in range(STAGES[form]):
+        end, number = ("", "") if form == "mask_rcnn" else (f"@{stage}", f".{stage}")
+        found |= {
+            f"fc1{end}": f"{roi}bbox_head{number}.shared_fcs.0",
+            f"fc2{end}": f"{roi}bbox_head{number}.shared_fcs.1",
+            f"classes{end}": f"{roi}bbox_head{number}.fc_cls",
+            f"deltas{end}": f"{roi}bbox_head{number}.fc_reg",
+            **{f"mask{i}{end}": f"{roi}mask_head{number}.convs.{i}.conv" for i in range(4)},
+            f"flow{end}": f"{roi}mask_head{number}.conv_res.conv",
+            f"deconv{end}": f"{roi}mask_head{number}.upsample",
+            f"mask{end}": f"{roi}mask_head{number}.conv_logits",
+        }
+    return found
 
 
 def norm_name(framework: str, convolution: str) -> str:
@@ -82,15 +100,15 @@ def stem(framework: str) -> str:
 
 
 def released_state(
-    framework: str, categories: int, logits: int, *, agnostic: bool = False, seed: int = 0
+    framework: str, categories: int, logits: int, *, agnostic: bool = False, form: str = "mask_rcnn"
 ) -> dict[str, Tensor]:
     """A full state dict with random numbers that keep activations in a sane range.
 
     ``logits`` are the rows of the classifier. mmdetection 1 has box deltas and masks of background too.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     state: dict[str, Tensor] = {}
-    part = names(framework)
+    part = names(framework, form)
 
     def layer(name: str, *shape: int, bias: bool = True, scale: float = 1.0) -> None:
         fan_in = math.prod(shape[1:])
@@ -125,17 +143,28 @@ def released_state(
         layer(part[f"lateral{level}"], CHANNELS, 4 * BASE * 2**level, 1, 1)
         layer(part[f"output{level}"], CHANNELS, CHANNELS, 3, 3)
     layer(part["rpn"], CHANNELS, CHANNELS, 3, 3)
-    layer(part["objectness"], 3, CHANNELS, 1, 1)
+    layer(part["objectness"], 3, CHANNELS, 1, 1, scale=0.1)  # mmdetection sorts by sigmoids: none may be 1
     layer(part["anchor_deltas"], 12, CHANNELS, 1, 1, scale=0.05)
-    layer(part["fc1"], WIDTH, CHANNELS * 49)
-    layer(part["fc2"], WIDTH, WIDTH)
-    layer(part["classes"], logits, WIDTH, scale=0.1)
     rows = 1 if agnostic else categories + (framework == "mmdet_v1")
-    layer(part["deltas"], 4 * rows, WIDTH, scale=0.2)
-    for number in range(4):
-        layer(part[f"mask{number}"], CHANNELS, CHANNELS, 3, 3)
-    layer(part["deconv"], CHANNELS, CHANNELS, 2, 2)
-    layer(part["mask"], rows, CHANNELS, 1, 1)
+    for stage in range(STAGES[form]):
+        end = "" if form == "mask_rcnn" else f"@{stage}"
+        layer(part[f"fc1{end}"], WIDTH, CHANNELS * 49)
+        layer(part[f"fc2{end}"], WIDTH, WIDTH)
+        layer(part[f"classes{end}"], logits, WIDTH, scale=0.1)
+        layer(part[f"deltas{end}"], 4 * (rows if form == "mask_rcnn" else 1), WIDTH, scale=0.2)
+        for number in range(4):
+            layer(part[f"mask{number}{end}"], CHANNELS, CHANNELS, 3, 3)
+        layer(part[f"deconv{end}"], CHANNELS, CHANNELS, 2, 2)
+        layer(part[f"mask{end}"], rows, CHANNELS, 1, 1)
+        if form == "htc" and (stage > 0 or framework == "mmdet_v1"):
+            layer(part[f"flow{end}"], CHANNELS, CHANNELS, 1, 1)
+    if form == "htc":
+        for level in range(5):
+            layer(part[f"semantic_lateral{level}"], CHANNELS, CHANNELS, 1, 1)
+        for number in range(4):
+            layer(part[f"semantic{number}"], CHANNELS, CHANNELS, 3, 3)
+        layer(part["embedding"], CHANNELS, CHANNELS, 1, 1)
+        layer(part["stuff"], STUFF, CHANNELS, 1, 1)
     if framework == "detectron2":
         state["pixel_mean"], state["pixel_std"] = RGB_MEAN.flip(0).view(3, 1, 1), torch.ones(3, 1, 1)
         for level in range(5):
@@ -150,9 +179,17 @@ class Reference:
     as all others have them.
     """
 
-    def __init__(self, state: dict[str, Tensor], framework: str, *, agnostic: bool = False) -> None:
-        self.state, self.framework, self.agnostic = state, framework, agnostic
-        self.part = names(framework)
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        framework: str,
+        *,
+        agnostic: bool = False,
+        form: str = "mask_rcnn",
+    ) -> None:
+        self.state, self.framework, self.agnostic, self.form = state, framework, agnostic, form
+        self.part = names(framework, form)
+        self.ends = [""] if form == "mask_rcnn" else ["@0", "@1", "@2"]
         self.one = 1.0 if framework == "mmdet_v1" else 0.0
 
     def continuous(self, boxes: Tensor) -> Tensor:
@@ -259,41 +296,65 @@ class Reference:
         for box in boxes:
             w, h = box[2] - box[0] + self.one, box[3] - box[1] + self.one
             level = min(max(math.floor(math.log2(math.sqrt(w * h) / 56 + 1e-6)), 0), 3)
-            stride = STRIDES[level]
-            shift = 0.0 if self.framework == "mmdet_v1" else 0.5
-            samples = [2, 2] if self.framework == "mmdet_v1" else [0, 0]
-            grid = []
-            for axis, length in ((0, w / stride), (1, h / stride)):
-                count = samples[axis] or max(1, math.ceil(length / side))
-                points = (torch.arange(side * count) + 0.5) * length / (side * count)
-                grid.append((box[axis] / stride - shift + points, count))
-            found.append(_sampled(levels[level][0], *grid, side))
+            found.append(self._align(levels[level], STRIDES[level], box, side))
         return torch.stack(found)
 
-    def box_head(self, pooled: Tensor) -> Tensor:
-        hidden = self.linear("fc1", pooled.flatten(1)).relu()
-        return self.linear("fc2", hidden).relu()
+    def _align(self, feature: Tensor, stride: int, box: Tensor, side: int) -> Tensor:
+        w, h = box[2] - box[0] + self.one, box[3] - box[1] + self.one
+        shift = 0.0 if self.framework == "mmdet_v1" else 0.5
+        samples = [2, 2] if self.framework == "mmdet_v1" else [0, 0]
+        grid = []
+        for axis, length in ((0, w / stride), (1, h / stride)):
+            count = samples[axis] or max(1, math.ceil(length / side))
+            points = (torch.arange(side * count) + 0.5) * length / (side * count)
+            grid.append((box[axis] / stride - shift + points, count))
+        return _sampled(feature[0], *grid, side)
+
+    def semantic(self, levels: list[Tensor]) -> Tensor | None:
+        """Features of stride 8 that an HTC adds to those of RoIs."""
+        if self.form != "htc":
+            return None
+        x = self.convolve("semantic_lateral1", levels[1]).relu()
+        for level in (0, 2, 3, 4):
+            found = F.interpolate(levels[level], size=x.shape[-2:], mode="bilinear", align_corners=True)
+            x = x + self.convolve(f"semantic_lateral{level}", found).relu()
+        for number in range(4):
+            x = self.convolve(f"semantic{number}", x).relu()
+        return self.convolve("embedding", x).relu()
+
+    def pool_all(self, levels: list[Tensor], semantic: Tensor | None, boxes: Tensor, side: int) -> Tensor:
+        pooled = self.pool(levels, boxes, side)
+        if semantic is None:
+            return pooled
+        wide = torch.stack([self._align(semantic, 8, box, 14) for box in boxes])
+        return pooled + F.adaptive_avg_pool2d(wide, side)
 
     def detect(
         self, image: Tensor, original: tuple[int, int], scores_of: Any, threshold: float, most: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes, labels (categories from 0), scores, and mask logits, best first.
+        """Boxes, labels (categories from 0), scores, and probabilities of masks, best first.
 
-        ``scores_of`` turns logits and pooled features into scores of the categories.
+        ``scores_of`` turns logits, the mean over a cascade's stages, and pooled features of every stage into
+        scores of the categories.
         """
         size = (image.shape[1], image.shape[2])
         levels = self.features(image)
-        proposals = self.proposals(levels, size)
-        pooled = self.pool(levels, proposals, 7)
-        hidden = self.box_head(pooled)
-        scores = scores_of(self.linear("classes", hidden), pooled.flatten(1))
-        deltas = self.linear("deltas", hidden) * torch.tensor([0.1, 0.1, 0.2, 0.2]).repeat(
-            len(self.state[f"{self.part['deltas']}.bias"]) // 4
-        )
+        semantic = self.semantic(levels)
+        rois = self.proposals(levels, size)
+        logits, pooled = [], []
+        for end, stds in zip(self.ends, STDS, strict=False):
+            pooled.append(self.pool_all(levels, semantic, rois, 7))
+            hidden = self.linear(f"fc2{end}", self.linear(f"fc1{end}", pooled[-1].flatten(1)).relu()).relu()
+            logits.append(self.linear(f"classes{end}", hidden))
+            deltas = self.linear(f"deltas{end}", hidden)
+            deltas = deltas * torch.tensor(stds).repeat(deltas.shape[1] // 4)
+            if end != self.ends[-1]:
+                rois = self.decode(rois, deltas, size)
+        scores = scores_of(torch.stack(logits).mean(0), [features.flatten(1) for features in pooled])
         found = []
         for label in range(scores.shape[1]):
-            column = 0 if self.agnostic else label + (self.framework == "mmdet_v1")
-            boxes = self.decode(proposals, deltas[:, 4 * column : 4 * column + 4], size)
+            column = 0 if deltas.shape[1] == 4 else label + (self.framework == "mmdet_v1")
+            boxes = self.decode(rois, deltas[:, 4 * column : 4 * column + 4], size)
             # the frameworks keep empty boxes, this project does not: none can be right
             solid = (boxes[:, 2:] - boxes[:, :2] + self.one > 0.01).all(dim=1)
             above = (solid & (scores[:, label] > threshold)).nonzero().squeeze(1)
@@ -302,22 +363,27 @@ class Reference:
         found = sorted(found, key=lambda item: -item[0])[:most]
         boxes = torch.stack([box for _, _, box in found])
         labels = torch.tensor([label for _, label, _ in found])
-        masks = self.pool(levels, boxes, 14)
-        for number in range(4):
-            masks = self.convolve(f"mask{number}", masks).relu()
-        deconv = self.part["deconv"]
-        masks = F.conv_transpose2d(
-            masks, self.state[f"{deconv}.weight"], self.state[f"{deconv}.bias"], stride=2
-        )
-        masks = self.convolve("mask", masks.relu())
-        columns = labels * 0 if self.agnostic else labels + (self.framework == "mmdet_v1")
         factors = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2)
         return (
             self.continuous(boxes * factors),
             labels,
             torch.tensor([score for score, _, _ in found]),
-            masks[torch.arange(len(masks)), columns],
+            self.masks(self.pool_all(levels, semantic, boxes, 14), labels),
         )
+
+    def masks(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """Probabilities (n, M, M) of the labels' channels, the mean over a cascade's stages."""
+        columns = labels * 0 if self.agnostic else labels + (self.framework == "mmdet_v1")
+        found, before = [], None
+        for end in self.ends:
+            x = pooled if before is None else pooled + self.convolve(f"flow{end}", before).relu()
+            for number in range(4):
+                x = self.convolve(f"mask{number}{end}", x).relu()
+            before = x if self.form == "htc" else None
+            weight, bias = (self.state[f"{self.part[f'deconv{end}']}.{key}"] for key in ("weight", "bias"))
+            x = self.convolve(f"mask{end}", F.conv_transpose2d(x, weight, bias, stride=2).relu())
+            found.append(x[torch.arange(len(x)), columns].sigmoid())
+        return torch.stack(found).mean(0)
 
 
 def _sampled(feature: Tensor, x: tuple[Tensor, int], y: tuple[Tensor, int], side: int) -> Tensor:

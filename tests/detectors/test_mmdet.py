@@ -225,6 +225,19 @@ def test_a_cascade_averages_the_logits_of_its_stages() -> None:
     torch.testing.assert_close(found.scores, expected.expand(len(found.scores)))
 
 
+@pytest.mark.parametrize("form", ["cascade_mask_rcnn", "htc with stuff"])
+def test_weights_of_mmdetection_1_train_on(form: str) -> None:
+    """In their coordinates; what they detect there is what ``test_importing_into_mmdet`` compares."""
+    model = detector(coordinates="mmdet_v1", **CASCADES[form])
+    images, targets = batch_for(model)
+    assert all(value.isfinite() for value in model.train().losses(images, targets).values())
+    rois = model.eval().box_features(images, targets)
+    for stage in rois:
+        sides = stage.proposals[:, 2:] - stage.proposals[:, :2]
+        assert bool((stage.proposals >= 0).all())
+        assert bool((sides > 0).all())
+
+
 def test_images_without_objects_train_too() -> None:
     for changes in ({}, CASCADES["htc"]):
         model = detector(**changes).train()
