@@ -1,9 +1,8 @@
 """What every method must keep, run over all that are found: the repository's, and those in ``METHOD_PATHS``.
 
 ``METHOD_PATHS`` is a list of folders of methods, separated like ``PATH``. A method passes with its variants.
-All methods go from initial weights to detections in torchvision's tiny detector, and those of ``IN_MMDET`` in
-MMDetection's, where that is installed. ``CONFORMANCE_DETECTORS``, names separated by commas, takes all
-methods through other detectors as well: ``mmdet/tiny_mask_rcnn,mmdet/tiny_cascade_mask_rcnn,mmdet/tiny_htc``.
+All methods go from initial weights to detections in each of ``DETECTORS`` whose back end is installed, and in
+those that ``CONFORMANCE_DETECTORS`` names, separated by commas.
 """
 
 import importlib.util
@@ -43,19 +42,9 @@ COUNTS = {
     "all alike": [20, 20, 20, 20, 20, 20],  # group tables have empty groups
 }
 TINY = "torchvision/tiny_mask_rcnn"
-# Retraining; a choice of RoIs, copied layers and pooled features per stage; a meta step per stage.
-IN_MMDET = {
-    "mmdet/tiny_mask_rcnn": ["bags"],
-    "mmdet/tiny_cascade_mask_rcnn": ["simcal", "balms"],
-}
-EVERYWHERE = [name for name in os.environ.get("CONFORMANCE_DETECTORS", "").split(",") if name]
-END_TO_END = list(
-    dict.fromkeys(
-        [(TINY, method) for method in sorted(PLUGINS)]
-        + [(detector, method) for detector, methods in IN_MMDET.items() for method in methods]
-        + [(detector, method) for detector in EVERYWHERE for method in sorted(PLUGINS)]
-    )
-)
+DETECTORS = [TINY, "mmdet/tiny_mask_rcnn", "mmdet/tiny_cascade_mask_rcnn", "mmdet/tiny_htc"]
+DETECTORS += [name for name in os.environ.get("CONFORMANCE_DETECTORS", "").split(",") if name]
+END_TO_END = [(detector, method) for detector in dict.fromkeys(DETECTORS) for method in sorted(PLUGINS)]
 # Variants that reproduce a defect of a release, by which they do not learn.
 DO_NOT_LEARN = {
     "focal+released_kernel": "the released kernel reads the labels of one proposal for all",
