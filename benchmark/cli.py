@@ -139,6 +139,9 @@ def prepare(
         Path | None, typer.Option(help="folder of the data sets [default: $LONGTAIL_DATA, or data]")
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
+    stuff_maps: Annotated[
+        bool, typer.Option("--stuff-maps", help="also what only detectors with a semantic branch (HTC) need")
+    ] = False,
 ) -> None:
     """Check, link, fetch or rebuild every file of a dataset; say what to put where for the others.
 
@@ -151,7 +154,7 @@ def prepare(
     def report(line: str) -> None:
         typer.echo(line, err=True)
 
-    files = prepare_dataset(load_dataset(dataset), data or data_folder(), coco, report)
+    files = prepare_dataset(load_dataset(dataset), data or data_folder(), coco, report, stuff_maps=stuff_maps)
     for file in files:
         typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
     missing = sum(not file.ready for file in files)

@@ -185,12 +185,13 @@ def _checkpoint_sizes(runs: Iterable[Run]) -> dict[str, float]:
 
 def _missing(experiment: LoadedExperiment, runs: Iterable[Run]) -> list[str]:
     """Files of the datasets that are not there, and why rows cannot run."""
-    files = [
-        f"{paths.data_folder() / file.path} (longtail data prepare {run.dataset_name})"
-        for run in runs
-        for file in run.dataset.files
-        if not (paths.data_folder() / file.path).exists()
-    ]
+    files = []
+    for run in runs:
+        for file in run.dataset.files:
+            stuff = run.dataset.is_of_stuff(file)
+            if (run.detector.semantic_branch or not stuff) and not (paths.data_folder() / file.path).exists():
+                command = f"longtail data prepare {run.dataset_name}" + " --stuff-maps" * stuff
+                files.append(f"{paths.data_folder() / file.path} ({command})")
     reasons: dict[str, list[str]] = {}
     for row in experiment.rows:
         if row.skipped is not None:

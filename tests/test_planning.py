@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.planning import plan_experiment
+from benchmark.planning import _missing, plan_experiment
 from benchmark.recipes import load_experiment
 
 
@@ -59,3 +59,13 @@ def test_missing_files_are_named_with_what_gets_them(monkeypatch: pytest.MonkeyP
     text = planned.text()
     assert "missing: nowhere/lvis_v0.5/lvis_v0.5_train.json (longtail data prepare lvis_v0.5)" in text
     assert planned.steps[-1].images == 5000
+    assert "stuffthingmaps" not in text  # for detectors with a semantic branch only
+
+
+def test_missing_stuff_maps_are_named_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGTAIL_DATA", "nowhere")
+    row = "method: softmax+imagenet_htc, detector: mmdet/htc_r50_fpn, dataset: lvis_v0.5"
+    experiment = load_experiment(str(write([row])))
+    command = "longtail data prepare lvis_v0.5 --stuff-maps"
+    named = _missing(experiment, [run for row in experiment.rows for run in row.runs])
+    assert f"nowhere/coco/stuffthingmaps/train2017 ({command})" in named

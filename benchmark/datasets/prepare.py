@@ -31,19 +31,33 @@ class Prepared:
     text: str
 
 
-def prepare_dataset(dataset: Dataset, data: Path, coco: Path | None, report: Report) -> list[Prepared]:
+def prepare_dataset(
+    dataset: Dataset, data: Path, coco: Path | None, report: Report, *, stuff_maps: bool = False
+) -> list[Prepared]:
     """Get the files of ``dataset`` into the folder ``data``; what is there is checked and left alone.
 
     ``coco`` is a folder with COCO's images and annotations to link to, ``report`` takes one line for every
-    longer step. Synthetic datasets are generated into the results tree.
-    Raises ``DatasetError`` where a file that is there is another one than it should be, and for a ``coco``
-    that has nothing of COCO; ``FileError`` where the system refuses. What cannot be fetched is no error.
+    longer step. Synthetic datasets are generated into the results tree. Stuff maps that are not there are
+    left out unless ``stuff_maps`` asks for them.
+    Raises ``DatasetError`` where a file that is there is another one than it should be, for a ``coco`` that
+    has nothing of COCO, and for stuff maps of a dataset that has none; ``FileError`` where the system
+    refuses. What cannot be fetched is no error.
     """
+    if stuff_maps and (dataset.train is None or dataset.train.stuff_maps is None):
+        raise DatasetError(
+            f"dataset {dataset.name} has no stuff maps", remedy="take a detector without semantic branch"
+        )
     if dataset.synthetic is not None:
         return _synthesize(dataset, report)
     files = dataset.files or _files_of_splits(dataset)
     if coco is not None:
         _link_coco(files, data, coco)
+    for file in files:
+        if dataset.is_of_stuff(file) and not (stuff_maps or _present(data / file.path)):
+            report(
+                f"left out {data / file.path}: only detectors with a semantic branch need it (--stuff-maps)"
+            )
+            files = [other for other in files if other is not file]
     downloads: list[Path] = []
     prepared = []
     for file in files:
@@ -77,6 +91,7 @@ def _files_of_splits(dataset: Dataset) -> list[DataFile]:
     """What a dataset file without a list of files asks for: its annotation files and image folders."""
     splits = [split for split in (dataset.train, dataset.val) if split is not None]
     paths = dict.fromkeys([split.annotations for split in splits] + [split.images for split in splits])
+    paths |= dict.fromkeys(split.stuff_maps for split in splits if split.stuff_maps is not None)
     return [DataFile(path=path) for path in paths]
 
 

@@ -267,7 +267,7 @@ def _missing(run: Run) -> str | None:
             if maps is None:
                 return f"{item.dataset_name} has no stuff maps: take a detector without semantic branch"
             if not maps.exists():
-                return f"{maps} is missing: COCO's stuffthingmaps_trainval2017.zip, unpacked there"
+                return f"{maps} is missing: longtail data prepare {item.dataset_name} --stuff-maps"
     if run.dataset.synthetic is not None:
         return None
     for split in ("train", "val"):

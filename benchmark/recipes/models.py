@@ -366,6 +366,11 @@ class Dataset(Strict):
     files: list[DataFile] = Field([], description="what longtail data prepare gets and checks")
     paper: Paper = Field(Paper(), description="publication to cite")
 
+    def is_of_stuff(self, file: DataFile) -> bool:
+        """Whether a file is of the stuff maps, which only detectors with a semantic branch need."""
+        folder = self.train.stuff_maps if self.train is not None else None
+        return folder is not None and f"{file.path}/".startswith(f"{folder}/")
+
     @model_validator(mode="after")
     def _source(self) -> "Dataset":
         if (self.synthetic is None) != (self.train is not None and self.val is not None):

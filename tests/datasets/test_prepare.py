@@ -207,6 +207,65 @@ def test_the_exit_status_tells_ready_missing_and_bad_input(
     assert (tmp_path / "results/data/synthetic_tiny/train.json").stat().st_mtime_ns == before
 
 
+def with_stuff_maps(model: Dataset, archive: dict[str, object]) -> Dataset:
+    content = model.model_dump(exclude_defaults=True)
+    content["train"] |= {"stuff_maps": "coco/stuffthingmaps"}
+    content["files"].append({"path": "coco/stuffthingmaps/train2017", "images": 2, "archive": archive})
+    return Dataset.model_validate(content)
+
+
+def packed_maps(path: Path, outside: bool = False) -> bytes:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("train2017/1.png", "train2017/2.png", "val2017/3.png", *["../out.png"] * outside):
+            file.writestr(name, name)
+    return path.read_bytes()
+
+
+def test_stuff_maps_come_when_they_are_asked_for(tmp_path):
+    """Their archive has no known checksum; the folder is what the data loader of HTC reads."""
+    data, maps = tmp_path / "data", packed_maps(tmp_path / "maps.zip")
+    with serving(Site(packed(tmp_path / "all.zip"))) as site, serving(Site(maps)) as other:
+        model = with_stuff_maps(dataset(site.url, site.body), {"url": f"{other.url}/maps.zip"})
+        done, lines = prepare(model, data)
+        assert [item.ready for item in done] == [True, True]
+        assert "only detectors with a semantic branch" in "".join(lines)
+        assert not other.asked
+        for _ in range(2):
+            done = prepare_dataset(model, data, None, lines.append, stuff_maps=True)
+            assert [(item.ready, item.text) for item in done][2:] == [(True, "2 images")]
+        assert len(other.asked) == 1
+        assert files(data) == EVERYTHING | {f"coco/stuffthingmaps/train2017/{n}.png" for n in (1, 2)}
+        assert len(prepare(model, data)[0]) == 3  # what is there is checked
+        (data / "coco/stuffthingmaps/train2017/1.png").unlink()
+        with pytest.raises(DatasetError, match="1 images"):
+            prepare(model, data)
+    with pytest.raises(DatasetError, match="has no stuff maps"):
+        prepare_dataset(load_dataset("coco_lt"), data, None, lines.append, stuff_maps=True)
+
+
+def test_stuff_maps_of_a_hostile_archive_stay_packed(tmp_path):
+    data, maps = tmp_path / "data", packed_maps(tmp_path / "maps.zip", outside=True)
+    with serving(Site(packed(tmp_path / "all.zip"))) as site, serving(Site(maps)) as other:
+        model = with_stuff_maps(dataset(site.url, site.body), {"url": f"{other.url}/maps.zip"})
+        with pytest.raises(DatasetError, match="not to be trusted"):
+            prepare_dataset(model, data, None, print, stuff_maps=True)
+    assert not (data / "coco/stuffthingmaps/train2017").exists()
+    assert not list(tmp_path.rglob("out.png"))
+
+
+def test_stuff_maps_of_a_coco_folder_are_linked(tmp_path):
+    content, coco, data = packed(tmp_path / "all.zip"), tmp_path / "coco", tmp_path / "data"
+    for folder in ("train2017", "stuffthingmaps/train2017"):
+        (coco / folder).mkdir(parents=True)
+        for name in "12":
+            (coco / folder / name).write_text(name)
+    with serving(Site(content)) as site:
+        model = with_stuff_maps(dataset(site.url, content), {"url": "http://127.0.0.1:9/maps.zip"})
+        done, _ = prepare(model, data, coco)
+    assert [item.ready for item in done] == [True, True, True]
+    assert (data / "coco/stuffthingmaps/train2017").resolve() == (coco / "stuffthingmaps/train2017").resolve()
+
+
 @pytest.mark.parametrize(
     ("name", "title"),
     [("lvis_v0.5", "LVIS v0.5"), ("lvis_v1", "LVIS v1"), ("lvis_v1_minival", "LVIS v1"), ("coco_lt", "COCO")],
@@ -220,3 +279,5 @@ def test_the_published_datasets_say_what_they_consist_of(name, title):
     assert "coco/train2017" in paths
     assert "coco/val2017" in paths
     assert all(file.archive or file.subsample for file in model.files)
+    maps = [path for file, path in zip(model.files, paths, strict=True) if model.is_of_stuff(file)]
+    assert maps == ["coco/stuffthingmaps/train2017"] * (model.train.stuff_maps is not None)
