@@ -20,6 +20,11 @@ CONVENTIONS = ("coordinates", "stride_in_1x1")
 """Detector settings that weights are made for: those of imported weights go before the recipe's."""
 
 
+def is_counter(name: str) -> bool:
+    """Of batches, which only a moving average without momentum needs; frozen batch norms have none."""
+    return name.endswith(".num_batches_tracked")
+
+
 class CheckpointError(BenchmarkError):
     """A checkpoint is damaged, or belongs to another model or dataset."""
 
@@ -138,8 +143,9 @@ def load_weights(
     own = detector.state_dict()
     if except_classifier:
         state = {name: value for name, value in state.items() if not name.startswith("classifiers.")}
+    state = {name: value for name, value in state.items() if name in own or not is_counter(name)}
     # a classifier may add parameters to those of the one it continues from (a re-weighter, say)
-    needed = {name for name in own if not name.startswith("classifiers.")}
+    needed = {name for name in own if not (name.startswith("classifiers.") or is_counter(name))}
     wrong = sorted(
         [f"{name}: missing" for name in needed - state.keys()]
         + [f"{name}: not in the model" for name in state.keys() - own.keys()]

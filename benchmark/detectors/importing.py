@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmark.detectors.build import build_detector
-from benchmark.detectors.checkpoints import CheckpointError, finished, save, why_unreadable
+from benchmark.detectors.checkpoints import CheckpointError, finished, is_counter, save, why_unreadable
 from benchmark.detectors.interface import Detector
 from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout, Naming
 from benchmark.detectors.torchvision import IMAGE_MEAN, IMAGE_STD
@@ -181,7 +181,7 @@ def convert(
     state: dict[str, Tensor] = {}
     used: set[str] = set()
     for name, target in own.items():
-        if _is_counter(name):
+        if is_counter(name):
             state[name] = target
             continue
         theirs = layout.theirs(name, naming)
@@ -309,16 +309,11 @@ def _fitting(
     layout: Layout, own: Mapping[str, Tensor], released: Mapping[str, Tensor], naming: Naming
 ) -> int:
     given = {layout.current(name) for name in released}
-    return sum(layout.theirs(name, naming) in given for name in own if not _is_counter(name))
-
-
-def _is_counter(name: str) -> bool:
-    """Of batches, which only a moving average without momentum needs."""
-    return name.endswith(".num_batches_tracked")
+    return sum(layout.theirs(name, naming) in given for name in own if not is_counter(name))
 
 
 def _advice(own: Mapping[str, Tensor], released: Mapping[str, Tensor], layout: Layout, naming: Naming) -> str:
-    wanted = sum(not _is_counter(name) for name in own)
+    wanted = sum(not is_counter(name) for name in own)
     lacking = {
         source: wanted - max(_fitting(item, own, released, naming) for item in layouts)
         for source, layouts in SOURCES.items()

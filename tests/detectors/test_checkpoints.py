@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import statistics_of
 
-from benchmark.detectors.checkpoints import CheckpointError, load, save
+from benchmark.detectors.build import build_detector
+from benchmark.detectors.checkpoints import (
+    CheckpointError,
+    finished,
+    load,
+    load_weights,
+    save,
+    with_conventions,
+)
+from benchmark.recipes import find_run
 
 
 def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path: Path) -> None:
@@ -28,3 +38,20 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CheckpointError, match="cannot read"):
         load(path)
+
+
+def test_forms_of_batch_norm_take_each_others_weights(tmp_path: Path) -> None:
+    """A frozen one has no counter of batches; a method may start from a base that trained its own."""
+    runs = [with_conventions(find_run("smoke:softmax"), {"norm": n}) for n in ("frozen_statistics", "frozen")]
+    models = [build_detector(run, statistics_of([5] * 40), initial_weights=False) for run in runs]
+    with torch.no_grad():
+        for model in models:
+            for parameter in model.parameters():
+                parameter.normal_()
+    for source, target in ((0, 1), (1, 0)):
+        save(tmp_path / "checkpoint.pt", finished(runs[source], "train", models[source], "same"))
+        load_weights(models[target], tmp_path / "checkpoint.pt", runs[target], "same")
+        theirs = models[source].state_dict()
+        own = {name: value for name, value in models[target].state_dict().items() if name in theirs}
+        assert own
+        assert all(value.equal(theirs[name]) for name, value in own.items())

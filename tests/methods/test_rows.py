@@ -14,6 +14,7 @@ from benchmark.images import TrainImages
 from benchmark.inference.detections import read_detections
 from benchmark.inference.predict import predict_dataset
 from benchmark.recipes import find_run, load_experiment
+from benchmark.recipes.experiments import with_bases
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import images_folder
 from benchmark.records import read_record
@@ -175,3 +176,14 @@ def test_every_row_of_the_table_names_its_published_method() -> None:
     for item in rows:
         assert published[item.row.id] in item.row.method.split("+")
         assert item.row.reported == f"bags/{item.row.id}"
+
+
+@pytest.mark.parametrize("name", ["bags", "simcal", "gol"])
+def test_rows_of_mmdetection_train_norms_on_frozen_statistics(name: str) -> None:
+    """As its ResNets do by default, stem and first stage apart; so do the bases that rows start from."""
+    for row in load_experiment(name).rows:
+        for run in (item for found in row.runs for item in with_bases(found)):
+            assert (run.detector.norm, run.detector.trainable_layers) == ("frozen_statistics", 3), run.row
+            for stage in run.stages:
+                if stage.trainable == "all" and stage.schedule is not None:
+                    assert stage.schedule.norm_weight_decay == stage.schedule.weight_decay, run.row
