@@ -161,6 +161,7 @@ def test_a_released_cascade_is_evaluated_in_back_end_mmdet(tmp_path: Path) -> No
     )  # fmt: skip
     assert imported.exit_code == 0, imported.output
     assert "kept       coordinates: mmdet_v1" in imported.output
+    assert "up to a pixel of their border differs" in imported.output
     found = tmp_path / "detections.parquet"
     done = longtail("predict", "released:cascade", "--checkpoint", str(output), "-o", str(found))
     assert done.exit_code == 0, done.output

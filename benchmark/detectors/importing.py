@@ -215,6 +215,11 @@ def convert(
             found=_listed(problems),
             remedy=_advice(own, released, layout, naming),
         )
+    if layout.coordinates == "mmdet_v1" and detector.settings.masks:
+        imported.notes.append(
+            "anchors, RoIs and boxes follow the rules of mmdetection 1; masks are pasted as back end "
+            f"'{detector.backend}' does it, so that up to a pixel of their border differs"
+        )
     imported.used = len(used)
     imported.left_out = [given[name] for name in left]
     return state, imported
