@@ -15,7 +15,7 @@ from workflow.project_copy import copy_project
 from benchmark.cli import app
 from benchmark.detectors import build_detector
 from benchmark.detectors.checkpoints import conventions_of, load, with_conventions
-from benchmark.detectors.layouts import MMDET_V1, Naming
+from benchmark.detectors.layouts import MMDET_V1
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation import METRICS
 from benchmark.inference.detections import read_detections
@@ -78,7 +78,7 @@ def longtail(*arguments: str) -> Result:
 def released(recipe: str = "released:right1") -> dict[str, Tensor]:
     """A tiny model under the names of mmdetection 1; boxes and masks are class-agnostic there too."""
     run = find_run(recipe)
-    naming: Naming = "mmdet cascade" if run.detector.stages > 1 else "torchvision"
+    naming = "mmdet cascade" if run.detector.stages > 1 else "torchvision"
     statistics = ClassStatistics.read(statistics_path(run.dataset))
     model = build_detector(run, statistics, initial_weights=False)
     with torch.no_grad():

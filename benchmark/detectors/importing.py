@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmark.detectors.build import build_detector
 from benchmark.detectors.checkpoints import CheckpointError, finished, is_counter, save, why_unreadable
 from benchmark.detectors.interface import Detector
-from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout, Naming
+from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout
 from benchmark.detectors.torchvision import IMAGE_MEAN, IMAGE_STD
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import statistics_path
@@ -304,20 +304,17 @@ class _Colours:
         return (ordered.double() * scale[:, None, None]).to(weight.dtype)
 
 
-def _naming(detector: Detector) -> Naming:
-    if detector.backend == "torchvision":
-        return "torchvision"
-    return "mmdet cascade" if detector.settings.stages > 1 else "mmdet"
+def _naming(detector: Detector) -> str:
+    """Key of ``Layout.names``."""
+    return f"{detector.backend} cascade" if detector.settings.stages > 1 else detector.backend
 
 
-def _fitting(
-    layout: Layout, own: Mapping[str, Tensor], released: Mapping[str, Tensor], naming: Naming
-) -> int:
+def _fitting(layout: Layout, own: Mapping[str, Tensor], released: Mapping[str, Tensor], naming: str) -> int:
     given = {layout.current(name) for name in released}
     return sum(layout.theirs(name, naming) in given for name in own if not is_counter(name))
 
 
-def _advice(own: Mapping[str, Tensor], released: Mapping[str, Tensor], layout: Layout, naming: Naming) -> str:
+def _advice(own: Mapping[str, Tensor], released: Mapping[str, Tensor], layout: Layout, naming: str) -> str:
     wanted = sum(not is_counter(name) for name in own)
     lacking = {
         source: wanted - max(_fitting(item, own, released, naming) for item in layouts)

@@ -26,26 +26,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Coordinates = Literal["torchvision", "mmdet_v1", "aligned"]
-Naming = Literal["torchvision", "mmdet", "mmdet cascade"]
-"""How we name weights: as the back end does, in a cascade with the number of the stage."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """One way to name and order weights.
 
-    ``names`` turns, for each naming of ours that it can fill, the beginning of a name, a regular expression,
-    into theirs; the first that fits counts. ``harmless`` are their tensors that no inference needs.
+    ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
+    counts. Its keys are our back ends, and ``mmdet cascade``, where names have the number of the stage.
+    ``harmless`` are their tensors that no inference needs.
     """
 
     title: str
-    names: Mapping[Naming, Mapping[str, str]]
+    names: Mapping[str, Mapping[str, str]]
     background_first: bool
     coordinates: Coordinates
     harmless: tuple[str, ...] = (r"\.num_batches_tracked$",)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
-    def theirs(self, name: str, naming: Naming = "torchvision") -> str | None:
+    def theirs(self, name: str, naming: str) -> str | None:
         """Their name of a tensor of ours; None where they have none."""
         for pattern, replacement in self.names.get(naming, {}).items():
             found, changes = re.subn(f"^{pattern}", replacement, name)
@@ -98,7 +97,7 @@ _SIMCAL_2FC = {r"^(stage\d\.)?feat_extractor\.fc": r"\1feat_classifier.fc"}
 _OFFSETS = {r"\.conv2_offset\.": ".conv2.conv_offset."}
 
 
-def _of_mmdet(roi_head: str, simcal: bool = False) -> dict[Naming, Mapping[str, str]]:
+def _of_mmdet(roi_head: str, simcal: bool = False) -> dict[str, Mapping[str, str]]:
     """In the back end mmdet only classifiers have names of ours."""
     same = {r"(backbone|neck|rpn_head)\.": r"\1.", r"roi_head\.": roi_head}
     one = {r"classifiers\.0\.linear\.": f"{roi_head}bbox_head.fc_cls."}
