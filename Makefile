@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 EXPERIMENT ?= smoke
-# Another detector for every row, for example mmdet/tiny_mask_rcnn
+# Another detector for every row, for example mmdet/tiny_mask_rcnn or detectron2/tiny_mask_rcnn
 DETECTOR ?=
 
-INSTALLED = $(VENV)/installed$(if $(filter mmdet/%,$(DETECTOR)),_mmdet)
+BACKEND = $(filter mmdet detectron2,$(firstword $(subst /, ,$(DETECTOR))))
+INSTALLED = $(VENV)/installed$(addprefix _,$(BACKEND))
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR),_$(subst /,_,$(DETECTOR)))
 CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR))
 SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
@@ -61,6 +62,12 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 # MMDetection, a back end that only its own recipes and tests need
 $(VENV)/installed_mmdet: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev,mmdet]'
+	touch $@
+
+# detectron2, from source unless it is there: minutes, a C++ compiler and GitHub
+$(VENV)/installed_detectron2: $(VENV)/installed
+	$(BIN)/python -c 'import detectron2' || \
+	  PATH=$(abspath $(BIN)):$$PATH PIP_CONSTRAINT=envs/constraints.txt PIP_QUIET=1 envs/detectron2.post-deploy.sh
 	touch $@
 
 # What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=ablations`

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,18 @@ def test_two_processes_train_as_one_does(base: Path, inside: Path, tmp_path: Pat
     assert record is not None
     assert record["state"] == State.done
     assert record["facts"]["processes"] == 2
+
+
+@pytest.mark.skipif(find_spec("detectron2") is None, reason="back end 'detectron2' is not installed")
+def test_two_processes_train_a_model_of_detectron2_as_one_does(inside: Path, tmp_path: Path) -> None:
+    run = recipe("balms:0:base", iterations=3)
+    settings = run.detector.model_copy(update={"coordinates": "aligned"})
+    run = run.model_copy(update={"detector_name": "detectron2/tiny_mask_rcnn", "detector": settings})
+    one = alone(run, tmp_path / "one" / "checkpoint.pt")
+    process = start(run, tmp_path / "two", inside)
+    assert process.wait() == 0, process.communicate()[1]
+    _, statistics = read_training_data(run)
+    check_equal(one, tmp_path / "two" / "checkpoint.pt", build_detector(run, statistics).state_dict())
 
 
 def test_two_processes_learn_weights_of_categories_as_one_does(

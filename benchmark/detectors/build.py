@@ -1,11 +1,13 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
+import importlib.util
+
 import numpy as np
 
 from benchmark.classifiers import Classifier
 from benchmark.detectors import mmcv_ops, torchvision
 from benchmark.detectors.interface import POOLED_SIDE, Detector
-from benchmark.errors import BenchmarkError
+from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run
 from benchmark.sampling import seeded
@@ -50,7 +52,21 @@ def _mmdet(run: Run, classifiers: list[Classifier], initial_weights: bool) -> De
     return detector
 
 
-_BACKENDS = {"torchvision": _torchvision, "mmdet": _mmdet}
+def _detectron2(run: Run, classifiers: list[Classifier], initial_weights: bool) -> Detector:
+    if importlib.util.find_spec("detectron2") is None:
+        raise MissingDependencyError(
+            "back end 'detectron2' needs the package detectron2",
+            remedy="it is on no package registry; CONTRIBUTING.md has the line that installs it from source",
+        )
+    from benchmark.detectors import detectron2
+
+    detector = detectron2.Detectron2Detector(run.detector, classifiers, run.test)
+    if initial_weights:
+        detectron2.load_initial_weights(detector, run.detector)
+    return detector
+
+
+_BACKENDS = {"torchvision": _torchvision, "mmdet": _mmdet, "detectron2": _detectron2}
 
 
 def parameters_of(run: Run) -> int:

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from benchmark.detectors.build import build_detector
 from benchmark.detectors.checkpoints import CheckpointError, finished, is_counter, save, why_unreadable
+from benchmark.detectors.colours import Colours
+from benchmark.detectors.initial_weights import read_zoo
 from benchmark.detectors.interface import Detector
 from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout
-from benchmark.detectors.torchvision import IMAGE_MEAN, IMAGE_STD
+from benchmark.errors import MissingDependencyError
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import statistics_path
 from benchmark.records import record_step
@@ -31,10 +33,17 @@ LISTED = 60  # names in an error message; a file of another layout lacks hundred
 # Beginnings of our names, in all back ends; a number is that of a cascade's stage
 CLASSIFIER = re.compile(r"classifiers\.\d\.linear\.")
 CALIBRATED = re.compile(r"classifiers\.\d\.calibrated\.")
-REGRESSOR = re.compile(r"roi_heads\.box_regressor\.|roi_head\.bbox_head\.(\d\.)?fc_reg\.")
-MASK = re.compile(r"roi_heads\.mask_predictor\.mask_fcn_logits\.|roi_head\.mask_head\.(\d\.)?conv_logits\.")
+REGRESSOR = re.compile(
+    r"roi_heads\.box_regressor\.|roi_head\.bbox_head\.(\d\.)?fc_reg\."
+    r"|roi_heads\.box_predictor\.(\d\.)?bbox_pred\."
+)
+MASK = re.compile(
+    r"roi_heads\.mask_predictor\.mask_fcn_logits\.|roi_head\.mask_head\.(\d\.)?conv_logits\."
+    r"|roi_heads\.mask_head\.predictor\."
+)
 REWEIGHTER = "classifiers.0.reweighter"
-FIRST_CONVOLUTION = "backbone.body.conv1.weight"
+# where weights of detectron2 go
+FIRST_CONVOLUTION = ("backbone.body.conv1.weight", "backbone.bottom_up.stem.conv1.weight")
 
 
 @dataclass
@@ -129,8 +138,13 @@ def read_released(path: Path) -> dict[str, Tensor]:
 
     Taken is the state dict itself, or what stands under ``state_dict`` (mmdetection) or ``model``
     (detectron2, torchvision); ``module.`` before all names, of data-parallel training, is dropped.
-    Raises ``CheckpointError``.
+    A ``.pkl`` is a file of detectron2's model zoo. Raises ``CheckpointError``.
     """
+    if path.suffix == ".pkl":
+        try:
+            return read_zoo(path)[0]
+        except MissingDependencyError as error:
+            raise CheckpointError(str(error)) from None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -172,11 +186,12 @@ def convert(
         raise CheckpointError(
             f"weights in the layout of {layout.title} are not imported into back end '{detector.backend}'",
             where=where,
-            expected="a recipe in a detector of back end torchvision",
+            expected="a recipe in a detector of back end "
+            + " or ".join(name for name in layout.names if " " not in name),
         )
     given = {layout.current(name): name for name in released}
     imported = Imported(layout.title, conventions={"coordinates": layout.coordinates, "stride_in_1x1": False})
-    colours = _Colours.of(layout, released, imported)
+    colours = _colours(layout, released, detector.settings.backbone, imported)
     problems: list[str] = []
     state: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -200,7 +215,7 @@ def convert(
             continue
         value = order.apply(value)
         change = order.what
-        if name == FIRST_CONVOLUTION and colours.what:
+        if name in FIRST_CONVOLUTION and colours.what:
             value, change = colours.apply(value), colours.what
         if change:
             imported.changed.append(f"{given[theirs]} {order.shape} -> {name} {tuple(value.shape)}: {change}")
@@ -263,45 +278,15 @@ class _Order:
         return torch.cat([value[self.first :], value[: self.first]])[self.dropped :]
 
 
-@dataclass(frozen=True)
-class _Colours:
-    """Order and scale of the input channels that the first convolution takes."""
-
-    reverse: bool = False
-    scale: tuple[float, ...] = (1.0, 1.0, 1.0)  # R, G, B: theirs over ours, after subtraction of the mean
-    what: str = ""
-
-    @classmethod
-    def of(cls, layout: Layout, released: Mapping[str, Tensor], imported: Imported) -> "_Colours":
-        """Only detectron2 leaves it to the model; there pixel_mean is in the order of the channels."""
-        if layout is not DETECTRON2:
-            return cls()
-        ours = 255 * torch.tensor(IMAGE_MEAN, dtype=torch.float64)
-        mean, std = (released.get(name) for name in ("pixel_mean", "pixel_std"))
-        if mean is None or std is None:
-            mean, std = ours.flip(0), torch.ones(3)
-            imported.notes.append("no pixel_mean and pixel_std in the file: read as detectron2's own ResNets")
-        mean, std = mean.double().flatten(), std.double().flatten()
-        reverse = torch.allclose(mean, ours.flip(0), atol=1e-3)
-        if not (reverse or torch.allclose(mean, ours, atol=1e-3)) or len(std) != 3 or bool((std <= 0).any()):
-            raise CheckpointError(
-                "the input is normalised in a way that no convolution can make up for at the image's border",
-                found=f"pixel_mean {mean.tolist()}, pixel_std {std.tolist()}",
-                expected=f"pixel_mean {[round(item, 3) for item in ours.tolist()]} or its reverse",
-            )
-        # the models with std 1 are the converted MSRA ResNets, all others have the stride in the 3x3
-        imported.conventions["stride_in_1x1"] = bool((std == 1).all())
-        rgb = std.flip(0) if reverse else std
-        scale = (255 * torch.tensor(IMAGE_STD, dtype=torch.float64) / rgb).tolist()
-        words = ["channels from BGR to RGB"] * reverse
-        if any(abs(item - 1) > 1e-6 for item in scale):
-            words.append("scaled by the project's standard deviation of the input")
-        return cls(reverse, tuple(scale), ", ".join(words))
-
-    def apply(self, weight: Tensor) -> Tensor:
-        ordered = weight.flip(1) if self.reverse else weight
-        scale = torch.tensor(self.scale, dtype=torch.float64)
-        return (ordered.double() * scale[:, None, None]).to(weight.dtype)
+def _colours(layout: Layout, released: Mapping[str, Tensor], backbone: str, imported: Imported) -> Colours:
+    """Only detectron2 leaves it to the model what the input is."""
+    if layout is not DETECTRON2:
+        return Colours()
+    if "pixel_mean" not in released or "pixel_std" not in released:
+        imported.notes.append("no pixel_mean and pixel_std in the file: read as detectron2's own ResNets")
+    colours = Colours.of_detectron2(released, backbone)
+    imported.conventions["stride_in_1x1"] = colours.stride_in_1x1
+    return colours
 
 
 def _naming(detector: Detector) -> str:

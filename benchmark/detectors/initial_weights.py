@@ -1,7 +1,9 @@
 """Weights that a detector starts from: torchvision's, from its hub, or a local file."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
@@ -10,7 +12,9 @@ from benchmark.detectors.checkpoints import why_unreadable
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.recipes.models import HUB_COCO_BACKBONES
 from benchmark.recipes.models import Detector as Settings
+from benchmark.statistics.unpickling import read_objects
 
+LARGEST_FILE = 2 * 2**30  # bytes of weights
 _COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
 
 
@@ -53,6 +57,32 @@ def read_weights(settings: Settings) -> dict[str, Tensor]:
             remedy="fetch that file elsewhere and name it as `weights:` of the detector",
         ) from None
     return dict(state)
+
+
+def read_zoo(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors by name and the author of a pickle of detectron2's model zoo, without running anything in it.
+
+    Raises:
+        MissingDependencyError: the file is not there, or holds anything but data.
+    """
+    try:
+        content = read_objects(path, LARGEST_FILE)
+    except BenchmarkError as error:
+        said = re.search(r"found: +(.*)", str(error))
+        raise MissingDependencyError(
+            "cannot read the weights",
+            where=path,
+            found=said[1] if said else error.what,
+            expected="a file of detectron2's model zoo: arrays by name",
+        ) from None
+    author = str(content.get("__author__", "")) if isinstance(content, dict) else ""
+    for key in ("model", "blobs"):  # of detectron2; of Detectron
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    arrays = content if isinstance(content, dict) else {}
+    return {
+        name: torch.tensor(value) for name, value in arrays.items() if isinstance(value, np.ndarray)
+    }, author
 
 
 def copy_fitting(detector: nn.Module, state: dict[str, Tensor], settings: Settings, layout: str) -> None:

@@ -33,7 +33,8 @@ class Layout:
     """One way to name and order weights.
 
     ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
-    counts. Its keys are our back ends, and ``mmdet cascade``, where names have the number of the stage.
+    counts. Its keys are our back ends, and ``mmdet cascade`` and ``detectron2 cascade``, where names have the
+    number of the stage.
     ``harmless`` are their tensors that no inference needs.
     """
 
@@ -142,6 +143,17 @@ def _detectron2() -> dict[str, str]:
     return names
 
 
+def _of_detectron2() -> dict[str, Mapping[str, str]]:
+    """In the back end detectron2 only classifiers have names of ours."""
+    same = {r"(backbone|proposal_generator|roi_heads)\.": r"\1."}
+    one = {
+        r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
+        r"classifiers\.0\.reweighter$": "roi_heads.box_predictor.learner.fc.0.weight",
+    }
+    stages = {r"classifiers\.(\d)\.linear\.": r"roi_heads.box_predictor.\1.cls_score."}
+    return {"torchvision": _detectron2(), "detectron2": same | one, "detectron2 cascade": same | stages}
+
+
 _TORCHVISION = {
     r"(backbone|rpn)\.": r"\1.",
     r"roi_heads\.box_regressor\.": "roi_heads.box_predictor.bbox_pred.",
@@ -177,7 +189,7 @@ MMDET = Layout(
 )
 DETECTRON2 = Layout(
     "detectron2",
-    {"torchvision": _detectron2()},
+    _of_detectron2(),
     background_first=False,
     coordinates="aligned",
     harmless=(

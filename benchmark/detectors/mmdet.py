@@ -24,6 +24,7 @@ from benchmark.detectors.interface import (
     image_numbers,
 )
 from benchmark.detectors.mmcv_ops import provide_operators
+from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, chosen_rois, of_label
 from benchmark.detectors.postprocessing import finish, select, with_a_pixel
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
@@ -51,7 +52,6 @@ from mmengine.structures import InstanceData, PixelData
 
 MMLogger.get_current_instance().setLevel("WARNING")  # or every initialised tensor is a message
 
-IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of the ImageNet weights
 SIZE_DIVISOR = 32  # of the padded images
 STEM_CHANNELS = 64
 UNLABELLED = 255  # in stuff maps
@@ -347,7 +347,7 @@ class MMDetDetector(Detector):
             sampled = self._sample(stage, boxes, samples)
             boxes = [item.priors for item in sampled]
             labels = [_labels(item, self.num_classes) for item in sampled]
-            chosen = _chosen(labels, choose)
+            chosen = chosen_rois(labels, choose)
             last = stage + 1 == len(self._box_heads)
             if last:  # no stage is refined from the others
                 boxes = [box[keep] for box, keep in zip(boxes, chosen, strict=True)]
@@ -513,7 +513,7 @@ class MMDetDetector(Detector):
         for box, label in zip(boxes.split(MASKS_AT_ONCE), labels.split(MASKS_AT_ONCE), strict=True):
             rois = F.pad(box, (1, 0), value=number)
             stages = [
-                _of_label(logits, label).float().sigmoid()
+                of_label(logits, label).float().sigmoid()
                 for logits in self._mask_logits(features, semantic, rois)
             ]
             found.append(torch.stack(stages).mean(dim=0)[:, None])
@@ -577,22 +577,6 @@ def _without_categories(sample: DetDataSample) -> DetDataSample:
 def _labels(sampled: SamplingResult, num_classes: int) -> Tensor:
     """Labels in ``0..C`` of sampled RoIs, of which the positive ones come first."""
     return F.pad(sampled.pos_gt_labels, (0, len(sampled.neg_priors)), value=num_classes)
-
-
-def _chosen(labels: list[Tensor], choose: ChooseRoIs | None) -> list[Tensor]:
-    """Whether each of the RoIs is kept, per image."""
-    if choose is None:
-        return [torch.ones_like(label, dtype=torch.bool) for label in labels]
-    flat = torch.cat(labels)
-    kept = torch.zeros_like(flat, dtype=torch.bool)
-    kept[choose(flat, image_numbers(labels))] = True
-    return list(kept.split([len(label) for label in labels]))
-
-
-def _of_label(masks: Tensor, labels: Tensor) -> Tensor:
-    """Each label's channel (n, M, M) of masks (n, C, M, M), or (n, 1, M, M) that all categories share."""
-    column = labels if masks.shape[1] > 1 else torch.zeros_like(labels)
-    return masks[torch.arange(len(masks), device=masks.device), column]
 
 
 def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -31,6 +31,7 @@ from benchmark.detectors.interface import (
     image_numbers,
 )
 from benchmark.detectors.layouts import TORCHVISION_RENAMED
+from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, FrozenStatisticsNorm, draw
 from benchmark.detectors.postprocessing import finish, select, with_a_pixel
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
@@ -38,7 +39,6 @@ from benchmark.processes import over_processes
 from benchmark.recipes.models import Detector as Settings
 from benchmark.recipes.models import TestSettings
 
-IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's ImageNet weights
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 FEATURE_LEVELS = ["0", "1", "2", "3"]
 ANCHOR_STRIDES = [4, 8, 16, 32, 64]  # pixels; those of the feature levels, then that of the pooled one
@@ -63,17 +63,9 @@ class _NarrowResNet(ResNet):
         return super()._make_layer(block, max(8, round(planes * self._width_factor)), *args, **kwargs)
 
 
-class _FrozenStatisticsNorm(nn.BatchNorm2d):
-    """Batch norm that always uses its stored mean and variance; scale and shift are ordinary parameters."""
-
-    def train(self, mode: bool = True) -> "_FrozenStatisticsNorm":
-        super().train(False)
-        return self
-
-
 _NORMS = {
     "frozen": FrozenBatchNorm2d,
-    "frozen_statistics": _FrozenStatisticsNorm,
+    "frozen_statistics": FrozenStatisticsNorm,
     "batch": nn.BatchNorm2d,
 }
 
@@ -219,27 +211,16 @@ class _ImageSampler:
     """
 
     def __init__(self, size: int, positive_fraction: float) -> None:
-        self.size, self.positives = size, int(size * positive_fraction)
+        self.size, self.positive_fraction = size, positive_fraction
         self.generators: list[torch.Generator | None] = []
 
     def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Masks of the drawn foreground (label above 0) and background (0), one pair for each image."""
-        masks = [self._draw(*pair) for pair in zip(labels, self.generators, strict=True)]
+        masks = [
+            draw(label, self.size, self.positive_fraction, generator)
+            for label, generator in zip(labels, self.generators, strict=True)
+        ]
         return [positive for positive, _ in masks], [negative for _, negative in masks]
-
-    def _draw(self, label: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        positive, negative = torch.zeros((2, len(label)), dtype=torch.bool, device=label.device)
-        left = self.size
-        for mask, candidates, most in (
-            (positive, label > 0, self.positives),
-            (negative, label == 0, self.size),
-        ):
-            found = candidates.nonzero().squeeze(1)
-            order = torch.randperm(len(found), generator=generator, device=label.device)
-            drawn = found[order[: min(most, left)]]
-            mask[drawn] = True
-            left -= len(drawn)
-        return positive, negative
 
 
 class _BoxHeads(tv_roi_heads.RoIHeads):

@@ -5,8 +5,8 @@ that a file names is ever called or imported: a name is only compared with the f
 and PyTorch's tensors, which are then built as views of the file's bytes. So no count in a file can claim more
 memory than the file has.
 
-Read are plain pickles of protocols 2 to 5 and both forms of ``torch.save``: the zip archive since PyTorch 1.6
-and the sequence of pickles before it.
+Read are plain pickles of protocols 2 to 5, also Python 2's, and both forms of ``torch.save``: the zip archive
+since PyTorch 1.6 and the sequence of pickles before it.
 """
 
 import io
@@ -47,6 +47,7 @@ MOST_CONTAINERS = 1_000_000
 _PLAIN = {
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("BINSTRING", "SHORT_BINSTRING"),  # of Python 2, for text and bytes; come as Latin-1
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
@@ -89,7 +90,7 @@ class _Refused(Exception):
 _MARK = object()
 
 
-def read_objects(path: Path | str) -> Any:
+def read_objects(path: Path | str, largest: int = LARGEST_FILE) -> Any:
     """The content of a pickle or of a PyTorch file: arrays and plain values, without running anything.
 
     Tensors come as arrays. Arrays are views of the file's bytes and read-only. Dictionaries have keys of type
@@ -98,14 +99,14 @@ def read_objects(path: Path | str) -> Any:
 
     Raises:
         StatisticsError: the file asks for anything but arrays, tensors and plain values, claims what it does
-            not hold, is damaged, or is larger than 64 MB.
+            not hold, is damaged, or is larger than ``largest`` bytes.
         FileError: it cannot be read.
     """
     path = Path(path)
     try:
         size = path.stat().st_size if path.is_file() else 0
-        if size > LARGEST_FILE:
-            raise _Refused(f"{size} bytes, more than {LARGEST_FILE}")
+        if size > largest:
+            raise _Refused(f"{size} bytes, more than {largest}")
         if path.is_char_device() or path.is_fifo():
             raise _Refused("a device or a pipe")
         data = read_bytes(path)
@@ -331,6 +332,8 @@ def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> NDArray[Any]:
     if not isinstance(dtype, np.dtype):
         raise _Refused("an array of something else than numbers")
     count = _product(shape)
+    if type(data) is str:  # of Python 2
+        data = data.encode("latin1")
     return _view(_of_type(data, bytes), dtype, count).reshape(shape, order="F" if fortran else "C")
 
 

@@ -43,6 +43,7 @@ COUNTS = {
 }
 TINY = "torchvision/tiny_mask_rcnn"
 DETECTORS = [TINY, "mmdet/tiny_mask_rcnn", "mmdet/tiny_cascade_mask_rcnn", "mmdet/tiny_htc"]
+DETECTORS += ["detectron2/tiny_mask_rcnn", "detectron2/tiny_cascade_mask_rcnn"]
 DETECTORS += [name for name in os.environ.get("CONFORMANCE_DETECTORS", "").split(",") if name]
 END_TO_END = [(detector, method) for detector in dict.fromkeys(DETECTORS) for method in sorted(PLUGINS)]
 # Variants that reproduce a defect of a release, by which they do not learn.

@@ -96,6 +96,19 @@ def test_pickles_hold_what_was_put_in(protocol: int, tmp_path: Path) -> None:
     assert read_objects(written(tmp_path / "s.pkl", pickle.dumps(scalars, protocol))) == [3, 0.5]
 
 
+def test_pickles_of_python_2_hold_bytes_as_text(tmp_path: Path) -> None:
+    values = np.array([[1.5, -2e-7, 3]], dtype="<f4")
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x01K\x03\x86cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
+        b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+    )
+    data = b"\x80\x02}U\x07conv1_w" + array + b"T\x0c\x00\x00\x00" + values.tobytes() + b"tbs."
+    expected = {"conv1_w": values}
+    assert same(expected, pickle.loads(data, encoding="latin1"))
+    assert same(expected, read_objects(written(tmp_path / "R-50.pkl", data)))
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_tensors_of_both_forms_of_torch_save(zipped: bool, tmp_path: Path) -> None:
     tensor = torch.arange(24, dtype=torch.float64).reshape(4, 6)
