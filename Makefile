@@ -70,11 +70,10 @@ $(VENV)/installed_detectron2: $(VENV)/installed
 	  PATH=$(abspath $(BIN)):$$PATH PIP_CONSTRAINT=envs/constraints.txt PIP_QUIET=1 envs/detectron2.post-deploy.sh
 	touch $@
 
-# What the README shows, from the last `make smoke` and `make experiment EXPERIMENT=ablations`
+# What the README shows, from the last `make smoke`
 shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
-	cp results/experiments/ablations/table.md results/smoke/ablations.md
 	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
 
 clean:
