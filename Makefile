@@ -33,7 +33,7 @@ unlock: $(INSTALLED)
 test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Kills, damage, full disks and hostile input, two hundred times and more: half an hour on two cores
+# Kills, damage, full disks and hostile input, two hundred times and more: a quarter of an hour on two cores
 faults: $(VENV)/installed
 	$(BIN)/python -m tests.faults
 
