@@ -70,11 +70,11 @@ $(VENV)/installed_detectron2: $(VENV)/installed
 	  PATH=$(abspath $(BIN)):$$PATH PIP_CONSTRAINT=envs/constraints.txt PIP_QUIET=1 envs/detectron2.post-deploy.sh
 	touch $@
 
-# What the README shows, from the last `make smoke`, and the tables of those with another DETECTOR
+# What the README shows, from the last `make smoke`, of one with another DETECTOR, and of the ablations
 shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
-	$(foreach table,$(wildcard results/experiments/smoke_*/table.md),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
+	$(foreach table,$(wildcard results/experiments/smoke_*/table.md results/experiments/ablations/table.md),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
 	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
 
 clean:
