@@ -52,16 +52,13 @@ def prepare_dataset(
     files = dataset.files or _files_of_splits(dataset)
     if coco is not None:
         _link_coco(files, data, coco)
-    for file in files:
-        if dataset.is_of_stuff(file) and not (stuff_maps or _present(data / file.path)):
-            report(
-                f"left out {data / file.path}: only detectors with a semantic branch need it (--stuff-maps)"
-            )
-            files = [other for other in files if other is not file]
     downloads: list[Path] = []
     prepared = []
     for file in files:
         target = data / file.path
+        if dataset.is_of_stuff(file) and not (stuff_maps or _present(target)):
+            report(f"left out {target}: only detectors with a semantic branch need it (--stuff-maps)")
+            continue
         try:
             done = _present(target) or _make(file, data, target, downloads, report)
             prepared.append(

@@ -47,9 +47,18 @@ from benchmark.detectors.interface import (
     stage_losses,
 )
 from benchmark.detectors.layouts import DETECTRON2
-from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, FrozenStatisticsNorm, chosen_rois, draw, of_label
+from benchmark.detectors.parts import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    FrozenStatisticsNorm,
+    as_list,
+    box_head_features,
+    chosen_rois,
+    draw,
+    of_label,
+)
 from benchmark.detectors.postprocessing import finish, select
-from benchmark.errors import BenchmarkError, MissingDependencyError
+from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.processes import over_processes
 from benchmark.recipes.models import Detector as Settings
@@ -272,10 +281,8 @@ class Detectron2Detector(Detector):
     std: Tensor
 
     def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
-        super().__init__()
+        super().__init__(settings, test, classifiers[0].num_classes)
         _check(settings)
-        self.settings, self.test = settings, test
-        self.num_classes = classifiers[0].num_classes
         body = trunk(settings)
         self.backbone = FPN(
             body, list(body.output_shape()), settings.fpn_channels, top_block=LastLevelMaxPool()
@@ -293,11 +300,11 @@ class Detectron2Detector(Detector):
 
     @property
     def _box_heads(self) -> list[FastRCNNConvFCHead]:
-        return _as_list(self.roi_heads.box_head)
+        return as_list(self.roi_heads.box_head)
 
     @property
     def _box_predictors(self) -> list[_BoxPredictor]:
-        return _as_list(self.roi_heads.box_predictor)
+        return as_list(self.roi_heads.box_predictor)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """Losses of the proposal network, the mask head, and the classifier and box regressor of each stage.
@@ -462,12 +469,7 @@ class Detectron2Detector(Detector):
         """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
         head, classifier = self._box_heads[stage], self._classifier(stage)
         pooled = self.roi_heads.box_pooler(features[:4], [Boxes(box) for box in boxes]).flatten(start_dim=1)
-        raw = head.fc2(F.relu(head.fc1(pooled)))
-        activated = F.relu(raw)
-        classified = raw if classifier.before_activation else activated
-        if classifier.takes_pooled:
-            classified = torch.cat([classified, pooled], dim=1)
-        return classified, activated
+        return box_head_features(head.fc1, head.fc2, pooled, classifier)
 
     @torch.no_grad()
     def _refined(
@@ -537,11 +539,6 @@ def _check(settings: Settings) -> None:
         )
 
 
-def _as_list(one_or_many: Any) -> list[Any]:
-    """The stages of a cascade, or the only one."""
-    return list(one_or_many) if isinstance(one_or_many, nn.ModuleList) else [one_or_many]
-
-
 def _truth(rois: _RoIs, targets: list[Target]) -> Tensor:
     """The ground-truth box (N, 4) of each RoI, or the RoI itself where the image has none."""
     return torch.cat(
@@ -565,13 +562,10 @@ def load_initial_weights(detector: Detectron2Detector, settings: Settings) -> No
     """
     if settings.init == "none":
         return
-    if settings.init == "coco" and settings.weights is None:
-        raise MissingDependencyError(
-            f"COCO weights of a {settings.architecture} in detectron2 come from a file, and none is named",
-            remedy="fetch a model of detectron2's model zoo and name it as `weights:` of the detector",
-        )
     path = settings.weights or ""
-    state, author = read_zoo(Path(path)) if path.endswith(".pkl") else (read_weights(settings), "")
+    state, author = (
+        read_zoo(Path(path)) if path.endswith(".pkl") else (read_weights(settings, "detectron2"), "")
+    )
     if any(name.startswith("layer1.") for name in state):  # torchvision's ResNets
         named = {
             DETECTRON2.theirs(f"backbone.body.{name}", "torchvision"): value for name, value in state.items()

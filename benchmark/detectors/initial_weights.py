@@ -1,6 +1,5 @@
 """Weights that a detector starts from: torchvision's, from its hub, or a local file."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,10 @@ LARGEST_FILE = 2 * 2**30  # bytes of weights
 _COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
 
 
-def read_weights(settings: Settings) -> dict[str, Tensor]:
-    """The tensors by the names of their source.
+def read_weights(settings: Settings, coco_from: str = "torchvision") -> dict[str, Tensor]:
+    """The tensors by the names of their source: the file that the settings name, or torchvision's hub.
+
+    ``coco_from`` is the framework whose COCO weights fit; those of others than torchvision are files.
 
     Raises:
         MissingDependencyError: not at hand and cannot be fetched.
@@ -36,6 +37,12 @@ def read_weights(settings: Settings) -> dict[str, Tensor]:
             ) from None
         return dict(state.get("model", state.get("state_dict", state)))
     if settings.init == "coco":
+        if coco_from != "torchvision":
+            raise MissingDependencyError(
+                f"COCO weights of a {settings.architecture} in {coco_from} come from a file, "
+                "and none is named",
+                remedy=f"fetch a model of {coco_from}'s model zoo and name it as `weights:` of the detector",
+            )
         if settings.backbone not in HUB_COCO_BACKBONES or settings.architecture not in _COCO_MODELS:
             raise MissingDependencyError(
                 f"torchvision has no COCO weights for {settings.architecture} with {settings.backbone}",
@@ -68,11 +75,10 @@ def read_zoo(path: Path) -> tuple[dict[str, Tensor], str]:
     try:
         content = read_objects(path, LARGEST_FILE)
     except BenchmarkError as error:
-        said = re.search(r"found: +(.*)", str(error))
         raise MissingDependencyError(
             "cannot read the weights",
             where=path,
-            found=said[1] if said else error.what,
+            found=error.found or error.what,
             expected="a file of detectron2's model zoo: arrays by name",
         ) from None
     author = str(content.get("__author__", "")) if isinstance(content, dict) else ""

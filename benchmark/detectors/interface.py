@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from benchmark.images import Target
 from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.models import TestSettings
 
 POOLED_SIDE = 7  # RoIAlign before the box head gives 7 x 7 positions in all four papers
 
@@ -51,9 +52,11 @@ class Detector(nn.Module):
     """
 
     backend: ClassVar[str]
-    settings: Settings
-    num_classes: int
     classifiers: nn.ModuleList
+
+    def __init__(self, settings: Settings, test: TestSettings, num_classes: int) -> None:
+        super().__init__()
+        self.settings, self.test, self.num_classes = settings, test, num_classes
 
     @property
     def box_head_layers(self) -> list[list[nn.Linear]]:

@@ -24,9 +24,9 @@ from benchmark.detectors.interface import (
     image_numbers,
 )
 from benchmark.detectors.mmcv_ops import provide_operators
-from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, chosen_rois, of_label
+from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, as_list, box_head_features, chosen_rois, of_label
 from benchmark.detectors.postprocessing import finish, select, with_a_pixel
-from benchmark.errors import BenchmarkError, MissingDependencyError
+from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.recipes.models import Detector as Settings
 from benchmark.recipes.models import TestSettings
@@ -106,14 +106,8 @@ class _BoxHead(Shared2FCBBoxHead):
     def features(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
         (classifier,) = self.plugged
-        pooled = pooled.flatten(start_dim=1)
         first, second = self.shared_fcs
-        raw = second(F.relu(first(pooled)))
-        activated = F.relu(raw)
-        classified = raw if classifier.before_activation else activated
-        if classifier.takes_pooled:
-            classified = torch.cat([classified, pooled], dim=1)
-        return classified, activated
+        return box_head_features(first, second, pooled.flatten(start_dim=1), classifier)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, L) and deltas (N, 4 or 4 C) of pooled features (N, channels, 7, 7)."""
@@ -205,7 +199,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
         nms_pre=settings.rpn_train_proposals, max_per_img=settings.rpn_train_proposals
     )
     model.test_cfg.rpn.update(nms_pre=settings.rpn_test_proposals, max_per_img=settings.rpn_test_proposals)
-    for stage in _as_list(model.train_cfg.rcnn):
+    for stage in as_list(model.train_cfg.rcnn):
         stage.sampler.update(num=settings.roi_samples, pos_fraction=settings.roi_positive_fraction)
         if settings.roi_background_min_iou > 0:
             stage.assigner.neg_iou_thr = (settings.roi_background_min_iou, stage.assigner.neg_iou_thr)
@@ -222,7 +216,7 @@ def _configure_coordinates_of_version_1(model: ConfigDict) -> None:
     """
     anchors = model.rpn_head.anchor_generator
     anchors.update(type=_RoundedAnchors, centers=[(stride / 2, stride / 2) for stride in anchors.strides])
-    for head in (model.rpn_head, *_as_list(model.roi_head.bbox_head)):
+    for head in (model.rpn_head, *as_list(model.roi_head.bbox_head)):
         head.bbox_coder.type = _PixelKeepingCoder
     for name in ("bbox_roi_extractor", "mask_roi_extractor", "semantic_roi_extractor"):
         if name in model.roi_head:
@@ -236,7 +230,7 @@ def _configure_roi_head(roi_head: ConfigDict, settings: Settings, num_classes: i
     else:
         box_loss = {"type": "L1Loss", "loss_weight": 1.0}
     roi_head.bbox_roi_extractor.out_channels = channels
-    for head in _as_list(roi_head.bbox_head):
+    for head in as_list(roi_head.bbox_head):
         head.update(
             type=_BoxHead,
             in_channels=channels,
@@ -247,7 +241,7 @@ def _configure_roi_head(roi_head: ConfigDict, settings: Settings, num_classes: i
         head.loss_bbox = ConfigDict(box_loss)
     if settings.masks:
         roi_head.mask_roi_extractor.out_channels = channels
-        for head in _as_list(roi_head.mask_head):
+        for head in as_list(roi_head.mask_head):
             head.update(
                 num_convs=settings.mask_layers,
                 in_channels=channels,
@@ -260,11 +254,6 @@ def _configure_roi_head(roi_head: ConfigDict, settings: Settings, num_classes: i
     if settings.semantic_branch:
         roi_head.semantic_roi_extractor.out_channels = channels
         roi_head.semantic_head.update(in_channels=channels, conv_out_channels=channels)
-
-
-def _as_list(one_or_many: Any) -> list[Any]:
-    """The stages of a cascade, or the only one."""
-    return list(one_or_many) if isinstance(one_or_many, (list, nn.ModuleList)) else [one_or_many]
 
 
 class MMDetDetector(Detector):
@@ -286,7 +275,7 @@ class MMDetDetector(Detector):
     std: Tensor
 
     def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
-        super().__init__()
+        super().__init__(settings, test, classifiers[0].num_classes)
         if settings.coordinates == "torchvision":
             raise BenchmarkError(
                 "back end 'mmdet' has the coordinates of MMDetection",
@@ -294,8 +283,6 @@ class MMDetDetector(Detector):
                 expected="coordinates: aligned, or mmdet_v1 for weights of MMDetection 1",
                 remedy="set it in the preset, as those of workflows/detectors/mmdet.yaml do",
             )
-        self.settings, self.test = settings, test
-        self.num_classes = classifiers[0].num_classes
         config = model_config(settings, self.num_classes)
         with DefaultScope.overwrite_default_scope("mmdet"):
             model = MODELS.build(config)
@@ -318,7 +305,7 @@ class MMDetDetector(Detector):
 
     @property
     def _box_heads(self) -> list[_BoxHead]:
-        return _as_list(self.roi_head.bbox_head)
+        return as_list(self.roi_head.bbox_head)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """MMDetection's losses under this project's names; those of a cascade's stages with s0, s1, s2."""
@@ -455,8 +442,8 @@ class MMDetDetector(Detector):
         return [item.bboxes for item in found]
 
     def _sample(self, stage: int, boxes: list[Tensor], samples: list[DetDataSample]) -> list[SamplingResult]:
-        assigner = _as_list(self.roi_head.bbox_assigner)[stage]
-        sampler = _as_list(self.roi_head.bbox_sampler)[stage]
+        assigner = as_list(self.roi_head.bbox_assigner)[stage]
+        sampler = as_list(self.roi_head.bbox_sampler)[stage]
         results = []
         for box, sample in zip(boxes, samples, strict=True):
             priors, truth = InstanceData(priors=box), sample.gt_instances
@@ -467,7 +454,7 @@ class MMDetDetector(Detector):
         self, stage: int, features: tuple[Tensor, ...], semantic: Tensor | None, rois: Tensor
     ) -> Tensor:
         """What a box head takes, (N, channels, 7, 7), of RoIs (N, 5)."""
-        extractor = _as_list(self.roi_head.bbox_roi_extractor)[stage]
+        extractor = as_list(self.roi_head.bbox_roi_extractor)[stage]
         pooled: Tensor = extractor(features[: extractor.num_inputs], rois)
         if semantic is not None:
             wide = self.roi_head.semantic_roi_extractor([semantic], rois)
@@ -524,7 +511,7 @@ class MMDetDetector(Detector):
     ) -> list[Tensor]:
         """Mask logits (n, C or 1, M, M) of every stage; an HTC's stages see features of the stage before."""
         logits, last = [], None
-        extractors, heads = _as_list(self.roi_head.mask_roi_extractor), _as_list(self.roi_head.mask_head)
+        extractors, heads = as_list(self.roi_head.mask_roi_extractor), as_list(self.roi_head.mask_head)
         for extractor, head in zip(extractors, heads, strict=True):
             pooled = extractor(features[: extractor.num_inputs], rois)
             if semantic is not None:
@@ -601,12 +588,7 @@ def load_initial_weights(detector: MMDetDetector, settings: Settings) -> None:
     """
     if settings.init == "none":
         return
-    if settings.init == "coco" and settings.weights is None:
-        raise MissingDependencyError(
-            f"COCO weights of a {settings.architecture} in MMDetection come from a file, and none is named",
-            remedy="fetch a checkpoint of MMDetection's model zoo and name it as `weights:` of the detector",
-        )
-    state = read_weights(settings)
+    state = read_weights(settings, "MMDetection")
     if settings.init == "imagenet":
         state = {f"backbone.{name}": value for name, value in state.items()}
     copy_fitting(detector, state, settings, "torchvision's" if settings.init == "imagenet" else "mmdet's")

@@ -1,8 +1,12 @@
 """Parts that back ends share, where their frameworks have none or none with a generator of each image."""
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.classifiers import Classifier
 from benchmark.detectors.interface import ChooseRoIs, image_numbers
 
 IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of torchvision's ImageNet weights
@@ -50,6 +54,27 @@ def chosen_rois(labels: list[Tensor], choose: ChooseRoIs | None) -> list[Tensor]
     kept = torch.zeros_like(flat, dtype=torch.bool)
     kept[choose(flat, image_numbers(labels))] = True
     return list(kept.split([len(label) for label in labels]))
+
+
+def box_head_features(
+    first: nn.Module, second: nn.Module, pooled: Tensor, classifier: Classifier
+) -> tuple[Tensor, Tensor]:
+    """What a box head of two layers makes of pooled features (N, P).
+
+    Returns:
+        Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor, (N, D).
+    """
+    raw = second(F.relu(first(pooled)))
+    activated = F.relu(raw)
+    classified = raw if classifier.before_activation else activated
+    if classifier.takes_pooled:
+        classified = torch.cat([classified, pooled], dim=1)
+    return classified, activated
+
+
+def as_list(one_or_many: Any) -> list[Any]:
+    """The stages of a cascade, or the only one."""
+    return list(one_or_many) if isinstance(one_or_many, (list, nn.ModuleList)) else [one_or_many]
 
 
 def of_label(masks: Tensor, labels: Tensor) -> Tensor:

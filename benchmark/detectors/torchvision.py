@@ -31,7 +31,15 @@ from benchmark.detectors.interface import (
     image_numbers,
 )
 from benchmark.detectors.layouts import TORCHVISION_RENAMED
-from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, FrozenStatisticsNorm, draw
+from benchmark.detectors.parts import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    FrozenStatisticsNorm,
+    box_head_features,
+    chosen_rois,
+    draw,
+    of_label,
+)
 from benchmark.detectors.postprocessing import finish, select, with_a_pixel
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
@@ -290,7 +298,7 @@ class TorchvisionDetector(Detector):
     backend = "torchvision"
 
     def __init__(self, settings: Settings, classifier: Classifier, test: TestSettings) -> None:
-        super().__init__()
+        super().__init__(settings, test, classifier.num_classes)
         if settings.stages > 1 or settings.deformable:
             raise BenchmarkError(
                 "back end 'torchvision' has neither cascades nor deformable convolutions",
@@ -298,8 +306,6 @@ class TorchvisionDetector(Detector):
                 expected="faster_rcnn or mask_rcnn, not deformable",
                 remedy="take the detector from back end mmdet",
             )
-        self.settings, self.test = settings, test
-        self.num_classes = classifier.num_classes
         self.keep_a_pixel = settings.coordinates == "mmdet_v1"
         # images come in their final size: only normalisation and padding are used
         self.images = GeneralizedRCNNTransform(
@@ -363,10 +369,7 @@ class TorchvisionDetector(Detector):
         proposals = self._proposals(batch, features)
         proposals, _, labels, _ = self._sample(proposals, tv_targets)
         if choose is not None:
-            counts = [len(label) for label in labels]
-            kept = torch.zeros(sum(counts), dtype=torch.bool, device=labels[0].device)
-            kept[choose(torch.cat(labels), image_numbers(labels))] = True
-            masks = kept.split(counts)
+            masks = chosen_rois(labels, choose)
             proposals = [boxes[mask] for boxes, mask in zip(proposals, masks, strict=True)]
             labels = [label[mask] for label, mask in zip(labels, masks, strict=True)]
         return [self._roi_batch(batch, features, proposals, labels)]
@@ -454,12 +457,7 @@ class TorchvisionDetector(Detector):
         """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
         pooled = self.roi_heads.box_roi_pool(features, proposals, sizes).flatten(start_dim=1)
         head = self.roi_heads.box_head
-        raw = head.fc7(F.relu(head.fc6(pooled)))
-        activated = F.relu(raw)
-        classified = raw if self._classifier.before_activation else activated
-        if self._classifier.takes_pooled:
-            classified = torch.cat([classified, pooled], dim=1)
-        return classified, activated
+        return box_head_features(head.fc6, head.fc7, pooled, self._classifier)
 
     def _roi_batch(
         self,
@@ -502,12 +500,8 @@ class TorchvisionDetector(Detector):
             tv_roi_heads.project_masks_on_boxes(target["masks"], roi, match[f], logits.shape[-1])
             for target, roi, match, f in zip(targets, rois, matches, foreground, strict=True)
         ]
-        column = self._mask_column(torch.cat([label[f] for label, f in zip(labels, foreground, strict=True)]))
-        chosen = logits[torch.arange(len(logits), device=logits.device), column]
+        chosen = of_label(logits, torch.cat([label[f] for label, f in zip(labels, foreground, strict=True)]))
         return F.binary_cross_entropy_with_logits(chosen, torch.cat(shapes))
-
-    def _mask_column(self, labels: Tensor) -> Tensor:
-        return torch.zeros_like(labels) if self.settings.class_agnostic_masks else labels
 
     def _mask_logits(
         self, features: OrderedDict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]
@@ -524,8 +518,7 @@ class TorchvisionDetector(Detector):
     ) -> tuple[Tensor, ...]:
         """Probabilities (n, 1, M, M) of the detected category's channel, per image."""
         logits = self._mask_logits(features, [boxes for boxes, _, _ in kept], sizes).float()
-        column = self._mask_column(torch.cat([labels for _, labels, _ in kept]))
-        chosen = logits[torch.arange(len(logits), device=logits.device), column][:, None].sigmoid()
+        chosen = of_label(logits, torch.cat([labels for _, labels, _ in kept]))[:, None].sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
 
 
