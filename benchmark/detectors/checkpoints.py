@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from benchmark.annotations import Vocabulary, check_same_vocabulary
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path
+from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.loading import parse
-from benchmark.recipes.models import Detector, Run
+from benchmark.recipes.models import Run
 
 CONVENTIONS = ("coordinates", "stride_in_1x1")
 """Detector settings that weights are made for: those of imported weights go before the recipe's."""
@@ -88,7 +89,7 @@ def conventions_of(path: Path | None) -> dict[str, Any]:
 def with_conventions(run: Run, conventions: dict[str, Any]) -> Run:
     """The recipe with these settings of its detector; everything that it is called by stays."""
     settings = run.detector.model_dump() | conventions
-    detector = parse(Detector, settings, f"conventions of the checkpoint for recipe {run.row}")
+    detector = parse(DetectorSettings, settings, f"conventions of the checkpoint for recipe {run.row}")
     return run.model_copy(update={"detector": detector})
 
 

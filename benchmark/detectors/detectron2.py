@@ -61,7 +61,7 @@ from benchmark.detectors.postprocessing import finish, select
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.processes import over_processes
-from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
 
 # or the first pooling warns of a PyTorch function that detectron2 asks whether it is traced

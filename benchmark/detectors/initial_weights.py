@@ -9,8 +9,8 @@ from torchvision.models import get_model_weights
 
 from benchmark.detectors.checkpoints import why_unreadable
 from benchmark.errors import BenchmarkError, MissingDependencyError
-from benchmark.recipes.models import HUB_COCO_BACKBONES
-from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
+from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.statistics.unpickling import read_objects
 
 LARGEST_FILE = 2 * 2**30  # bytes of weights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.images import Target
-from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
 
 POOLED_SIDE = 7  # RoIAlign before the box head gives 7 x 7 positions in all four papers

@@ -28,7 +28,7 @@ from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, as_list, box_head_f
 from benchmark.detectors.postprocessing import finish, select, with_a_pixel
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
-from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
 
 provide_operators()  # mmdet looks for them while it is imported

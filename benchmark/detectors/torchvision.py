@@ -44,7 +44,7 @@ from benchmark.detectors.postprocessing import finish, select, with_a_pixel
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.processes import over_processes
-from benchmark.recipes.models import Detector as Settings
+from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
 
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)

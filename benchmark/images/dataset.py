@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from benchmark.annotations import Annotation, AnnotationFile, Image, annotation_rle, resolve_image
 from benchmark.errors import BenchmarkError
 from benchmark.images.target import Target
-from benchmark.recipes.models import Detector
+from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
 
@@ -174,7 +174,7 @@ class TrainImages(Dataset[Sample]):
         self,
         annotations: AnnotationFile,
         folder: Path,
-        settings: Detector,
+        settings: DetectorSettings,
         seed: int,
         *,
         masks: bool,
@@ -275,7 +275,7 @@ class TestImages(Dataset[Sample]):
 
     __test__ = False  # not a test class for pytest
 
-    def __init__(self, annotations: AnnotationFile, folder: Path, settings: Detector) -> None:
+    def __init__(self, annotations: AnnotationFile, folder: Path, settings: DetectorSettings) -> None:
         self.images, self.settings = annotations.images, settings
         self.paths = find_images(self.images, folder)
 

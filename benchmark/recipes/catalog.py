@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.loading import RecipeError, parse, parse_settings, read_yaml, unknown
-from benchmark.recipes.models import Budget, Dataset, Detector, Experiment, Method, Sampler, Schedule, Variant
+from benchmark.recipes.models import Budget, Dataset, Experiment, Method, Sampler, Schedule, Variant
 from benchmark.recipes.plugins import Plugin, find_plugins
 from benchmark.recipes.project import project_root, shown
 
@@ -130,7 +131,7 @@ def detector_presets() -> dict[str, Preset]:
             where = f"{shown(path)}, {name}"
             if not isinstance(settings, dict):
                 raise RecipeError("a preset is a mapping", where=where, found=settings)
-            parse(Detector, settings, where)
+            parse(DetectorSettings, settings, where)
             presets[f"{backend}/{name}"] = Preset(f"{backend}/{name}", shown(path), settings)
     return presets
 

@@ -22,8 +22,9 @@ from benchmark.recipes.catalog import (
     yaml_file,
     yaml_files,
 )
+from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.loading import RecipeError, parse, unknown
-from benchmark.recipes.models import HUB_COCO_BACKBONES, Dataset, Experiment, Row, Run
+from benchmark.recipes.models import Dataset, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import shown
 from benchmark.recipes.resolution import Choice, Resolved, resolve

@@ -11,12 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.loading import RecipeError, parse, parse_settings, read_yaml
-from benchmark.recipes.models import Detector, Method, TestSettings
+from benchmark.recipes.models import Method, TestSettings
 from benchmark.recipes.project import project_root, shown
 
 MANIFEST = "method.yaml"
 ENTRY_POINTS = "longtail.methods"
+_ANY_DETECTOR = {"architecture": "mask_rcnn", "backbone": "resnet50"}  # what every preset states
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,16 @@ def _unique(name: str, plugins: list[Plugin]) -> Plugin:
 
 def _check_method(method: Method, where: str) -> None:
     """What the model alone cannot see: settings that are merged later, and the order of stages."""
-    parse_settings(
-        Detector, method.detector, f"{where}, detector", architecture="mask_rcnn", backbone="resnet50"
-    )
+    parse_settings(DetectorSettings, method.detector, f"{where}, detector", **_ANY_DETECTOR)
     lists = {"stages": method.stages}
     for name, variant in method.variants.items():
         place = f"{where}, variants.{name}"
         parse_settings(
-            Detector, variant.detector, f"{place}.detector", architecture="mask_rcnn", backbone="resnet50"
+            DetectorSettings,
+            variant.detector,
+            f"{place}.detector",
+            architecture="mask_rcnn",
+            backbone="resnet50",
         )
         parse_settings(TestSettings, variant.test, f"{place}.test")
         if variant.stages is not None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.recipes.catalog import PAPER_BUDGET, Catalog
+from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.loading import RecipeError, parse
-from benchmark.recipes.models import Budget, Dataset, Detector, Run, Sampler, Schedule, Stage, TestSettings
+from benchmark.recipes.models import Budget, Dataset, Run, Sampler, Schedule, Stage, TestSettings
 
 DEFAULT = "default"
 Layer = tuple[str, Mapping[str, Any]]
@@ -60,7 +61,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         (variation, variant.detector),
         (f"preset {preset.name} ({preset.file})", preset.settings),
     ]
-    detector = parse(Detector, merge("detector", detector_layers), f"detector of {choice.method}")
+    detector = parse(DetectorSettings, merge("detector", detector_layers), f"detector of {choice.method}")
     test = parse(
         TestSettings,
         merge("test", [(main, method.test.model_dump(exclude_unset=True)), (variation, variant.test)]),

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from benchmark.files import write_text
-from benchmark.recipes.models import Budget, Dataset, Detector, Experiment, Method
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import Budget, Dataset, Experiment, Method
 from benchmark.recipes.project import project_root
 
 MODELS: dict[str, type[BaseModel]] = {
@@ -41,7 +42,7 @@ def page_text() -> str:
         "`longtail show RECIPE` prints where each value of a run comes from.",
     ]
     written: set[str] = set()
-    models: dict[str, type[BaseModel]] = {**MODELS, "detector": Detector}
+    models: dict[str, type[BaseModel]] = {**MODELS, "detector": DetectorSettings}
     for name, model in models.items():
         schema = model.model_json_schema(by_alias=True)
         parts.append(f"## {name.capitalize()}\n\nIn {_PLACES[name]}.")

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmark.recipes.models import Detector, Schedule, Stage
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import Schedule, Stage
 from benchmark.recipes.paths import progress_path
 from benchmark.records import State, out_of_memory
 from benchmark.reporting.collect import StepResult
@@ -105,7 +106,7 @@ def _smaller(step: StepResult) -> str:
     )
 
 
-def _smaller_images(detector: Detector, training: bool) -> str:
+def _smaller_images(detector: DetectorSettings, training: bool) -> str:
     if training:
         edges = ", ".join(map(str, detector.train_short_edges))
         return (

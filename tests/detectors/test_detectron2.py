@@ -38,7 +38,8 @@ from benchmark.detectors.torchvision import TorchvisionDetector
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
 from benchmark.recipes.catalog import detector_presets
-from benchmark.recipes.models import Detector, TestSettings
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import TestSettings
 from methods.bags.classifier import GroupSoftmax
 from methods.balms.classifier import BalancedMeta
 from methods.sigmoid.classifier import Sigmoid
@@ -74,7 +75,7 @@ def detector(
     classifier: type[Classifier] = Softmax, test: TestSettings | None = None, **changes: Any
 ) -> backend.Detectron2Detector:
     torch.manual_seed(0)
-    settings = Detector(**(TINY | {"coordinates": "aligned"} | changes))
+    settings = DetectorSettings(**(TINY | {"coordinates": "aligned"} | changes))
     classifiers = [classifier(settings.box_head_width, statistics_of(COUNTS)) for _ in range(settings.stages)]
     return backend.Detectron2Detector(settings, classifiers, test or TestSettings())
 
@@ -124,7 +125,7 @@ def test_every_preset_trains_retrains_and_detects(
 def test_full_size_backbones_have_the_published_parameters(backbone: str) -> None:
     form = {"architecture": "mask_rcnn", "backbone": backbone, "norm": "batch", "trainable_layers": 5}
     with torch.device("meta"):
-        found = backend.trunk(Detector(**form))
+        found = backend.trunk(DetectorSettings(**form))
         published = getattr(torchvision.models, backbone)()
     own = {f"backbone.bottom_up.{name}": p.shape for name, p in found.named_parameters()}
     assert own == {
@@ -467,7 +468,7 @@ def test_imported_weights_of_balms_detect_what_they_did_at_home() -> None:
     def build(**conventions: Any) -> backend.Detectron2Detector:
         classifier = BalancedMeta(released.WIDTH, statistics_of(counts))
         test = TestSettings(score_threshold=0.02, max_detections=60)
-        return backend.Detectron2Detector(Detector(**(form | conventions)), [classifier], test).eval()
+        return backend.Detectron2Detector(DetectorSettings(**(form | conventions)), [classifier], test).eval()
 
     state = released.released_state("detectron2", len(counts), len(counts))
     learner = {"roi_heads.box_predictor.learner.module.fc.0.weight": torch.randn(1, len(counts))}
@@ -652,7 +653,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[TorchvisionDetector, backend.D
     torch.manual_seed(0)
     changes = {"backbone": request.param, "norm": "frozen", "rpn_train_proposals": 200}
     changes |= {"coordinates": "aligned"}
-    settings = Detector(**(TINY | changes))
+    settings = DetectorSettings(**(TINY | changes))
     theirs = TorchvisionDetector(settings, Softmax(32, statistics_of(COUNTS)), TestSettings()).eval()
     with torch.no_grad():
         for parameter in (*theirs.rpn.head.parameters(), *theirs.roi_heads.parameters()):

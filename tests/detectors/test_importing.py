@@ -15,7 +15,8 @@ from benchmark.classifiers import Classifier
 from benchmark.detectors.checkpoints import CheckpointError
 from benchmark.detectors.importing import convert, read_released
 from benchmark.detectors.torchvision import TorchvisionDetector
-from benchmark.recipes.models import Detector, TestSettings
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import TestSettings
 from methods.bags.classifier import GroupSoftmax
 from methods.balms.classifier import BalancedMeta
 from methods.gol.classifier import GumbelDropLoss
@@ -49,7 +50,7 @@ def detector(source: str, **changes: Any) -> TorchvisionDetector:
         "softmax": lambda: Softmax(released.WIDTH, statistics),
     }[source]()
     settings = SETTINGS | ({"mask_predictor": "normed"} if source == "gol" else {}) | changes
-    return TorchvisionDetector(Detector(**settings), classifier, TEST).eval()
+    return TorchvisionDetector(DetectorSettings(**settings), classifier, TEST).eval()
 
 
 def weights(source: str, categories: int = CATEGORIES, *, agnostic: bool = False) -> dict[str, Tensor]:
@@ -290,7 +291,7 @@ def test_simcals_heads() -> None:
     with pytest.raises(CheckpointError, match="--head FILE"):
         convert(state, "simcal", detector("simcal"))
     classifier = DualHead(released.WIDTH, statistics_of(COUNTS), 49 * released.CHANNELS, layers=2)
-    model = TorchvisionDetector(Detector(**SETTINGS), classifier, TEST)
+    model = TorchvisionDetector(DetectorSettings(**SETTINGS), classifier, TEST)
     converted, _ = convert(state | simcal_head(2), "simcal", model)
     bias = simcal_head(2)["feat_extractor.fc2.bias"]
     assert torch.equal(converted["classifiers.0.calibrated.2.bias"], bias.roll(-1))

@@ -25,7 +25,7 @@ from benchmark.detectors.checkpoints import CheckpointError
 from benchmark.detectors.importing import _read_heads, convert
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.errors import MissingDependencyError
-from benchmark.recipes.models import Detector
+from benchmark.recipes.detector_settings import DetectorSettings
 from methods.bags.classifier import GroupSoftmax
 from methods.gol.classifier import GumbelDropLoss
 from methods.simcal.classifier import DualHead
@@ -58,7 +58,7 @@ def classifier(source: str) -> Classifier:
 def detector(source: str, form: str, **changes: Any) -> MMDetDetector:
     """The recipe's model of each release; mmdet's own files have a softmax."""
     special = {"mask_predictor": "normed"} if source == "gol" else {}
-    settings = Detector(**(SETTINGS | {"coordinates": "aligned"} | special | FORMS[form] | changes))
+    settings = DetectorSettings(**(SETTINGS | {"coordinates": "aligned"} | special | FORMS[form] | changes))
     return MMDetDetector(settings, [classifier(source) for _ in range(settings.stages)], TEST).eval()
 
 

@@ -33,7 +33,8 @@ from benchmark.detectors.torchvision import TorchvisionDetector
 from benchmark.errors import MissingDependencyError
 from benchmark.images import Target
 from benchmark.recipes.catalog import detector_presets
-from benchmark.recipes.models import Detector, TestSettings
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import TestSettings
 from methods.bags.classifier import GroupSoftmax
 from methods.sigmoid.classifier import Sigmoid
 from methods.softmax.classifier import Softmax
@@ -65,7 +66,7 @@ def detector(
     classifier: type[Classifier] = Softmax, test: TestSettings | None = None, **changes: Any
 ) -> backend.MMDetDetector:
     torch.manual_seed(0)
-    settings = Detector(**(TINY | {"coordinates": "aligned"} | changes))
+    settings = DetectorSettings(**(TINY | {"coordinates": "aligned"} | changes))
     classifiers = [classifier(settings.box_head_width, statistics_of(COUNTS)) for _ in range(settings.stages)]
     return backend.MMDetDetector(settings, classifiers, test or TestSettings())
 
@@ -121,7 +122,7 @@ def test_every_preset_trains_retrains_and_detects(
 
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "resnext101_64x4d"])
 def test_full_size_backbones_have_the_published_parameters(backbone: str) -> None:
-    settings = Detector(architecture="mask_rcnn", backbone=backbone)
+    settings = DetectorSettings(architecture="mask_rcnn", backbone=backbone)
     config = backend.model_config(settings, num_classes=3)
     with torch.device("meta"):
         trunk = backend.MODELS.build(config.backbone)
@@ -282,7 +283,7 @@ def test_settings_reach_the_model() -> None:
         for number, target in enumerate(targets):
             boxes = stage.proposals[stage.image_numbers == number]
             assert box_iou(boxes, target.boxes).amax(dim=1).min().item() >= 0.1
-    absolute = backend.model_config(Detector(**(TINY | {"smooth_l1_beta": 0.0})), 3)
+    absolute = backend.model_config(DetectorSettings(**(TINY | {"smooth_l1_beta": 0.0})), 3)
     assert absolute.roi_head.bbox_head.loss_bbox.type == "L1Loss"
 
 
@@ -378,7 +379,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[TorchvisionDetector, backend.M
     full = FULL_SIZE if request.param == "mask_rcnn_r50_fpn" else {}
     changes = {"backbone": "resnet50" if full else request.param, "norm": "frozen", **full}
     changes |= {"coordinates": "aligned", "rpn_samples": 10**5, "roi_samples": 4000}
-    settings = Detector(**(TINY | changes))
+    settings = DetectorSettings(**(TINY | changes))
     classifier = Softmax(settings.box_head_width, statistics_of(COUNTS))
     theirs = TorchvisionDetector(settings, classifier, TestSettings()).eval()
     with torch.no_grad():

@@ -17,7 +17,8 @@ from benchmark.classifiers import Classifier, LinearClassifier, NormedConv2d
 from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
-from benchmark.recipes.models import Detector, TestSettings
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import TestSettings
 from methods.bags.classifier import GroupSoftmax
 from methods.sigmoid.classifier import Sigmoid
 from methods.softmax.classifier import Softmax
@@ -46,7 +47,7 @@ def detector(
     classifier: type[Classifier] = Softmax, test: TestSettings | None = None, **changes: Any
 ) -> TorchvisionDetector:
     torch.manual_seed(0)
-    settings = Detector(**(TINY | changes))
+    settings = DetectorSettings(**(TINY | changes))
     return TorchvisionDetector(settings, classifier(32, statistics_of(COUNTS)), test or TestSettings())
 
 
@@ -185,7 +186,7 @@ def test_ground_truth_features_are_those_of_the_boxes(before: bool, monkeypatch:
 @pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "resnext101_64x4d"])
 def test_full_size_backbones_have_the_published_parameters(backbone: str) -> None:
     with torch.device("meta"):
-        settings = Detector(architecture="mask_rcnn", backbone=backbone, trainable_layers=3)
+        settings = DetectorSettings(architecture="mask_rcnn", backbone=backbone, trainable_layers=3)
         model = TorchvisionDetector(settings, Softmax(1024, statistics_of(COUNTS)), TestSettings())
     frozen = {name.split(".")[2] for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"conv1", "layer1"}
@@ -219,7 +220,7 @@ def test_coco_weights_in_torchvisions_published_layout_are_read(tmp_path: Path) 
         for name, value in state.items()
     }
     torch.save(old, tmp_path / "coco.pth")
-    settings = Detector(
+    settings = DetectorSettings(
         architecture="mask_rcnn", backbone="resnet50", init="coco", weights=str(tmp_path / "coco.pth")
     )
     model = TorchvisionDetector(settings, Softmax(1024, statistics_of(COUNTS)), TestSettings())

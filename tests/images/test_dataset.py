@@ -13,9 +13,9 @@ from pycocotools import mask as coco_mask
 from benchmark.annotations import annotation_rle, read_annotations
 from benchmark.images import ImageError, Target, TestImages, TrainImages, load
 from benchmark.images.dataset import resized
-from benchmark.recipes.models import Detector
+from benchmark.recipes.detector_settings import DetectorSettings
 
-SETTINGS = Detector(
+SETTINGS = DetectorSettings(
     architecture="mask_rcnn",
     backbone="resnet18",
     train_short_edges=[48, 64, 96],
@@ -26,7 +26,9 @@ SETTINGS = Detector(
 DATA = Path("results/data/synthetic_tiny")
 
 
-def train_images(seed: int = 0, *, augment: bool = True, settings: Detector = SETTINGS) -> TrainImages:
+def train_images(
+    seed: int = 0, *, augment: bool = True, settings: DetectorSettings = SETTINGS
+) -> TrainImages:
     annotations = read_annotations(DATA / "train.json")
     return TrainImages(annotations, DATA / "images", settings, seed, masks=True, augment=augment)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from benchmark.detectors.torchvision import TorchvisionDetector
 from benchmark.errors import BenchmarkError
 from benchmark.recipes.catalog import Catalog
-from benchmark.recipes.models import Detector, TestSettings
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import TestSettings
 from benchmark.statistics import category_draw_probabilities
 from benchmark.training.optimisation import plan
 from methods.simcal.classifier import CalibrationHead, DualHead
@@ -173,7 +174,9 @@ def test_training_moves_the_calibrated_head_only() -> None:
 @pytest.mark.parametrize("layers", [2, 3])
 def test_the_box_head_is_copied_where_it_fits(layers: int) -> None:
     torch.manual_seed(0)
-    settings = Detector(architecture="faster_rcnn", backbone="resnet18", fpn_channels=2, box_head_width=8)
+    settings = DetectorSettings(
+        architecture="faster_rcnn", backbone="resnet18", fpn_channels=2, box_head_width=8
+    )
     classifier = DualHead(8, statistics_of([5, 900]), pooled_features=98, layers=layers)
     detector = TorchvisionDetector(settings, classifier, TestSettings())
     with torch.no_grad():

@@ -14,7 +14,8 @@ from benchmark.annotations import read_annotations, synthesize_dataset
 from benchmark.detectors.torchvision import TorchvisionDetector
 from benchmark.images import TrainImages
 from benchmark.recipes.catalog import detector_presets
-from benchmark.recipes.models import Detector, Synthetic, TestSettings
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import Synthetic, TestSettings
 from benchmark.sampling import seeded
 from methods.softmax.classifier import Softmax
 
@@ -76,7 +77,7 @@ class Retraining:
 
     def __init__(self, size: Size, device: str = "cpu") -> None:
         changes = {"train_short_edges": [size.edge], "long_edge": size.edge, "init": "none"}
-        settings = Detector(**{**detector_presets()[size.preset].settings, **changes})
+        settings = DetectorSettings(**{**detector_presets()[size.preset].settings, **changes})
         with seeded(0):
             classifier = Softmax(settings.box_head_width, lvis_statistics(size.categories))
             self.detector = TorchvisionDetector(settings, classifier, TestSettings())

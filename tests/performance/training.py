@@ -20,7 +20,8 @@ from benchmark.detectors import build_detector
 from benchmark.images import Sample, TrainImages, load
 from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
-from benchmark.recipes.models import Detector, Run, Synthetic
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import Run, Synthetic
 from benchmark.recipes.paths import annotations_path, dataset_folder, statistics_path
 from benchmark.sampling import ImageStream, StreamBatches
 from benchmark.statistics import class_statistics
@@ -74,7 +75,7 @@ def run_of(case: dict[str, Any]) -> Run:
     )
     return run.model_copy(
         update={
-            "detector": Detector(**settings),
+            "detector": DetectorSettings(**settings),
             "detector_name": case["preset"],
             "stages": [stage.model_copy(update={"schedule": schedule})],
         }

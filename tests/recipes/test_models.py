@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from benchmark.recipes.models import Detector
+from benchmark.recipes.detector_settings import DetectorSettings
 
 
 @pytest.mark.parametrize(
@@ -21,14 +21,14 @@ from benchmark.recipes.models import Detector
 )
 def test_impossible_detectors_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Detector(**settings)
+        DetectorSettings(**settings)
 
 
 def test_cascades_have_three_stages_and_some_detectors_segment() -> None:
     found = {
         name: (
-            Detector(architecture=name, backbone="resnet50").stages,
-            Detector(architecture=name, backbone="resnet50").masks,
+            DetectorSettings(architecture=name, backbone="resnet50").stages,
+            DetectorSettings(architecture=name, backbone="resnet50").masks,
         )
         for name in ("faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "htc")
     }
