@@ -90,10 +90,12 @@ def device_memory_mb() -> float | None:
     return round(torch.cuda.max_memory_reserved() / 2**20, 1)
 
 
-def gpu_uuids(count: int) -> list[str]:
-    """UUIDs of the first GPUs that PyTorch sees."""
+def visible_gpus(count: int) -> list[str]:
+    """UUIDs of the first GPUs that PyTorch sees; none on a machine without."""
     import torch
 
+    if not torch.cuda.is_available():
+        return []
     return [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in range(count)]
 
 

@@ -11,7 +11,6 @@ from rich.progress import track
 from torch import distributed
 
 from benchmark.annotations import Vocabulary, check_same_vocabulary, read_annotations, vocabulary_hash
-from benchmark.cost import gpu_uuids
 from benchmark.detectors import Detections, build_detector
 from benchmark.detectors.checkpoints import CheckpointError, conventions_of, load_weights, with_conventions
 from benchmark.images import TestImages, load
@@ -19,7 +18,6 @@ from benchmark.inference.detections import DetectionWriter
 from benchmark.processes import fabric_of
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import DatasetFiles
-from benchmark.records import StepRecorder
 from benchmark.statistics import ClassStatistics
 
 
@@ -32,8 +30,7 @@ def predict_dataset(
     *,
     workers: int,
     devices: int = 1,
-    recorder: StepRecorder | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Write the detections of every validation image as Parquet, boxes and masks in original pixels.
 
     Several processes take images in turns and the first writes, in the order of the annotations: the file
@@ -46,7 +43,9 @@ def predict_dataset(
         output: the Parquet file.
         workers: data loading processes of each process.
         devices: processes that were started for this, one per GPU; 0 for the CPU even where there is a GPU.
-        recorder: takes facts and GPUs; on the first process only.
+
+    Returns:
+        Facts for the record.
 
     Raises:
         BenchmarkError: the checkpoint, the images or the annotations do not fit the recipe.
@@ -54,8 +53,6 @@ def predict_dataset(
     fabric = fabric_of(devices)
     fabric.launch()
     first = fabric.is_global_zero
-    if recorder is not None and fabric.device.type == "cuda":
-        recorder.use_gpus(gpu_uuids(fabric.world_size))
     annotations = read_annotations(files.val)
     statistics = ClassStatistics.read(files.statistics)
     check_same_vocabulary(
@@ -106,13 +103,12 @@ def predict_dataset(
                     boxes[:, 2:] -= boxes[:, :2]
                     category_ids = annotations.category_ids[found.labels.numpy()]
                     writer.add(image_id, category_ids, found.scores.numpy(), boxes.numpy(), found.rles)
-    if recorder is not None and writer is not None:
-        recorder.add(
-            images=len(data),
-            detections=writer.rows,
-            device=str(fabric.device),
-            threads=torch.get_num_threads(),
-        )
+    return {
+        "images": len(data),
+        "detections": writer.rows if writer is not None else None,
+        "device": str(fabric.device),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _gathered(own: Any, fabric: Fabric) -> list[Any]:

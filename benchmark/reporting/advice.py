@@ -100,8 +100,8 @@ def _smaller(step: StepResult) -> str:
     rate = schedule.learning_rate / schedule.reference_batch_size
     return (
         f"in the schedule of stage {step.step.name}, batch_size: {fewer} (now {batch}); the learning rate "
-        f"becomes {rate * fewer:g} (now {rate * batch:g}) with {batch // fewer} times the iterations (both follow "
-        "from batch_size: change nothing else)"
+        f"becomes {rate * fewer:g} (now {rate * batch:g}) with {batch // fewer} times the iterations "
+        "(both follow from batch_size: change nothing else)"
     )
 
 

@@ -115,8 +115,8 @@ def _commands(result: RunResult) -> str:
     lines = [
         "#!/usr/bin/env bash",
         "# In a checkout of the project at the code version of the records: bash FOLDER/commands.sh",
-        "# Results go to results/store, where they lay before. The last bits depend on the number of threads:",
-        "# it is that of the records.",
+        "# Results go to results/store, where they lay before. The last bits depend on the number of",
+        "# threads: it is that of the records.",
         "set -euo pipefail",
         'here="$(cd "$(dirname "$0")" && pwd)"',
     ]

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
+from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
 from benchmark.files import sha256_file
 from benchmark.processes import launched
 from benchmark.recipes.loading import unknown
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, DatasetFiles
-from benchmark.records import StepRecorder, check_attempt, read_record, record_step
+from benchmark.records import check_attempt, read_record, record_step
 from benchmark.steps.listing import (
     EVALUATE,
     FIT,
@@ -30,7 +32,7 @@ from benchmark.steps.listing import (
     steps_of,
 )
 from benchmark.steps.step import ABSENT, MAIN, Step
-from benchmark.steps.store import in_results, link, publish
+from benchmark.steps.store import in_results, link, link_dataset, publish
 
 
 class StepError(BenchmarkError):
@@ -64,9 +66,13 @@ def make(step: Step, means: Means, attempt: int = 1) -> bool:
     _check_inputs(step)
     if launched(means.devices if step.kind.on_gpu else 0, step.work):
         return True
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    first = _is_first()
     with record_step(step.work, step.lock, step.subject) if first else nullcontext() as recorder:
-        _FUNCTIONS[step.kind.name](step, means, recorder)
+        if recorder is not None and step.kind.on_gpu and means.devices:
+            recorder.use_gpus(visible_gpus(means.devices))
+        facts = _FUNCTIONS[step.kind.name](step, means)
+        if recorder is not None:
+            recorder.add(**facts)
     if first:
         publish(step)
     return True
@@ -89,7 +95,7 @@ def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
         known = [step.name for step in [*dataset_steps(run.dataset), *own_steps(run)]]
         raise unknown(f"step of {run.title}", name, known)
     made = make(step, means, attempt)
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    if _is_first():
         link(run)
         print(f"{in_results(step.folder)}{'' if made else ' was made before'}", file=sys.stderr)
 
@@ -113,7 +119,13 @@ def made_dataset(dataset: Dataset) -> DatasetFiles:
     """The files of a dataset, after making what is missing of a generated one and of the statistics."""
     for step in dataset_steps(dataset):
         make(step, Means())
+    link_dataset(dataset)
     return dataset_files(dataset)
+
+
+def _is_first() -> bool:
+    """Whether this is the only process of a step, or the first of several."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def _check_inputs(step: Step) -> None:
@@ -145,14 +157,15 @@ def _check_inputs(step: Step) -> None:
                 )
 
 
-def _synthesize(step: Step, _: Means, __: StepRecorder | None) -> None:
+def _synthesize(step: Step, _: Means) -> dict[str, Any]:
     from benchmark.annotations import synthesize_dataset
 
     assert step.dataset.synthetic is not None
     print(synthesize_dataset(step.dataset.synthetic, step.work), file=sys.stderr)
+    return {}
 
 
-def _statistics(step: Step, _: Means, __: StepRecorder | None) -> None:
+def _statistics(step: Step, _: Means) -> dict[str, Any]:
     from benchmark.statistics import class_statistics_with_differences
 
     statistics, differences = class_statistics_with_differences(dataset_files(step.dataset).train)
@@ -160,13 +173,14 @@ def _statistics(step: Step, _: Means, __: StepRecorder | None) -> None:
     print(statistics.summary(), file=sys.stderr)
     for difference in differences:
         print(f"warning: {difference}", file=sys.stderr)
+    return {"differences": differences} if differences else {}
 
 
-def _stage(step: Step, means: Means, recorder: StepRecorder | None) -> None:
+def _stage(step: Step, means: Means) -> dict[str, Any]:
     from benchmark.training import run_stage
 
     before = step.inputs.get("init")
-    run_stage(
+    return run_stage(
         step.run,
         step.name,
         dataset_files(step.dataset),
@@ -174,31 +188,29 @@ def _stage(step: Step, means: Means, recorder: StepRecorder | None) -> None:
         init=before.output() if before is not None else None,
         devices=means.devices,
         workers=means.workers,
-        recorder=recorder,
     )
 
 
-def _predict(step: Step, means: Means, recorder: StepRecorder | None) -> None:
+def _predict(step: Step, means: Means) -> dict[str, Any]:
     from benchmark.detectors.weight_norms import write_weight_norms
     from benchmark.inference.predict import predict_dataset
 
     checkpoint, files = step.inputs["checkpoint"].output(), dataset_files(step.dataset)
-    predict_dataset(
+    facts = predict_dataset(
         step.run,
         files,
         checkpoint,
         step.work / PREDICT.outputs[MAIN],
         devices=means.devices,
         workers=means.workers,
-        recorder=recorder,
     )
-    if recorder is not None:
-        write_weight_norms(
-            step.run, files.statistics, checkpoint, step.work / PREDICT.outputs["weight_norms"]
-        )
+    if _is_first():
+        norms = step.work / PREDICT.outputs["weight_norms"]
+        write_weight_norms(step.run, files.statistics, checkpoint, norms)
+    return facts
 
 
-def _evaluate(step: Step, _: Means, __: StepRecorder | None) -> None:
+def _evaluate(step: Step, _: Means) -> dict[str, Any]:
     from benchmark.evaluation import evaluate_detections
 
     files = dataset_files(step.dataset)
@@ -215,9 +227,10 @@ def _evaluate(step: Step, _: Means, __: StepRecorder | None) -> None:
         calibration=step.work / EVALUATE.outputs["calibration"],
     )
     print(evaluation.text(), file=sys.stderr)
+    return {"protocol": evaluation.protocol, "notes": evaluation.notes}
 
 
-_FUNCTIONS: Mapping[str, Callable[[Step, Means, StepRecorder | None], None]] = {
+_FUNCTIONS: Mapping[str, Callable[[Step, Means], dict[str, Any]]] = {
     SYNTHESIZE.name: _synthesize,
     STATISTICS.name: _statistics,
     **dict.fromkeys((kind.name for kind in (TRAIN, RETRAIN, FIT, TRANSFORM)), _stage),

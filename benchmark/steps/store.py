@@ -6,13 +6,14 @@ Copying one store into another merges them: equal keys mean equal results.
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import file_error, write_text
 from benchmark.recipes import lineage
-from benchmark.recipes.models import Run
+from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, links_folder, results_folder, run_name, store_folder
 from benchmark.steps.listing import dataset_steps, own_steps
 from benchmark.steps.step import DONE, Step, seen_folder
@@ -62,10 +63,18 @@ def older(step: Step) -> list[Path]:
 
 
 def link(run: Run) -> None:
-    """Point ``results/runs/<name of the run>/<step>`` to every finished step of a run and of its bases, and
-    ``results/data/<dataset>/<step>`` to those of its dataset. What is no link there is left alone."""
-    places = {links_folder() / run_name(item) / s.name: s for item in lineage(run) for s in own_steps(item)}
-    places |= {results_folder() / "data" / run.dataset_name / s.name: s for s in dataset_steps(run.dataset)}
+    """Point ``results/runs/<name of the run>/<step>`` to every finished step of a run and of its bases; links
+    to those of its dataset as ``link_dataset`` does. What is no link there is left alone."""
+    _link({links_folder() / run_name(item) / s.name: s for item in lineage(run) for s in own_steps(item)})
+    link_dataset(run.dataset)
+
+
+def link_dataset(dataset: Dataset) -> None:
+    """Point ``results/data/<dataset>/<step>`` to every finished step of a dataset."""
+    _link({results_folder() / "data" / dataset.name / step.name: step for step in dataset_steps(dataset)})
+
+
+def _link(places: Mapping[Path, Step]) -> None:
     for place, step in places.items():
         if step.finished and (place.is_symlink() or not place.exists()):
             target = os.path.relpath(step.folder, place.parent)

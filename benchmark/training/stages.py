@@ -15,14 +15,12 @@ from benchmark.annotations import (
     read_annotations,
     vocabulary_hash,
 )
-from benchmark.cost import gpu_uuids
 from benchmark.detectors import Detector, build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
 from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
 from benchmark.recipes.paths import PROGRESS, DatasetFiles
-from benchmark.records import StepRecorder
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics
@@ -69,8 +67,7 @@ def run_stage(
     init: Path | None,
     devices: int,
     workers: int,
-    recorder: StepRecorder | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` beside it.
 
     Checkpoints for resuming lie in ``resume`` beside it until the stage is done: the folder of ``output``
@@ -85,23 +82,25 @@ def run_stage(
         devices: processes that were started for this, one per GPU (or per CPU replica), of which only
             trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
-        recorder: takes facts and GPUs; on the first process only.
 
     The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
     transform stage without ``batches``; either may return a dictionary of facts for the record.
+
+    Returns:
+        Facts for the record.
 
     Raises:
         BenchmarkError: bad input of any kind, divergence, or an interruption.
     """
     stage = _stage(run, name)
+    if init is None and (run.base is not None or stage is not run.stages[0]):
+        raise TrainingError(f"stage '{name}' of recipe {run.row} starts from a checkpoint and was given none")
     if stage.kind != "train":
         if int(os.environ.get("LOCAL_RANK", 0)):
-            return
+            return {}
         devices = min(devices, 1)
     fabric = fabric_of(devices, PRECISIONS[stage.schedule.precision if stage.schedule else "fp32"])
     fabric.launch()
-    if recorder is not None and fabric.device.type == "cuda":
-        recorder.use_gpus(gpu_uuids(fabric.world_size))
     annotations, statistics = read_training_data(run, files)
     vocabulary = vocabulary_hash(annotations.categories)
     conventions = checkpoints.conventions_of(init)
@@ -125,17 +124,18 @@ def run_stage(
     resume = ResumeFolder(output.parent / "resume")
     if stage.kind == "train":
         log_path = output.with_name(PROGRESS)
-        facts = train(fabric, detector, data, run, stage, resume=resume, log_path=log_path, workers=workers)
+        facts: dict[str, Any] = train(
+            fabric, detector, data, run, stage, resume=resume, log_path=log_path, workers=workers
+        )
         if fabric.is_global_zero:
             print(_describe(facts), file=sys.stderr)
     else:
         facts = _without_gradients(stage, run, detector.to(fabric.device).eval(), data, statistics)
-    if recorder is not None:
-        recorder.add(**facts)
     if fabric.is_global_zero:
         detector.cpu()
         checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
         resume.clear()
+    return facts
 
 
 def _without_gradients(
