@@ -376,6 +376,30 @@ def import_checkpoint_(
 
 
 @app.command()
+def train(
+    recipe: Recipe,
+    stage: Annotated[str, typer.Argument(help="name of the stage")],
+    init: Annotated[Path, typer.Option(help="weights from elsewhere, as import-checkpoint writes them")],
+    output: Output,
+    devices: Annotated[int, typer.Option(min=0, max=1, help="1: a GPU if there is one; 0: the CPU")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+) -> None:
+    """Train one stage of a recipe on any checkpoint; run it again after an interruption and it continues.
+
+    The folder of the output is for this training alone.
+    """
+    from benchmark.devices import lease_devices
+    from benchmark.recipes import find_run
+    from benchmark.steps import made_dataset
+    from benchmark.training import run_stage
+
+    run = find_run(recipe)
+    lease_devices(devices)
+    files = made_dataset(run.dataset)
+    run_stage(run, stage, files, output, init=init, devices=devices, workers=workers)
+
+
+@app.command()
 def predict(
     recipe: Recipe,
     checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="weights from elsewhere")],

@@ -1,11 +1,14 @@
 """Working directories for commands, with what is made already in their store."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from benchmark.recipes.models import Run
-from benchmark.records import Record, read_record
+from benchmark.records import Record, read_record, record_step
 from benchmark.steps import Step, find_step
+from benchmark.steps.store import publish
 
 
 def place_beside(folder: Path, workplace: Path, *finished: Step) -> Path:
@@ -38,3 +41,25 @@ def record_in(place: Path, step: Step) -> Record | None:
     """The record of a step in another working directory, finished or not."""
     found = [read_record(place / folder / "record.json") for folder in (step.folder, step.work)]
     return next((record for record in found if record is not None), None)
+
+
+@contextmanager
+def made(step: Step) -> Iterator[Path]:
+    """Gives the folder that becomes the finished step in the store, as if its command had filled it."""
+    with record_step(step.work, step.lock, step.subject):
+        yield step.work
+    publish(step)
+
+
+def fabricate(step: Step, content: str = "made up") -> None:
+    """Put a step into the store with text for its outputs."""
+    with made(step) as folder:
+        for name in step.kind.outputs.values():
+            if not (folder / name).exists():
+                (folder / name).write_text(content)
+
+
+def fail(step: Step, error: BaseException) -> None:
+    """Let a step end with an error."""
+    with suppress(type(error)), record_step(step.work, step.lock, step.subject):
+        raise error

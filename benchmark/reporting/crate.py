@@ -11,6 +11,7 @@ from benchmark.records import Record
 
 METADATA = "ro-crate-metadata.json"
 WORKFLOW = "commands.sh"
+BASH = "https://www.gnu.org/software/bash/"
 PROFILES = (
     ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate"),
     ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate"),
@@ -25,6 +26,7 @@ def write_crate_metadata(folder: Path, run: Run, records: Sequence[Record]) -> N
     the file itself is not in the folder. Raises ``FileError`` where the metadata cannot be written.
     """
     from rocrate.model import ContextEntity
+    from rocrate.model.computerlanguage import ComputerLanguage
     from rocrate.rocrate import ROCrate
 
     crate = ROCrate(version="1.1")
@@ -46,11 +48,9 @@ def write_crate_metadata(folder: Path, run: Run, records: Sequence[Record]) -> N
         """The entity of this identifier, made once."""
         return crate.get(identifier) or crate.add(ContextEntity(crate, identifier, properties=properties))
 
-    workflow = crate.add_workflow(
-        dest_path=WORKFLOW, main=True, lang=None, properties={"name": "the steps, in order"}
-    )
-    bash = {"@type": "ComputerLanguage", "name": "Bash", "url": "https://www.gnu.org/software/bash/"}
-    workflow["programmingLanguage"] = entity("https://www.gnu.org/software/bash/", **bash)
+    bash = ComputerLanguage(crate, "#bash", {"name": "Bash", "url": BASH})
+    steps = {"name": "the steps, in order"}
+    workflow = crate.add_workflow(dest_path=WORKFLOW, main=True, lang=bash, properties=steps)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if name not in (WORKFLOW, METADATA):

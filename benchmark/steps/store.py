@@ -16,7 +16,7 @@ from benchmark.recipes import lineage
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, links_folder, results_folder, run_name, store_folder
 from benchmark.steps.listing import dataset_steps, own_steps
-from benchmark.steps.step import DONE, Step, seen_folder
+from benchmark.steps.step import ABSENT, DONE, Step, seen_folder
 
 OLD_RECORDS = "*.provenance.json"
 """Records of version 0.1, beside the results of runs."""
@@ -30,7 +30,8 @@ def publish(step: Step) -> None:
     the system refuses.
     """
     for source in step.sources.values():
-        write_text(seen_folder(source.name) / source.sha256, "")
+        if source.sha256 != ABSENT:
+            write_text(seen_folder(source.name) / source.sha256, "")
     try:
         (step.work / DONE).touch()
         step.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def _picture(image: _Chosen, folder: Path, names: dict[int, str], notes: list[st
             small = picture.convert("RGB")
             small.thumbnail((SIDE, SIDE))
     except (OSError, UnidentifiedImageError, BenchmarkError) as error:
-        notes.append(f"example image {folder / record.relative_path} cannot be read: {error}".splitlines()[0])
+        notes.append(f"example image {record.id} of {folder} cannot be read: {error}".splitlines()[0])
         return None
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=80, optimize=True)
