@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 from benchmark.cost import Cost, Meter, host_memory_mb, killed_attempt
 from benchmark.errors import BenchmarkError, FileError
 from benchmark.files import exclusive, is_locked, read_bytes, sha256_file, write_text
-from benchmark.recipes.paths import LOG, PROGRESS, RECORD
+from benchmark.recipes.paths import PROGRESS, RECORD
 from benchmark.recipes.strict import Strict
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "MemoryError")
@@ -276,7 +276,7 @@ def code_version() -> str:
 
 
 def _is_output(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name not in (RECORD, LOG)
+    return not path.name.startswith(".") and path.name not in (RECORD, PROGRESS)
 
 
 def _output(path: Path) -> Output:

@@ -44,7 +44,7 @@ def test_done_holds_what_reproduces_the_step(tmp_path: Path) -> None:
         (folder / "checkpoint.pt").write_text("content")
         (folder / "images").mkdir()
         (folder / "images" / "1.png").write_text("12345")
-        (folder / "log.txt").write_text("is no result")
+        (folder / "progress.jsonl").write_text("is no result")
     found = record_of(folder)
     assert (found.state, found.reason, found.subject) == (State.done, None, SUBJECT)
     assert [output.name for output in found.outputs] == ["checkpoint.pt", "images"]

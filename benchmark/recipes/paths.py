@@ -9,7 +9,6 @@ from benchmark.recipes.project import working_root
 
 RECORD = "record.json"
 PROGRESS = "progress.jsonl"
-LOG = "log.txt"
 
 
 def data_folder() -> Path:
@@ -30,6 +29,11 @@ def store_folder() -> Path:
 def work_folder() -> Path:
     """Steps that are not finished, each in ``<kind>/<key>``."""
     return results_folder() / "work"
+
+
+def logs_folder() -> Path:
+    """What the workflow's commands have printed, for each step in ``<kind>/<key>.log``."""
+    return results_folder() / "logs"
 
 
 def links_folder() -> Path:

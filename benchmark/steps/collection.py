@@ -9,7 +9,14 @@ from benchmark.errors import BenchmarkError
 from benchmark.files import is_locked
 from benchmark.recipes import load_experiment
 from benchmark.recipes.catalog import yaml_files
-from benchmark.recipes.paths import RECORD, links_folder, results_folder, store_folder, work_folder
+from benchmark.recipes.paths import (
+    RECORD,
+    links_folder,
+    logs_folder,
+    results_folder,
+    store_folder,
+    work_folder,
+)
 from benchmark.steps.listing import KINDS, steps_of
 from benchmark.steps.step import ABSENT, Step, seen_folder
 from benchmark.steps.store import disk_usage, in_results
@@ -40,6 +47,7 @@ def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
     if remove:
         for path in garbage:
             shutil.rmtree(path)
+            (logs_folder() / path.parent.name / f"{path.name}.log").unlink(missing_ok=True)
         _remove_dangling_links()
     verb = "removed" if remove else "would be removed"
     return "\n".join([*lines, f"{total:,.1f} MB in {len(garbage)} folders {verb}"])

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmark.numerics import area_versions
 from benchmark.recipes.models import Dataset, Run
-from benchmark.recipes.paths import LOG, PROGRESS, RECORD, run_name, store_folder, work_folder
+from benchmark.recipes.paths import PROGRESS, RECORD, logs_folder, run_name, store_folder, work_folder
 from benchmark.records import Subject
 from benchmark.steps.hashes import file_hash
 
@@ -180,7 +180,7 @@ class Step:
     @property
     def log(self) -> Path:
         """What the workflow's command for it has printed."""
-        return self.record.with_name(LOG)
+        return logs_folder() / f"{self.place}.log"
 
     def output(self, role: str = MAIN) -> Path:
         """A file or folder that it makes, in the store."""

@@ -106,20 +106,20 @@ def test_the_status_and_the_table_agree(experiment: LoadedExperiment) -> None:
 def test_bad_input_is_named_with_its_remedy_and_the_log(experiment: LoadedExperiment) -> None:
     (run,) = experiment.rows[1].runs
     made = step_of(run, "train")
-    write_text(made.work / "log.txt", "error: ...")
+    write_text(made.log, "error: ...")
     error = BenchmarkError("cannot decode the file of image 7", where="images/7.png", remedy="fetch it again")
     fail(made, error)
     found = step(experiment, "sigmoid", "train")
     assert found.cause == "cannot decode the file of image 7; where: images/7.png"
     assert found.advice == "fetch it again; then run the same command again"
-    assert found.log == str(made.work / "log.txt")
+    assert found.log == str(made.log)
     assert found.seconds is not None
     shown = text(experiment)
     for words in (
         "cause: cannot decode",
         "images/7.png",
         "advice: fetch it again",
-        "log: results/work/train/",
+        "log: results/logs/train/",
     ):
         assert words in shown
 

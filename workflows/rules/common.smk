@@ -55,9 +55,9 @@ def planned(kind, wildcards):
 
 
 def outputs_of(kind):
-    """What a rule declares: a stamp that the step is done, not what it made. If Snakemake was killed while a job ran on,
-    it takes the job for incomplete, removes what it declares and runs it again; a finished training must survive that.
-    Metrics, which take a minute, are declared for Snakemake's report."""
+    """The declared outputs of a kind: a stamp that the step is done, not what it made. If Snakemake was killed while a
+    job ran on, it takes the job for incomplete, removes what is declared and runs it again; a finished training must
+    survive that. Metrics, which take a minute, are declared for Snakemake's report."""
     folder = f"results/store/{kind.name}/{{key}}"
     files = {"done": f"{folder}/{DONE}"}
     if kind is EVALUATE:

@@ -1,6 +1,6 @@
 # A rule for each kind of step (benchmark/steps/listing.py): synthesize, statistics, train, retrain, fit, transform,
-# predict, evaluate. The command puts the finished step into the store, all at once; unfinished ones, with their log,
-# lie in results/work, and the next try continues there. The second attempt is for what was killed or had too little
+# predict, evaluate. The command puts the finished step into the store, all at once; unfinished ones lie in
+# results/work, and the next try continues there. The second attempt is for what was killed or had too little
 # memory: the command refuses it after bad input, an error in the code and divergence. `recipe` is a resource because
 # how a step is called (a row here, the base of one there) makes no difference to it.
 for kind in KINDS:
@@ -13,7 +13,7 @@ for kind in KINDS:
         output:
             **outputs_of(kind),
         log:
-            f"results/work/{kind.name}/{{key}}/log.txt",
+            f"results/logs/{kind.name}/{{key}}.log",
         # what others wait for comes before predictions
         priority: int(kind.trains)
         retries: 1
