@@ -34,7 +34,9 @@ def report_key(experiment: LoadedExperiment) -> str:
     ]
     content = {
         "title": experiment.title,
-        "runs": [[row, skipped, run.title, _results(run, skipped)] for row, skipped, run in runs],
+        "runs": [
+            [row, skipped, run.title, run.dataset.title, _results(run, skipped)] for row, skipped, run in runs
+        ],
         "reported": file_hash(project_root() / REPORTED),
         "code": code_digest(Path(__file__).parent),
     }
