@@ -21,7 +21,7 @@ from benchmark.recipes import (
 from benchmark.recipes.catalog import yaml_files
 from benchmark.recipes.paths import run_name
 from benchmark.recipes.project import project_root
-from benchmark.recipes.schemas import MODELS, PAGE, page_text, schema_text
+from benchmark.schemas import PAGE, SCHEMAS, page_text, schema_text
 from benchmark.steps import find_step, steps_of_experiment
 
 
@@ -39,10 +39,10 @@ def test_every_shipped_file_is_understood() -> None:
 
 
 def test_the_schemas_are_those_of_the_models() -> None:
-    for name in MODELS:
+    for name in SCHEMAS:
         file = project_root() / "workflows" / "schemas" / f"{name}.schema.json"
-        assert file.read_text() == schema_text(name), "run python -m benchmark.recipes.schemas"
-    assert file.with_name(PAGE).read_text() == page_text(), "run python -m benchmark.recipes.schemas"
+        assert file.read_text() == schema_text(name), "run python -m benchmark.schemas"
+    assert file.with_name(PAGE).read_text() == page_text(), "run python -m benchmark.schemas"
 
 
 def test_every_key_is_explained() -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from places import fabricate
 from project_copy import TINY, Project, copy_project
 from reporting.results_tree import finish
 
 from benchmark.numerics import method_version
 from benchmark.recipes import load_experiment
-from benchmark.steps import steps_of_experiment
+from benchmark.steps import steps_of, steps_of_experiment
 
 METHODS = ("softmax", "sigmoid", "bags")
 TABLE = {"table", "all"}
@@ -79,7 +80,7 @@ PRESETS, LOOP = "workflows/detectors/torchvision.yaml", "benchmark/training/loop
             "    rpn_samples: int",
             set(),
         ),
-        ("workflows/budgets/tiny.yaml", "iterations: 6", "checkpoint_every: 7\n  iterations: 6", set()),
+        ("workflows/budgets/tiny.yaml", "checkpoint_every: 2", "checkpoint_every: 3", set()),
         ("workflows/datasets/synthetic_tiny.yaml", "title: ", "title: Another ", TABLE),
         ("methods/bags/method.yaml", "title: BAGS\n", "title: Groups\n", TABLE),
         ("results/reported/reported.csv", "\n", "\nbags,99,,bags,,lvis_v1,,segm/AP,1,0.5\n", TABLE),
@@ -161,7 +162,10 @@ def test_real_data_may_move_and_be_unpacked_again(tmp_path: Path, monkeypatch: p
     (project.folder / "workflows/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
     row = {"id": "a", "method": "bags", "detector": "torchvision/tiny_mask_rcnn", "dataset": "mine"}
     (project.folder / "e.yaml").write_text(yaml.safe_dump({"name": "e", "title": "E", "rows": [row]}))
-    made_up(project, "e.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.folder)
+        for step in steps_of(load_experiment("e.yaml").rows[0].runs[0]):
+            fabricate(step)
     assert set(project.planned(experiment="e.yaml")) == TABLE
     for split in ("train", "val"):
         path = data / f"{split}.json"
