@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from benchmark.cost import Cost, Meter, host_memory_mb, killed_attempt
 from benchmark.errors import BenchmarkError, FileError
-from benchmark.files import exclusive, is_locked, read_bytes, sha256_file, write_text
+from benchmark.files import is_locked, read_bytes, sha256_file, write_text
 from benchmark.recipes.paths import PROGRESS, RECORD
 from benchmark.recipes.strict import Strict
 
@@ -134,14 +134,14 @@ class StepRecorder:
 
 
 @contextmanager
-def record_step(folder: Path, lock: Path, subject: Subject) -> Iterator[StepRecorder]:
-    """Keep the record of a step that makes its outputs in ``folder``.
+def record_step(folder: Path, subject: Subject) -> Iterator[StepRecorder]:
+    """Keep the record of a step that makes its outputs in ``folder``, which no other process may do
+    meanwhile.
 
-    ``lock`` is held meanwhile: a second process with the same step gets a ``BusyError`` and leaves the record
-    alone. The record says ``running`` from the start, so that a killed process never looks finished. It ends
-    as ``done`` with the hash of every file in the folder whose name does not begin with a dot; on an
-    exception as the exception's attribute ``state`` says (a diverged training carries ``diverged``),
-    ``interrupted`` for Ctrl-C and exit status 3, else ``failed``. The exception propagates.
+    It says ``running`` from the start, so that a killed process never looks finished. It ends as ``done``
+    with the hash of every result in the folder; on an exception as the exception's attribute ``state`` says
+    (a diverged training carries ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``.
+    The exception propagates.
     """
     earlier = _cost_so_far(folder)  # before the record, which is written there too
     begin = time.monotonic()
@@ -165,22 +165,21 @@ def record_step(folder: Path, lock: Path, subject: Subject) -> Iterator[StepReco
         duration = round(time.monotonic() - begin, 3)
         return {"duration_s": duration, "cost": earlier + recorder.meter.cost()}
 
-    with exclusive(lock, folder):
+    try:
+        recorder.write()
+        yield recorder
+        outputs = [_output(path) for path in sorted(folder.iterdir()) if _is_output(path)]
+    except BaseException as error:
+        state, reason = _ending(error)
+        trace = None
+        if not isinstance(error, BenchmarkError | KeyboardInterrupt | SystemExit):
+            trace = "".join(traceback.format_exception(error))
         try:
-            recorder.write()
-            yield recorder
-            outputs = [_output(path) for path in sorted(folder.iterdir()) if _is_output(path)]
-        except BaseException as error:
-            state, reason = _ending(error)
-            trace = None
-            if not isinstance(error, BenchmarkError | KeyboardInterrupt | SystemExit):
-                trace = "".join(traceback.format_exception(error))
-            try:
-                recorder.close(state, reason=reason, traceback=trace, **spent())
-            except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
-                error.add_note(f"its record could not be written either: {second}")
-            raise
-        recorder.close(State.done, outputs=outputs, **spent())
+            recorder.close(state, reason=reason, traceback=trace, **spent())
+        except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
+            error.add_note(f"its record could not be written either: {second}")
+        raise
+    recorder.close(State.done, outputs=outputs, **spent())
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -202,6 +201,24 @@ def read_record(path: Path) -> Record | None:
             found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "),
             remedy="delete its folder and make the step again",
         ) from None
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether a folder holds everything that the record in it says that a finished step has made."""
+    try:
+        record = read_record(folder / RECORD)
+    except FileError:
+        return False
+    if record is None or record.state != State.done:
+        return False
+    return all(holds(folder / output.name, output) for output in record.outputs)
+
+
+def holds(path: Path, output: Output) -> bool:
+    """Whether a file has the content that a record says; of a folder only that it is there."""
+    if output.sha256 is None:
+        return path.is_dir()
+    return path.is_file() and path.stat().st_size == output.bytes and sha256_file(path) == output.sha256
 
 
 def is_running(record: Record, folder: Path, lock: Path) -> bool:

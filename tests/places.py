@@ -46,7 +46,7 @@ def record_in(place: Path, step: Step) -> Record | None:
 @contextmanager
 def made(step: Step) -> Iterator[Path]:
     """Gives the folder that becomes the finished step in the store, as if its command had filled it."""
-    with record_step(step.work, step.lock, step.subject):
+    with record_step(step.work, step.subject):
         yield step.work
     publish(step)
 
@@ -61,5 +61,5 @@ def fabricate(step: Step, content: str = "made up") -> None:
 
 def fail(step: Step, error: BaseException) -> None:
     """Let a step end with an error."""
-    with suppress(type(error)), record_step(step.work, step.lock, step.subject):
+    with suppress(type(error)), record_step(step.work, step.subject):
         raise error

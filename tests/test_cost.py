@@ -21,7 +21,7 @@ def record_of(folder: Path) -> Record:
 
 
 def attempt(folder: Path, error: Exception | None = None) -> None:
-    with record_step(folder, folder / ".lock", SUBJECT):
+    with record_step(folder, SUBJECT):
         if error is not None:
             raise error
 

@@ -12,8 +12,16 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import BenchmarkError, FileError
-from benchmark.files import BusyError
-from benchmark.records import Record, State, StepRecorder, Subject, check_attempt, read_record, record_step
+from benchmark.records import (
+    Record,
+    State,
+    StepRecorder,
+    Subject,
+    check_attempt,
+    is_intact,
+    read_record,
+    record_step,
+)
 
 SUBJECT = Subject(
     kind="train", step="base", key="0123-45", identity="0123", reads={"seed": 3}, numerics={"training": "1"}
@@ -26,7 +34,7 @@ class Diverged(RuntimeError):
 
 @contextmanager
 def step(folder: Path) -> Iterator[StepRecorder]:
-    with record_step(folder, folder.with_name(".lock"), SUBJECT) as recorder:
+    with record_step(folder, SUBJECT) as recorder:
         yield recorder
 
 
@@ -86,7 +94,7 @@ def test_killed_step_never_looks_finished(tmp_path: Path) -> None:
         from pathlib import Path
         from benchmark.records import Subject, record_step
         folder = Path(sys.argv[1])
-        with record_step(folder, folder / ".lock", Subject(kind="a", step="b", key="c", identity="d")):
+        with record_step(folder, Subject(kind="a", step="b", key="c", identity="d")):
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run(
@@ -105,38 +113,21 @@ def test_no_record_is_none_and_a_damaged_one_an_error(tmp_path: Path) -> None:
             read_record(damaged)
 
 
-def test_a_second_process_with_the_same_step_is_refused_and_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmark.files.LOCK_WAIT", 0.2)
-    folder = tmp_path / "step"
-    script = """
-        import sys
-        from pathlib import Path
-        from benchmark.records import Subject, record_step
-        folder = Path(sys.argv[1])
-        lock = folder.with_name(".lock")
-        with record_step(folder, lock, Subject(kind="a", step="b", key="c", identity="d")):
-            print("started", flush=True)
-            sys.stdin.read()
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(folder)]
-    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "started\n"
-        before = (folder / "record.json").read_bytes()
-        with (
-            pytest.raises(BusyError, match=rf"(?s)another process is making .*process {first.pid} on"),
-            step(folder),
-        ):
-            pass
-        assert (folder / "record.json").read_bytes() == before
-        first.kill()
-        first.wait()
-    with step(folder):  # the lock of a dead process is taken over
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["step"]
-    assert [path.name for path in folder.iterdir()] == ["record.json"]
+def test_what_a_finished_step_made_is_intact_or_not(tmp_path: Path) -> None:
+    assert not is_intact(tmp_path)
+    with step(tmp_path):
+        (tmp_path / "checkpoint.pt").write_text("content")
+        (tmp_path / "images").mkdir()
+        assert not is_intact(tmp_path)
+    assert is_intact(tmp_path)
+    (tmp_path / "checkpoint.pt").write_text("another")
+    assert not is_intact(tmp_path)
+    (tmp_path / "checkpoint.pt").write_text("content")
+    assert is_intact(tmp_path)
+    (tmp_path / "images").rmdir()
+    assert not is_intact(tmp_path)
+    (tmp_path / "record.json").write_text("{")
+    assert not is_intact(tmp_path)
 
 
 @pytest.mark.parametrize(

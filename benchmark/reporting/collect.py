@@ -242,7 +242,7 @@ def _read_metrics(folder: Path) -> dict[str, dict[str, float | None]]:
         raise BenchmarkError(
             "the numbers are not what was evaluated: the file was changed afterwards",
             where=path,
-            remedy=f"remove the folder {path.parent} and run the workflow again",
+            remedy="longtail make RECIPE replaces what is damaged",
         )
     metrics: dict[str, dict[str, float | None]] = read_json(path)
     return metrics

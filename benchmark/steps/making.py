@@ -1,21 +1,21 @@
 """Carry out one step: what the workflow's jobs, and ``longtail make``, do."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
-from benchmark.files import sha256_file
+from benchmark.files import exclusive
 from benchmark.processes import launched
 from benchmark.recipes.loading import unknown
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, DatasetFiles
-from benchmark.records import check_attempt, read_record, record_step
+from benchmark.records import check_attempt, holds, is_intact, read_record, record_step
 from benchmark.steps.listing import (
     EVALUATE,
     FIT,
@@ -53,29 +53,45 @@ class Means:
 def make(step: Step, means: Means, attempt: int = 1) -> bool:
     """Carry out a step whose inputs are finished, and put its result into the store.
 
-    Returns whether anything was done: a step that is finished already is left as it is.
+    Returns whether anything was done: a step that is finished already is left as it is. A second process with
+    the same step waits a moment for the first and is then refused.
 
     Raises:
         StepError: an input is not finished, or is not what its record says.
+        BusyError: another process is at it.
         BenchmarkError: whatever the step itself finds wrong.
     """
-    if step.finished:
-        step.done.touch()
+    if _is_made(step):
         return False
     check_attempt(step.work, attempt)
-    _check_inputs(step)
     if launched(means.devices if step.kind.on_gpu else 0, step.work):
         return True
-    first = _is_first()
-    with record_step(step.work, step.lock, step.subject) if first else nullcontext() as recorder:
-        if recorder is not None and step.kind.on_gpu and means.devices:
-            recorder.use_gpus(visible_gpus(means.devices))
-        facts = _FUNCTIONS[step.kind.name](step, means)
-        if recorder is not None:
-            recorder.add(**facts)
-    if first:
+    if not _is_first():  # of several processes, which the first speaks for
+        _FUNCTIONS[step.kind.name](step, means)
+        return True
+    with exclusive(step.lock, step.work):
+        if _is_made(step):  # by a process that was faster
+            return False
+        if not is_intact(step.work):  # else it was killed before it could put its result into the store
+            with record_step(step.work, step.subject) as recorder:
+                _check_inputs(step)
+                if step.kind.on_gpu and means.devices:
+                    recorder.use_gpus(visible_gpus(means.devices))
+                recorder.add(**_FUNCTIONS[step.kind.name](step, means))
         publish(step)
     return True
+
+
+def _is_made(step: Step) -> bool:
+    """Whether a step is finished; one whose files are not what they were when it was made is removed."""
+    if not step.finished:
+        return False
+    if is_intact(step.folder):
+        step.done.touch()
+        return True
+    print(f"warning: {in_results(step.folder)} is damaged: it is made again", file=sys.stderr)
+    shutil.rmtree(step.folder)
+    return False
 
 
 def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
@@ -106,7 +122,7 @@ def make_all(run: Run, recipe: str, means: Means) -> None:
     Raises ``SystemExit`` with the status of the first that fails.
     """
     for step in steps_of(run):
-        if not step.finished:
+        if not _is_made(step):
             options = ["--devices", str(means.devices), "--workers", str(means.workers)]
             command = [sys.executable, "-m", "benchmark.cli", "make", recipe, step.place, *options]
             status = subprocess.run(command, check=False).returncode
@@ -147,13 +163,13 @@ def _check_inputs(step: Step) -> None:
             )
         for output in record.outputs:
             path = before.folder / output.name
-            if not path.exists() or (output.sha256 and output.sha256 != sha256_file(path)):
+            if not holds(path, output):
                 raise StepError(
                     f"a result of {before.full_name} is not what was made",
                     where=path,
                     found="other content" if path.exists() else "no such file",
                     expected=f"SHA-256 {output.sha256}" if output.sha256 else f"{output.files} files",
-                    remedy=f"remove the folder {before.folder} and make it again",
+                    remedy="make that step again (longtail make RECIPE): a damaged result is replaced",
                 )
 
 

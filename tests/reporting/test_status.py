@@ -159,9 +159,11 @@ def test_divergence_shows_the_last_losses_and_what_to_change(experiment: LoadedE
 STEP = """
     import sys, time
     from pathlib import Path
+    from benchmark.files import exclusive
     from benchmark.records import Subject, record_step
     folder, lock = map(Path, sys.argv[1:])
-    with record_step(folder, lock, Subject(kind="train", step="train", key="0-0", identity="0")):
+    subject = Subject(kind="train", step="train", key="0-0", identity="0")
+    with exclusive(lock, folder), record_step(folder, subject):
         print("started", flush=True)
         time.sleep(600)
 """

@@ -81,7 +81,7 @@ def test_unfinished_work_stays_if_it_is_referred_to_or_under_way() -> None:
     mine, other = find_run(f"{experiment('mine')}:a"), find_run(f"{experiment('other', seeds=[3])}:a")
     steps = [steps_of(run)[-1] for run in (mine, other)]
     for step in steps:
-        with pytest.raises(RuntimeError), record_step(step.work, step.lock, step.subject):
+        with pytest.raises(RuntimeError), record_step(step.work, step.subject):
             raise RuntimeError
     collect_garbage(["mine.yaml"], remove=True)
     assert [step.work.exists() for step in steps] == [True, False]

@@ -1,14 +1,18 @@
 """Finished steps are put into the store whole, are never changed there, and stores merge by copying."""
 
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 from places import fabricate, step_of
 
+from benchmark.files import BusyError
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
-from benchmark.records import read_record
+from benchmark.records import read_record, record_step
 from benchmark.steps import Means, Step, link, make, older, own_steps, steps_of, warn_of_old_layout
 from benchmark.steps.making import StepError
 from benchmark.steps.store import publish
@@ -56,6 +60,53 @@ def test_of_two_that_finish_the_same_step_the_first_stays(run: Run) -> None:
     assert not step.work.exists()
 
 
+def test_a_finished_step_that_was_damaged_is_made_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    step = step_of(run, "statistics")
+    for item in steps_of(run)[:2]:
+        make(item, Means())
+    right = step.output().read_bytes()
+    step.output().write_bytes(right[:-9])
+    assert make(step, Means())
+    assert step.output().read_bytes() == right
+    assert "is damaged: it is made again" in capsys.readouterr().err
+
+
+def test_a_step_that_was_killed_before_it_was_put_into_the_store_is_not_made_twice(run: Run) -> None:
+    step = step_of(run, "statistics")
+    make(steps_of(run)[0], Means())
+    with record_step(step.work, step.subject):
+        step.output().parent.mkdir(parents=True)  # as Snakemake does
+        (step.work / "class_statistics.csv").write_text("made")
+    assert make(step, Means())
+    assert step.output().read_text() == "made"
+
+
+def test_a_second_process_with_the_same_step_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("benchmark.files.LOCK_WAIT", 0.2)
+    step = step_of(run, "synthesize")
+    script = """
+        import sys
+        from pathlib import Path
+        from benchmark.files import exclusive
+        with exclusive(Path(sys.argv[1]), Path("out")):
+            print("started", flush=True)
+            sys.stdin.read()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(step.lock)]
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "started\n"
+        with pytest.raises(BusyError, match=rf"(?s)another process is making .*process {first.pid} on"):
+            make(step, Means())
+        assert not step.work.exists()
+        first.kill()
+        first.wait()
+    assert make(step, Means())  # the lock of a dead process is taken over
+    assert [path.name for path in step.work.parent.iterdir()] == []
+
+
 def test_what_is_left_of_a_damaged_step_is_replaced(run: Run) -> None:
     step = step_of(run, "predict")
     fabricate(step, "first")
@@ -76,7 +127,9 @@ def test_an_input_that_was_changed_is_refused(run: Run) -> None:
     predict.output().unlink()
     with pytest.raises(StepError, match=r"(?s)'predict' of BAGS is not what was made.*no such file"):
         make(evaluate, Means())
-    assert not evaluate.work.exists()
+    record = read_record(evaluate.record)
+    assert record is not None
+    assert record.state == "failed"
 
 
 def test_a_store_on_another_disk_takes_the_step_as_well(run: Run, tmp_path: Path) -> None:

@@ -364,4 +364,6 @@ def test_a_stage_that_continues_another_is_not_started_from_nothing(
     step = step_of(recipe("bags"), "retrain")
     with pytest.raises(StepError, match=r"'retrain' of BAGS needs 'train' of Softmax, which is not finished"):
         make(step, Means())
-    assert not step.work.exists()
+    record = record_in(place, step)
+    assert record is not None
+    assert record.state == State.failed
