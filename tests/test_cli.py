@@ -68,7 +68,8 @@ def test_help_imports_nothing_heavy() -> None:
 )  # fmt: skip
 def test_wrong_words_name_what_was_meant(arguments: list[object], said: list[str], tmp_path: Path) -> None:
     refused(longtail(*arguments, cwd=tmp_path), *said)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("results/store/*/*"))
 
 
 def test_a_misspelt_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:

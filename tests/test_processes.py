@@ -113,6 +113,7 @@ def check_equal(one: Path, two: Path, start: dict[str, torch.Tensor]) -> None:
     assert apart <= OF_MOVES * moved
 
 
+@pytest.mark.usefixtures("inside")
 def test_two_processes_train_as_one_does(base: Path, place: Path) -> None:
     run = recipe("balms:0:base")
     two = by_two(run, place)
@@ -125,6 +126,7 @@ def test_two_processes_train_as_one_does(base: Path, place: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("detectron2") is None, reason="back end 'detectron2' is not installed")
+@pytest.mark.usefixtures("inside")
 def test_two_processes_train_a_model_of_detectron2_as_one_does(place: Path, tmp_path: Path) -> None:
     run = recipe("balms:0:base", iterations=3)
     settings = run.detector.model_copy(update={"coordinates": "aligned"})
@@ -134,6 +136,7 @@ def test_two_processes_train_a_model_of_detectron2_as_one_does(place: Path, tmp_
     check_equal(one, two, build_detector(run, statistics).state_dict())
 
 
+@pytest.mark.usefixtures("inside")
 def test_two_processes_learn_weights_of_categories_as_one_does(
     base_step: Step, base: Path, workplace: Path, tmp_path: Path
 ) -> None:

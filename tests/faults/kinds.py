@@ -157,7 +157,7 @@ def damaged_unfinished_checkpoint(place: Place) -> str:
     target = _target(place, TRAININGS)
     writes = place.reference.writes[target.kind]
     # after these come: the finished checkpoint, its record, the mark of its source, its place in the store
-    number = writes - 4 - place.draw.randint(0, 1)
+    number = writes - 4
     claim(_killed(place, target, lambda: die_at_write(number, before=False)), "the fault did not happen")
     found = sorted(place.folder.glob("results/work/*/*/resume/iteration_*.pt"))
     claim(bool(found), "no checkpoint to damage")
