@@ -22,8 +22,9 @@ from benchmark.recipes.catalog import (
     yaml_files,
 )
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
+from benchmark.recipes.deviations import row_deviations
 from benchmark.recipes.loading import RecipeError, parse, unknown
-from benchmark.recipes.models import Dataset, Experiment, Row, Run
+from benchmark.recipes.models import Dataset, Deviation, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import project_root, shown, working_root
 from benchmark.recipes.resolution import Choice, Resolved, resolve
@@ -33,11 +34,13 @@ _RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.-]+)(?::([0-9]+))?((?::base)*)")
 
 @dataclass(frozen=True)
 class ExperimentRow:
-    """A row of the table: what was written, its runs (one per seed), and why it cannot run here, if so."""
+    """A row of the table: what was written, its runs (one per seed), why it cannot run here, if so, and in
+    what it differs from the published row that it answers to."""
 
     row: Row
     runs: list[Run]
     skipped: str | None
+    deviations: list[Deviation]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ class _Source:
         choice = Choice(row.method, row.detector, dataset, self.budget, self.budget_file, seed)
         return resolve(self.catalog, choice, row.id, where)
 
+    def deviations(self, row: Row) -> list[Deviation]:
+        return row_deviations(self.catalog, row, f"{shown(self.path)}, row {row.id}")
+
     def row(self, row_id: str) -> Row:
         rows = {row.id: row for row in self.experiment.rows}
         if row_id not in rows:
@@ -91,7 +97,7 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
     rows = []
     for row in source.experiment.rows:
         runs = [source.resolve(row, seed).run for seed in row.seeds]
-        rows.append(ExperimentRow(row, runs, _missing(runs[0])))
+        rows.append(ExperimentRow(row, runs, _missing(runs[0]), source.deviations(row)))
     return LoadedExperiment(
         name=source.experiment.name,
         title=source.experiment.title,
@@ -100,6 +106,15 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
         rows=rows,
         dataset_files=source.catalog.dataset_files,
     )
+
+
+def published_rows(name: str) -> list[tuple[Row, list[Deviation]]]:
+    """The rows of an experiment that answer to published numbers, and in what each of them deviates.
+
+    Raises ``RecipeError`` or ``FileError``.
+    """
+    source = _Source(name)
+    return [(row, source.deviations(row)) for row in source.experiment.rows if row.reported is not None]
 
 
 def with_detector(name_or_path: str, detector: str) -> Path:
@@ -155,6 +170,17 @@ def find_run(recipe: str) -> Run:
 
 def locate(recipe: str) -> Resolved:
     """As ``find_run`` for a recipe that is not a file, with the sources of its values."""
+    return _located(recipe)[2]
+
+
+def located_row(recipe: str) -> tuple[Row, list[Deviation]]:
+    """The row that a recipe is of (of a base: that base as a row), and in what it deviates; raises as
+    ``find_run``."""
+    source, row, _ = _located(recipe)
+    return row, source.deviations(row)
+
+
+def _located(recipe: str) -> tuple[_Source, Row, Resolved]:
     match = _RECIPE.fullmatch(recipe)
     if match is None:
         raise RecipeError(
@@ -172,8 +198,9 @@ def locate(recipe: str) -> Resolved:
         if base is None:
             raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)
         key = f"{base.method}+{base.variant}" if base.variant else base.method
-        resolved = source.resolve(row.model_copy(update={"method": key, "id": key}), base.seed)
-    return resolved
+        row = row.model_copy(update={"method": key, "id": key, "reported": None, "deviations": []})
+        resolved = source.resolve(row, base.seed)
+    return source, row, resolved
 
 
 def parse_run(path: Path) -> Run:

@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from benchmark.recipes.experiments import find_run, locate
+from benchmark.recipes.deviations import deviation_text
+from benchmark.recipes.experiments import find_run, locate, located_row
 from benchmark.recipes.resolution import DEFAULT
 
 _COLUMN = 52
 
 
 def explain(recipe: str) -> str:
-    """Every resolved value of a recipe with its source, nested by section; raises as ``find_run``."""
+    """Every resolved value of a recipe with its source, nested by section, and in what it deviates from the
+    published row that it answers to; raises as ``find_run``."""
     recorded = recipe.endswith(".json")
     if recorded:
         run, sources = find_run(recipe), {}
@@ -47,7 +49,16 @@ def explain(recipe: str) -> str:
 
     for key, value in content.items():
         write(key, key, value, 0)
-    return "\n".join(lines)
+    return "\n".join([*lines, *([] if recorded else _answer(recipe))])
+
+
+def _answer(recipe: str) -> list[str]:
+    """The published row that a recipe answers to, and the deviations from it."""
+    row, deviations = located_row(recipe)
+    if row.reported is None:
+        return []
+    head = f"answers to {row.reported}, {f'with {len(deviations)} deviations:' if deviations else 'exactly'}"
+    return ["", head, *(f"  {deviation_text(item)}" for item in deviations)]
 
 
 def _text(value: Any) -> str:

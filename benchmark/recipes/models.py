@@ -156,6 +156,28 @@ class Paper(Strict):
     note: str = Field("", description="what in the paper this is, where it is not its subject")
 
 
+class Deviation(Strict):
+    """Something in which a row still differs from what made the published number that it answers to. It
+    enters no key: what is made does not depend on what is said about it."""
+
+    what: str = Field(min_length=1, description="the thing that differs, e.g. the initial weights")
+    upstream: str = Field(min_length=1, description="how it was for the published number")
+    here: str = Field(min_length=1, description="how it is here")
+    effect: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="points of AP, from and to, by which it may move our number; default: unknown",
+    )
+    source: str = Field(min_length=1, description="where that effect is from: measured, a paper, a guess")
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> "Deviation":
+        if self.effect is not None and self.effect[0] > self.effect[1]:
+            raise ValueError(f"effect goes from the lower to the higher number, not {self.effect}")
+        return self
+
+
 class Variant(Strict):
     """Differences from a method's main form; keys have the method's meaning and are merged over it."""
 
@@ -166,6 +188,7 @@ class Variant(Strict):
     stages: list[Stage] | None = Field(None, description="replaces the list of stages")
     sampler: Sampler | None = Field(None, description="replaces the image sampler")
     test: dict[str, Any] = Field({}, description="test settings that change")
+    deviations: list[Deviation] | None = Field(None, description="replaces the method's deviations")
 
 
 class Method(Strict):
@@ -182,6 +205,9 @@ class Method(Strict):
     )
     sampler: Sampler = Field(Sampler(), description="image sampler of the train stages")
     test: TestSettings = Field(TestSettings(), description="test settings")
+    deviations: list[Deviation] = Field(
+        [], description="from the release, in every row of the method that answers to a published number"
+    )
     variants: dict[str, Variant] = Field({}, description="named differences, e.g. ablations")
 
 
@@ -294,6 +320,15 @@ class Row(Strict):
     reported: str | None = Field(
         None, description="PAPER/ROW of results/reported/reported.csv that it answers to"
     )
+    deviations: list[Deviation] = Field(
+        [], description="from what made the published number, besides those of the method and of its bases"
+    )
+
+    @model_validator(mode="after")
+    def _deviates_from_something(self) -> "Row":
+        if self.deviations and self.reported is None:
+            raise ValueError("deviations are from a published number: they need the key 'reported'")
+        return self
 
     @model_validator(mode="after")
     def _each_seed_once(self) -> "Row":

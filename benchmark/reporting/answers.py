@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_bytes
-from benchmark.recipes.catalog import read_experiment, yaml_files
+from benchmark.recipes.catalog import yaml_files
+from benchmark.recipes.experiments import published_rows
 from benchmark.recipes.project import project_root
 from benchmark.reporting.collect import read_reported
 
@@ -16,10 +17,12 @@ UNANSWERED = "results/reported/unanswered.csv"
 
 @dataclass(frozen=True)
 class Answers:
-    """Published rows by PAPER/ROW: the ``recipes`` (EXPERIMENT:ROW) that answer to each, and ``reasons``."""
+    """Published rows by PAPER/ROW: the ``recipes`` (EXPERIMENT:ROW) that answer to each, ``reasons`` why
+    others have none, and by recipe the number of its ``deviations``."""
 
     recipes: dict[str, list[str]]
     reasons: dict[str, str]
+    deviations: dict[str, int]
 
     @property
     def problems(self) -> list[str]:
@@ -31,9 +34,18 @@ class Answers:
         ]
 
     def text(self) -> str:
-        """The count, and a line for each row that is not answered."""
-        answered = sum(bool(recipes) for recipes in self.recipes.values())
-        lines = [f"{answered} of {len(self.recipes)} rows of {REPORTED} are answered by a recipe"]
+        """The counts, and a line for each row that is not answered."""
+        fewest = [
+            min(self.deviations.get(recipe, 0) for recipe in recipes)
+            for recipes in self.recipes.values()
+            if recipes
+        ]
+        exact = fewest.count(0)
+        lines = [
+            f"{len(fewest)} of {len(self.recipes)} rows of {REPORTED} are answered by a recipe: "
+            f"{exact} exactly, {len(fewest) - exact} with declared deviations; "
+            f"{len(self.recipes) - len(fewest)} not at all"
+        ]
         for row, recipes in self.recipes.items():
             if not recipes:
                 lines.append(f"  {row}: {self.reasons.get(row, 'no reason stated')}")
@@ -46,15 +58,17 @@ def find_answers() -> Answers:
     Raises ``BenchmarkError`` for tables that cannot be read.
     """
     recipes: dict[str, list[str]] = {row: [] for row in read_reported(project_root() / REPORTED)}
-    for name, path in yaml_files("experiments").items():
+    deviations = {}
+    for name in yaml_files("experiments"):
         try:
-            rows = read_experiment(path).rows
+            rows = published_rows(name)
         except BenchmarkError:
             continue  # listed as broken
-        for row in rows:
+        for row, declared in rows:
             if row.reported in recipes:
                 recipes[row.reported].append(f"{name}:{row.id}")
-    return Answers(recipes, _read_reasons())
+                deviations[f"{name}:{row.id}"] = len(declared)
+    return Answers(recipes, _read_reasons(), deviations)
 
 
 def _read_reasons() -> dict[str, str]:

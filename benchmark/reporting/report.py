@@ -32,8 +32,10 @@ def report_key(experiment: LoadedExperiment) -> str:
     runs = [
         (row.row.model_dump(mode="json"), row.skipped, run) for row in experiment.rows for run in row.runs
     ]
+    deviations = [[item.model_dump() for item in row.deviations] for row in experiment.rows]
     content = {
         "title": experiment.title,
+        "deviations": deviations,
         "runs": [
             [row, skipped, run.title, run.dataset.title, _results(run, skipped)] for row, skipped, run in runs
         ],

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from benchmark.cost import Cost
 from benchmark.evaluation.metrics import METRICS
 from benchmark.reporting.collect import HEADLINE, RowResult, cost_of_rows
+from benchmark.reporting.footnotes import Footnotes
 
 WORDS = {"segm": "mask", "bbox": "box"}
 
 
 def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str:
-    """Heading, table, one line for each run that is not done, and how to read the numbers."""
+    """Heading, table, deviations of its rows, a line for each run that is not done, and how to read the
+    numbers."""
     header = ["row", "method", "detector", "dataset", "schedule", "seeds", "IoU"]
     header += [METRICS[key].title for key in HEADLINE] + ["box AP"]
     compared = any(row.reported for row in rows)
@@ -20,11 +22,14 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
     header += ["reported AP", "difference"] if compared else []
     header += ["within tolerance"] if judged else []
     header += ["status", "wall time", "peak memory"]
+    footnotes = Footnotes(rows)
     lines = []
     for row in rows:
         run = row.runs[0].run
         done = sum(item.done for item in row.runs)
-        cells = [row.row.row.id, row.title, run.detector_name, run.dataset_name, row.schedule]
+        marks = ", ".join(map(str, footnotes.marks(row)))
+        title = f"{row.title} [{marks}]" if marks else row.title
+        cells = [row.row.row.id, title, run.detector_name, run.dataset_name, row.schedule]
         cells += [f"{done} of {len(row.runs)}", WORDS[row.iou]]
         cells += [_value(row, row.iou, key) for key in HEADLINE] + [_value(row, "bbox", "AP")]
         if compared:
@@ -41,6 +46,9 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
     runs = [run for row in rows for run in row.runs]
     parts = [f"# {title}", f"{sum(run.done for run in runs)} of {len(runs)} runs done. AP in percent."]
     parts.append("\n".join(["| " + " | ".join(header) + " |", rule, *lines]))
+    if footnotes.texts:
+        notes_of_rows = [f"- [{number}] {text}" for number, text in enumerate(footnotes.texts, start=1)]
+        parts.append("\n".join(["Deviations from what was published:", "", *notes_of_rows]))
     status = [
         f"- {row.row.row.id}, seed {run.run.seed}: {run.state}"
         + (f": {_one_paragraph(run.reason)}" if run.reason else "")
@@ -81,7 +89,7 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
         for key in keys:
             header += [f"{iou}_{key}", f"{iou}_{key}_std"]
         header += [f"reported_{iou}_AP", f"difference_{iou}_AP"]
-    header += ["status", "reason", "wall_s", "peak_memory_mb"]
+    header += ["deviations", "status", "reason", "wall_s", "peak_memory_mb"]
     header += ["attempts", "gpu_hours", "energy_kwh", "device_memory_mb"]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -101,7 +109,7 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
         reasons = dict.fromkeys(
             _one_paragraph(text) for item in row.runs for text in (item.reason, item.older) if text
         )
-        cells += ["; ".join(states), "; ".join(reasons)]
+        cells += [len(row.row.deviations), "; ".join(states), "; ".join(reasons)]
         cells += ["" if row.seconds is None else f"{row.seconds:.1f}", row.memory_mb]
         cost = cost_of_rows([row])
         cells += [cost.attempts, cost.gpu_hours, cost.energy_kwh, cost.device_memory_mb]
@@ -121,6 +129,7 @@ _ALONE = (
 def latex(title: str, rows: Sequence[RowResult]) -> str:
     """A booktabs table; the best of each column is bold among rows of one dataset and IoU type, with ties."""
     columns = [*HEADLINE, "box AP"]
+    footnotes = Footnotes(rows)
     shown: list[list[str]] = []
     for row in rows:
         shown.append([_value(row, row.iou, key) for key in HEADLINE] + [_value(row, "bbox", "AP")])
@@ -135,6 +144,8 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
             best = len(values) > 1 and text != "" and _number(text) == max(values)
             text = text.replace("±", r"$\pm$") or "--"
             cells.append(rf"\textbf{{{text}}}" if best else text)
+        if marks := footnotes.marks(row):
+            cells[0] += rf"\textsuperscript{{{','.join(map(str, marks))}}}"
         if not any(run.done for run in row.runs):
             cells[0] += " (older code)" if row.counted else rf" ({_escape(row.runs[0].state)})"
         lines.append(" & ".join(cells) + r" \\")
@@ -150,6 +161,11 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
             r"\midrule",
             *lines,
             r"\bottomrule",
+            *(
+                rf"\multicolumn{{{3 + len(columns)}}}{{p{{.9\linewidth}}}}"
+                rf"{{\footnotesize\textsuperscript{{{number}}}{_escape(text)}}}\\"
+                for number, text in enumerate(footnotes.texts, start=1)
+            ),
             r"\end{tabular}",
             r"\ifdefined\tablealone\expandafter\tablealone\fi",
             "",

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from benchmark.recipes import LoadedExperiment
+from benchmark.recipes.deviations import summed_effect
+from benchmark.recipes.models import Deviation
 from benchmark.recipes.project import project_root
 from benchmark.reporting.answers import REPORTED
 from benchmark.reporting.collect import RowResult, collect_row, read_reported
@@ -11,7 +14,11 @@ from benchmark.reporting.collect import RowResult, collect_row, read_reported
 
 @dataclass(frozen=True)
 class Verdict:
-    """A number that can be compared with its published value; all but the names in percent or points."""
+    """A number that can be compared with its published value; all but the names in percent or points.
+
+    ``deviations`` of the row are declared; ``explained`` says whether their effects could explain a miss, as
+    far as they are known: they are stated for the AP over all categories, and change no tolerance.
+    """
 
     row: str
     metric: str
@@ -19,13 +26,26 @@ class Verdict:
     published: float
     tolerance: float
     within: bool
+    deviations: int
+    explained: Literal["yes", "no", "unknown"] | None
 
     def __str__(self) -> str:
         word = "within" if self.within else "OUTSIDE"
-        return (
+        text = (
             f"{self.row}, {self.metric}: {self.ours:.2f}, published {self.published:g}, difference "
             f"{self.ours - self.published:+.2f}, {word} the tolerance of {self.tolerance:g}"
         )
+        if not self.deviations:
+            return text
+        text += f"; {self.deviations} declared deviation{'s' * (self.deviations != 1)}"
+        return text if self.explained is None else f"{text}, {_EXPLAINED[self.explained]}"
+
+
+_EXPLAINED = {
+    "yes": "whose effects could explain it",
+    "no": "whose effects do not explain it",
+    "unknown": "whose effect on it is not known",
+}
 
 
 def verify(experiment: LoadedExperiment) -> list[Verdict]:
@@ -47,5 +67,25 @@ def verdicts(rows: Sequence[RowResult]) -> list[Verdict]:
             if row.reported is not None and within is not None and difference is not None:
                 tolerance = row.reported.tolerances[metric]
                 ours = published + difference
-                found.append(Verdict(row.row.row.id, metric, ours, published, tolerance, within))
+                declared = row.row.deviations
+                explained = None if within else _explained(metric, difference, tolerance, declared)
+                found.append(
+                    Verdict(
+                        row.row.row.id, metric, ours, published, tolerance, within, len(declared), explained
+                    )
+                )
     return found
+
+
+def _explained(
+    metric: str, difference: float, tolerance: float, declared: Sequence[Deviation]
+) -> Literal["yes", "no", "unknown"] | None:
+    """Whether what is beyond the tolerance is in the range of the effects together."""
+    if not declared:
+        return None
+    low, high, unknown = summed_effect(declared)
+    if metric.partition("/")[2] != "AP":
+        return "unknown"
+    if low - tolerance <= difference <= high + tolerance:
+        return "yes"
+    return "unknown" if unknown else "no"

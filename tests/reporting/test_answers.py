@@ -36,10 +36,13 @@ def test_every_published_number_has_a_tolerance() -> None:
 
 
 def test_gaps_and_stale_reasons_are_problems() -> None:
-    answers = Answers({"a/1": ["e:1"], "a/2": [], "a/3": []}, {"a/1": "old", "a/3": "why", "a/4": "gone"})
+    reasons = {"a/1": "old", "a/3": "why", "a/4": "gone"}
+    recipes = {"a/1": ["e:1"], "a/2": [], "a/3": [], "a/5": ["e:2", "e:3"], "a/6": ["e:4"]}
+    answers = Answers(recipes, reasons, {"e:1": 2, "e:2": 1, "e:3": 0, "e:4": 0})
     assert [line.partition(":")[0] for line in answers.problems] == ["a/2", "a/1", "a/4"]
     assert answers.text().splitlines() == [
-        "1 of 3 rows of results/reported/reported.csv are answered by a recipe",
+        "3 of 5 rows of results/reported/reported.csv are answered by a recipe: 2 exactly, 1 with declared "
+        "deviations; 2 not at all",
         "  a/2: no reason stated",
         "  a/3: why",
     ]

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from benchmark.cli import app
 from benchmark.errors import BenchmarkError
 from benchmark.files import sha256_file, write_json
 from benchmark.recipes import LoadedExperiment, find_run
+from benchmark.recipes.models import Deviation
 from benchmark.reporting import write_report
 from benchmark.reporting.collect import Reported, RowResult, RunResult
 from benchmark.reporting.comparison import ComparisonError, compare
@@ -90,6 +92,30 @@ def test_a_number_that_leaves_its_tolerance_is_found(experiment: LoadedExperimen
     assert (inside.within, outside.within) == (True, False)
     assert outside.ours == pytest.approx(26.51)
     assert "difference +0.51, OUTSIDE the tolerance of 0.5" in str(outside)
+
+
+@pytest.mark.parametrize(
+    ("effects", "said"),
+    [
+        ([], "tolerance of 0.5$"),
+        ([[-0.4, -0.1], [-1.0, 0.0]], "2 declared deviations, whose effects could explain it"),
+        ([[-0.4, 0.2]], "1 declared deviation, whose effects do not explain it"),
+        ([[-0.4, 0.2], None], "2 declared deviations, whose effect on it is not known"),
+        ([[-5.0, -4.0]], "1 declared deviation, whose effects do not explain it"),
+    ],
+)
+def test_a_miss_is_judged_by_the_effects_but_stays_one(
+    experiment: LoadedExperiment, effects: list[list[float] | None], said: str
+) -> None:
+    """1.5 below the published number, with a tolerance of 0.5."""
+    declared = [
+        Deviation(what=f"thing {number}", upstream="theirs", here="ours", source="a guess", effect=effect)
+        for number, effect in enumerate(effects)
+    ]
+    row = _row(experiment, 0.245)
+    (verdict,) = verdicts([replace(row, row=replace(row.row, deviations=declared))])
+    assert (verdict.within, verdict.tolerance) == (False, 0.5)
+    assert re.search(said, str(verdict)), str(verdict)
 
 
 def test_verify_exits_with_1_unless_everything_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,40 @@ def test_plots_have_the_same_bytes_each_time(experiment: LoadedExperiment, tmp_p
             assert first == second
 
 
+DEVIATIONS = """deviations:
+      - {what: Initial weights, upstream: of a zoo, here: of a hub, effect: [-0.3, 0.3], source: a guess}
+      - {what: Box loss, upstream: L1_&, here: smooth L1, source: nobody}
+"""
+
+
+def deviating(folder: Path) -> LoadedExperiment:
+    """The last row, bags, answers to a published one with two deviations."""
+    head, row = EXPERIMENT.rstrip().rsplit("\n  - ", 1)
+    fields = "\n    ".join(row.strip("{}").split(", "))
+    return made_up_experiment(folder, f"{head}\n  - {fields}\n    {DEVIATIONS}")
+
+
+def test_declared_deviations_are_footnotes_of_every_table(
+    tmp_path: Path, experiment: LoadedExperiment
+) -> None:
+    experiment = deviating(tmp_path)
+    finish_all(experiment)
+    text = write_report(experiment)
+    folder = experiment_folder("made_up")
+    note = "Initial weights: upstream of a zoo; here of a hub; -0.3 to +0.3 AP (a guess)"
+    assert "| BAGS [1, 2] |" in line(text, "bags")
+    assert "[1" not in line(text, "softmax")
+    assert f"- [1] {note}" in text
+    assert "- [2] Box loss: upstream L1_&; here smooth L1; effect unknown (nobody)" in text
+    tex = (folder / "table.tex").read_text()
+    assert r"BAGS\textsuperscript{1,2} &" in tex
+    assert rf"\textsuperscript{{1}}{note}" in tex
+    assert r"\textsuperscript{2}Box loss: upstream L1\_\&" in tex
+    assert note in (folder / "report.html").read_text()
+    table = {row["row"]: row["deviations"] for row in csv.DictReader((folder / "table.csv").open())}
+    assert table == {"softmax": "0", "sigmoid": "0", "bags": "2"}
+
+
 PDFLATEX = shutil.which("pdflatex")
 
 

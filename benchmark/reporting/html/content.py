@@ -14,6 +14,7 @@ from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.paths import run_name
 from benchmark.reporting.citations import citations
 from benchmark.reporting.collect import RowResult, RunResult, StepResult
+from benchmark.reporting.footnotes import Footnotes
 from benchmark.reporting.html.examples import examples
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.tables import WORDS, duration, memory
@@ -37,6 +38,7 @@ def page_content(
     """Everything that the page shows; ``notes`` are problems that are already known."""
     found_notes = list(notes)
     runs = [run for row in rows for run in row.runs]
+    footnotes = Footnotes(rows)
     content = {
         "name": experiment.name,
         "title": experiment.title,
@@ -46,7 +48,11 @@ def page_content(
         "ious": [iou for iou in ("segm", "bbox") if any(iou in run.metrics for run in runs)],
         "words": WORDS,
         "metrics": _metrics(rows),
-        "rows": [_row(row, number, certain.get(row.row.row.id)) for number, row in enumerate(rows)],
+        "rows": [
+            {**_row(row, number, certain.get(row.row.row.id)), "footnotes": footnotes.marks(row)}
+            for number, row in enumerate(rows)
+        ],
+        "footnotes": footnotes.texts,
         "runs": [_run(row, run) for row in rows for run in row.runs],
         "datasets": _datasets(rows, reader),
         "classes": {row.row.row.id: _classes(row, reader) for row in rows},

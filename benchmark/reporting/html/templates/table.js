@@ -35,7 +35,8 @@ function columns() {
   const text = (key, label, value, tip) => ({ key, label, tip, value, cell: value });
   const list = [
     { key: "plot", label: "plot", fixed: true, cell: plotBox },
-    text("title", "method", nameOf, "the method's name"),
+    { ...text("title", "method", nameOf, "the method's name; small numbers are declared deviations"),
+      cell: (row) => (row.footnotes.length ? make("span", {}, nameOf(row), make("sup", {}, ` ${row.footnotes.join(", ")}`)) : nameOf(row)) },
     ...metrics.map(metricColumn),
   ];
   if (!chosen.iou && content.ious.length > 1) {
@@ -125,6 +126,8 @@ function drawTable() {
     make(index === 1 ? "th" : "td", { class: column.numeric ? "number" : "", scope: index === 1 ? "row" : null }, column.cell(row)))));
   document.querySelector("#table thead").replaceChildren(head);
   document.querySelector("#table tbody").replaceChildren(...body);
+  $("footnotes").replaceChildren(...content.footnotes.map((note) => make("li", {}, note)));
+  $("deviations").hidden = !content.footnotes.length;
   $("count").textContent = `${kept.length} of ${rows.length} rows.`;
 }
 
@@ -161,6 +164,9 @@ function openProvenance(row, metric = null) {
       ["published", paper ? `${paper.value} (${row.answers})` : null],
       ["difference", paper && paper.difference !== null ? `${signed(paper.difference)}${paper.tolerance ? `, tolerance ${paper.tolerance}` : ""}` : null],
     ]));
+  }
+  if (row.footnotes.length) {
+    parts.push(make("h3", {}, `Deviations from ${row.answers}`), make("ul", {}, ...row.footnotes.map((number) => make("li", {}, content.footnotes[number - 1]))));
   }
   for (const run of content.runs.filter((item) => item.row === row.id)) {
     parts.push(make("h3", {}, `Seed ${run.seed}: ${run.state}`),
