@@ -109,6 +109,18 @@ class Stage(Strict):
     schedule: Schedule | None = Field(None, description="length and optimiser of a train stage")
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
     meta: Meta | None = Field(None, description="step before every real one, where the classifier trains")
+    images_per_worker: int | None = Field(
+        None,
+        gt=0,
+        description="images of one worker of the release: losses, and what they draw, are of so many images and "
+        "then averaged, whatever runs here; default: the whole batch",
+    )
+    cascade_weights: list[float] | None = Field(
+        None,
+        min_length=3,
+        max_length=3,
+        description="of the losses of a cascade's heads; default: 1, 0.5 and 0.25, of detectron2's kind 1 each",
+    )
     annotations: AnnotationFilter | None = Field(
         None, description="a part of the training annotations; default: all"
     )
