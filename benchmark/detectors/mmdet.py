@@ -4,6 +4,7 @@ Modules are built from MMDetection's own configuration files, and the elementwis
 nothing of mmdet leaves this file.
 """
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,6 +91,8 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
             num_classes=num_classes,
             reg_class_agnostic=settings.class_agnostic_boxes,
         )
+    if settings.masks and not isinstance(model.roi_head.mask_head, list):  # MMDetection repeats it too
+        model.roi_head.mask_head = [deepcopy(model.roi_head.mask_head) for _ in range(settings.stages)]
     for head in listed(model.roi_head.mask_head) if settings.masks else []:
         head.update(
             num_convs=settings.mask_layers,

@@ -112,14 +112,14 @@ class Stage(Strict):
     images_per_worker: int | None = Field(
         None,
         gt=0,
-        description="images of one worker of the release: losses, and what they draw, are of so many images and "
-        "then averaged, whatever runs here; default: the whole batch",
+        description="images of one worker of the release: losses, and what they draw, are of so many images "
+        "and then averaged, whatever runs here; default: the whole batch",
     )
     cascade_weights: list[float] | None = Field(
         None,
         min_length=3,
         max_length=3,
-        description="of the losses of a cascade's heads; default: 1, 0.5 and 0.25, of detectron2's kind 1 each",
+        description="of the losses of a cascade's heads; default: 1, 0.5, 0.25, or of detectron2's kind 1 each",
     )
     annotations: AnnotationFilter | None = Field(
         None, description="a part of the training annotations; default: all"

@@ -77,6 +77,7 @@ def run_stage(
     devices: int,
     workers: int,
     work: Path,
+    images_at_once: int | None = None,
 ) -> None:
     """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` and the record beside it.
 
@@ -89,6 +90,7 @@ def run_stage(
             trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
         work: folder of unfinished trainings; the one of this stage is keyed by all that it depends on.
+        images_at_once: where all parameters train, a pass is over at most so many images; None for no bound.
 
     The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
     transform stage without ``batches``; either may return a dictionary of facts for the record.
@@ -133,6 +135,8 @@ def run_stage(
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
             )
+        if record is not None and detector.initial_weights:
+            record.add(**detector.initial_weights)
         data = TrainImages(
             annotations,
             images_folder(run.dataset, "train"),
@@ -156,6 +160,7 @@ def run_stage(
                 resume=resume,
                 log_path=output.parent / "progress.jsonl",
                 workers=workers,
+                images_at_once=images_at_once,
             )
             if record is not None:
                 record.add(**facts)
