@@ -8,7 +8,7 @@ that does not have it says so.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -199,6 +199,14 @@ class TwoStageDetector(Detector):
 
     # ---- what it does
 
+    def train(self, mode: bool = True) -> Self:
+        """Batch norms of frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
     def forward(
         self, images: list[Tensor], targets: list[Target], canvas: Size | None = None
     ) -> TrainingPass:
@@ -289,7 +297,7 @@ class TwoStageDetector(Detector):
             if stage + 1 < settings.stages:
                 boxes = self._moved(stage, pyramid, boxes, deltas, classified)
         counts = [len(item) for item in boxes]
-        decoded = decode(torch.cat(boxes), deltas.view(len(deltas), -1, 4), self._stds(stage))
+        decoded = decode(torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage))
         scores = self._scores(logits)
         kept = [
             select(clipped(own, size, settings.coordinates), score, self.test)
@@ -512,7 +520,7 @@ class TwoStageDetector(Detector):
         """Over foreground RoIs, divided by the number of all RoIs."""
         labels = torch.cat(rois.labels)
         foreground = (labels < self.num_classes).nonzero().squeeze(1)
-        own = deltas.view(len(deltas), -1, 4)[foreground, self._column(labels[foreground])]
+        own = deltas.unflatten(1, (-1, 4))[foreground, self._column(labels[foreground])]
         only = rois.only([label < self.num_classes for label in rois.labels])
         truth = [target.boxes[match] for target, match in zip(targets, only.matches, strict=True)]
         goals = encode(torch.cat(only.boxes), torch.cat(truth), self._stds(stage))
@@ -551,7 +559,7 @@ class TwoStageDetector(Detector):
             column = classifier.scores(classifier(classified).float())[:, :-1].argmax(dim=1)
             if labels is not None:
                 column = torch.where(labels < self.num_classes, labels, column)
-        own = deltas.view(len(deltas), -1, 4)[torch.arange(len(deltas), device=deltas.device), column]
+        own = deltas.unflatten(1, (-1, 4))[torch.arange(len(deltas), device=deltas.device), column]
         moved = decode(torch.cat(boxes), own[:, None], self._stds(stage))[:, 0]
         return [
             clipped(box, size, self.settings.coordinates)
@@ -571,7 +579,8 @@ class TwoStageDetector(Detector):
         chained = self.settings.architecture == "htc"  # a stage takes features of the one before
         for stage in range(max(wanted) + 1):
             if stage in wanted or chained:
-                features, before = self.mask_features(stage, pooled, before)
+                features, carried = self.mask_features(stage, pooled, before)
+                before = carried if chained else None
             if stage in wanted:
                 column = torch.zeros_like(labels) if self.settings.class_agnostic_masks else labels
                 found.append(_of_channel(self.mask_predictors[stage], features, column).float())
