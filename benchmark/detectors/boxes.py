@@ -63,6 +63,8 @@ def anchors_of(
 def usable(anchors: list[Tensor], grids: list[Size], size: Size, used: str) -> Tensor | None:
     """Which of all levels' anchors may learn from an image of ``size``, (A,) bool; None for all of them.
 
+    One that ends at the border is inside, as it is in MMDetection 1.
+
     Args:
         anchors: of every level.
         grids: size of each level.

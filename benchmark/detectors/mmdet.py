@@ -91,7 +91,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
             num_classes=num_classes,
             reg_class_agnostic=settings.class_agnostic_boxes,
         )
-    if settings.masks and not isinstance(model.roi_head.mask_head, list):  # MMDetection repeats it too
+    if settings.architecture == "cascade_mask_rcnn":  # MMDetection repeats it too
         model.roi_head.mask_head = [deepcopy(model.roi_head.mask_head) for _ in range(settings.stages)]
     for head in listed(model.roi_head.mask_head) if settings.masks else []:
         head.update(

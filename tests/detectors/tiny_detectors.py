@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -90,10 +90,12 @@ def detector(
     return class_of(backend)(settings, classifiers, test or TestSettings())
 
 
-def batch(stuff: bool = False) -> tuple[list[Tensor], list[Target]]:
+def batch(
+    stuff: bool = False, sizes: Sequence[tuple[int, int]] = ((64, 64), (48, 72))
+) -> tuple[list[Tensor], list[Target]]:
     """Two images of different sizes, with two objects and one."""
     torch.manual_seed(1)
-    images = [torch.rand(3, 64, 64), torch.rand(3, 48, 72)]
+    images = [torch.rand(3, *size) for size in sizes]
     boxes = [torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 50]]), torch.tensor([[10.0, 8, 40, 40]])]
     labels = [torch.tensor([0, 2]), torch.tensor([1])]
     targets = []
