@@ -13,7 +13,6 @@ from torchvision.models import get_model_weights
 from benchmark.detectors.checkpoints import is_counter, why_unreadable
 from benchmark.detectors.interface import Detector
 from benchmark.detectors.layouts import (
-    DETECTRON2,
     LAYOUTS,
     Layout,
     fitting,
@@ -37,7 +36,7 @@ _COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fp
 _CAFFE2_STEM = {"conv1_": "stem.conv1.", "res_conv1_bn_": "stem.conv1.norm."}
 _CAFFE2_LAYERS = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
 _CAFFE2_ENDS = {"w": "weight", "s": "weight", "b": "bias"}
-_TRUNK_OF_DETECTRON2 = re.compile(r"(backbone\.bottom_up\.)?(stem|res[2-5])\.")
+_OF_DETECTRON2 = re.compile(r"(backbone\.bottom_up\.)?(stem|res[2-5])\.")
 
 
 def load_initial_weights(detector: Detector) -> None:
@@ -56,14 +55,10 @@ def load_initial_weights(detector: Detector) -> None:
         return
     source, state = read_weights(settings)
     if settings.init == "imagenet":
-        if any(_TRUNK_OF_DETECTRON2.match(name) for name in state):
-            _check_input(state, settings, source)
         layout, found = "a trunk", _trunk(detector, _with_statistics(state))
     else:
         known = [item for item in LAYOUTS if naming_of(detector) in item.names]
         best = max(known, key=lambda item: fitting(item, detector, state))
-        if best is DETECTRON2:
-            _check_input(state, settings, source)
         layout, found = best.title, _whole(detector, _with_statistics(state), best)
     own = detector.state_dict()
     fitted = {
@@ -79,6 +74,8 @@ def load_initial_weights(detector: Detector) -> None:
             expected=f"at least {LEAST_SHARE:.0%} of {len(found)} tensors",
             remedy="give weights of the same architecture, or choose another init",
         )
+    if any(_OF_DETECTRON2.match(name) for name in state):
+        _check_input(state, settings, source)
     detector.load_state_dict(fitted, strict=False)
     detector.initial_weights = {"initial_weights": source, "initial_weights_share": round(share, 4)}
 
