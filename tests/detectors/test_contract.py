@@ -12,7 +12,7 @@ import tiny_detectors
 import torch
 import torchvision
 from pycocotools import mask as coco_mask
-from tiny_detectors import BACKENDS, COMBINATIONS, FORMS, REFUSED, UNDRAWN, batch, batch_for, detector
+from tiny_detectors import BACKENDS, COMBINATIONS, FORMS, REFUSED, batch, batch_for, detector
 from torch import Tensor
 from torchvision.ops import box_iou
 

@@ -97,7 +97,7 @@ def samples(images: list[Tensor], targets: list[Target]) -> tuple[Tensor, list[D
     for place, image, target in zip(batch, images, targets, strict=True):
         height, width = image.shape[1:]
         place[:, :height, :width] = (image - mean[:, None, None]) / std[:, None, None]
-        size = {name: (height, width) for name in ("img_shape", "ori_shape")}
+        size = dict.fromkeys(("img_shape", "ori_shape"), (height, width))
         pad = {"pad_shape": (-(-height // 32) * 32, -(-width // 32) * 32), "batch_input_shape": (64, 96)}
         sample = DetDataSample(metainfo=size | pad | {"scale_factor": (1.0, 1.0)})
         assert target.masks is not None
