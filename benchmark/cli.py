@@ -305,7 +305,8 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     work: Annotated[Path, typer.Option(help="folder of checkpoints for resuming")] = Path("results/work"),
     images_at_once: Annotated[
-        int | None, typer.Option(min=1, help="where memory is short: images of a pass; the result is the same")
+        int | None,
+        typer.Option(min=1, help="images of a pass, where memory is short; same result"),
     ] = None,
     attempt: Attempt = 1,
 ) -> None:

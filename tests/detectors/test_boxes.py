@@ -67,7 +67,7 @@ def test_anchors_of_detectron2() -> None:
 
 
 def test_anchors_of_mmdetection_1_include_whole_pixels() -> None:
-    """Around the middle of the first cell, (1.5, 1.5) counted in pixels: 32 x 32 are -14 to 17, both included."""
+    """Around the middle of the first cell, (1.5, 1.5) in pixels: 32 x 32 are -14 to 17, both included."""
     first = ours("mmdet_v1")[0]
     assert first[1].tolist() == [-14, -14, 18, 18]
     assert (first == first.round()).all()

@@ -1,4 +1,4 @@
-"""What must be true of a detector in any back end, for every back end that is installed and every form it has.
+"""What must be true of a detector in any back end, for every one that is installed and every form it has.
 
 A back end's own file holds what is special: that its models are those of its framework at home.
 """

@@ -1,4 +1,4 @@
-"""Weights that trainings start from: any framework's, into any back end; what fits in part only is refused."""
+"""Weights that trainings start from: any framework's, into any back end; what fits in part is refused."""
 
 import pickle
 import re
@@ -74,7 +74,7 @@ def as_caffe2(name: str) -> str:
 @pytest.mark.parametrize("form", ["caffe2", "detectron2"])
 @each_backend
 def test_imagenet_weights_of_msra_fill_the_trunk(backend: str, form: str, tmp_path: Path) -> None:
-    """Of R-50.pkl of detectron2's model zoo, or of Caffe2's: no statistics, so that norms are scale and shift."""
+    """R-50.pkl of detectron2's model zoo, or Caffe2's: without statistics, so that norms scale and shift."""
     path = tmp_path / "R-50.pkl"
     msra = {"pixels": "caffe", "stride_in_1x1": True, **RESNET50}
     model = from_file(backend, "imagenet", path, **msra)
@@ -171,8 +171,8 @@ LAYOUTS = {"mmdet": MMDET, "mmdet_v1": MMDET_V1, "detectron2": DETECTRON2}
 def test_coco_weights_of_the_model_zoos_are_read(
     backend: str, layout: str, form: str, tmp_path: Path
 ) -> None:
-    """Also of MMDetection 1, with the offsets of deformable convolutions under their former names (rows 17, 21
-    and 23 of the BAGS table): all but what is of COCO's categories."""
+    """All but what is of COCO's categories. Also of MMDetection 1, with the offsets of deformable convolutions
+    under their former names (rows 17, 21 and 23 of the BAGS table)."""
     if ("htc" in form and backend != "mmdet") or {backend, layout} in (
         {"mmdet", "detectron2"},
         {"detectron2", "mmdet_v1"},

@@ -21,8 +21,8 @@ from benchmark.recipes.models import TestSettings
 
 if "mmdet" not in BACKENDS:
     pytest.skip("back end 'mmdet' is not installed", allow_module_level=True)
-
-provide_operators()
+else:  # mmdet looks for them while it is imported
+    provide_operators()
 
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -41,7 +41,7 @@ HOME += ["htc", "htc with stuff"]
 
 
 def lively(form: str, **changes: Any) -> TwoStageDetector:
-    """With MMDetection's rules, where nothing is drawn. Its cascades match no RoIs of low quality, HTC does."""
+    """With MMDetection's rules, where nothing is drawn. Its cascades have no RoIs of low quality, HTC has."""
     own = FORMS[form] | UNDRAWN | {"framework": "mmdet", "norm": "frozen_statistics", "trainable_layers": 3}
     own |= {"roi_low_quality_iou": None} if form.startswith("cascade") else {}
     if form.startswith(("cascade", "htc")):  # by MMDetection's configuration files

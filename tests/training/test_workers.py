@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,14 @@ def test_what_cannot_be_dealt_evenly_is_refused(batch_size: int, size: int | Non
 # ---- golden vectors, a case for each worker
 
 
+@pytest.fixture
+def _double() -> Iterator[None]:
+    """Fabric converts what a module returns to the default type."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 class Given(nn.Module):
     """Logits that are parameters, one set for each worker."""
 
@@ -124,6 +133,7 @@ class Given(nn.Module):
         return TrainingPass([self.logits[worker]], [labels], {}, {})
 
 
+@pytest.mark.usefixtures("_double")
 def test_groups_are_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """BAGS' released loss on the proposals of each worker, then the mean; an inactive group counts 0."""
     cases = [case.values[0] for case in golden_cases("bags", "group_softmax_loss")]
@@ -155,7 +165,6 @@ def test_groups_are_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         return weights
 
     monkeypatch.setattr(bags, "draw_others", drawn)
-    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)  # what Fabric converts outputs to
     fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")
     wrapped = fabric.setup_module(module)
     workers = Workers(len(alike), 1)
