@@ -119,7 +119,7 @@ class Stage(Strict):
         None,
         min_length=3,
         max_length=3,
-        description="of the losses of a cascade's heads; default: 1, 0.5, 0.25, or 1 each in one of detectron2's kind",
+        description="of the losses of a cascade's heads; default: 1, 0.5, 0.25; in detectron2's kind 1 each",
     )
     annotations: AnnotationFilter | None = Field(
         None, description="a part of the training annotations; default: all"

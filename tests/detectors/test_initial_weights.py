@@ -171,8 +171,10 @@ LAYOUTS = {"mmdet": MMDET, "mmdet_v1": MMDET_V1, "detectron2": DETECTRON2}
 def test_coco_weights_of_the_model_zoos_are_read(
     backend: str, layout: str, form: str, tmp_path: Path
 ) -> None:
-    """All but what is of COCO's categories. Also of MMDetection 1, with the offsets of deformable convolutions
-    under their former names (rows 17, 21 and 23 of the BAGS table)."""
+    """All but what is of COCO's categories. Also of MMDetection 1 (rows 17, 21 and 23 of the BAGS table).
+
+    There the offsets of deformable convolutions have other names.
+    """
     if ("htc" in form and backend != "mmdet") or {backend, layout} in (
         {"mmdet", "detectron2"},
         {"detectron2", "mmdet_v1"},
