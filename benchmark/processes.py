@@ -28,6 +28,8 @@ GRACE = 10.0  # seconds that the others have to end by themselves when one has f
 POLL = 0.05
 TAIL = 8192  # bytes of a process's messages that are searched for its error
 INTERRUPTED = 3
+# what Fabric calls a schedule's `precision`
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "tf32": "32-true", "bf16-mixed": "bf16-mixed"}
 _PARENT = "LONGTAIL_PARENT"  # process id of the one that started this one
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _LOST_CONNECTION = re.compile(r"gloo|nccl|connection|broken pipe|socket", re.IGNORECASE)
@@ -94,15 +96,21 @@ def launched(devices: int, output: Path) -> bool:
     raise ProcessError(what, codes[rank])
 
 
-def fabric_of(devices: int, precision: Any = "32-true") -> "Fabric":
-    """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler."""
+def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
+    """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler.
+
+    ``precision`` is a schedule's. A GPU rounds the factors of float32 products to TF32 only where that says so;
+    PyTorch's default does it in convolutions and not in linear layers.
+    """
+    import torch
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
 
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return Fabric(
         accelerator="auto" if devices else "cpu",
         devices=max(devices, 1),
-        precision=precision,
+        precision=PRECISIONS[precision],
         plugins=[LightningEnvironment()],
     )
 

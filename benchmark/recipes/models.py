@@ -35,7 +35,10 @@ class Schedule(Strict):
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
     clip_norm: float | None = Field(None, gt=0, description="gradients are clipped to this L2 norm")
-    precision: Literal["fp32", "bf16-mixed"] = Field("fp32", description="arithmetic of forward and backward")
+    precision: Literal["fp32", "tf32", "bf16-mixed"] = Field(
+        "fp32",
+        description="arithmetic of forward and backward; tf32: float32 products of a GPU rounded to TF32",
+    )
     checkpoint_every: int = Field(1000, gt=0, description="iterations between checkpoints for resuming")
 
     @model_validator(mode="after")

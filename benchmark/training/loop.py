@@ -290,6 +290,7 @@ def _facts(schedule: Plan, fabric: Fabric, first: int) -> dict[str, float | int 
         "processes": fabric.world_size,
         "threads": torch.get_num_threads(),
         "device": device,
+        "tf32": torch.backends.cudnn.allow_tf32,
     }
 
 

@@ -38,7 +38,6 @@ from benchmark.training.errors import TrainingError
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
 
-PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 FIT_BATCH = 2
 
 
@@ -111,7 +110,7 @@ def run_stage(
         if int(os.environ.get("LOCAL_RANK", 0)):
             return
         devices = min(devices, 1)
-    fabric = fabric_of(devices, PRECISIONS[precision])
+    fabric = fabric_of(devices, precision)
     fabric.launch()
     inputs = {
         "annotations": annotations_path(run.dataset, "train"),

@@ -140,6 +140,44 @@ def test_mixed_precision_trains_alike(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inside")
+def test_fewer_images_at_once_train_the_same_model(tmp_path: Path) -> None:
+    """Up to the order of float32 sums; batch statistics would differ, so ``norm: batch`` is refused."""
+    whole = recipe("softmax", iterations=3)
+    run = whole.model_copy(
+        update={"detector": whole.detector.model_copy(update={"norm": "frozen_statistics"})}
+    )
+    trained = []
+    for at_once in (None, 1):
+        output = tmp_path / str(at_once) / "checkpoint.pt"
+        work = output.parent / "work"
+        run_stage(run, "train", output, init=None, devices=1, workers=0, work=work, images_at_once=at_once)
+        trained.append(load(output)["model"])
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+    refused = [
+        *command("softmax", tmp_path / "refused" / "checkpoint.pt", tmp_path / "work"),
+        "--images-at-once",
+    ]
+    process = subprocess.run([*refused, "1"], capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "--images-at-once 1, norm: batch" in process.stderr
+    assert not (tmp_path / "refused" / "checkpoint.pt").exists()
+
+
+@pytest.mark.usefixtures("inside")
+def test_float32_is_exact_unless_the_recipe_says_otherwise(tmp_path: Path) -> None:
+    """PyTorch's own default on a GPU: TF32 in convolutions, float32 in linear layers."""
+    for precision, tf32 in (("tf32", True), ("fp32", False)):
+        output = tmp_path / precision / "checkpoint.pt"
+        run_here(recipe("softmax", iterations=1, precision=precision), "train", output)
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == tf32
+        record = read_record(output.with_name("checkpoint.provenance.json"))
+        assert record is not None
+        assert record["facts"]["tf32"] == tf32
+
+
+@pytest.mark.usefixtures("inside")
 def test_two_processes_share_the_batch(base: Path, inside: Path, tmp_path: Path) -> None:
     """Launched by the command itself; one record, one checkpoint, weights of the same form as from one."""
     output = tmp_path / "checkpoint.pt"
