@@ -99,8 +99,8 @@ def launched(devices: int, output: Path) -> bool:
 def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
     """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler.
 
-    ``precision`` is a schedule's. A GPU rounds the factors of float32 products to TF32 only where that says so;
-    PyTorch's default does it in convolutions and not in linear layers.
+    ``precision`` is a schedule's. A GPU rounds the factors of float32 products to TF32 only where that says
+    so; PyTorch by itself does it in convolutions and not in linear layers.
     """
     import torch
     from lightning_fabric import Fabric

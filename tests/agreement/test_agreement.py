@@ -9,7 +9,7 @@ EDGES = (96, 128)
 @pytest.mark.skipif(len(installed()) < 2, reason="one back end is installed")
 @pytest.mark.parametrize("case", cases("tiny"), ids=lambda case: case.title)
 def test_back_ends_agree(case: Case) -> None:
-    """Losses, gradients, RoIs and detections, as far as float32 goes; a back end may also refuse a detector."""
+    """Losses, gradients, RoIs and detections, as far as float32 goes. Only MMDetection has HTC."""
     differences, refused = compare(case, EDGES)
     if case.settings.semantic_branch:
         assert set(refused) == set(installed()) - {"mmdet"}
