@@ -20,16 +20,16 @@ from benchmark.statistics import ClassStatistics
 def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bool = True) -> Detector:
     """The recipe's detector, with its pre-trained weights unless a checkpoint will be loaded anyway.
 
-    Random initial weights depend on the detector and the seed only, so that methods start alike.
+    Random initial weights depend on the seed and the detector's settings only, so that methods start alike.
 
     Raises:
         BenchmarkError: the classifier refuses its options, the back end its settings, or it is unknown.
         MissingDependencyError: the back end is not installed, or initial weights are not at hand.
     """
     detector_type = _of_backend(run.detector_name)
-    with seeded(derive_seed(run.seed, "classifier weights", run.detector_name, run.classifier)):
+    with seeded(derive_seed(run.seed, "classifier weights")):
         classifiers = [build_classifier(run, statistics) for _ in range(run.detector.stages)]
-    with seeded(derive_seed(run.seed, "detector weights", run.detector_name)):
+    with seeded(derive_seed(run.seed, "detector weights")):
         detector = detector_type(run.detector, classifiers, run.test)
     if initial_weights:
         load_initial_weights(detector)

@@ -24,6 +24,7 @@ from benchmark.detectors.pixels import of_detectron2
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
+from benchmark.recipes.project import working_root
 from benchmark.statistics.unpickling import read_objects
 
 LARGEST_FILE = 2 * 2**30  # bytes of weights
@@ -89,10 +90,11 @@ def read_weights(settings: Settings) -> tuple[str, dict[str, Tensor]]:
     file = settings.weights_file
     if file is None:
         return _fetched(settings)
+    path = working_root() / file
     if file.endswith(".pkl"):
-        return file, read_zoo(Path(file))
+        return file, read_zoo(path)
     try:
-        content = torch.load(Path(file), map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise MissingDependencyError(
             "cannot read the initial weights",

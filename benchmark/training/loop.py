@@ -108,7 +108,7 @@ class _Training:
     ) -> None:
         assert stage.schedule is not None
         self._fabric, self._data, self._stage, self._resume = fabric, data, stage, resume
-        self._seed = derive_seed(run.seed, "training", run.dataset_name, stage.name)
+        self._seed = derive_seed(run.seed, "training", stage.name)
         self._clip_norm, self.checkpoint_every = stage.schedule.clip_norm, stage.schedule.checkpoint_every
         self.schedule = plan(stage.schedule, self._stream(stage.sampler).epoch_length)
         self._workers = Workers(

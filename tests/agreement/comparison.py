@@ -30,7 +30,7 @@ from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.recipes import load_experiment
 from benchmark.recipes.detector_settings import DetectorSettings
-from benchmark.recipes.experiments import with_bases
+from benchmark.recipes.experiments import lineage
 from benchmark.recipes.models import TestSettings
 from benchmark.statistics import ClassStatistics
 from methods.softmax.classifier import Softmax
@@ -90,7 +90,7 @@ def cases(size: str) -> list[Case]:
     found: dict[str, tuple[DetectorSettings, list[str]]] = {}
     for name in EXPERIMENTS:
         for row in load_experiment(name).rows:
-            for run in with_bases(row.runs[0]):
+            for run in lineage(row.runs[0]):
                 settings = run.detector.model_copy(update={"init": "none", "weights": {}})
                 if size == "tiny":
                     settings = tiny(settings)
