@@ -66,6 +66,10 @@ Attempt = Annotated[
     typer.Option(min=1, help="the workflow's count of tries: what must fail again is not tried twice"),
 ]
 Devices = Annotated[int, typer.Option(min=0, help="GPUs, one process for each; 0: the CPU, GPUs left alone")]
+ImagesAtOnce = Annotated[
+    int | None,
+    typer.Option(min=1, help="images of a training pass, where memory is short; same result"),
+]
 Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
 Heads = Annotated[
     list[Path] | None,
@@ -341,6 +345,7 @@ def make_(
     ] = None,
     devices: Devices = 0,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
+    images_at_once: ImagesAtOnce = None,
     attempt: Attempt = 1,
 ) -> None:
     """Make steps of a recipe: data, training stages, prediction, evaluation. What is made already stays.
@@ -350,7 +355,7 @@ def make_(
     from benchmark.recipes import find_run
     from benchmark.steps.making import Means, make_all, make_step
 
-    means = Means(devices, workers)
+    means = Means(devices, workers, images_at_once)
     if step is None:
         make_all(find_run(recipe), recipe, means)
     else:
@@ -383,6 +388,7 @@ def train(
     output: Output,
     devices: Annotated[int, typer.Option(min=0, max=1, help="1: a GPU if there is one; 0: the CPU")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    images_at_once: ImagesAtOnce = None,
 ) -> None:
     """Train one stage of a recipe on any checkpoint; run it again after an interruption and it continues.
 
@@ -396,7 +402,16 @@ def train(
     run = find_run(recipe)
     lease_devices(devices)
     files = made_dataset(run.dataset)
-    run_stage(run, stage, files, output, init=init, devices=devices, workers=workers)
+    run_stage(
+        run,
+        stage,
+        files,
+        output,
+        init=init,
+        devices=devices,
+        workers=workers,
+        images_at_once=images_at_once,
+    )
 
 
 @app.command()

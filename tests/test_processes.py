@@ -35,21 +35,21 @@ DETECTOR = {"norm": "frozen_statistics", "roi_background_min_iou": 0.1}
 OF_LOSSES, OF_MOVES = 1e-4, 1e-3
 
 
-def recipe(row: str, options: dict[str, Any] | None = None, **schedule: Any) -> Run:
-    return changed(find_run(f"{RECIPES}:{row}"), schedule, options or {})
+def recipe(row: str, images_per_worker: int | None = 2, **schedule: Any) -> Run:
+    return changed(find_run(f"{RECIPES}:{row}"), images_per_worker, schedule)
 
 
-def changed(run: Run, schedule: dict[str, Any], options: dict[str, Any]) -> Run:
+def changed(run: Run, images_per_worker: int | None, schedule: dict[str, Any]) -> Run:
     """The run in another detector, and with a base in that detector if it has one."""
     (stage,) = run.stages
     assert stage.schedule is not None
     new = stage.schedule.model_copy(update=SGD | schedule)
+    worker = {"schedule": new, "images_per_worker": images_per_worker}
     return run.model_copy(
         update={
             "detector": run.detector.model_copy(update=DETECTOR),
-            "stages": [stage.model_copy(update={"schedule": new})],
-            "options": run.options | options,
-            "base": changed(run.base, {}, {}) if run.base is not None else None,
+            "stages": [stage.model_copy(update=worker)],
+            "base": changed(run.base, 2, {}) if run.base is not None else None,
         }
     )
 
@@ -125,23 +125,27 @@ def test_two_processes_train_as_one_does(base: Path, place: Path) -> None:
     assert record.facts["processes"] == 2
 
 
-@pytest.mark.skipif(find_spec("detectron2") is None, reason="back end 'detectron2' is not installed")
+@pytest.mark.parametrize("backend", ["mmdet", "detectron2"])
 @pytest.mark.usefixtures("inside")
-def test_two_processes_train_a_model_of_detectron2_as_one_does(place: Path, tmp_path: Path) -> None:
+def test_two_processes_train_a_model_of_another_framework_as_one_does(
+    backend: str, place: Path, tmp_path: Path
+) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"back end '{backend}' is not installed")
     run = recipe("balms:0:base", iterations=3)
-    settings = run.detector.model_copy(update={"coordinates": "aligned"})
-    run = run.model_copy(update={"detector_name": "detectron2/tiny_mask_rcnn", "detector": settings})
+    run = run.model_copy(update={"detector_name": f"{backend}/tiny_mask_rcnn"})
     one, two = alone(run, tmp_path / "one" / "checkpoint.pt"), by_two(run, place)
     _, statistics = read_training_data(run, dataset_files(run.dataset))
     check_equal(one, two, build_detector(run, statistics).state_dict())
 
 
+@pytest.mark.parametrize("images_per_worker", [1, 2, None])
 @pytest.mark.usefixtures("inside")
 def test_two_processes_learn_weights_of_categories_as_one_does(
-    base_step: Step, base: Path, workplace: Path, tmp_path: Path
+    base_step: Step, base: Path, workplace: Path, tmp_path: Path, images_per_worker: int | None
 ) -> None:
-    """BALMS with a common inner step: weights, virtual step and meta batch are of all processes."""
-    run = recipe("balms", {"local_inner_step": False}, iterations=3)
+    """BALMS' virtual steps and meta batches are of each worker, that two processes may share."""
+    run = recipe("balms", images_per_worker, iterations=3)
     one = alone(run, tmp_path / "one" / "checkpoint.pt", base)
     two = by_two(run, place_beside(tmp_path / "two", workplace, base_step))
     check_equal(one, two, load(base)["model"])

@@ -13,11 +13,11 @@ INITIAL_WEIGHT_STD = 0.01  # of the last layer in the detection code bases of al
 class Classifier(nn.Module):
     """Box classification layer of a detector: one instance per RoI head stage.
 
-    Labels are int64 in ``0..C``, ``C`` meaning background. One call gets all RoIs of one process. A loss is a
-    mean over them: of several processes, it is averaged with the numbers of their RoIs as weights, so that it
-    is the mean over all where nothing else in it depends on the other RoIs.
-    A random draw inside ``loss`` uses PyTorch's default generator, which the training loop seeds anew from
-    (seed, iteration) for every step.
+    Labels are int64 in ``0..C``, ``C`` meaning background. One call of ``loss`` gets all RoIs of one worker
+    of the release (``images_per_worker`` of the stage), whatever the number of processes here; the losses of
+    the workers of a step are averaged. It depends on the parameters through the logits alone, and a random
+    draw inside it uses PyTorch's default generator, which the training loop seeds anew from (seed, iteration,
+    worker).
 
     Args:
         in_features: width D of the box-head features.

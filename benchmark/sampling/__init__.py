@@ -2,6 +2,7 @@
 
 from benchmark.sampling.randomness import seeded
 from benchmark.sampling.stream import (
+    AlikeStream,
     CategoryFirstStream,
     DrawnStream,
     ImageStream,
@@ -11,6 +12,7 @@ from benchmark.sampling.stream import (
 )
 
 __all__ = [
+    "AlikeStream",
     "CategoryFirstStream",
     "DrawnStream",
     "ImageStream",

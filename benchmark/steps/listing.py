@@ -163,8 +163,8 @@ def _stage_step(run: Run, stage: Stage, made: Mapping[str, Step], before: Step |
     }
     reads["stage"].get("schedule", {}).pop("checkpoint_every", None)
     sources = _source(run.dataset, "train")
-    weights = reads["detector"].pop("weights", None)
-    if weights is not None:
+    weights = run.detector.weights_file
+    if before is None and weights is not None:
         sources = {**sources, "weights": Source(working_root() / weights, f"weights/{Path(weights).name}")}
     inputs = {**made} | ({"init": before} if before is not None else {})
     return Step(_kind(stage), stage.name, run, reads, inputs, sources, method_version(Path(run.plugin_path)))
@@ -195,8 +195,11 @@ def _source(dataset: Dataset, split: str) -> dict[str, Source]:
 
 
 def _changed(settings: BaseModel, *groups: type[BaseModel]) -> dict[str, Any]:
-    """The settings of some groups that do not have their default value."""
-    names = {name for group in groups for name in group.model_fields}
+    """The settings of some groups that do not have their default value.
+
+    Neither the framework, which only stands for values of the others, nor where weights lie.
+    """
+    names = {name for group in groups for name in group.model_fields} - {"framework", "weights"}
     return settings.model_dump(mode="json", include=names, exclude_defaults=True)
 
 

@@ -43,11 +43,20 @@ class StepError(BenchmarkError):
 class Means:
     """What a step may use, which its result does not depend on.
 
-    ``devices`` are GPUs, one process for each (0: the CPU); ``workers`` are data loading processes of each.
+    ``devices`` are GPUs, one process for each (0: the CPU); ``workers`` are data loading processes of each;
+    ``images_at_once`` bounds the images of a training pass where memory is short.
     """
 
     devices: int = 0
     workers: int = 0
+    images_at_once: int | None = None
+
+    def options(self) -> list[str]:
+        """As the command takes them."""
+        found = ["--devices", str(self.devices), "--workers", str(self.workers)]
+        if self.images_at_once is not None:
+            found += ["--images-at-once", str(self.images_at_once)]
+        return found
 
 
 def make(step: Step, means: Means, attempt: int = 1) -> bool:
@@ -123,8 +132,7 @@ def make_all(run: Run, recipe: str, means: Means) -> None:
     """
     for step in steps_of(run):
         if not _is_made(step):
-            options = ["--devices", str(means.devices), "--workers", str(means.workers)]
-            command = [sys.executable, "-m", "benchmark.cli", "make", recipe, step.place, *options]
+            command = [sys.executable, "-m", "benchmark.cli", "make", recipe, step.place, *means.options()]
             status = subprocess.run(command, check=False).returncode
             if status:
                 raise SystemExit(status if status > 0 else 1)
@@ -204,6 +212,7 @@ def _stage(step: Step, means: Means) -> dict[str, Any]:
         init=before.output() if before is not None else None,
         devices=means.devices,
         workers=means.workers,
+        images_at_once=means.images_at_once,
     )
 
 

@@ -28,7 +28,6 @@ from benchmark.training.errors import TrainingError
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
 
-PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 FIT_BATCH = 2
 
 
@@ -67,6 +66,7 @@ def run_stage(
     init: Path | None,
     devices: int,
     workers: int,
+    images_at_once: int | None = None,
 ) -> dict[str, Any]:
     """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` beside it.
 
@@ -82,6 +82,7 @@ def run_stage(
         devices: processes that were started for this, one per GPU (or per CPU replica), of which only
             trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
+        images_at_once: where all parameters train, a pass is over at most so many images; None for no bound.
 
     The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
     transform stage without ``batches``; either may return a dictionary of facts for the record.
@@ -99,7 +100,7 @@ def run_stage(
         if int(os.environ.get("LOCAL_RANK", 0)):
             return {}
         devices = min(devices, 1)
-    fabric = fabric_of(devices, PRECISIONS[stage.schedule.precision if stage.schedule else "fp32"])
+    fabric = fabric_of(devices, stage.schedule.precision if stage.schedule else "fp32")
     fabric.launch()
     annotations, statistics = read_training_data(run, files)
     vocabulary = vocabulary_hash(annotations.categories)
@@ -123,9 +124,16 @@ def run_stage(
     )
     resume = ResumeFolder(output.parent / "resume")
     if stage.kind == "train":
-        log_path = output.with_name(PROGRESS)
         facts: dict[str, Any] = train(
-            fabric, detector, data, run, stage, resume=resume, log_path=log_path, workers=workers
+            fabric,
+            detector,
+            data,
+            run,
+            stage,
+            resume=resume,
+            log_path=output.with_name(PROGRESS),
+            workers=workers,
+            images_at_once=images_at_once,
         )
         if fabric.is_global_zero:
             print(_describe(facts), file=sys.stderr)
@@ -135,7 +143,7 @@ def run_stage(
         detector.cpu()
         checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
         resume.clear()
-    return facts
+    return detector.initial_weights | facts
 
 
 def _without_gradients(

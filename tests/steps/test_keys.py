@@ -14,6 +14,7 @@ from recipes.recipe_files import SCHEDULE, write_method
 from benchmark import numerics
 from benchmark.numerics import area_versions, code_digest
 from benchmark.recipes import find_run
+from benchmark.recipes.detector_settings import FRAMEWORKS
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import store_folder
 from benchmark.steps import ABSENT, own_steps, steps_of
@@ -120,16 +121,25 @@ def test_tests_of_a_method_are_no_code_of_it(tmp_path: Path) -> None:
 
 
 def test_initial_weights_count_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the initialisation that the detector has, wherever they lie; others not at all."""
     found = []
-    for name, content in (("a", "w"), ("b", "w"), ("c", "other")):
-        (tmp_path / name).mkdir()
-        (tmp_path / f"{name}/weights.pt").write_text(content)
-        run = run_of(tmp_path / f"{name}/p", preset={"weights": f"../{name}.pt", "init": "imagenet"})
+    for name, content, coco in (("a", "w", "x"), ("b", "w", "y"), ("c", "other", "x")):
+        weights = {"imagenet": f"../{name}.pt", "coco": f"../{name}_coco.pt"}
+        run = run_of(tmp_path / f"{name}/p", preset={"weights": weights, "init": "imagenet"})
         (tmp_path / f"{name}/{name}.pt").write_text(content)
+        (tmp_path / f"{name}/{name}_coco.pt").write_text(coco)
         monkeypatch.chdir(tmp_path / f"{name}/p")
         found.append(keys(run))
     assert found[0] == found[1]
     assert {name for name in found[0] if found[0][name] != found[2][name]} == ALL_STAGES
+
+
+def test_a_framework_counts_by_the_values_that_it_stands_for(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "a", preset={"framework": "mmdet_v1"})
+    named, values = keys(run), run.detector.model_dump(include=set(FRAMEWORKS["mmdet_v1"]))
+    assert keys(run_of(tmp_path / "b", preset={"framework": "detectron2"} | values)) == named
+    other = keys(run_of(tmp_path / "c", preset={"framework": "detectron2"}))
+    assert {name for name in named if named[name] != other[name]} == ALL_STAGES
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from benchmark.recipes.models import Sampler
-from benchmark.training.loop import repeat_factors
+from benchmark.training.order import repeat_factors
 
 
 class Images:
