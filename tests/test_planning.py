@@ -64,7 +64,7 @@ def test_missing_files_are_named_with_what_gets_them(monkeypatch: pytest.MonkeyP
 
 def test_missing_stuff_maps_are_named_where_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_DATA", "nowhere")
-    row = "method: softmax+imagenet_htc, detector: mmdet/htc_r50_fpn, dataset: lvis_v0.5"
+    row = "method: softmax+htc, detector: mmdet/htc_r50_fpn, dataset: lvis_v0.5"
     experiment = load_experiment(str(write([row])))
     command = "longtail data prepare lvis_v0.5 --stuff-maps"
     named = _missing(experiment, [run for row in experiment.rows for run in row.runs])

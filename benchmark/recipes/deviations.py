@@ -1,8 +1,10 @@
 """In what a row still differs from what made the published number that it answers to."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from benchmark.recipes.catalog import Catalog
+from benchmark.recipes.catalog import Catalog, Preset
+from benchmark.recipes.detector_settings import DetectorSettings, ModelSettings
 from benchmark.recipes.models import Deviation, Row
 
 
@@ -22,6 +24,35 @@ def row_deviations(catalog: Catalog, row: Row, where: str | None = None) -> list
         found += method.deviations if variant.deviations is None else variant.deviations
         key = (variant.stages or method.stages)[0].from_
     return [item for number, item in enumerate(found) if item not in found[:number]]
+
+
+_INPUT = {"pixels", "stride_in_1x1", "framework"}
+"""What follows from the initial weights, or stands for other settings: no part of an architecture."""
+
+
+def same_architecture(first: Preset, second: Preset) -> bool:
+    """Whether two presets, methods left aside, build the same layers."""
+    names = ModelSettings.model_fields.keys() - _INPUT
+    return _settings(first, names) == _settings(second, names)
+
+
+def change_of_preset(before: Preset, after: Preset) -> Deviation:
+    """What it means for a row to be made in another preset of the same architecture."""
+    names = DetectorSettings.model_fields.keys()
+    old, new = _settings(before, names), _settings(after, names)
+    differing = [name for name in names if old[name] != new[name]]
+    return Deviation(
+        what="Detector",
+        upstream=", ".join([f"as {before.name}", *(f"{name} {old[name]}" for name in differing)]),
+        here=", ".join([after.name, *(f"{name} {new[name]}" for name in differing)]),
+        effect=None if differing else [0.0, 0.0],
+        source="nobody has measured it" if differing else "back ends agree up to float32 (make agreement)",
+    )
+
+
+def _settings(preset: Preset, names: Iterable[str]) -> dict[str, Any]:
+    settings = DetectorSettings.model_validate(preset.settings)
+    return {name: getattr(settings, name) for name in names}
 
 
 def effect_text(effect: Sequence[float] | None) -> str:

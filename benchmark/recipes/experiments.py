@@ -14,6 +14,7 @@ from benchmark.recipes import paths
 from benchmark.recipes.catalog import (
     PAPER_BUDGET,
     Catalog,
+    Preset,
     detector_presets,
     read_budget,
     read_dataset,
@@ -22,7 +23,7 @@ from benchmark.recipes.catalog import (
     yaml_files,
 )
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
-from benchmark.recipes.deviations import row_deviations
+from benchmark.recipes.deviations import change_of_preset, row_deviations, same_architecture
 from benchmark.recipes.loading import RecipeError, parse, unknown
 from benchmark.recipes.models import Dataset, Deviation, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
@@ -120,16 +121,24 @@ def published_rows(name: str) -> list[tuple[Row, list[Deviation]]]:
 def with_detector(name_or_path: str, detector: str) -> Path:
     """The file of an experiment with the same rows in another detector, written among experiments' results.
 
-    Its name is the experiment's and the detector's. Rows with another detector answer to no published number.
+    Its name is the experiment's and the detector's. A row whose architecture the detector shares goes on to
+    answer to its published number, with a deviation that says what the two presets differ in. Where the
+    detector has the architecture of some rows only, the others take the preset of their own name in its back
+    end (R101 stays R101), if there is one. All other rows answer to no published number.
+
     Raises ``RecipeError`` or ``FileError``.
     """
     source = _Source(name_or_path)
-    source.catalog.preset(detector, "detector")
+    chosen = source.catalog.preset(detector, "detector")
     folder, old = source.path.parent.resolve(), source.experiment
-    rows = [
-        row if row.detector == detector else row.model_copy(update={"detector": detector, "reported": None})
-        for row in old.rows
-    ]
+    presets = [source.catalog.preset(row.detector, f"{shown(source.path)}, row {row.id}") for row in old.rows]
+    some = any(same_architecture(preset, chosen) for preset in presets)
+    rows = []
+    for row, preset in zip(old.rows, presets, strict=True):
+        own = detector_presets().get(f"{detector.partition('/')[0]}/{preset.name.partition('/')[2]}")
+        stays = some and own is not None and same_architecture(preset, own)
+        taken = own if stays and own and not same_architecture(preset, chosen) else chosen
+        rows.append(_moved(row, preset, taken))
     changes: dict[str, Any] = {
         "name": f"{old.name}_{detector.replace('/', '_')}".lower(),
         "title": f"{old.title}, {detector}",
@@ -145,6 +154,16 @@ def with_detector(name_or_path: str, detector: str) -> Path:
     if not path.is_file() or path.read_text() != text:
         write_text(path, text)
     return path
+
+
+def _moved(row: Row, before: Preset, after: Preset) -> Row:
+    """A row in another detector."""
+    if before.name == after.name:
+        return row
+    if row.reported is None or not same_architecture(before, after):
+        return row.model_copy(update={"detector": after.name, "reported": None, "deviations": []})
+    declared = [*row.deviations, change_of_preset(before, after)]
+    return row.model_copy(update={"detector": after.name, "deviations": declared})
 
 
 def load_dataset(name_or_path: str) -> Dataset:

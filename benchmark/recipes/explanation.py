@@ -57,7 +57,7 @@ def _answer(recipe: str) -> list[str]:
     row, deviations = located_row(recipe)
     if row.reported is None:
         return []
-    head = f"answers to {row.reported}, {f'with {len(deviations)} deviations:' if deviations else 'exactly'}"
+    head = f"answers to {row.reported}, {_counted(len(deviations))}"
     return ["", head, *(f"  {deviation_text(item)}" for item in deviations)]
 
 
@@ -69,3 +69,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_text(item) for item in value)}]"
     return str(value)
+
+
+def _counted(deviations: int) -> str:
+    return f"with {deviations} deviation{'s' * (deviations != 1)}:" if deviations else "exactly"

@@ -233,3 +233,46 @@ def test_another_detector_for_every_row(tmp_path: Path, monkeypatch: pytest.Monk
     assert not any(row.row.reported for row in loaded.rows)
     times = path.stat().st_mtime_ns
     assert with_detector("gol", "torchvision/tiny_mask_rcnn").stat().st_mtime_ns == times
+
+
+def test_a_published_model_in_another_back_end_answers_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R101 stays R101; the deviation says that nothing but the back end is another."""
+    monkeypatch.chdir(tmp_path)
+    rows = {
+        row.row.id: row for row in load_experiment(str(with_detector("gol", "mmdet/mask_rcnn_r50_fpn"))).rows
+    }
+    before = {row.row.id: row for row in load_experiment("gol").rows}
+    assert {name: row.row.reported for name, row in rows.items()} == {
+        name: row.row.reported for name, row in before.items()
+    }
+    assert rows["gol_r101"].row.detector == "mmdet/mask_rcnn_r101_fpn"
+    assert rows["gol_r50"].row.detector == "mmdet/mask_rcnn_r50_fpn"
+    (said,) = rows["gol_r101"].deviations
+    assert (said.effect, said.here) == ([0.0, 0.0], "mmdet/mask_rcnn_r101_fpn")
+
+
+def test_what_differs_between_two_presets_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = load_experiment(str(with_detector("balms", "detectron2/mask_rcnn_r50_fpn"))).rows[-1]
+    (said,) = row.deviations
+    assert row.row.reported == "balms/balms"
+    assert "pixels caffe" in said.upstream
+    assert "pixels torchvision" in said.here
+    assert said.effect is None
+
+
+def test_rows_of_another_architecture_answer_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class-agnostic heads exist in the back end under their own name; tiny ones replace everything."""
+    monkeypatch.chdir(tmp_path)
+    rows = load_experiment(str(with_detector("simcal", "mmdet/mask_rcnn_r50_fpn"))).rows
+    assert {row.row.detector for row in rows} == {
+        "mmdet/mask_rcnn_r50_fpn",
+        "mmdet/mask_rcnn_r50_fpn_agnostic",
+        "mmdet/htc_x101_64x4d_ms_dcn_fpn",
+    }
+    rows = load_experiment(str(with_detector("bags", "torchvision/tiny_mask_rcnn"))).rows
+    assert all(row.row.reported is None and not row.deviations for row in rows)
