@@ -10,6 +10,9 @@ HUB_COCO_BACKBONES = ("resnet50",)
 """Backbones of the Faster and Mask R-CNN for which torchvision publishes COCO weights."""
 
 
+MaskTargets = Literal["coverage", "polygons", "bitmaps", "bitmaps_mmdet_v1"]
+
+
 class ModelSettings(Strict):
     """What a trained detector is: every step that builds it reads these."""
 
@@ -81,6 +84,11 @@ class TrainingSettings(Strict):
     roi_positive_fraction: float = Field(0.25, gt=0, le=1, description="at most this fraction is foreground")
     roi_background_min_iou: float = Field(
         0.0, ge=0, lt=0.5, description="background RoIs overlap some ground truth at least so much"
+    )
+    mask_targets: MaskTargets = Field(
+        "coverage",
+        description="what masks learn in each cell of a RoI: the share that the object covers; whether the "
+        "cell is inside its polygons, as in detectron2; or its bitmap resized, as in mmdetection 2 or 1",
     )
     smooth_l1_beta: float = Field(1.0, ge=0, description="transition point of the box loss; 0 is L1")
     train_short_edges: list[int] = Field(
