@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
-from detectron2.layers import ROIAlign, ShapeSpec, paste_masks_in_image
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, FastRCNNOutputLayers, ResNet
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
@@ -47,6 +47,7 @@ from benchmark.detectors.interface import (
     stage_losses,
 )
 from benchmark.detectors.layouts import DETECTRON2
+from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.parts import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -399,9 +400,7 @@ class Detectron2Detector(Detector):
         ):
             kept = select(own, given, size, self.test)
             masks = self._mask_probabilities([level[number : number + 1] for level in features], *kept[:2])
-            detections.append(
-                finish(kept, masks, self._paste, self.test.mask_threshold, from_size=size, to_size=original)
-            )
+            detections.append(finish(kept, masks, self.test.mask_threshold, from_size=size, to_size=original))
         return detections
 
     def _classifier(self, stage: int) -> Classifier:
@@ -482,36 +481,28 @@ class Detectron2Detector(Detector):
         return [clip_boxes_to_image(box, size) for box, size in zip(moved, sizes, strict=True)]
 
     def _mask_loss(self, features: list[Tensor], rois: _RoIs, targets: list[Target]) -> Tensor:
-        """Mean binary cross entropy over foreground RoIs, whose targets are cut out as detectron2 does."""
+        """Mean binary cross entropy over foreground RoIs."""
         pooled = self.roi_heads.mask_pooler(features[:4], [Boxes(box) for box in rois.boxes])
         logits = self.roi_heads.mask_head.layers(pooled).float()
         if len(logits) == 0:
             return cast(Tensor, logits.sum() * 0)
-        cut = ROIAlign((logits.shape[-1],) * 2, spatial_scale=1.0, sampling_ratio=0, aligned=True)
-        shapes = []
-        for target, box, match in zip(targets, rois.boxes, rois.matches, strict=True):
-            assert target.masks is not None
-            used, position = match.unique(return_inverse=True)  # full-size masks in float32 are large
-            numbered = torch.cat([position[:, None].to(box), box], dim=1)
-            shapes.append(cut(target.masks[used, None].float(), numbered)[:, 0] >= 0.5)
+        shapes = [
+            mask_targets(target, box, match, logits.shape[-1])
+            for target, box, match in zip(targets, rois.boxes, rois.matches, strict=True)
+        ]
         chosen = of_label(logits, torch.cat(rois.labels))
-        return F.binary_cross_entropy_with_logits(chosen, torch.cat(shapes).float())
+        return F.binary_cross_entropy_with_logits(chosen, torch.cat(shapes))
 
     def _mask_probabilities(self, features: list[Tensor], boxes: Tensor, labels: Tensor) -> Tensor | None:
-        """Probabilities (n, 1, M, M) of the detected category's channel, of one image."""
+        """Probabilities (n, M, M) of the detected category's channel, of one image."""
         if not self.settings.masks:
             return None
         found = []
         for box, label in zip(boxes.split(MASKS_AT_ONCE), labels.split(MASKS_AT_ONCE), strict=True):
             pooled = self.roi_heads.mask_pooler(features[:4], [Boxes(box)])
             logits = self.roi_heads.mask_head.layers(pooled).float()
-            found.append(of_label(logits, label)[:, None].sigmoid())
+            found.append(of_label(logits, label).sigmoid())
         return torch.cat(found)
-
-    def _paste(self, masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """detectron2's pasting: bilinear at pixel centres; 1 where the threshold is reached, else 0."""
-        pasted: Tensor = paste_masks_in_image(masks[:, 0], boxes, size, self.test.mask_threshold)
-        return pasted.float()
 
 
 def _check(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from benchmark.detectors.interface import (
     RoIBatch,
     image_numbers,
 )
+from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.detectors.parts import IMAGE_MEAN, IMAGE_STD, as_list, box_head_features, chosen_rois, of_label
 from benchmark.detectors.postprocessing import finish, select, with_a_pixel
@@ -37,14 +38,13 @@ import mmdet.models
 from mmcv.ops import RoIAlign
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead, HTCMaskHead
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.prior_generators import AnchorGenerator
 from mmdet.models.task_modules.samplers import SamplingResult
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
-from mmdet.structures.mask import BitmapMasks
 from mmengine import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
@@ -136,6 +136,33 @@ class _ClassifierLoss(nn.Module):
     def get_accuracy(self, *_: Any) -> dict[str, Tensor]:
         """Nothing: accuracies are not shown."""
         return {}
+
+
+class _MaskHead(FCNMaskHead):
+    """A mask head that learns this project's targets."""
+
+    def get_targets(
+        self,
+        sampling_results: list[SamplingResult],
+        batch_gt_instances: list[InstanceData],
+        rcnn_train_cfg: ConfigDict,
+    ) -> Tensor:
+        """Targets (N, M, M) of the foreground RoIs of all images."""
+        return torch.cat(
+            [
+                mask_targets(
+                    Target(own.bboxes, own.labels, own.masks),
+                    rois.pos_priors,
+                    rois.pos_assigned_gt_inds,
+                    rcnn_train_cfg.mask_size,
+                )
+                for rois, own in zip(sampling_results, batch_gt_instances, strict=True)
+            ]
+        )
+
+
+class _HTCMaskHead(_MaskHead, HTCMaskHead):
+    """The same for a hybrid task cascade."""
 
 
 class _RoundedAnchors(AnchorGenerator):
@@ -243,6 +270,7 @@ def _configure_roi_head(roi_head: ConfigDict, settings: Settings, num_classes: i
         roi_head.mask_roi_extractor.out_channels = channels
         for head in as_list(roi_head.mask_head):
             head.update(
+                type=_HTCMaskHead if head.type == "HTCMaskHead" else _MaskHead,
                 num_convs=settings.mask_layers,
                 in_channels=channels,
                 conv_out_channels=settings.mask_channels,
@@ -397,7 +425,6 @@ class MMDetDetector(Detector):
             finish(
                 item,
                 mask,
-                _paste,
                 self.test.mask_threshold,
                 from_size=sample.img_shape,
                 to_size=original,
@@ -493,7 +520,7 @@ class MMDetDetector(Detector):
         boxes: Tensor,
         labels: Tensor,
     ) -> Tensor | None:
-        """Probabilities (n, 1, M, M) of the detected category's channel, the mean over a cascade's stages."""
+        """Probabilities (n, M, M) of the detected category's channel, the mean over a cascade's stages."""
         if not self.settings.masks:
             return None
         found = []
@@ -503,7 +530,7 @@ class MMDetDetector(Detector):
                 of_label(logits, label).float().sigmoid()
                 for logits in self._mask_logits(features, semantic, rois)
             ]
-            found.append(torch.stack(stages).mean(dim=0)[:, None])
+            found.append(torch.stack(stages).mean(dim=0))
         return torch.cat(found)
 
     def _mask_logits(
@@ -544,7 +571,7 @@ def _sample_of(image: Tensor, padded: tuple[int, int]) -> DetDataSample:
 def _set_truth(sample: DetDataSample, target: Target, settings: Settings) -> None:
     sample.gt_instances = InstanceData(bboxes=target.boxes, labels=target.labels)
     if target.masks is not None and settings.masks:
-        sample.gt_instances.masks = BitmapMasks(target.masks.cpu().numpy(), *sample.img_shape)
+        sample.gt_instances.masks = target.masks
     if target.stuff is not None and settings.semantic_branch:
         height, width = (
             whole - own for whole, own in zip(sample.batch_input_shape, target.stuff.shape, strict=True)
@@ -564,18 +591,6 @@ def _without_categories(sample: DetDataSample) -> DetDataSample:
 def _labels(sampled: SamplingResult, num_classes: int) -> Tensor:
     """Labels in ``0..C`` of sampled RoIs, of which the positive ones come first."""
     return F.pad(sampled.pos_gt_labels, (0, len(sampled.neg_priors)), value=num_classes)
-
-
-def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """mmdet's pasting: bilinear at pixel centres. On a CPU one by one, within its box."""
-    if masks.device.type != "cpu":
-        pasted: Tensor = _do_paste_mask(masks, boxes, *size, skip_empty=False)[0]
-        return pasted
-    canvas = masks.new_zeros(len(masks), *size)
-    for plane, mask, box in zip(canvas, masks.split(1), boxes.split(1), strict=True):
-        values, place = _do_paste_mask(mask, box, *size, skip_empty=True)
-        plane[place] = values[0]
-    return canvas
 
 
 def load_initial_weights(detector: MMDetDetector, settings: Settings) -> None:

@@ -1,22 +1,13 @@
 """From scored boxes to detections, alike for all back ends: the LVIS test protocol."""
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import batched_nms
 from torchvision.ops import boxes as box_ops
 
 from benchmark.detectors.interface import Detections
+from benchmark.detectors.masks import paste_masks
 from benchmark.recipes.models import TestSettings
-
-MASKS_PASTED_AT_ONCE = 32  # bounds the memory of full-size float masks
-
-Paste = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
-"""From mask probabilities (n, 1, M, M) and boxes (n, 4) to full-size masks (n, height, width), float."""
 
 
 def select(
@@ -52,7 +43,6 @@ def with_a_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def finish(
     kept: tuple[Tensor, Tensor, Tensor],
     masks: Tensor | None,
-    paste: Paste,
     mask_threshold: float,
     *,
     from_size: tuple[int, int],
@@ -63,8 +53,7 @@ def finish(
 
     Args:
         kept: boxes, labels and scores of an image.
-        masks: mask probabilities (n, 1, M, M) in those boxes, or None.
-        paste: puts them into an image.
+        masks: mask probabilities (n, M, M) in those boxes, or None.
         mask_threshold: probability from which a pixel is foreground.
         from_size: height and width of the image as the detector saw it.
         to_size: height and width of the original.
@@ -76,11 +65,5 @@ def finish(
         # there a box ends in its last pixel, and that pixel is what the factor multiplies
         boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
     boxes = boxes * boxes.new_tensor([width, height, width, height])
-    rles: list[dict[str, Any]] | None = None
-    if masks is not None:
-        rles = []
-        for m, b in zip(masks.split(MASKS_PASTED_AT_ONCE), boxes.split(MASKS_PASTED_AT_ONCE), strict=True):
-            pasted = paste(m, b, to_size) >= mask_threshold
-            columns = np.asfortranarray(pasted.permute(1, 2, 0).cpu().numpy().astype(np.uint8))
-            rles += coco_mask.encode(columns)
+    rles = None if masks is None else paste_masks(masks, boxes, to_size, mask_threshold)
     return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), rles)

@@ -31,6 +31,7 @@ from benchmark.detectors.interface import (
     image_numbers,
 )
 from benchmark.detectors.layouts import TORCHVISION_RENAMED
+from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.parts import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -354,7 +355,7 @@ class TorchvisionDetector(Detector):
             {name: losses[name] for name in losses if name not in proposal_losses}, len(y)
         )
         if self.settings.masks:
-            mask_loss = self._mask_loss(features, proposals, matches, labels, tv_targets, batch.image_sizes)
+            mask_loss = self._mask_loss(features, proposals, matches, labels, targets, batch.image_sizes)
             losses |= over_processes({"loss_mask": mask_loss}, (y < self.num_classes).sum())
         losses["loss_rpn_objectness"] = losses.pop("loss_objectness")
         losses["loss_rpn_box"] = losses.pop("loss_rpn_box_reg")
@@ -403,7 +404,6 @@ class TorchvisionDetector(Detector):
             finish(
                 item,
                 mask,
-                _paste,
                 self.test.mask_threshold,
                 from_size=given,
                 to_size=original,
@@ -422,11 +422,7 @@ class TorchvisionDetector(Detector):
             self.images.batch_images(normal, size_divisible=32), [tuple(i.shape[-2:]) for i in images]
         )
         # torchvision's matching uses 0 for background; nothing outside this class sees its labels
-        tv_targets = [
-            {"boxes": target.boxes, "labels": target.labels + 1}
-            | ({} if target.masks is None else {"masks": target.masks})
-            for target in targets or []
-        ]
+        tv_targets = [{"boxes": target.boxes, "labels": target.labels + 1} for target in targets or []]
         return batch, self.backbone(batch.tensors), tv_targets
 
     def _proposals(self, batch: ImageList, features: OrderedDict[str, Tensor]) -> list[Tensor]:
@@ -488,7 +484,7 @@ class TorchvisionDetector(Detector):
         proposals: list[Tensor],
         matches: list[Tensor],
         labels: list[Tensor],
-        targets: list[dict[str, Tensor]],
+        targets: list[Target],
         sizes: list[tuple[int, int]],
     ) -> Tensor:
         foreground = [(label < self.num_classes).nonzero().squeeze(1) for label in labels]
@@ -497,7 +493,7 @@ class TorchvisionDetector(Detector):
         if len(logits) == 0:
             return logits.sum() * 0
         shapes = [
-            tv_roi_heads.project_masks_on_boxes(target["masks"], roi, match[f], logits.shape[-1])
+            mask_targets(target, roi, match[f], logits.shape[-1])
             for target, roi, match, f in zip(targets, rois, matches, foreground, strict=True)
         ]
         chosen = of_label(logits, torch.cat([label[f] for label, f in zip(labels, foreground, strict=True)]))
@@ -516,15 +512,10 @@ class TorchvisionDetector(Detector):
         kept: list[tuple[Tensor, Tensor, Tensor]],
         sizes: list[tuple[int, int]],
     ) -> tuple[Tensor, ...]:
-        """Probabilities (n, 1, M, M) of the detected category's channel, per image."""
+        """Probabilities (n, M, M) of the detected category's channel, per image."""
         logits = self._mask_logits(features, [boxes for boxes, _, _ in kept], sizes).float()
-        chosen = of_label(logits, torch.cat([labels for _, labels, _ in kept]))[:, None].sigmoid()
+        chosen = of_label(logits, torch.cat([labels for _, labels, _ in kept])).sigmoid()
         return chosen.split([len(boxes) for boxes, _, _ in kept])
-
-
-def _paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    pasted: Tensor = tv_roi_heads.paste_masks_in_image(masks, boxes, size)
-    return pasted[:, 0]
 
 
 def load_initial_weights(detector: TorchvisionDetector, settings: Settings) -> None:

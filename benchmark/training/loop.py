@@ -266,8 +266,8 @@ class _Choice:
 
 
 def _on_device(fabric: Fabric, samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
-    images = [sample.image.to(fabric.device, non_blocking=True) for sample in samples]
-    return images, [sample.target.to(fabric.device) for sample in samples if sample.target is not None]
+    pairs = [sample.on(fabric.device) for sample in samples]
+    return [image for image, _ in pairs], [target for _, target in pairs if target is not None]
 
 
 def _retrain(

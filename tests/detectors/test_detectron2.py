@@ -4,10 +4,9 @@ how it agrees with detectron2 itself and with the torchvision back end.
 Where the architectures coincide (Mask R-CNN with a ResNet and a feature pyramid) and torchvision's
 ``coordinates`` are ``aligned``, the same weights, images and seeds give the same draws, logits, losses and
 detections once one difference is set equal (``as_in_torchvision``): the proposal network has an L1 loss
-(torchvision: smooth L1 with beta 1/9). Three remain. detectron2 cuts the targets of masks out around the
-centres of pixels and makes them 0 or 1, and it pastes masks around these centres; torchvision rounds boxes to
-pixels. It divides the losses of the proposal network by the anchors that should be sampled, torchvision by
-those that are, which differs where an image has fewer. Proposals that tie may come in another order.
+(torchvision: smooth L1 with beta 1/9). Two remain. It divides the losses of the proposal network by the
+anchors that should be sampled, torchvision by those that are, which differs where an image has fewer.
+Proposals that tie may come in another order.
 """
 
 import importlib.util
@@ -23,13 +22,12 @@ import torch
 import torchvision
 from helpers import statistics_of
 from pycocotools import mask as coco_mask
-from test_torchvision import TINY, batch
+from test_torchvision import TINY, batch, bitmap
 from torch import Tensor
 from torchvision.models import resnet18
 from torchvision.ops import box_iou
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors import torchvision as torchvision_backend
 from benchmark.detectors.checkpoints import CheckpointError
 from benchmark.detectors.colours import OURS
 from benchmark.detectors.importing import convert, read_released
@@ -443,16 +441,6 @@ def test_mixed_precision_keeps_boxes_to_the_pixel() -> None:
     assert all(value.isfinite() for value in losses.values())
 
 
-def test_masks_are_pasted_where_their_boxes_are() -> None:
-    """A mask of ones is its box, to the pixel whose centre lies in it, whatever lies outside."""
-    boxes = torch.tensor([[3.0, 5, 12, 30], [-4, -4, 8, 8], [20, 20, 70, 60], [1.2, 1.2, 3.8, 4.1]])
-    pasted = detector()._paste(torch.ones(4, 1, 28, 28), boxes, (40, 50)) >= 0.5
-    centres = torch.arange(50) + 0.5
-    for plane, (x1, y1, x2, y2) in zip(pasted, boxes.tolist(), strict=True):
-        inside = ((centres[:40] > y1) & (centres[:40] < y2))[:, None] & ((centres > x1) & (centres < x2))
-        assert plane.equal(inside)
-
-
 # ---- finished weights
 
 
@@ -592,14 +580,14 @@ def home(request: pytest.FixtureRequest) -> tuple[torch.nn.Module, backend.Detec
 
 
 def test_losses_are_those_of_detectron2(home: tuple[torch.nn.Module, backend.Detectron2Detector]) -> None:
-    """A cascade's stages but for their weights."""
+    """A cascade's stages but for their weights. Masks are bitmaps there."""
     theirs, ours = home
-    images, targets = batch()
+    images, targets = batch("bitmaps")
     inputs = []
     for image, target in zip(images, targets, strict=True):
         truth = backend.Instances(tuple(image.shape[1:]))
         truth.gt_boxes, truth.gt_classes = backend.Boxes(target.boxes), target.labels
-        truth.gt_masks = BitMasks(target.masks)
+        truth.gt_masks = BitMasks(bitmap(target.boxes, *image.shape[1:]))
         inputs.append({"image": 255 * image, "instances": truth})
     with backend.EventStorage():
         wanted = theirs.train()(inputs)
@@ -685,23 +673,18 @@ def test_both_back_ends_propose_draw_and_score_alike(
 def test_both_back_ends_have_the_same_losses(
     pair: tuple[TorchvisionDetector, backend.Detectron2Detector],
 ) -> None:
-    """With drawn anchors and RoIs. All but that of masks, whose targets are cut out differently."""
+    """With drawn anchors and RoIs."""
     image, target = torch.rand(3, 64, 64), batch()[1][0]
     target.seed = 3
     theirs, ours = (model.train().losses([image], [target]) for model in pair)
     for model in pair:
         model.eval()
     assert theirs.keys() == ours.keys()
-    for name in theirs.keys() - {"loss_mask"}:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours["loss_mask"], theirs["loss_mask"], rtol=0.2, atol=0)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_both_back_ends_detect_alike(
-    pair: tuple[TorchvisionDetector, backend.Detectron2Detector], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scores, boxes, and masks once they are pasted in the same way."""
-    monkeypatch.setattr(pair[1], "_paste", torchvision_backend._paste, raising=False)
+def test_both_back_ends_detect_alike(pair: tuple[TorchvisionDetector, backend.Detectron2Detector]) -> None:
     image = torch.rand(3, 64, 64)
     (theirs,), (ours,) = (model.predict([image], [(128, 128)]) for model in pair)
     assert len(theirs.labels) == len(ours.labels) > 10

@@ -4,11 +4,10 @@ torchvision back end.
 Where the architectures coincide (Mask R-CNN with a ResNet and a feature pyramid) and torchvision's
 ``coordinates`` are ``aligned``, the same weights and images give the same numbers once two differences are
 set equal (``as_in_torchvision``): the proposal network has an L1 loss (torchvision: smooth L1 with beta
-1/9), and RoIs may match a ground truth below the threshold if nothing overlaps it more. Four remain. Of
-masks, mmdet cuts the targets out around the centres of pixels, makes them 0 or 1, and pastes around these
-centres; torchvision rounds boxes to pixels. mmdet limits by how much a box may shrink, to 16/1000 of its
-anchor, torchvision only by how much it may grow. mmdet sorts proposals by sigmoids, torchvision by logits:
-the largest are ties in mmdet. Numbers of proposals are the settings'.
+1/9), and RoIs may match a ground truth below the threshold if nothing overlaps it more. Two remain. mmdet
+limits by how much a box may shrink, to 16/1000 of its anchor, torchvision only by how much it may grow. mmdet
+sorts proposals by sigmoids, torchvision by logits: the largest are ties in mmdet. Numbers of proposals are
+the settings'.
 """
 
 import re
@@ -27,7 +26,6 @@ from torchvision.models import resnet18
 from torchvision.ops import box_iou
 
 from benchmark.classifiers import Classifier
-from benchmark.detectors import torchvision as torchvision_backend
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.detectors.torchvision import TorchvisionDetector
 from benchmark.errors import MissingDependencyError
@@ -416,22 +414,16 @@ def test_both_back_ends_propose_and_score_alike(
 
 
 def test_both_back_ends_have_the_same_losses(pair: tuple[TorchvisionDetector, backend.MMDetDetector]) -> None:
-    """All but that of masks, whose targets are cut out differently."""
     image, target = torch.rand(3, 64, 64), batch()[1][0]
     theirs, ours = (model.train().losses([image], [target]) for model in pair)
     for model in pair:
         model.eval()
     assert theirs.keys() == ours.keys()
-    for name in theirs.keys() - {"loss_mask"}:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(ours["loss_mask"], theirs["loss_mask"], rtol=0.2, atol=0)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5)
 
 
-def test_both_back_ends_detect_alike(
-    pair: tuple[TorchvisionDetector, backend.MMDetDetector], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Scores, boxes, and masks once they are pasted in the same way."""
-    monkeypatch.setattr(backend, "_paste", torchvision_backend._paste)
+def test_both_back_ends_detect_alike(pair: tuple[TorchvisionDetector, backend.MMDetDetector]) -> None:
     image = torch.rand(3, 64, 64)
     (theirs,), (ours,) = (model.predict([image], [(128, 128)]) for model in pair)
     assert len(theirs.labels) == len(ours.labels) > 10
@@ -440,13 +432,3 @@ def test_both_back_ends_detect_alike(
     assert ours.labels.equal(theirs.labels)
     overlap = np.diag(coco_mask.iou(ours.rles, theirs.rles, [0] * len(ours.labels)))
     assert overlap[coco_mask.area(theirs.rles) > 0].min() > 0.95
-
-
-def test_masks_are_pasted_where_their_boxes_are() -> None:
-    """A mask of ones is its box, to the pixel whose centre lies in it; in chunks, whatever lies outside."""
-    boxes = torch.tensor([[3.0, 5, 12, 30], [-4, -4, 8, 8], [20, 20, 70, 60], [1.2, 1.2, 3.8, 4.1]])
-    pasted = backend._paste(torch.ones(4, 1, 28, 28), boxes, (40, 50)) >= 0.5
-    centres = torch.arange(50) + 0.5
-    for plane, (x1, y1, x2, y2) in zip(pasted, boxes.tolist(), strict=True):
-        inside = ((centres[:40] > y1) & (centres[:40] < y2))[:, None] & ((centres > x1) & (centres < x2))
-        assert plane.equal(inside)

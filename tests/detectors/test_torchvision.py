@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from golden_cases import golden_cases
-from helpers import statistics_of
+from helpers import instance_masks, statistics_of
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.models import resnet18
@@ -17,7 +17,7 @@ from benchmark.classifiers import Classifier, LinearClassifier, NormedConv2d
 from benchmark.detectors.torchvision import TorchvisionDetector, load_initial_weights
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.images import Target
-from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.detector_settings import DetectorSettings, MaskTargets
 from benchmark.recipes.models import TestSettings
 from methods.bags.classifier import GroupSoftmax
 from methods.sigmoid.classifier import Sigmoid
@@ -51,17 +51,22 @@ def detector(
     return TorchvisionDetector(settings, classifier(32, statistics_of(COUNTS)), test or TestSettings())
 
 
-def batch() -> tuple[list[Tensor], list[Target]]:
+def bitmap(box: Tensor, height: int, width: int) -> Tensor:
+    """(n, height, width) uint8 of objects that fill their boxes."""
+    bitmaps = torch.zeros(len(box), height, width, dtype=torch.uint8)
+    for plane, (x1, y1, x2, y2) in zip(bitmaps, box.long().tolist(), strict=True):
+        plane[y1:y2, x1:x2] = 1
+    return bitmaps
+
+
+def batch(way: MaskTargets = "coverage") -> tuple[list[Tensor], list[Target]]:
     torch.manual_seed(1)
     images = [torch.rand(3, 64, 64), torch.rand(3, 48, 72)]
     boxes = [torch.tensor([[4.0, 4, 30, 30], [20, 20, 60, 50]]), torch.tensor([[10.0, 8, 40, 40]])]
     labels = [torch.tensor([0, 2]), torch.tensor([1])]
-    masks = []
-    for image, box in zip(images, boxes, strict=True):
-        mask = torch.zeros(len(box), *image.shape[1:], dtype=torch.uint8)
-        for plane, (x1, y1, x2, y2) in zip(mask, box.long().tolist(), strict=True):
-            plane[y1:y2, x1:x2] = 1
-        masks.append(mask)
+    masks = [
+        instance_masks(bitmap(box, *image.shape[1:]), way) for image, box in zip(images, boxes, strict=True)
+    ]
     return images, [Target(*item) for item in zip(boxes, labels, masks, strict=True)]
 
 
@@ -90,7 +95,7 @@ def test_images_without_objects_train_too() -> None:
         Target(
             torch.zeros(0, 4),
             torch.zeros(0, dtype=torch.int64),
-            torch.zeros(0, *i.shape[1:], dtype=torch.uint8),
+            instance_masks(torch.zeros(0, *i.shape[1:])),
         )
         for i in images
     ]

@@ -1,0 +1,112 @@
+"""Masks of any back end: the targets that mask heads learn, and what they predict put into the image."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark.annotations.run_lengths import encode_run_lengths
+from benchmark.images import Target
+
+PIXELS_AT_ONCE = 2**18  # of pasted masks, so that they stay in a processor's cache
+
+
+def mask_targets(target: Target, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
+    """Mask targets (K, side, side) float32 in [0, 1], made as the setting ``mask_targets`` says.
+
+    Args:
+        target: ground truth of an image, with masks.
+        boxes: (K, 4) xyxy of foreground RoIs in pixels of the image.
+        matched: (K,) int64, the object that each belongs to.
+        side: cells along each side of a target.
+    """
+    assert target.masks is not None
+    return target.masks.targets(boxes, matched, side)
+
+
+def paste_masks(
+    probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
+) -> list[dict[str, Any]]:
+    """Masks as compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each, in order.
+
+    A pixel is foreground where the probability at its centre reaches the threshold. Probabilities are those
+    of cells, at the centres of the cells into which the continuous box is divided; between these they are
+    bilinear, and fall to 0 on the next half cell outside of the box. So do detectron2 (layers/mask_ops.py)
+    and MMDetection from 2 on (fcn_mask_head.py) by ``grid_sample``. Here only pixels near the box are
+    computed, down the columns as RLE counts them.
+
+    Args:
+        probabilities: (n, M, M) float, in [0, 1].
+        boxes: (n, 4) float32 xyxy in pixels of the image, which they may leave.
+        size: height and width of the image.
+        threshold: above 0.
+    """
+    height, width = size
+    cells = probabilities.shape[-1]
+    left, right = _spans(boxes[:, 0], boxes[:, 2], cells, width)
+    top, bottom = _spans(boxes[:, 1], boxes[:, 3], cells, height)
+    owners, places = [], []
+    for part in _parts(right - left, bottom - top):
+        columns = _weights(boxes[part, 0], boxes[part, 2], left[part], right[part], cells)
+        rows = _weights(boxes[part, 1], boxes[part, 3], top[part], bottom[part], cells)
+        with torch.autocast(boxes.device.type, enabled=False):
+            pasted = columns @ probabilities[part].float().transpose(1, 2) @ rows.transpose(1, 2)
+        inside = F.pad(pasted >= threshold, (1, 1))
+        # where a run begins, or the one behind it
+        number, column, row = (inside[..., 1:] != inside[..., :-1]).nonzero().unbind(1)
+        owner = part[number]
+        owners.append(owner.cpu().numpy())
+        places.append(((left[owner] + column) * height + top[owner] + row).cpu().numpy())
+    return _encoded(owners, places, len(boxes), size)
+
+
+def _spans(begin: Tensor, end: Tensor, cells: int, length: int) -> tuple[Tensor, Tensor]:
+    """First pixel and the one behind the last, (n,) int64, with a centre in a box or half a cell from it."""
+    margin = (end - begin) / (2 * cells)
+    first = (begin - margin - 0.5).ceil().clamp(0, length).long()
+    behind = (end + margin + 0.5).floor().clamp(0, length).long()
+    return first, torch.maximum(first, behind)
+
+
+def _parts(widths: Tensor, heights: Tensor) -> Iterator[Tensor]:
+    """Numbers of masks that are pasted at once: bounded memory and like sizes, for all become the largest."""
+    order = (widths * heights).argsort()
+    sizes = torch.stack([widths, heights], dim=1)[order].tolist()
+    first = most_wide = most_high = 0
+    for number, (wide, high) in enumerate(sizes):
+        most_wide, most_high = max(most_wide, wide), max(most_high, high)
+        if most_wide * most_high * (number + 1 - first) > PIXELS_AT_ONCE and number > first:
+            yield order[first:number]
+            first, most_wide, most_high = number, wide, high
+    if sizes:
+        yield order[first:]
+
+
+def _weights(begin: Tensor, end: Tensor, first: Tensor, behind: Tensor, cells: int) -> Tensor:
+    """Weights (n, pixels, cells) of bilinear interpolation at pixels from ``first`` on; 0 from ``behind``."""
+    pixel = first[:, None] + torch.arange(int((behind - first).max()), device=first.device)
+    place = (pixel + 0.5 - begin[:, None]) / (end - begin)[:, None] * cells - 0.5
+    place = torch.where(pixel < behind[:, None], place, -1.0)
+    return (1 - (place[..., None] - torch.arange(cells, device=first.device)).abs()).clamp(min=0)
+
+
+def _encoded(
+    owners: list[NDArray[np.int64]], places: list[NDArray[np.int64]], count: int, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """RLE of ``count`` masks, from the places, down the columns, where the runs of each begin and end."""
+    stop = size[0] * size[1]
+    keys = np.concatenate([np.zeros(0, np.int64), *owners]) * (stop + 1)
+    keys, times = np.unique(keys + np.concatenate([np.zeros(0, np.int64), *places]), return_counts=True)
+    # a run to the foot of a column goes on at the head of the next; the last run ends with the image
+    changes = keys[(times == 1) & (keys % (stop + 1) < stop)]
+    ends = np.arange(count) * (stop + 1) + stop
+    owner, place = np.divmod(np.sort(np.concatenate([changes, ends])), stop + 1)
+    numbers = np.bincount(owner, minlength=count)
+    runs = np.diff(place, prepend=0)
+    heads = (np.cumsum(numbers) - numbers)[:count]
+    runs[heads] = place[heads]
+    return [{"size": list(size), "counts": code} for code in encode_run_lengths(runs, numbers)]
