@@ -48,7 +48,8 @@ class Segmentations:
         Raises:
             ImageError: some cannot be turned into masks; names the first and counts them.
         """
-        pieces, lengths = [np.zeros(0, np.uint16)], [np.zeros(1, np.int64)]
+        hundredths: NDArray[Any] = np.zeros(0, np.uint16)
+        lengths = [np.zeros(1, np.int64)]
         codes: list[bytes] = []
         counts = np.zeros((len(annotations) + 1, 2), np.int64)
         problems: list[AnnotationError] = []
@@ -74,7 +75,7 @@ class Segmentations:
                     annotation_rle(annotations[number], *sizes[number].tolist())
                 except AnnotationError as error:
                     problems.append(error)
-            pieces.append(_hundredths(numbers))
+            hundredths = _extended(hundredths, _hundredths(numbers))
             lengths.append(own)
         if problems:
             raise ImageError(
@@ -85,7 +86,7 @@ class Segmentations:
             )
         content = np.frombuffer(b"".join(codes), np.uint8)
         stops = np.concatenate(lengths).cumsum()
-        return cls(np.concatenate(pieces), stops, content, counts.cumsum(axis=0))
+        return cls(hundredths, stops, content, counts.cumsum(axis=0))
 
     def shapes(self, first: int, behind: int) -> list[Shape]:
         """The segmentations of the annotations from ``first`` to before ``behind``."""
@@ -124,6 +125,14 @@ def _hundredths(numbers: NDArray[np.float64]) -> NDArray[Any]:
         if np.array_equal(whole.astype(kind), whole):
             return whole.astype(kind)
     return whole
+
+
+def _extended(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
+    """Both, one after the other, where ``array`` is: two copies of it would be the peak of memory."""
+    array = array.astype(np.promote_types(array.dtype, more.dtype), copy=False)
+    array.resize(len(array) + len(more), refcheck=False)
+    array[len(array) - len(more) :] = more
+    return array
 
 
 class AnnotatedImages:
