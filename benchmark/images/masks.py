@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +117,15 @@ class InstanceMasks:
             runs=self.runs[run],
             objects=F.pad((behind - first).cumsum(0), (0, 0, 1, 0)),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # between processes: a tensor would take shared memory and an open file each
+        return {name: part.numpy() if isinstance(part, Tensor) else part for name, part in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, part in state.items():
+            value = torch.from_numpy(part) if isinstance(part, np.ndarray) else part
+            object.__setattr__(self, name, value)  # the class is frozen
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "InstanceMasks":
         """The same with each tensor changed, such as moved."""

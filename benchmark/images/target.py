@@ -1,6 +1,7 @@
 """Ground truth of one image as detectors take it."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,14 @@ class Target:
     masks: InstanceMasks | None
     stuff: Tensor | None = None
     seed: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # between processes: a tensor would take shared memory and an open file each
+        return vars(self) | {"boxes": self.boxes.numpy(), "labels": self.labels.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parts = {name: torch.from_numpy(state[name]) for name in ("boxes", "labels")}
+        vars(self).update(state | parts)
 
     def to(self, device: torch.device) -> "Target":
         """The same on another device; copies from pinned memory do not wait."""

@@ -385,3 +385,22 @@ def test_an_item_holds_no_view_of_the_shared_arrays() -> None:
     target.boxes += 1
     assert np.array_equal(data.images.labels, before[0])
     assert np.array_equal(data.images.boxes, before[1])
+
+
+@pytest.mark.usefixtures("inside")
+def test_ground_truth_comes_out_of_a_loading_process_as_it_went_in() -> None:
+    """A sample that waits keeps one file open, that of its image; a system allows about a thousand."""
+    data = train_images()
+    order = [[(index, index) for index in range(8)]]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    (batch,) = load(data, batch_sampler=order, collate_fn=list, num_workers=1)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + len(batch) + 8
+    for sample, (index, position) in zip(batch, order[0], strict=True):
+        expected = data[index, position]
+        assert sample.image.equal(expected.image)
+        assert sample.target.seed == expected.target.seed
+        for name in ("boxes", "labels"):
+            assert getattr(sample.target, name).equal(getattr(expected.target, name))
+        for name, part in vars(expected.target.masks).items():
+            found = getattr(sample.target.masks, name)
+            assert found.equal(part) if isinstance(part, torch.Tensor) else found == part

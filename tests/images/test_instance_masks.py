@@ -354,6 +354,13 @@ def test_no_rois_and_no_objects() -> None:
         assert masks.targets(torch.zeros(0, 4), nothing, SIDE).shape == (0, SIDE, SIDE)
 
 
+@pytest.mark.parametrize("way", ["coverage", "polygons", "bitmaps", "bitmaps_mmdet_v1"])
+def test_an_image_whose_objects_have_no_pixels(way: MaskTargets) -> None:
+    masks = InstanceMasks.of([HARD["outside"], HARD["empty run lengths"]], 28, 33, way)
+    boxes = torch.tensor([[2.0, 3, 20, 20], [5, 5, 9, 9]])
+    assert not masks.targets(boxes, torch.tensor([0, 1]), SIDE).any()
+
+
 def test_all_tensors_move() -> None:
     """The meta device stands for a GPU."""
     masks = InstanceMasks.of(list(HARD.values()), 28, 33, "polygons")
