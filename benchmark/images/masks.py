@@ -181,7 +181,8 @@ class InstanceMasks:
         """Numbers of RoIs that are dealt with at once, in bounded memory, with objects of like sizes."""
         vertices = self.polygons[self.objects[:, 0]].diff()
         polygons, runs = self.objects.diff(dim=0).unbind(1)
-        cost, order = (polygons * side**2 + (vertices + runs) * side)[matched].sort()
+        pixels = max(self.bitmap) if self.way == "bitmaps" else 0  # of one side, which have a weight each
+        cost, order = (polygons * side**2 + (vertices + runs + pixels) * side)[matched].sort()
         first = 0
         for number, own in enumerate(cost.tolist()):
             if own * (number + 1 - first) > AT_ONCE and number > first:

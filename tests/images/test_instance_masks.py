@@ -323,7 +323,7 @@ def test_memory_is_bounded_whatever_the_number_of_objects_and_the_size_of_the_im
     rois, matched = proposals(boxes, 128, masks.size)
     with _Largest() as largest:
         whole = masks.targets(rois, matched, SIDE)
-    assert largest.numbers < 4 * module.AT_ONCE
+    assert largest.numbers < 3 * module.AT_ONCE
     monkeypatch.setattr(module, "AT_ONCE", 2**12)
     with _Largest() as smaller:
         again = masks.targets(rois, matched, SIDE)
