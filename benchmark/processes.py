@@ -95,14 +95,26 @@ def launched(devices: int, output: Path) -> bool:
 
 def fabric_of(devices: int, precision: Any = "32-true") -> "Fabric":
     """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler."""
+    import torch
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
     from lightning_fabric.plugins.environments import LightningEnvironment
 
+    class Autocast(MixedPrecision):
+        """Fabric's would also round what a module is called with, boxes in pixels among it, to bfloat16."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    plugins: list[Any] = [LightningEnvironment()]
+    if precision == "bf16-mixed":
+        plugins.append(Autocast(precision, "cuda" if devices and torch.cuda.is_available() else "cpu"))
+        precision = None
     return Fabric(
         accelerator="auto" if devices else "cpu",
         devices=max(devices, 1),
         precision=precision,
-        plugins=[LightningEnvironment()],
+        plugins=plugins,
     )
 
 
