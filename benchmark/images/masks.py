@@ -157,7 +157,10 @@ class InstanceMasks:
         return replace(self, vertices=vertices, mirrored=not self.mirrored)
 
     def targets(self, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
-        """Mask targets (K, side, side) float32 in [0, 1].
+        """Mask targets (K, side, side) float32 in [0, 1], made where the masks are.
+
+        RoIs are drawn in the training step, which is too late for loading processes. On a GPU only counts
+        reach the CPU; there are 150 to 550 small operations for an image of LVIS with 128 RoIs.
 
         Args:
             boxes: (K, 4) xyxy of RoIs in pixels of the image; with ``coordinates: mmdet_v1`` too they end

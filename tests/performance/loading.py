@@ -4,9 +4,10 @@ import importlib.util
 import json
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,10 @@ def with_mmdetection(annotations: AnnotationFile, folder: Path, bitmaps: bool) -
 
     provide_operators()
     import cv2
-    from mmcv.transforms import Compose, LoadImageFromFile
-    from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
+
+    with redirect_stdout(sys.stderr):  # they print what else is not installed
+        from mmcv.transforms import Compose, LoadImageFromFile
+        from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize
 
     cv2.setNumThreads(1)
     pipeline = Compose(
