@@ -118,13 +118,14 @@ def _unusual(numbers: NDArray[np.float64], lengths: Integers, sizes: Integers) -
 
 
 def _hundredths(numbers: NDArray[np.float64]) -> NDArray[Any]:
+    if len(numbers) == 0:
+        return np.zeros(0, np.uint16)
     whole = np.rint(numbers * 100)
     if not np.array_equal(whole / 100, numbers):
         return numbers * 100
-    for kind in (np.uint16, np.int32):
-        if np.array_equal(whole.astype(kind), whole):
-            return whole.astype(kind)
-    return whole
+    limits = ((kind, np.iinfo(kind)) for kind in (np.uint16, np.int32))
+    fitting = (kind for kind, limit in limits if limit.min <= whole.min() and whole.max() <= limit.max)
+    return whole.astype(next(fitting, np.float64))
 
 
 def _extended(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:

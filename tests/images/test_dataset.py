@@ -13,7 +13,7 @@ from PIL import ImageOps
 from pycocotools import mask as coco_mask
 
 from benchmark.annotations import AnnotationFile, annotation_rle, read_annotations
-from benchmark.images import ImageError, Target, TestImages, TrainImages, load
+from benchmark.images import ImageError, Target, TestImages, TrainImages, annotated, load
 from benchmark.images.annotated import Segmentations
 from benchmark.images.dataset import resized
 from benchmark.images.files import decode
@@ -338,8 +338,12 @@ def test_segmentations_that_are_no_masks_are_refused_before_training(
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("decimals", [2, 5, None])
-def test_segmentations_are_kept_as_the_file_has_them(decimals: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 3, 8192])
+def test_segmentations_are_kept_as_the_file_has_them(
+    decimals: int | None, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Polygons with any number of decimals, beyond the border too, and run lengths of both kinds."""
+    monkeypatch.setattr(annotated, "AT_ONCE", at_once)
     expected: list[Any] = []
 
     def change(annotations: list[dict[str, Any]]) -> None:
