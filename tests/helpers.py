@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+from pycocotools import mask as coco_mask
+from torch import Tensor
 
+from benchmark.images import InstanceMasks
+from benchmark.recipes.detector_settings import MaskTargets
 from benchmark.statistics import ClassStatistics, frequency_letter
 
 
@@ -24,3 +28,9 @@ def statistics_of(
         num_annotations=int(instances.sum()),
         vocabulary="test",
     )
+
+
+def instance_masks(bitmaps: Tensor, way: MaskTargets = "coverage") -> InstanceMasks:
+    """Masks of an image from bitmaps (n, H, W), 0 and 1."""
+    codes = [coco_mask.encode(np.asfortranarray(bitmap.byte().numpy()))["counts"] for bitmap in bitmaps]
+    return InstanceMasks.of(codes, *bitmaps.shape[1:], way)

@@ -122,6 +122,7 @@ def run_stage(
         augment=stage.kind == "train",
         categories=_categories(stage, statistics),
     )
+    del annotations  # a gigabyte of objects, of which the data hold what they need
     resume = ResumeFolder(output.parent / "resume")
     if stage.kind == "train":
         facts: dict[str, Any] = train(
@@ -180,8 +181,8 @@ def _batches(data: TrainImages, device: torch.device) -> Iterator[tuple[list[tor
         samples: list[Sample] = [
             data[index, index] for index in range(start, min(start + FIT_BATCH, len(data)))
         ]
-        images = [sample.image.to(device) for sample in samples]
-        yield images, [sample.target.to(device) for sample in samples if sample.target is not None]
+        pairs = [sample.on(device) for sample in samples]
+        yield [image for image, _ in pairs], [target for _, target in pairs]
 
 
 def _describe(facts: dict[str, float | int | str]) -> str:
