@@ -262,11 +262,20 @@ def show(
     keys: Annotated[
         bool, typer.Option("--keys", help="its steps, their keys, and what each is made of")
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="another recipe: print only what differs; paper: the one of the published number"),
+    ] = None,
 ) -> None:
-    """Print the resolved recipe and where each value came from."""
-    from benchmark.recipes import explain, find_run
+    """Print the resolved recipe and where each value came from, and its deviations from the published row."""
+    from benchmark.recipes import explain, explain_against, find_run
 
-    if keys:
+    if against is not None:
+        from benchmark.reporting.answers import answering_recipe
+
+        other = answering_recipe(recipe) if against == "paper" else against
+        typer.echo(explain_against(recipe, other))
+    elif keys:
         from benchmark.steps.explanation import explain_keys
 
         typer.echo(explain_keys(find_run(recipe)))

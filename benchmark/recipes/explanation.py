@@ -3,7 +3,8 @@
 from typing import Any
 
 from benchmark.recipes.deviations import deviation_text
-from benchmark.recipes.experiments import find_run, locate, located_row
+from benchmark.recipes.experiments import find_run, lineage, locate, located_row
+from benchmark.recipes.models import Run
 from benchmark.recipes.resolution import DEFAULT
 
 _COLUMN = 52
@@ -18,14 +19,7 @@ def explain(recipe: str) -> str:
     else:
         resolved = locate(recipe)
         run, sources = resolved.run, resolved.sources
-    content = run.model_dump(mode="json", by_alias=True, exclude={"base", "dataset"})
-    content["dataset"] = run.dataset.model_dump(mode="json", exclude_none=True, exclude={"files"})
-    content["stages"] = {
-        stage["name"]: {
-            key: value for key, value in stage.items() if key != "name" and value not in (None, {})
-        }
-        for stage in content["stages"]
-    }
+    content = _content(run)
     if run.base is not None:
         content["base"] = {
             "method": run.base.method,
@@ -50,6 +44,58 @@ def explain(recipe: str) -> str:
     for key, value in content.items():
         write(key, key, value, 0)
     return "\n".join([*lines, *([] if recorded else _answer(recipe))])
+
+
+def explain_against(recipe: str, other: str) -> str:
+    """What differs between two recipes, a line for each value: the first's, then the other's.
+
+    Bases are compared too, from the runs themselves back to the first. Raises as ``find_run``.
+    """
+    first, second = find_run(recipe), find_run(other)
+    before, after = _chain(first), _chain(second)
+    lines = [
+        f"{path}: {_text(before.get(path, _ABSENT))} | {_text(after.get(path, _ABSENT))}"
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path, _ABSENT) != after.get(path, _ABSENT)
+    ]
+    return "\n".join([f"{recipe} | {other}", *(f"  {line}" for line in lines or ["nothing differs"])])
+
+
+_ABSENT = "absent"
+_NAMES = {"row", "title", "plugin_path"}
+"""What of a run says nothing about what is computed."""
+
+
+def _chain(run: Run) -> dict[str, Any]:
+    """Every value of a run and of those that it starts from by its path, e.g. ``base.detector.init``."""
+    found: dict[str, Any] = {}
+
+    def add(path: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                add(f"{path}.{key}" if path else key, item)
+        else:
+            found[path] = value
+
+    prefix = ""
+    for item in reversed(lineage(run)):
+        content = {key: value for key, value in _content(item).items() if key not in _NAMES}
+        add(prefix, {**content, "dataset": item.dataset_name})
+        prefix = f"{prefix}.base" if prefix else "base"
+    return found
+
+
+def _content(run: Run) -> dict[str, Any]:
+    """The values of a run, its base left out, stages by their names."""
+    content = run.model_dump(mode="json", by_alias=True, exclude={"base", "dataset"})
+    content["dataset"] = run.dataset.model_dump(mode="json", exclude_none=True, exclude={"files"})
+    content["stages"] = {
+        stage["name"]: {
+            key: value for key, value in stage.items() if key != "name" and value not in (None, {})
+        }
+        for stage in content["stages"]
+    }
+    return content
 
 
 def _answer(recipe: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_bytes
 from benchmark.recipes.catalog import yaml_files
-from benchmark.recipes.experiments import published_rows
+from benchmark.recipes.experiments import located_row, published_rows
 from benchmark.recipes.project import project_root
 from benchmark.reporting.collect import read_reported
 
@@ -69,6 +69,28 @@ def find_answers() -> Answers:
                 recipes[row.reported].append(f"{name}:{row.id}")
                 deviations[f"{name}:{row.id}"] = len(declared)
     return Answers(recipes, _read_reasons(), deviations)
+
+
+def answering_recipe(recipe: str) -> str:
+    """The recipe that answers to the published number of a row's method.
+
+    Of a row that answers itself, it is the first other one, or the row; of another row, the recipe of its
+    method (METHOD or METHOD+VARIANT). Raises ``BenchmarkError`` where there is none.
+    """
+    row, _ = located_row(recipe)
+    answers = find_answers()
+    if row.reported is not None:
+        mine = answers.recipes.get(row.reported, [])
+        return next(iter(mine), recipe)
+    for recipes in answers.recipes.values():
+        for item in recipes:
+            if located_row(item)[0].method == row.method:
+                return item
+    raise BenchmarkError(
+        f"no recipe of method '{row.method}' answers to a published number",
+        where=recipe,
+        remedy="name one: longtail show RECIPE --against EXPERIMENT:ROW",
+    )
 
 
 def _read_reasons() -> dict[str, str]:
