@@ -46,6 +46,7 @@ for name, snakefile in method_rules().items():
 
 onsuccess:
     print(f"tables and plots: {TABLES}")
+    refuse_if_all_skipped()
 
 
 # The table with what there is; a failed run is a row with its reason. Failed jobs are taken up by the next call.

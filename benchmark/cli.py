@@ -317,20 +317,37 @@ def gc(
 @app.command()
 def plan(
     experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
-    images_per_second: Annotated[
-        float, typer.Option(min=0.01, help="of one GPU in full training, where no run here has measured it")
-    ] = 10.0,
+    rates: Annotated[
+        list[str] | None,
+        typer.Argument(help="images/s of one GPU in full training, by detector", metavar="[PRESET=N]..."),
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="GPU that trainings must fit, as workflows/zoo.yaml names it")
+    ] = "V100-16GB",
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable plan")] = False,
 ) -> None:
     """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs."""
     from benchmark.planning import plan_experiment
     from benchmark.recipes import load_experiment
 
-    planned = plan_experiment(load_experiment(experiment), images_per_second)
+    planned = plan_experiment(load_experiment(experiment), _rates(rates or []), gpu)
     if as_json:
         _print_json(planned.as_dict())
     else:
         typer.echo(planned.text())
+
+
+def _rates(items: list[str]) -> dict[str, float]:
+    found = {}
+    for item in items:
+        name, _, number = item.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = 0.0
+        if not 0 < found[name] < float("inf"):
+            raise BenchmarkError("not a rate", found=item, expected="e.g. torchvision/mask_rcnn_r50_fpn=12.5")
+    return found
 
 
 @app.command("new-method")

@@ -1,25 +1,48 @@
 """What an experiment will cost, before anything of it runs: jobs, GPU-hours, disk, files still missing."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
 from benchmark.detectors import parameters_of
+from benchmark.errors import BenchmarkError
 from benchmark.recipes import LoadedExperiment, lineage, paths
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import run_name
+from benchmark.recipes.zoo import zoo
 from benchmark.statistics import class_statistics
 from benchmark.steps import Step, steps_of
-from benchmark.steps.listing import EVALUATE, PREDICT, TRAIN, TRANSFORM
+from benchmark.steps.listing import EVALUATE, FIT, PREDICT, RETRAIN, TRAIN, TRANSFORM
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
-FORWARD_SPEED = 2.0
-"""Images/s without a backward pass through the trunk (retraining, prediction) against a full training."""
 DETECTION_BYTES, MASK_BYTES = 20, 80
 """A stored detection, compressed, and its mask, of which the outline's run lengths are most."""
+BYTES_OF_TRAINING = 12
+"""For each parameter: itself, its gradient and its momentum, in float32."""
+GPU = "V100-16GB"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images of a second on one GPU in each kind of step, and where that is from; 0: not known."""
+
+    train: float
+    retrain: float
+    predict: float
+    source: str
+
+    def of(self, step: Step) -> float:
+        """The speed of a step."""
+        if step.kind in (PREDICT, FIT):
+            return self.predict
+        return self.retrain if step.kind is RETRAIN else self.train
+
+    def __str__(self) -> str:
+        rates = f"{self.train:g} images/s in training, {self.retrain:g} in retraining, {self.predict:g} in"
+        return f"{rates} prediction; {self.source}"
 
 
 @dataclass(frozen=True)
@@ -41,12 +64,13 @@ class Job:
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """The jobs of an experiment in their order, where the throughput of each detector comes from, splits of
-    which the number of images is not known, and what is missing."""
+    """The jobs of an experiment in their order, the speed of each detector and where it comes from, trainings
+    that do not fit the GPU, what is not known and so not counted, and what is missing."""
 
     experiment: LoadedExperiment
     jobs: list[Job]
-    throughput: dict[str, tuple[float, str]]
+    throughput: dict[str, Speed]
+    too_large: list[str]
     unknown: list[str]
     missing: list[str]
 
@@ -55,10 +79,8 @@ class ExperimentPlan:
         return {
             "experiment": self.experiment.name,
             "jobs": [vars(job) for job in self.jobs],
-            "throughput": {
-                detector: {"images_per_second": rate, "source": source}
-                for detector, (rate, source) in self.throughput.items()
-            },
+            "throughput": {detector: vars(speed) for detector, speed in self.throughput.items()},
+            "too_large": self.too_large,
             "gpu_hours": sum(job.hours for job in self.jobs),
             "gpu_hours_left": sum(job.hours for job in self.jobs if not job.done),
             "megabytes": sum(job.megabytes for job in self.jobs),
@@ -88,20 +110,25 @@ class ExperimentPlan:
         if done:
             left = sum(job.hours for job in self.jobs if not job.done)
             lines.append(f"done are {len(done)} of {len(self.jobs)} jobs; {left:,.1f} GPU-hours are left")
-        lines += [
-            f"{detector}: {rate:g} images/s, {source}" for detector, (rate, source) in self.throughput.items()
-        ]
-        lines += [f"unknown, and not counted: the images of {item}" for item in self.unknown]
+        lines += [f"{detector}: {speed}" for detector, speed in self.throughput.items()]
+        lines += [f"unknown, and not counted: {item}" for item in self.unknown]
+        lines += [f"does not fit: {item}" for item in self.too_large]
         lines += ["", *(f"missing: {item}" for item in self.missing)] if self.missing else []
         return "\n".join(lines)
 
 
-def plan_experiment(experiment: LoadedExperiment, images_per_second: float) -> ExperimentPlan:
-    """Plan every row, also those that cannot run here yet.
+def plan_experiment(
+    experiment: LoadedExperiment, rates: Mapping[str, float] | None = None, gpu: str = GPU
+) -> ExperimentPlan:
+    """Plan every row, also those that cannot run here yet, on one GPU for each step.
 
     Args:
         experiment: what is planned.
-        images_per_second: throughput of one GPU in a full training, where none has been measured here.
+        rates: images of a second in a full training by BACKEND/PRESET; default: measured here, or of a zoo.
+        gpu: a name in ``workflows/zoo.yaml``.
+
+    Raises:
+        BenchmarkError: no such GPU, or no such detector in the experiment.
     """
     steps: dict[str, tuple[Step, list[str]]] = {}
     for row in experiment.rows:
@@ -111,17 +138,22 @@ def plan_experiment(experiment: LoadedExperiment, images_per_second: float) -> E
                     steps.setdefault(step.place, (step, []))[1].append(row.row.id)
     runs = [run for row in experiment.rows for item in row.runs for run in lineage(item)]
     detectors = dict.fromkeys(run.detector_name for run in runs)
-    throughput = {name: _throughput(name, images_per_second) for name in detectors}
+    _check_names(rates or {}, detectors, gpu)
+    settings = {run.detector_name: run for run in runs}
+    throughput = {name: _throughput(settings[name], (rates or {}).get(name)) for name in detectors}
     megabytes = _checkpoint_sizes(runs)
+    too_large = []
     planned = []
     for step, rows in steps.values():
         if step.kind is EVALUATE:
             continue
         run = step.run
-        rate = throughput[run.detector_name][0]
+        rate = throughput[run.detector_name].of(step)
         name = run_name(run).removeprefix(f"{run.budget}/")
         images = _images_seen(step)
-        hours = images / (rate if step.kind is TRAIN else rate * FORWARD_SPEED) / 3600
+        hours = images / rate / 3600 if rate else 0.0
+        if step.kind is TRAIN and not step.finished:
+            too_large += _too_large(step, name, megabytes[_model(run)], gpu)
         if step.kind is PREDICT:
             one = DETECTION_BYTES + MASK_BYTES * run.detector.masks
             size = images * run.test.max_detections * one / 1e6
@@ -129,10 +161,40 @@ def plan_experiment(experiment: LoadedExperiment, images_per_second: float) -> E
             size = megabytes[_model(run)]
         planned.append(Job(name, step.name, images, hours, size, tuple(dict.fromkeys(rows)), step.finished))
     unknown = [
-        f"{run.dataset_name} {split}" for run in runs for split in SPLITS if not _images(run.dataset, split)
+        f"the images of {run.dataset_name} {split}"
+        for run in runs
+        for split in SPLITS
+        if not _images(run.dataset, split)
     ]
-    missing = _missing(experiment, runs)
-    return ExperimentPlan(experiment, planned, throughput, list(dict.fromkeys(unknown)), missing)
+    unknown += [f"hours of {name}: state {name}=N" for name, speed in throughput.items() if not speed.train]
+    missing = _missing(experiment)
+    return ExperimentPlan(experiment, planned, throughput, too_large, list(dict.fromkeys(unknown)), missing)
+
+
+def _check_names(rates: Mapping[str, float], detectors: Iterable[str], gpu: str) -> None:
+    if gpu not in zoo().gpus:
+        raise BenchmarkError(f"no GPU '{gpu}' is known", expected=", ".join(zoo().gpus))
+    for name in rates:
+        if name not in detectors:
+            raise BenchmarkError(f"no row has the detector '{name}'", expected=", ".join(detectors))
+
+
+def _too_large(step: Step, name: str, megabytes: float, gpu: str) -> list[str]:
+    """That a training needs more memory than a GPU has, and how many images at once it can take."""
+    run = step.run
+    known = zoo().rate_of(run.detector)
+    stage = next(stage for stage in run.stages if stage.name == step.name)
+    if known is None or stage.schedule is None:
+        return []
+    fixed = megabytes / 4 * BYTES_OF_TRAINING / 1024
+    each = max(known.memory_gb - fixed, 0.0) / known.images
+    at_once = stage.images_per_worker or stage.schedule.batch_size or stage.schedule.reference_batch_size
+    needed, there = fixed + at_once * each, zoo().gpus[gpu]
+    if needed <= there:
+        return []
+    possible = int((there - fixed) / each)
+    remedy = f"--images-at-once {possible}" if possible >= 1 else "not even one image fits"
+    return [f"{name} {step.name} takes {needed:.0f} GB, {gpu} has {there:g}: {remedy}"]
 
 
 def _images_seen(step: Step) -> int:
@@ -162,15 +224,30 @@ def _images(dataset: Dataset, split: Split) -> int:
     return stated or 0
 
 
-def _throughput(detector: str, stated: float) -> tuple[float, str]:
-    """Images per second of a full training, and where that is from."""
+def _throughput(run: Run, stated: float | None) -> Speed:
+    """Stated rates go before measured ones, and these before those of a zoo."""
+    faster = zoo().retraining.times
+    known = zoo().rate_of(run.detector)
+    per_training = known.predict / known.train if known else faster
+    measured = _measured(run.detector_name)
+    if stated is not None:
+        rate, source = stated, "as stated"
+    elif measured:
+        rate, source = round(median(measured), 2), f"median of {len(measured)} measurements of runs here"
+    elif known is not None:
+        rate, source = known.train, f"one V100, {known.source}"
+    else:
+        rate, source = 0.0, "nobody has measured it"
+    return Speed(rate, round(rate * faster, 2), round(rate * per_training, 2), source)
+
+
+def _measured(detector: str) -> list[float]:
+    """Images of a second of full trainings of a detector, from their logs."""
     rates = []
     for log in paths.links_folder().glob(f"*/*/{detector}/*/seed*/train/{paths.PROGRESS}"):
         lines = log.read_text().splitlines()
         rates += [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
-    if rates:
-        return round(median(rates), 2), f"median of {len(rates)} measurements of runs here"
-    return stated, "assumed; --images-per-second states another"
+    return rates
 
 
 def _model(run: Run) -> str:
@@ -183,25 +260,32 @@ def _checkpoint_sizes(runs: Iterable[Run]) -> dict[str, float]:
     sizes: dict[str, float] = {}
     for run in runs:
         if _model(run) not in sizes:
-            sizes[_model(run)] = parameters_of(run) * 4 / 1e6
+            sizes[_model(run)] = parameters_of(_countable(run)) * 4 / 1e6
     return sizes
 
 
-def _missing(experiment: LoadedExperiment, runs: Iterable[Run]) -> list[str]:
-    """Files of the datasets that are not there, and why rows cannot run."""
-    files = []
-    for run in runs:
-        for file in run.dataset.files:
-            stuff = run.dataset.is_of_stuff(file)
-            if (run.detector.semantic_branch or not stuff) and not (paths.data_folder() / file.path).exists():
-                command = f"longtail data prepare {run.dataset_name}" + " --stuff-maps" * stuff
-                files.append(f"{paths.data_folder() / file.path} ({command})")
+def _countable(run: Run) -> Run:
+    """The run in torchvision, which is always installed. Of a hybrid task cascade it is the cascade, and
+    deformable convolutions are plain: some percent less."""
+    changes: dict[str, object] = {"deformable": False, "semantic_branch": False}
+    if run.detector.architecture == "htc":
+        changes["architecture"] = "cascade_mask_rcnn"
+    preset = run.detector_name.partition("/")[2]
+    detector = run.detector.model_copy(update=changes)
+    return run.model_copy(update={"detector_name": f"torchvision/{preset}", "detector": detector})
+
+
+def _missing(experiment: LoadedExperiment) -> list[str]:
+    """Everything that is not here, and the rows that need it."""
     reasons: dict[str, list[str]] = {}
     for row in experiment.rows:
-        if row.skipped is not None:
-            reasons.setdefault(row.skipped, []).append(row.row.id)
-    skipped = [f"for {', '.join(rows)}: {reason}" for reason, rows in reasons.items()]
-    return list(dict.fromkeys([*files, *skipped]))
+        for reason in (row.skipped or "").splitlines():
+            reasons.setdefault(reason, []).append(row.row.id)
+    everywhere = len(experiment.rows)
+    return [
+        reason if len(rows) == everywhere else f"for {', '.join(rows)}: {reason}"
+        for reason, rows in reasons.items()
+    ]
 
 
 def _disk(megabytes: float) -> str:

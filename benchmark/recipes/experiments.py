@@ -1,6 +1,5 @@
 """Experiments and the runs that they stand for."""
 
-import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,12 @@ from benchmark.recipes.catalog import (
     yaml_file,
     yaml_files,
 )
-from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.deviations import change_of_preset, row_deviations, same_architecture
 from benchmark.recipes.loading import RecipeError, parse, unknown
 from benchmark.recipes.models import Dataset, Deviation, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
-from benchmark.recipes.project import project_root, shown, working_root
+from benchmark.recipes.project import project_root, shown
+from benchmark.recipes.requirements import missing
 from benchmark.recipes.resolution import Choice, Resolved, resolve
 
 _RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.-]+)(?::([0-9]+))?((?::base)*)")
@@ -98,7 +97,7 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
     rows = []
     for row in source.experiment.rows:
         runs = [source.resolve(row, seed).run for seed in row.seeds]
-        rows.append(ExperimentRow(row, runs, _missing(runs[0]), source.deviations(row)))
+        rows.append(ExperimentRow(row, runs, missing(lineage(runs[0])), source.deviations(row)))
     return LoadedExperiment(
         name=source.experiment.name,
         title=source.experiment.title,
@@ -279,34 +278,6 @@ def _entry(name: str, title: str) -> dict[str, str]:
 def _broken(name: str, error: BenchmarkError) -> dict[str, str]:
     reason = "; ".join(line.strip() for line in str(error).splitlines())
     return {"name": name, "title": f"(broken) {reason}", "broken": reason}
-
-
-def _missing(run: Run) -> str | None:
-    """Why a run cannot run here, or None."""
-    backend = run.detector_name.partition("/")[0]  # a back end has the name of the package that it needs
-    if importlib.util.find_spec(backend) is None:
-        return f"back end '{backend}' is not installed"
-    for item in lineage(run):
-        weights = item.detector.weights_file
-        if weights is not None and not (working_root() / weights).is_file():
-            return f"weight file {weights} of {item.title} is missing"
-        published = backend == "torchvision" and item.detector.backbone in HUB_COCO_BACKBONES
-        if weights is None and item.detector.init == "coco" and not published:
-            preset = f"preset {item.detector_name}"
-            return f"torchvision publishes no COCO weights for {preset}: name a file as its `weights:`"
-        if item.detector.semantic_branch:
-            if item.dataset.train is None or item.dataset.train.stuff_maps is None:
-                return f"{item.dataset_name} has no stuff maps: take a detector without semantic branch"
-            maps = paths.split_file(item.dataset, "train", "stuff_maps")
-            if not maps.exists():
-                return f"{maps} is missing: longtail data prepare {item.dataset_name} --stuff-maps"
-    if run.dataset.synthetic is not None:
-        return None
-    for split in ("train", "val"):
-        for path in (paths.split_file(run.dataset, split, part) for part in ("annotations", "images")):
-            if not path.exists():
-                return f"{path} is missing: put it there, or set LONGTAIL_DATA to the folder that holds it"
-    return None
 
 
 def lineage(run: Run) -> list[Run]:

@@ -86,6 +86,10 @@ def test_missing_data_skips_a_row_and_says_where_it_belongs(
     assert reason is not None
     assert str(tmp_path / "lvis_v0.5/lvis_v0.5_train.json") in reason
     assert "LONGTAIL_DATA" in reason
+    lines = reason.splitlines()  # everything that is lacking, each with its address and checksum
+    assert len(lines) == 4
+    assert "http://images.cocodataset.org/zips/train2017.zip, SHA-256 69a8bb58" in reason
+    assert "lvis_v0.5_val.json.zip, SHA-256 not published" in reason
     assert trained(experiment) == []
 
     (tmp_path / "coco").mkdir()

@@ -43,6 +43,19 @@ def test_an_experiment_without_data_is_a_table_of_reasons(project: Project) -> N
     assert project.planned(experiment="bags") == {"table": 1, "all": 1}
 
 
+def test_a_workflow_of_which_every_row_is_skipped_says_so(project: Project) -> None:
+    """With the table of reasons, with status 2, and again when it is called again."""
+    row = {"method": "softmax", "detector": "torchvision/mask_rcnn_r50_fpn", "dataset": "lvis_v0.5"}
+    path = experiment(project.folder, row)
+    for _ in range(2):
+        done = project.snakemake("--cores", "1", experiment=path)
+        assert done.returncode == 2, done.stdout
+        assert "error: every row of mine is skipped" in done.stdout
+    table = (project.folder / "results/experiments/mine/table.md").read_text()
+    assert "lvis_v0.5_train.json is missing: https://dl.fbaipublicfiles.com/LVIS/" in table
+    assert "train2017.zip, SHA-256 69a8bb58" in table
+
+
 def test_lint_and_format_are_clean() -> None:
     lint = subprocess.run(
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -45,6 +45,19 @@ except BenchmarkError as error:
 TABLES = str(experiment_folder(EXPERIMENT.name))
 
 
+def refuse_if_all_skipped():
+    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons."""
+    if all(row.skipped is not None for row in EXPERIMENT.rows):
+        message = f"every row of {EXPERIMENT.name} is skipped: see {TABLES}/table.md"
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+# Nothing is left to do where the table of reasons is there, and `onsuccess` is not called.
+if Path(TABLES, MADE, REPORT_KEY).exists():
+    refuse_if_all_skipped()
+
+
 wildcard_constraints:
     key=r"[0-9a-f]+-[0-9a-f]+",
 
