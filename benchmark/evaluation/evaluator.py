@@ -1,7 +1,5 @@
 """Evaluation of files of detections against one ground truth."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from benchmark.evaluation.summary import bin_mean, mean_of, mean_precision, mean
 from benchmark.files import atomic_path, write_json, write_text
 from benchmark.inference.detections import DetectionTable, read_detections
 from benchmark.statistics import ClassStatistics
+from benchmark.tables import csv_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,12 +75,9 @@ class Evaluation:
         (T, C, A), -1 where not defined.
         """
         if per_class is not None:
-            text = io.StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(self.columns)
-            for row in zip(*(column.tolist() for column in self.columns.values()), strict=True):
-                table.writerow(["" if value != value else value for value in row])
-            write_text(per_class, text.getvalue())
+            rows = zip(*(column.tolist() for column in self.columns.values()), strict=True)
+            cells = [["" if value != value else value for value in row] for row in rows]
+            write_text(per_class, csv_text([list(self.columns), *cells]))
         if curves is not None:
             arrays = {
                 "category_ids": self.columns["id"],
@@ -95,13 +91,11 @@ class Evaluation:
             with atomic_path(curves) as temporary, temporary.open("wb") as stream:
                 np.savez_compressed(stream, allow_pickle=False, **arrays)
         if calibration is not None:
-            text = io.StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(["iou", "score", "precision", "count"])
+            rows_of_bins: list[Sequence[object]] = [["iou", "score", "precision", "count"]]
             for iou, bins in self.calibration.items():
                 columns = (bins.scores.tolist(), bins.precision.tolist(), bins.counts.tolist())
-                table.writerows((iou, *row) for row in zip(*columns, strict=True))
-            write_text(calibration, text.getvalue())
+                rows_of_bins += [(iou, *row) for row in zip(*columns, strict=True)]
+            write_text(calibration, csv_text(rows_of_bins))
         if metrics is not None:
             write_json(metrics, self.metrics)
 

@@ -477,7 +477,7 @@ def broken(change: Any) -> dict[str, Any]:
             ["image 11", "unknown category", "3"],
         ),
         (broken(lambda t: t["annotations"][0].pop("area")), ["annotation 1", "area"]),
-        ([], ["a record is not as it should be"]),
+        ([], ["not an annotation file"]),
     ],
 )
 def test_ground_truth_that_would_falsify_the_numbers_is_refused(
