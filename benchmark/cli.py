@@ -83,21 +83,46 @@ def _print_json(value: object) -> None:
 @app.command()
 def check(
     annotations: Annotations,
-    images: Annotated[Path | None, typer.Option(help="image folder; also look for every file")] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="validation file; also check that it fits ANN, the training file")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="image folder; also open every image file")] = None,
+    val_images: Annotated[
+        Path | None, typer.Option(help="image folder of the validation file [default: --images]")
+    ] = None,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="with --val: every annotation needs a mask, for mask models")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes that open image files [default: one a core]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable problems")] = False,
 ) -> None:
-    """Report every problem of an annotation file at once (exit status 2 if there is one)."""
-    from benchmark.annotations import check_annotations
+    """Report every problem of annotation and image files at once: what any other command would refuse.
 
-    problems = check_annotations(annotations, images)
+    Exit status 2 if one is an error, 1 if there are only warnings: what training and evaluation cope with.
+    """
+    from benchmark.annotations import check_annotations, check_dataset, counted, problems_text
+    from benchmark.annotations.image_files import usable_cores
+    from benchmark.progress import shown_progress
+
+    processes = workers or usable_cores()
+    with shown_progress("image files") as progress:
+        if val is None:
+            problems = check_annotations(annotations, images, workers=processes, progress=progress)
+        else:
+            problems = check_dataset(
+                annotations, val, images, val_images, masks=masks, workers=processes, progress=progress
+            )
     if as_json:
         _print_json([problem.as_dict() for problem in problems])
-    else:
-        for problem in problems:
-            typer.echo(str(problem))
-    typer.echo(f"{annotations}: {len(problems)} problem{'s' * (len(problems) != 1)}", err=True)
+    elif problems:
+        typer.echo(problems_text(problems))
+    totals = counted(problems)
+    words = ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in totals.items())
+    typer.echo(f"{annotations}{f' and {val}' if val else ''}: {words}", err=True)
     if problems:
-        raise typer.Exit(2)
+        raise typer.Exit(2 if totals["error"] else 1)
 
 
 @app.command()

@@ -103,12 +103,18 @@ class Annotation(Struct, gc=False, frozen=True):
     ignore: int = 0
     segmentation: msgspec.Raw = msgspec.Raw()
 
+    @property
+    def has_segmentation(self) -> bool:
+        """Whether there is a segmentation, sound or not; null is none."""
+        return bytes(self.segmentation) not in (b"", b"null")
+
     def shape(self) -> list[list[float]] | Rle | None:
-        """The decoded segmentation: polygons (x, y, ...) in pixels, a run-length code, or None if absent.
+        """The decoded segmentation: polygons (x, y, ...) in pixels, a run-length code, or None if absent
+        or null.
 
         Raises ``AnnotationError`` where it is neither.
         """
-        if not bytes(self.segmentation):
+        if not self.has_segmentation:
             return None
         try:
             return _SHAPE.decode(self.segmentation)
@@ -303,6 +309,13 @@ def _malformed(path: Path | str, data: mmap.mmap, error: Exception) -> Annotatio
         expected=expected,
         remedy=remedy,
     )
+
+
+def require_text(path: Path | str) -> None:
+    """Raise ``AnnotationError`` for a file that is not UTF-8 throughout; readers pass over what they skip."""
+    data = map_file(path)
+    if foreign_format(data[:HEAD]) is not None or _first_foreign_byte(data) is not None:
+        raise _malformed(path, data, UnicodeError("not UTF-8"))
 
 
 def _first_foreign_byte(data: mmap.mmap) -> int | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image as Picture
 
 from benchmark.annotations import (
     AnnotationError,
@@ -81,6 +82,18 @@ DEFECTS = [
     (("annotations", 0, "segmentation"), "x", ("annotation", 1, "segmentation")),
     (("annotations", 0, "segmentation"), {"size": [5, 5], "counts": [25]}, ("annotation", 1, "segmentation")),
     (("annotations", 0, "id"), "one", ("annotation[0]", None, "id")),
+    (("annotations", 0, "id"), 0, ("annotation", 0, "id")),
+    (("annotations", 0, "area"), -1, ("annotation", 1, "area")),
+    (("annotations", 0, "area"), None, ("annotation", 1, "area")),
+    (("annotations", 0, "iscrowd"), 1, ("annotation", 1, "iscrowd, ignore")),
+    (("annotations", 0, "iscrowd"), True, ("annotation", 1, "iscrowd")),
+    (("annotations", 0, "ignore"), 1, ("annotation", 1, "iscrowd, ignore")),
+    (("annotations", 0, "segmentation"), None, ("annotation", 1, "segmentation")),
+    (("annotations", 0, "segmentation"), [[]], ("annotation", 1, "segmentation")),
+    (("images", 0, "neg_category_ids"), None, ("image", 1, "neg_category_ids")),
+    (("categories", 0, "frequency"), None, ("category", 1, "frequency")),
+    (("categories", 0, "name"), "n2", ("category", 1, "name")),
+    (("categories", 0, "name"), "", ("category", 1, "name")),
     (("annotations", 0, "id"), 2**80, ("annotation", 2**80, "id")),
     (("images", 0, "neg_category_ids"), [77], ("image", 1, "neg_category_ids")),
     (("images", 0, "neg_category_ids"), [1], ("image", 1, "neg_category_ids")),
@@ -101,7 +114,7 @@ def test_a_planted_defect_is_found_and_named(tmp_path, sound, place, value, expe
     problems = check(tmp_path, content)
     assert expected in [(problem.record, problem.id, problem.field) for problem in problems]
     for problem in problems:
-        assert set(problem.as_dict()) == {"record", "id", "field", "found", "expected"}
+        assert {"what", "record", "id", "field", "found", "expected", "severity"} <= set(problem.as_dict())
         assert problem.field in str(problem)
         assert json.dumps(problem.as_dict())
 
@@ -153,7 +166,7 @@ def test_counts_of_another_file_are_not_held_against_this_one(tmp_path, sound):
 
 def test_missing_image_files_are_named(tmp_path, sound):
     for i in (1, 2, 4):
-        (tmp_path / f"{i}.jpg").touch()
+        Picture.new("RGB", (100, 80)).save(tmp_path / f"{i}.jpg")
     (problem,) = check(tmp_path, sound, tmp_path)
     assert (problem.record, problem.id) == ("image", 3)
     assert "3.jpg" in problem.found
