@@ -410,6 +410,21 @@ def results(
     write_lvis_results(detections, output)
 
 
+def _caps(words: list[str]) -> dict[str, int]:
+    """Numbers of detections by protocol, from ``300``, ``lvis=300`` or ``coco=100``."""
+    caps = {}
+    for word in words:
+        protocol, _, number = word.rpartition("=")
+        if protocol not in ("", "lvis", "coco") or not (number.isdecimal() and int(number[:17]) > 0):
+            raise BenchmarkError(
+                "--max-detections is no number of detections",
+                found=word,
+                expected="N from 1, or lvis=N, of an image; coco=N of a category in an image",
+            )
+        caps[protocol or "lvis"] = int(number[:17])
+    return caps
+
+
 @app.command()
 def evaluate(
     gt: Annotated[Path, typer.Option(help="ground truth: LVIS- or COCO-format JSON")],
@@ -420,8 +435,12 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
     max_detections: Annotated[
-        int | None,
-        typer.Option(min=1, help="highest scores kept [default: LVIS 300 an image, COCO 100 a category]"),
+        list[str] | None,
+        typer.Option(
+            metavar="[PROTOCOL=]N",
+            help="highest scores kept: N or lvis=N of an image where the ground truth is LVIS, coco=N of a "
+            "category in an image where it is COCO [default: lvis=300, coco=100]",
+        ),
     ] = None,
     statistics: Annotated[
         Path | None, typer.Option(help="class statistics of the training split, for AP by training counts")
@@ -437,15 +456,16 @@ def evaluate(
     from benchmark.records import record_step
 
     iou_types = [item.value for item in iou] if iou else None
-    recipe = {"iou_types": iou_types, "max_detections": max_detections}
+    caps = _caps(max_detections or [])
+    recipe = {"iou_types": iou_types, "max_detections": caps}
     inputs = {"annotations": gt, "detections": dt}
     if statistics is not None:
         inputs["statistics"] = statistics
-    with record_step(output, "evaluate", recipe, inputs) if output else nullcontext():
-        evaluation = evaluate_detections(
-            gt, dt, iou_types, max_detections, statistics, errors, calibration is not None
-        )
+    with record_step(output, "evaluate", recipe, inputs) if output else nullcontext() as record:
+        evaluation = evaluate_detections(gt, dt, iou_types, caps, statistics, errors, calibration is not None)
         evaluation.write(output, per_class, curves, calibration)
+        if record is not None and evaluation.notes:
+            record.add(notes=evaluation.notes)
     typer.echo(evaluation.text())
 
 

@@ -210,10 +210,9 @@ def _check_references(
             findings.add(dangling("annotation", item.id, "image_id", item.image_id, len(categories)))
         if item.category_id not in categories:
             findings.add(dangling("annotation", item.id, "category_id", item.category_id, len(categories)))
-        if image is not None:
-            for problem in annotation_problems(item, image, masks):
-                elsewhere += problem.what == ELSEWHERE
-                findings.add(problem)
+        for problem in annotation_problems(item, image, masks):
+            elsewhere += problem.what == ELSEWHERE
+            findings.add(problem)
     findings.extend(format_problems(len(annotations), elsewhere))
 
 

@@ -410,7 +410,7 @@ def annotation_rle(annotation: Annotation, height: int, width: int) -> dict[str,
             remedy=CHECK_REMEDY,
         )
     if isinstance(shape, Rle):
-        rle = {"size": [height, width], "counts": _run_lengths(shape)}
+        rle = {"size": [height, width], "counts": run_lengths(shape)}
         return dict(mask_utils.frPyObjects(rle, height, width))
     return dict(mask_utils.merge(mask_utils.frPyObjects(shape, height, width)))
 
@@ -420,7 +420,7 @@ def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack
     if isinstance(shape, Rle):
         if shape.size != (height, width):
             return [f"run-length code of size {list(shape.size)} in an image of size {[height, width]}"]
-        total = sum(_run_lengths(shape))
+        total = sum(run_lengths(shape))
         return (
             []
             if total == height * width
@@ -446,7 +446,7 @@ def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack
     return defects
 
 
-def _run_lengths(rle: Rle) -> list[int]:
+def run_lengths(rle: Rle) -> list[int]:
     """Run lengths of a code; compressed text has 5 bits a character, differences from the fourth run on."""
     if isinstance(rle.counts, list):
         return rle.counts

@@ -32,7 +32,11 @@ from benchmark.annotations.reading import (
 SLACK = 2.0
 
 WRONG_FORMAT = 0.1
-"""Part of the boxes that lie elsewhere than their polygons from which the whole file is taken for wrong."""
+"""Part of at least ``MANY`` boxes that lie elsewhere than their polygons from which a file is all wrong."""
+
+MANY = 20
+
+_VAST = Image(0, 100_000, 100_000)
 
 ELSEWHERE = "box elsewhere than its polygons"
 
@@ -204,14 +208,19 @@ def _not_a_mask(item: Annotation, image: Image, defects: list[str]) -> Problem:
     )
 
 
-def annotation_problems(item: Annotation, image: Image, masks: bool) -> Iterator[Problem]:
-    """What is wrong with box, area and mask of an annotation; ``masks``: whether it should have one."""
-    yield from _box_problems(item, image)
+def annotation_problems(item: Annotation, image: Image | None, masks: bool) -> Iterator[Problem]:
+    """What is wrong with box, area and mask of an annotation; ``masks``: whether it should have one.
+
+    In an unknown image (None) there is room for any box and polygon.
+    """
     shape = _shape(item)
+    if image is None:
+        image, shape = _VAST, None if isinstance(shape, Rle) else shape
+    yield from _box_problems(item, image)
     if isinstance(shape, Problem):
         yield shape
     elif shape is None:
-        if masks:
+        if masks and not item.has_segmentation:
             yield _no_mask(item)
     elif defects := shape_defects(shape, image.height, image.width, SLACK):
         if beyond := shape_defects(shape, image.height, image.width, max(image.height, image.width)):
@@ -326,7 +335,7 @@ def _text(values: Iterable[float]) -> str:
 
 def format_problems(annotations: int, elsewhere: int) -> Iterator[Problem]:
     """Whether so many boxes lie elsewhere than their polygons that all of them are of another form."""
-    if elsewhere > WRONG_FORMAT * annotations:
+    if annotations >= MANY and elsewhere > WRONG_FORMAT * annotations:
         yield Problem(
             "boxes of another form",
             "file",

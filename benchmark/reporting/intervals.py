@@ -48,7 +48,7 @@ def paired(runs: Sequence[Run], iou: str, resamples: int = RESAMPLES) -> Bootstr
         evaluator,
         [run_folder(run) / "detections.parquet" for run in runs],
         iou,
-        max_detections=runs[0].test.max_detections,
+        max_detections={"lvis": runs[0].test.max_detections},
         resamples=resamples,
     )
 
