@@ -69,10 +69,7 @@ def test_unusable_files_are_named_by_what_they_are(tmp_path: Path) -> None:
         "broken.png": (with_broken_middle(encoded("PNG")), "damaged image file"),
         "head.jpg": (encoded("JPEG")[:100], "damaged image file"),
         "other.bmp": (encoded("BMP"), "image of another format"),
-        "moving.gif": (
-            encoded("GIF", save_all=True, append_images=[Pictures.new("RGB", (64, 48))]),
-            "animation",
-        ),
+        "moving.gif": (encoded("GIF", **two), "animation"),
         "deep.png": (png_of_16_bits(), "image of 16 bits"),
     }
     for name, (content, _) in files.items():
