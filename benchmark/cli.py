@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchmark.errors import BenchmarkError
+from benchmark.notices import data_warnings
 
 app = typer.Typer(
     name="longtail",
@@ -602,7 +603,8 @@ def main() -> None:
     """Entry point: turns the errors of bad input into one message and exit status 2."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
+        with data_warnings(lambda text: typer.echo(f"warning: {text}", err=True)):
+            app()
     except BenchmarkError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

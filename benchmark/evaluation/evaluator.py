@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.annotations import vocabulary_hash
+from benchmark.annotations import Vocabulary, check_same_vocabulary
 from benchmark.evaluation.engine import (
     AREAS,
     IOU_THRESHOLDS,
@@ -249,16 +249,12 @@ class Evaluator:
 
     def _training_statistics(self, path: Path) -> ClassStatistics:
         statistics = ClassStatistics.read(path)
-        named = dict(zip(statistics.category_ids.tolist(), statistics.names, strict=True))
-        if named != self.truth.names:
-            raise EvaluationError(
-                "the class statistics are of other categories, e.g. of another LVIS version",
-                where=path,
-                found=f"{len(named)} categories with hash {vocabulary_hash(named.items())[:16]}",
-                expected=f"the {len(self.truth.names)} categories of {self.truth.path}, with hash "
-                f"{vocabulary_hash(self.truth.names.items())[:16]}",
-                remedy="count the training annotations of the same dataset with longtail stats",
-            )
+        check_same_vocabulary(
+            statistics.spoken(f"class statistics {path}"),
+            Vocabulary.of(f"ground truth {self.truth.path}", self.truth.names.items()),
+            EvaluationError,
+            remedy="count the training annotations of the same dataset with longtail stats",
+        )
         return statistics
 
     def _number(self, max_detections: Caps | None) -> int:

@@ -20,6 +20,7 @@ from benchmark.annotations import (
 from benchmark.cost import gpu_uuids
 from benchmark.detectors import build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
+from benchmark.notices import data_warnings
 from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
@@ -30,10 +31,10 @@ from benchmark.recipes.paths import (
     statistics_path,
     stuff_maps_folder,
 )
-from benchmark.records import fingerprint, record_step
+from benchmark.records import StepRecord, fingerprint, record_step
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import ClassStatistics
+from benchmark.statistics import ClassStatistics, warn_unless_divided
 from benchmark.training.errors import TrainingError
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
@@ -121,7 +122,7 @@ def run_stage(
         if fabric.is_global_zero
         else nullcontext()
     )
-    with recorder as record:
+    with recorder as record, data_warnings(lambda text: _tell(record, text)):
         if record is not None and fabric.device.type == "cuda":
             record.use_gpus(gpu_uuids(fabric.world_size))
         annotations, statistics = read_training_data(run)
@@ -143,7 +144,7 @@ def run_stage(
             if stage.trainable == "all" and run.detector.semantic_branch
             else None,
             augment=stage.kind == "train",
-            categories=_categories(stage, statistics),
+            categories=trained_categories(stage, statistics),
         )
         resume = ResumeFolder(work / _work_key(run, stage, inputs))
         if stage.kind == "train":
@@ -184,12 +185,21 @@ def _stage(run: Run, name: str) -> Stage:
     return stages[name]
 
 
-def _categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
+def trained_categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
     """Ids of the categories whose annotations the stage sees; None for all."""
     if stage.annotations is None:
         return None
     few = statistics.instance_counts <= stage.annotations.max_instance_count
+    setting = f"stage {stage.name}, max_instance_count {stage.annotations.max_instance_count}"
+    warn_unless_divided(few, setting, "trained on", "training instances", statistics.instance_counts)
     return set(statistics.category_ids[few].tolist())
+
+
+def _tell(record: StepRecord | None, warning: str) -> None:
+    """Show what the first process warns of, and keep it among the record's facts."""
+    if record is not None:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+        record.add(warnings=[*record.content["facts"].get("warnings", []), warning])
 
 
 def _work_key(run: Run, stage: Stage, inputs: dict[str, Path]) -> str:

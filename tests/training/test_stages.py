@@ -353,3 +353,19 @@ def test_a_stage_that_continues_another_is_not_started_from_nothing(tmp_path: Pa
     with pytest.raises(TrainingError, match=r"(?s)starts from a checkpoint.*--init"):
         run_here(recipe("bags"), "retrain", tmp_path / "checkpoint.pt")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_setting_without_effect_is_said_before_training_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Group edges beyond all counts: once, on stderr and in the facts."""
+    run = recipe("bags", 0, {"edges": [100_000]}, iterations=1)
+    init = run_here(recipe("softmax", iterations=1), "train", tmp_path / "base" / "checkpoint.pt")
+    capsys.readouterr()
+    output = run_here(run, "retrain", tmp_path / "bags" / "checkpoint.pt", init=init)
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    record = read_record(output.parent / "checkpoint.provenance.json")
+    assert record is not None
+    assert shown == [f"warning: {text}" for text in record["facts"]["warnings"]]
+    assert ["group edges [100000]" in text for text in shown] == [True]
