@@ -131,12 +131,44 @@ def subset(
     annotations: Annotations,
     images: Annotated[int, typer.Option(min=1, help="number of images to keep")],
     output: Output,
+    val: Annotated[
+        Path | None, typer.Option(help="validation file to draw with ANN, the training file, alike")
+    ] = None,
+    val_images: Annotated[int | None, typer.Option(min=1, help="number of validation images to keep")] = None,
+    val_output: Annotated[Path | None, typer.Option(help="where the validation subset goes")] = None,
+    categories: Annotated[
+        int | None, typer.Option(min=1, help="number of categories to keep, evenly over their frequencies")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="category to keep, by name or id; repeat for more [default: all]")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="category to leave out, by name or id; repeat for more")
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of the draw")] = 0,
 ) -> None:
-    """Draw a subset with at least one image of every category that has one; counts are recomputed."""
-    from benchmark.annotations import subset_annotations
+    """Draw a subset with at least one image of every category that has one; counts are recomputed.
 
-    typer.echo(subset_annotations(annotations, output, images, seed), err=True)
+    With --val, the validation file keeps the same categories, and its letters are those of the training
+    subset.
+    """
+    from benchmark.annotations import Choice, subset_annotations, subset_pair
+
+    choice = Choice(categories, tuple(keep or ()), tuple(drop or ()))
+    if val is None and val_images is None and val_output is None:
+        typer.echo(subset_annotations(annotations, output, images, seed, choice), err=True)
+        return
+    if val is None or val_images is None or val_output is None:
+        given = {"--val": val, "--val-images": val_images, "--val-output": val_output}
+        raise BenchmarkError(
+            "a validation file needs three options",
+            found=", ".join(name for name, value in given.items() if value is not None),
+            expected=", ".join(given),
+        )
+    lines = subset_pair(
+        annotations, val, output, val_output, images=images, val_images=val_images, seed=seed, choice=choice
+    )
+    typer.echo(lines, err=True)
 
 
 @app.command()

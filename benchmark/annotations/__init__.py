@@ -14,7 +14,7 @@ from benchmark.annotations.reading import (
     read_annotations,
     resolve_image,
 )
-from benchmark.annotations.subset import subset_annotations
+from benchmark.annotations.subset import Choice, subset_annotations, subset_pair
 from benchmark.annotations.synthetic import synthesize_dataset
 from benchmark.annotations.vocabulary import Vocabulary, check_same_vocabulary, vocabulary_hash
 
@@ -23,6 +23,7 @@ __all__ = [
     "AnnotationError",
     "AnnotationFile",
     "Category",
+    "Choice",
     "Image",
     "Problem",
     "Vocabulary",
@@ -37,6 +38,7 @@ __all__ = [
     "read_annotations",
     "resolve_image",
     "subset_annotations",
+    "subset_pair",
     "synthesize_dataset",
     "vocabulary_hash",
 ]

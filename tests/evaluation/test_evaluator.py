@@ -589,7 +589,7 @@ def test_statistics_of_other_categories_are_refused(tmp_path: Path) -> None:
     statistics = write_statistics(
         tmp_path / "statistics.csv", write_json(tmp_path / "other.json", other), [1, 2, 3]
     )
-    with pytest.raises(EvaluationError, match="class statistics .* different categories"):
+    with pytest.raises(EvaluationError, match=r"class statistics .* different categories"):
         Evaluator(truth, statistics)
 
 
