@@ -46,12 +46,13 @@ class Problem:
 
     def as_error(self, kind: type[BenchmarkError], path: Path) -> BenchmarkError:
         """The problem as the error with which a command refuses the file ``path``."""
+        check = f"longtail check {path} shows every problem"
         return kind(
             self.what,
             where=f"{path}, {self._name}",
             found=f"{self.field}: {self.found}",
             expected=self.expected,
-            remedy=self.remedy or f"longtail check {path} shows every problem",
+            remedy=f"{self.remedy}; {check}" if self.remedy else check,
         )
 
     @property
