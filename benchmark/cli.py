@@ -107,6 +107,10 @@ def check(
     from benchmark.annotations.image_files import usable_cores
     from benchmark.progress import shown_progress
 
+    if val is None and (val_images is not None or masks):
+        raise BenchmarkError(
+            "--val-images and --masks are for two files", remedy="give the second with --val"
+        )
     processes = workers or usable_cores()
     with shown_progress("image files") as progress:
         if val is None:

@@ -103,7 +103,7 @@ def check_dataset(
     Args:
         train: annotation file to train on.
         val: annotation file to evaluate on.
-        images: folder of the training images; None to leave image files alone.
+        images: folder of the training images; None to leave their files alone.
         val_images: folder of the validation images; by default the same.
         masks: whether detectors are to learn and find masks, so that every annotation needs one.
         workers: processes that look at image files.
@@ -123,14 +123,15 @@ def check_dataset(
             problems += _without_masks(examined[split]) if masks else []
             problems += examined[split].findings.problems()
     if len(examined) == 2:
-        problems += _of_both(examined["train"], examined["val"], images == (val_images or images))
-    if images is not None:
-        folders = {"train": Path(images), "val": Path(val_images or images)}
-        wanted: dict[Path, list[Image]] = {}
-        for split, file in examined.items():
-            wanted.setdefault(folders[split], []).extend(file.images)
-        for folder, records in wanted.items():
-            problems += check_images(records, folder, workers=workers, progress=progress)
+        one_folder = images is not None and val_images in (None, images)
+        problems += _of_both(examined["train"], examined["val"], one_folder)
+    wanted: dict[Path | str, list[Image]] = {}
+    for split, file in examined.items():
+        folder = images if split == "train" else val_images or images
+        if folder is not None:
+            wanted.setdefault(folder, []).extend(file.images)
+    for folder, records in wanted.items():
+        problems += check_images(records, folder, workers=workers, progress=progress)
     return problems
 
 
@@ -295,8 +296,7 @@ def _of_both(train: _Examined, val: _Examined, one_folder: bool) -> list[Problem
                     severity="warning",
                 )
             )
-    if one_folder:
-        findings.extend(_images_of_both(train, val))
+    findings.extend(_images_of_both(train, val, one_folder))
     return findings.problems()
 
 
@@ -322,18 +322,18 @@ def _categories_of_both(train: _Examined, val: _Examined) -> Iterator[Problem]:
             )
 
 
-def _images_of_both(train: _Examined, val: _Examined) -> Iterator[Problem]:
-    """Images of one folder that are trained on and evaluated."""
-    names = {image.file_name or image.coco_url for image in train.images}
+def _images_of_both(train: _Examined, val: _Examined, one_folder: bool) -> Iterator[Problem]:
+    """Images that are trained on and evaluated: of one address, or of one name in one folder."""
+    addresses = {image.coco_url for image in train.images if image.coco_url}
+    names = {image.file_name for image in train.images if image.file_name} if one_folder else set()
     for image in val.images:
-        name = image.file_name or image.coco_url
-        if name in names:
+        if image.file_name in names or image.coco_url in addresses:
             yield Problem(
                 "image that is both trained on and evaluated",
                 "image",
                 image.id,
-                "file_name",
-                repr(name),
+                "file_name" if image.file_name in names else "coco_url",
+                repr(image.file_name if image.file_name in names else image.coco_url),
                 "images that training does not see",
                 severity="warning",
             )

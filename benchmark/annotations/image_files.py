@@ -172,7 +172,7 @@ def _other_size(image: Image, path: Path, picture: Pictures.Image) -> Problem | 
     width, height = picture.size
     shown = (height, width) if orientation in _SIDES_CHANGE else (width, height)
     recorded = (image.width, image.height)
-    turned = f", turned by EXIF orientation {orientation}" if orientation not in (0, 1) else ""
+    turned = f", turned by EXIF orientation {orientation}" if orientation in range(2, 9) else ""
     problem = partial(Problem, record="image", id=image.id, field="width, height")
     found = f"{path.name}: {width} x {height}{turned}"
     if shown != recorded:

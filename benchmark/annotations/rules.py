@@ -107,9 +107,8 @@ def _flagged(item: Annotation, protocol: str) -> Problem:
         "iscrowd, ignore",
         f"iscrowd {item.iscrowd}, ignore {item.ignore}",
         "0 and 0" if lvis else "ignore 0; regions of many objects have iscrowd 1",
-        remedy="remove these annotations, or list the category in the image's not_exhaustive_category_ids"
-        if lvis
-        else "remove these annotations, or mark them as crowd",
+        remedy="remove these annotations, which training leaves out, "
+        + ("or list the category in not_exhaustive_category_ids" if lvis else "or mark them as crowd"),
     )
 
 

@@ -443,9 +443,10 @@ def test_letters_of_validation_give_way_to_those_of_training(tmp_path, sound):
     val["categories"][1]["frequency"] = "f"
     problems = check_dataset(**dataset(tmp_path, sound, val))
     assert ("warning", "frequency", 2) in kinds(problems)
-    for category in [*val["categories"], *sound["categories"]]:
+    for category in val["categories"]:
         category.pop("frequency", None)
-    assert not any(problem.field == "frequency" for problem in check_dataset(tmp_path / "train.json"))
+    problems = check_dataset(**dataset(tmp_path, val, val))
+    assert not any(problem.field == "frequency" for problem in problems)
 
 
 def test_only_the_file_that_is_evaluated_has_to_stand_evaluation(tmp_path, sound):
@@ -480,3 +481,23 @@ def test_a_file_that_cannot_be_read_hides_nothing_of_the_other(tmp_path, sound):
     (whole,) = (problem for problem in problems if problem.field == "content")
     assert (whole.file, whole.found) == (str(paths["train"]), "a gzip archive")
     assert "gunzip" in str(whole.remedy)
+
+
+def test_an_image_of_both_splits_is_named(tmp_path, sound):
+    """By its address, or by its name where both splits have one folder."""
+    paths = dataset(tmp_path, sound, sound)
+    for i in (1, 2, 3, 4):
+        Picture.new("RGB", (100, 80)).save(tmp_path / f"{i}.jpg")
+    both = {("warning", "file_name", i) for i in (1, 2, 3, 4)}
+    assert kinds(check_dataset(**paths)) == set()
+    assert kinds(check_dataset(**paths, images=tmp_path)) == both
+    (tmp_path / "val").mkdir()
+    found = kinds(check_dataset(**paths, images=tmp_path, val_images=tmp_path / "val"))
+    assert found == {("error", "file_name", i) for i in (1, 2, 3, 4)}  # missing there, and no other images
+    assert kinds(check_dataset(**paths, val_images=tmp_path / "val")) == found
+    sound = copy.deepcopy(sound)
+    for image in sound["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image['id']}.jpg"
+    assert kinds(check_dataset(**dataset(tmp_path, sound, sound))) == {
+        ("warning", "coco_url", i) for i in (1, 2, 3, 4)
+    }
