@@ -26,7 +26,7 @@ from benchmark.annotations.reading import (
     map_file,
     require_text,
 )
-from benchmark.annotations.records import CONSTANT, read_records
+from benchmark.annotations.records import CONSTANT, read_records, repeated_ids
 from benchmark.annotations.rules import (
     ELSEWHERE,
     annotation_problems,
@@ -156,6 +156,8 @@ def _examine(path: Path, split: Split | None) -> _Examined:
         findings.extend(contradictions(image, present))
         findings.extend(_file_name(image))
     for rule in (
+        repeated_ids(categories),
+        repeated_ids(images),
         name_problems(categories),
         size_problems(images) if masks else (),
         count_problems(categories, annotations, present),
@@ -269,7 +271,7 @@ def _of_both(train: _Examined, val: _Examined, one_folder: bool) -> list[Problem
     """What is wrong between a training and a validation file; numbers are of the validation file."""
     findings = Findings(val.path)
     findings.extend(_categories_of_both(train, val))
-    for id_ in train.categories.keys() & val.categories.keys():
+    for id_ in sorted(train.categories.keys() & val.categories.keys()):
         letter = train.categories[id_].frequency or frequency_letter(train.image_counts[id_])
         theirs = val.categories[id_].frequency
         if theirs is not None and theirs != letter:

@@ -124,8 +124,8 @@ def problems_text(problems: Sequence[Problem], shown: int = SHOWN) -> str:
 
 def counted(problems: Sequence[Problem]) -> dict[Severity, int]:
     """How many errors and warnings the problems stand for."""
-    kinds = {(problem.file, problem.severity, problem.what): problem.count for problem in problems}
+    kinds = {(problem.file, problem.severity, problem.what): problem for problem in problems}
     totals: dict[Severity, int] = {"error": 0, "warning": 0}
-    for (_, severity, _), count in kinds.items():
-        totals[severity if severity == "error" else "warning"] += count
+    for problem in kinds.values():
+        totals[problem.severity] += problem.count
     return totals

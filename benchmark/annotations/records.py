@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ class _Fault:
 def read_records(raws: list[Raw], type_: type[T], findings: Findings) -> tuple[list[T], set[int]]:
     """The records that can be read, with what is left of the others, and the ids of those that cannot.
 
-    Faults and repeated ids are added to ``findings``. An id that is written as a string counts as the number
+    Faults are added to ``findings``. An id that is written as a string counts as the number
     that it holds, and an optional field of a wrong type as absent, so that a fault does not hide others.
     """
     name = type_.__name__.lower()
@@ -53,11 +54,15 @@ def read_records(raws: list[Raw], type_: type[T], findings: Findings) -> tuple[l
                 records.append(record)
             elif id_ is not None:
                 lost.add(id_)
-    repeated = Counter(record.id for record in records)
-    for id_, count in repeated.items():
-        if count > 1:
-            findings.add(Problem(f"{name} id that is not unique", name, id_, "id", f"{count} times", "once"))
     return records, lost
+
+
+def repeated_ids(records: Sequence[Category] | Sequence[Image]) -> Iterator[Problem]:
+    """Ids that several categories or several images have."""
+    for id_, count in Counter(record.id for record in records).items():
+        if count > 1:
+            name = type(records[0]).__name__.lower()
+            yield Problem(f"{name} id that is not unique", name, id_, "id", f"{count} times", "once")
 
 
 def shown(value: Any) -> str:
