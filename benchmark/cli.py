@@ -452,13 +452,14 @@ def _caps(words: list[str]) -> dict[str, int]:
     caps = {}
     for word in words:
         protocol, _, number = word.rpartition("=")
-        if protocol not in ("", "lvis", "coco") or not (number.isdecimal() and int(number[:17]) > 0):
+        sound = number.isdecimal() and len(number) < 10 and int(number) > 0
+        if protocol not in ("", "lvis", "coco") or not sound:
             raise BenchmarkError(
                 "--max-detections is no number of detections",
                 found=word,
                 expected="N from 1, or lvis=N, of an image; coco=N of a category in an image",
             )
-        caps[protocol or "lvis"] = int(number[:17])
+        caps[protocol or "lvis"] = int(number)
     return caps
 
 

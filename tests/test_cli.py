@@ -219,7 +219,7 @@ def test_a_mask_row_never_becomes_box_ap(tmp_path: Path) -> None:
         (["lvis=7"], "AR@100", 0),
         (["lvis=7", "coco=50"], "AR@50", 0),
     ]
-    + [([word], None, 2) for word in ("0", "-1", "coco=", "coco", "pascal=5", "1.5")],
+    + [([word], None, 2) for word in ("0", "-1", "coco=", "coco", "pascal=5", "1.5", "9" * 20)],
 )
 def test_a_cap_is_that_of_its_protocol(
     words: list[str], recall: str | None, status: int, tmp_path: Path
