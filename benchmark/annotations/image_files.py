@@ -3,17 +3,16 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-
-from PIL import Image as Pictures
-from PIL import UnidentifiedImageError
+from typing import TYPE_CHECKING
 
 from benchmark.annotations.problems import Findings, Problem
 from benchmark.annotations.reading import AnnotationError, Image, resolve_image
 from benchmark.formats import HEAD, foreign_format
+
+if TYPE_CHECKING:
+    from PIL import Image as Pictures
 
 READABLE = ("JPEG", "MPO", "PNG", "WEBP", "GIF")
 """Formats that images are decoded from; MPO is the JPEG of cameras that add pictures to it."""
@@ -64,6 +63,10 @@ def _in_order(
     if workers <= 1 or len(chunks) <= 1:
         yield from ((chunk, look(chunk)) for chunk in chunks)
         return
+    # these imports and Pillow's take as long as that of the package, which most commands need without them
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     # a fork of a process with threads may hang
     with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn")) as pool:
         yield from zip(chunks, pool.map(look, chunks), strict=True)
@@ -101,6 +104,9 @@ def _field(image: Image) -> str:
 
 
 def _of_file(image: Image, path: Path) -> Iterator[Problem]:
+    from PIL import Image as Pictures
+    from PIL import UnidentifiedImageError
+
     problem = partial(Problem, record="image", id=image.id, field=_field(image))
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -137,7 +143,7 @@ def _of_file(image: Image, path: Path) -> Iterator[Problem]:
             )
 
 
-def _of_picture(image: Image, path: Path, picture: Pictures.Image, head: bytes) -> Iterator[Problem]:
+def _of_picture(image: Image, path: Path, picture: "Pictures.Image", head: bytes) -> Iterator[Problem]:
     problem = partial(Problem, record="image", id=image.id, field=_field(image))
     if picture.format not in READABLE:
         yield problem(
@@ -166,7 +172,7 @@ def _of_picture(image: Image, path: Path, picture: Pictures.Image, head: bytes) 
     picture.load()
 
 
-def _other_size(image: Image, path: Path, picture: Pictures.Image) -> Problem | None:
+def _other_size(image: Image, path: Path, picture: "Pictures.Image") -> Problem | None:
     """The problem with a picture's size or orientation, if there is one."""
     orientation = picture.getexif().get(_ORIENTATION, 1)
     width, height = picture.size
