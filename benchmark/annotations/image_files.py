@@ -63,7 +63,7 @@ def _in_order(
     if workers <= 1 or len(chunks) <= 1:
         yield from ((chunk, look(chunk)) for chunk in chunks)
         return
-    # these imports and Pillow's take as long as that of the package, which most commands need without them
+    # with Pillow they take as long to import as all else here, which most commands need without them
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
