@@ -124,7 +124,9 @@ def check(
     elif problems:
         typer.echo(problems_text(problems))
     totals = counted(problems)
-    words = ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in totals.items())
+    total = sum(totals.values())
+    kinds = ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in totals.items())
+    words = f"{total:,} problem{'s' * (total != 1)}" + (f": {kinds}" if total else "")
     typer.echo(f"{annotations}{f' and {val}' if val else ''}: {words}", err=True)
     if problems:
         raise typer.Exit(2 if totals["error"] else 1)

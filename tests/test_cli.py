@@ -143,7 +143,7 @@ def test_real_annotations_are_checked_counted_and_listed(tmp_path: Path) -> None
     done = longtail("check", LVIS, "--json", cwd=tmp_path)
     problems = json.loads(done.stdout)
     assert done.returncode == 1
-    assert "0 errors, 13 warnings" in done.stderr
+    assert "13 problems: 0 errors, 13 warnings" in done.stderr
     assert {(problem["field"], problem["severity"]) for problem in problems} == {("bbox", "warning")}
     done = longtail("stats", LVIS, "-o", "table.csv", cwd=tmp_path)
     assert done.returncode == 0
@@ -176,7 +176,7 @@ def test_training_and_validation_are_checked_together(tmp_path: Path) -> None:
     own_data(tmp_path)
     done = longtail("check", "train.json", "--val", "val.json", "--masks", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "train.json and val.json: 0 errors, 0 warnings" in done.stderr
+    assert "train.json and val.json: 0 problems" in done.stderr
     done = longtail("check", "train.json", "--val", "val.json", "--images", ".", cwd=tmp_path)
     assert done.returncode == 2
     assert "error: missing image file (40 times)" in done.stdout
