@@ -16,19 +16,18 @@ include: "workflows/rules/common.smk"
 validate(read_yaml(EXPERIMENT.path), "workflows/schemas/experiment.schema.json")
 
 
+include: "workflows/rules/reporting.smk"
+
+
 # The metrics are targets too: the table that a failure leaves must not hide that a row is missing.
 rule all:
     default_target: True
     input:
         finished_rows(),
-        f"{TABLES}/table.md",
+        rules.table.output.stamp,
 
 
-include: "workflows/rules/data.smk"
-include: "workflows/rules/statistics.smk"
-include: "workflows/rules/training.smk"
-include: "workflows/rules/evaluation.smk"
-include: "workflows/rules/reporting.smk"
+include: "workflows/rules/steps.smk"
 
 
 # Rules of the methods themselves, under the method's name: rule `x` of method `bags` becomes `bags_x`.

@@ -6,7 +6,6 @@ Exit status: 0 done, 1 a check or verdict did not hold, 2 bad input or usage, 3 
 import json
 import signal
 import sys
-from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from textwrap import indent
@@ -185,15 +184,13 @@ def synthesize(
     """Generate a synthetic dataset: images/, train.json and val.json in the output folder."""
     from benchmark.annotations import synthesize_dataset
     from benchmark.recipes import load_dataset
-    from benchmark.records import record_step
 
     model = load_dataset(dataset)
     if model.synthetic is None:
         raise BenchmarkError(
             f"dataset '{model.name}' is not synthetic", remedy="longtail list datasets shows which are"
         )
-    with record_step(output, "synthesize", model.synthetic.model_dump(mode="json"), {}):
-        typer.echo(synthesize_dataset(model.synthetic, output), err=True)
+    typer.echo(synthesize_dataset(model.synthetic, output), err=True)
 
 
 @data_app.command()
@@ -214,11 +211,17 @@ def prepare(
     from benchmark.datasets import prepare_dataset
     from benchmark.recipes import load_dataset
     from benchmark.recipes.paths import data_folder
+    from benchmark.steps import made_dataset
 
     def report(line: str) -> None:
         typer.echo(line, err=True)
 
-    files = prepare_dataset(load_dataset(dataset), data or data_folder(), coco, report, stuff_maps=stuff_maps)
+    model = load_dataset(dataset)
+    if model.synthetic is not None:
+        made = made_dataset(model)
+        typer.echo(f"ready    {made.train}\nready    {made.val}")
+        return
+    files = prepare_dataset(model, data or data_folder(), coco, report, stuff_maps=stuff_maps)
     for file in files:
         typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
     missing = sum(not file.ready for file in files)
@@ -230,12 +233,10 @@ def prepare(
 @app.command()
 def stats(annotations: Annotations, output: Output) -> None:
     """Count images and instances of every category and compare with the file's own fields."""
-    from benchmark.records import record_step
     from benchmark.statistics import class_statistics_with_differences
 
-    with record_step(output, "stats", {}, {"annotations": annotations}):
-        statistics, differences = class_statistics_with_differences(annotations)
-        statistics.write(output)
+    statistics, differences = class_statistics_with_differences(annotations)
+    statistics.write(output)
     typer.echo(statistics.summary(), err=True)
     for difference in differences:
         typer.echo(f"warning: {difference}", err=True)
@@ -318,14 +319,50 @@ def show(
     as_json: Annotated[
         bool, typer.Option("--json", help="the resolved recipe as JSON, without sources")
     ] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="its steps, their keys, and what each is made of")
+    ] = False,
 ) -> None:
     """Print the resolved recipe and where each value came from."""
     from benchmark.recipes import explain, find_run
 
-    if as_json:
+    if keys:
+        from benchmark.steps.explanation import explain_keys
+
+        typer.echo(explain_keys(find_run(recipe)))
+    elif as_json:
         _print_json(find_run(recipe).model_dump(mode="json", by_alias=True))
     else:
         typer.echo(explain(recipe))
+
+
+@app.command()
+def why(recipe: Recipe) -> None:
+    """Say of every step that has no result what differs from the results at hand that come nearest to it."""
+    from benchmark.recipes import find_run
+    from benchmark.steps.explanation import explain_missing
+
+    typer.echo(explain_missing(find_run(recipe)))
+
+
+@app.command()
+def gc(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="further experiments whose results stay: names or YAML files", metavar="EXPERIMENT..."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only say what would be removed")] = False,
+) -> None:
+    """Remove results that no experiment refers to.
+
+    Those of workflows/experiments, of every experiment that has a table in results/experiments, and those
+    given.
+    """
+    from benchmark.steps.collection import collect_garbage
+
+    typer.echo(collect_garbage(experiments or [], remove=not dry_run))
 
 
 @app.command()
@@ -359,30 +396,29 @@ def new_method_(
         typer.echo(path)
 
 
-@app.command()
-def train(
+@app.command("make")
+def make_(
     recipe: Recipe,
-    stage: Annotated[str, typer.Argument(help="name of the stage")],
-    output: Output,
-    init: Annotated[Path | None, typer.Option(help="checkpoint to start from")] = None,
-    devices: Devices = 1,
+    step: Annotated[
+        str | None,
+        typer.Argument(help="name of a step, or KIND/KEY [default: every step that is missing, in order]"),
+    ] = None,
+    devices: Devices = 0,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
-    work: Annotated[Path, typer.Option(help="folder of checkpoints for resuming")] = Path("results/work"),
     attempt: Attempt = 1,
 ) -> None:
-    """Run one stage of a recipe; run it again after an interruption and it continues."""
-    from benchmark.processes import launched
+    """Make steps of a recipe: data, training stages, prediction, evaluation. What is made already stays.
+
+    Run it again after an interruption and it continues.
+    """
     from benchmark.recipes import find_run
-    from benchmark.records import check_attempt
+    from benchmark.steps.making import Means, make_all, make_step
 
-    check_attempt(output, attempt)
-
-    run = find_run(recipe)
-    if launched(devices, output):
-        return
-    from benchmark.training import run_stage
-
-    run_stage(run, stage, output, init=init, devices=devices, workers=workers, work=work)
+    means = Means(devices, workers)
+    if step is None:
+        make_all(find_run(recipe), recipe, means)
+    else:
+        make_step(find_run(recipe), step, means, attempt)
 
 
 @app.command("import-checkpoint")
@@ -396,46 +432,54 @@ def import_checkpoint_(
     """Write weights from elsewhere as the finished checkpoint of a recipe; report what changed in them."""
     from benchmark.detectors.importing import import_checkpoint
     from benchmark.recipes import find_run
+    from benchmark.steps import made_dataset
 
-    typer.echo(import_checkpoint(find_run(recipe), file, source.value, output, heads or ()).text())
+    run = find_run(recipe)
+    statistics = made_dataset(run.dataset).statistics
+    typer.echo(import_checkpoint(run, statistics, file, source.value, output, heads or ()).text())
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    stage: Annotated[str, typer.Argument(help="name of the stage")],
+    init: Annotated[Path, typer.Option(help="weights from elsewhere, as import-checkpoint writes them")],
+    output: Output,
+    devices: Annotated[int, typer.Option(min=0, max=1, help="1: a GPU if there is one; 0: the CPU")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+) -> None:
+    """Train one stage of a recipe on any checkpoint; run it again after an interruption and it continues.
+
+    The folder of the output is for this training alone.
+    """
+    from benchmark.devices import lease_devices
+    from benchmark.recipes import find_run
+    from benchmark.steps import made_dataset
+    from benchmark.training import run_stage
+
+    run = find_run(recipe)
+    lease_devices(devices)
+    files = made_dataset(run.dataset)
+    run_stage(run, stage, files, output, init=init, devices=devices, workers=workers)
 
 
 @app.command()
 def predict(
     recipe: Recipe,
-    checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
+    checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="weights from elsewhere")],
     output: Output,
-    devices: Devices = 1,
-    workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
-    attempt: Attempt = 1,
+    devices: Annotated[int, typer.Option(min=0, max=1, help="1: a GPU if there is one; 0: the CPU")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
 ) -> None:
-    """Detect objects in the validation images of a recipe's dataset; write them as Parquet."""
-    from benchmark.processes import launched
+    """Detect objects in the validation images of a recipe's dataset with any checkpoint; write Parquet."""
+    from benchmark.devices import lease_devices
+    from benchmark.inference.predict import predict_dataset
     from benchmark.recipes import find_run
-    from benchmark.records import check_attempt
-
-    check_attempt(output, attempt)
+    from benchmark.steps import made_dataset
 
     run = find_run(recipe)
-    if launched(devices, output):
-        return
-    from benchmark.inference.predict import predict_dataset
-
-    predict_dataset(run, checkpoint, output, devices=devices, workers=workers)
-
-
-@app.command("weight-norms")
-def weight_norms(
-    recipe: Recipe,
-    checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="trained weights")],
-    output: Output,
-) -> None:
-    """Write the norm of the classifier's weight vector of every category as CSV."""
-    from benchmark.detectors.weight_norms import write_weight_norms
-    from benchmark.recipes import find_run
-
-    count = write_weight_norms(find_run(recipe), checkpoint, output)
-    typer.echo(f"{output}: {count or 'no'} norms", err=True)
+    lease_devices(devices)
+    predict_dataset(run, made_dataset(run.dataset), checkpoint, output, devices=devices, workers=workers)
 
 
 @app.command()
@@ -493,19 +537,11 @@ def evaluate(
 ) -> None:
     """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
     from benchmark.evaluation import evaluate_detections
-    from benchmark.records import record_step
 
     iou_types = [item.value for item in iou] if iou else None
     caps = _caps(max_detections or [])
-    recipe = {"iou_types": iou_types, "max_detections": caps}
-    inputs = {"annotations": gt, "detections": dt}
-    if statistics is not None:
-        inputs["statistics"] = statistics
-    with record_step(output, "evaluate", recipe, inputs) if output else nullcontext() as record:
-        evaluation = evaluate_detections(gt, dt, iou_types, caps, statistics, errors, calibration is not None)
-        evaluation.write(output, per_class, curves, calibration)
-        if record is not None and evaluation.notes:
-            record.add(notes=evaluation.notes)
+    evaluation = evaluate_detections(gt, dt, iou_types, caps, statistics, errors, calibration is not None)
+    evaluation.write(output, per_class, curves, calibration)
     typer.echo(evaluation.text())
 
 

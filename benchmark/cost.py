@@ -3,9 +3,8 @@
 import resource
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,43 +36,20 @@ class Cost:
             _combined(max, (self.device_memory_mb, other.device_memory_mb)),
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def _combined(function: Any, values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return function(known) if known else None
 
 
-def cost_of(record: Mapping[str, Any] | None) -> Cost:
-    """The cost in a step's record; of a record without one, its duration and memory."""
-    if record is None:
-        return Cost()
-    known = {field.name for field in fields(Cost)}
-    if record.get("cost") is not None:
-        return Cost(**{name: value for name, value in record["cost"].items() if name in known})
-    return Cost(1, record.get("duration_s") or 0.0, host_memory_mb=record.get("peak_memory_mb"))
+def killed_attempt(started: float, gpus: int, folder: Path) -> Cost:
+    """What an attempt has cost that was killed: up to what it wrote last in its ``folder``.
 
-
-def cost_so_far(record: Mapping[str, Any] | None, recipe_digest: str, folder: Path) -> Cost:
-    """What earlier attempts at a result have cost that did not bring it; the next continues or repeats them.
-
-    Args:
-        record: of the last attempt.
-        recipe_digest: of the next one; attempts with another recipe do not count.
-        folder: of the output. What was written there last is the last sign of an attempt that was killed.
+    ``started`` is in seconds of the epoch, ``gpus`` is the number of GPUs that it held.
     """
-    if record is None or record["state"] == "done" or record.get("recipe_digest") != recipe_digest:
-        return Cost()
-    cost = cost_of(record)
-    if record["state"] != "running":
-        return cost
-    begin = datetime.fromisoformat(record["started"]).timestamp()
-    seen = max((path.stat().st_mtime for path in folder.iterdir() if path.is_file()), default=begin)
-    wall = max(seen - begin, 0.0)
-    return cost + Cost(1, wall, wall * len(record.get("gpus", ())) / 3600)
+    seen = max((path.stat().st_mtime for path in folder.iterdir() if path.is_file()), default=started)
+    wall = max(seen - started, 0.0)
+    return Cost(1, wall, wall * gpus / 3600)
 
 
 class Meter:
@@ -114,10 +90,12 @@ def device_memory_mb() -> float | None:
     return round(torch.cuda.max_memory_reserved() / 2**20, 1)
 
 
-def gpu_uuids(count: int) -> list[str]:
-    """UUIDs of the first GPUs that PyTorch sees."""
+def visible_gpus(count: int) -> list[str]:
+    """UUIDs of the first GPUs that PyTorch sees; none on a machine without."""
     import torch
 
+    if not torch.cuda.is_available():
+        return []
     return [f"GPU-{torch.cuda.get_device_properties(number).uuid}" for number in range(count)]
 
 

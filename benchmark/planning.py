@@ -3,14 +3,16 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Literal
 
 from benchmark.detectors import parameters_of
-from benchmark.recipes import LoadedExperiment, paths, with_bases
-from benchmark.recipes.models import Dataset, Run, Stage
+from benchmark.recipes import LoadedExperiment, lineage, paths
+from benchmark.recipes.models import Dataset, Run
+from benchmark.recipes.paths import run_name
 from benchmark.statistics import class_statistics
+from benchmark.steps import Step, steps_of
+from benchmark.steps.listing import EVALUATE, PREDICT, TRAIN, TRANSFORM
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -21,10 +23,11 @@ DETECTION_BYTES, MASK_BYTES = 20, 80
 
 
 @dataclass(frozen=True)
-class Step:
+class Job:
     """A job of the plan: a training stage or a prediction.
 
-    ``images`` that it looks at, ``hours`` of one GPU, ``megabytes`` of its output, ``rows`` that need it.
+    ``images`` that it looks at, ``hours`` of one GPU, ``megabytes`` of its output, ``rows`` that need it, and
+    whether it is ``done``.
     """
 
     run: str
@@ -33,15 +36,16 @@ class Step:
     hours: float
     megabytes: float
     rows: tuple[str, ...]
+    done: bool
 
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """The steps of an experiment in their order, where the throughput of each detector comes from, splits of
+    """The jobs of an experiment in their order, where the throughput of each detector comes from, splits of
     which the number of images is not known, and what is missing."""
 
     experiment: LoadedExperiment
-    steps: list[Step]
+    jobs: list[Job]
     throughput: dict[str, tuple[float, str]]
     unknown: list[str]
     missing: list[str]
@@ -50,35 +54,40 @@ class ExperimentPlan:
         """For scripts."""
         return {
             "experiment": self.experiment.name,
-            "steps": [vars(step) for step in self.steps],
+            "jobs": [vars(job) for job in self.jobs],
             "throughput": {
                 detector: {"images_per_second": rate, "source": source}
                 for detector, (rate, source) in self.throughput.items()
             },
-            "gpu_hours": sum(step.hours for step in self.steps),
-            "megabytes": sum(step.megabytes for step in self.steps),
+            "gpu_hours": sum(job.hours for job in self.jobs),
+            "gpu_hours_left": sum(job.hours for job in self.jobs if not job.done),
+            "megabytes": sum(job.megabytes for job in self.jobs),
             "missing": self.missing,
         }
 
     def text(self) -> str:
         """For people."""
-        shared = [step for step in self.steps if len(step.rows) > 1]
-        trained = [step for step in self.steps if step.name != "predict"]
-        predicted = len(self.steps) - len(trained)
-        width = max(len(step.run) for step in self.steps)
-        lines = [f"{'run':<{width}}  {'step':<10} {'images':>10} {'GPU-hours':>9} {'disk':>8}  rows"]
-        for step in self.steps:
-            rows = ", ".join(step.rows[:4]) + (f" and {len(step.rows) - 4} more" if step.rows[4:] else "")
+        shared = [job for job in self.jobs if len(job.rows) > 1]
+        trained = [job for job in self.jobs if job.name != "predict"]
+        predicted = len(self.jobs) - len(trained)
+        done = [job for job in self.jobs if job.done]
+        width = max(len(job.run) for job in self.jobs)
+        lines = [f"{'run':<{width}}  {'step':<10} {'images':>10} {'GPU-hours':>9} {'disk':>8}  {'':<4}  rows"]
+        for job in self.jobs:
+            rows = ", ".join(job.rows[:4]) + (f" and {len(job.rows) - 4} more" if job.rows[4:] else "")
             lines.append(
-                f"{step.run:<{width}}  {step.name:<10} {step.images:>10,} {step.hours:>9.1f} "
-                f"{_disk(step.megabytes):>8}  {rows}"
+                f"{job.run:<{width}}  {job.name:<10} {job.images:>10,} {job.hours:>9.1f} "
+                f"{_disk(job.megabytes):>8}  {'done' if job.done else '':<4}  {rows}"
             )
         lines += [
             "",
             f"{len(trained)} stages ({len(shared)} shared by several rows), {predicted} predictions and "
-            f"evaluations, {sum(step.hours for step in self.steps):,.1f} GPU-hours, "
-            f"{_disk(sum(step.megabytes for step in self.steps))} of checkpoints and detections",
+            f"evaluations, {sum(job.hours for job in self.jobs):,.1f} GPU-hours, "
+            f"{_disk(sum(job.megabytes for job in self.jobs))} of checkpoints and detections",
         ]
+        if done:
+            left = sum(job.hours for job in self.jobs if not job.done)
+            lines.append(f"done are {len(done)} of {len(self.jobs)} jobs; {left:,.1f} GPU-hours are left")
         lines += [
             f"{detector}: {rate:g} images/s, {source}" for detector, (rate, source) in self.throughput.items()
         ]
@@ -94,64 +103,59 @@ def plan_experiment(experiment: LoadedExperiment, images_per_second: float) -> E
         experiment: what is planned.
         images_per_second: throughput of one GPU in a full training, where none has been measured here.
     """
-    runs: dict[Path, Run] = {}
-    users: dict[Path, list[str]] = {}
+    steps: dict[str, tuple[Step, list[str]]] = {}
     for row in experiment.rows:
         for run in row.runs:
-            for item in reversed(list(with_bases(run))):
-                folder = paths.run_folder(item)
-                runs.setdefault(folder, item)
-                users.setdefault(folder, []).append(row.row.id)
-    evaluated: dict[Path, list[str]] = {}
-    for row in experiment.rows:
-        for run in row.runs:
-            evaluated.setdefault(paths.run_folder(run), []).append(row.row.id)
-    detectors = dict.fromkeys(run.detector_name for run in runs.values())
+            for step in steps_of(run):
+                if not step.kind.of_dataset:
+                    steps.setdefault(step.place, (step, []))[1].append(row.row.id)
+    runs = [run for row in experiment.rows for item in row.runs for run in lineage(item)]
+    detectors = dict.fromkeys(run.detector_name for run in runs)
     throughput = {name: _throughput(name, images_per_second) for name in detectors}
-    megabytes = _checkpoint_sizes(runs.values())
-    steps = []
-    for folder, run in runs.items():
+    megabytes = _checkpoint_sizes(runs)
+    planned = []
+    for step, rows in steps.values():
+        if step.kind is EVALUATE:
+            continue
+        run = step.run
         rate = throughput[run.detector_name][0]
-        rows = tuple(dict.fromkeys(users[folder]))
-        name = str(folder.relative_to(paths.RESULTS / "runs" / run.budget))
-        for stage in run.stages:
-            images = _images_seen(run, stage)
-            full = stage.kind == "train" and stage.trainable == "all"
-            hours = images / (rate if full else rate * FORWARD_SPEED) / 3600
-            steps.append(Step(name, stage.name, images, hours, megabytes[_model(run)], rows))
-        if folder in evaluated:
-            images = _images(run.dataset, "val")
+        name = run_name(run).removeprefix(f"{run.budget}/")
+        images = _images_seen(step)
+        hours = images / (rate if step.kind is TRAIN else rate * FORWARD_SPEED) / 3600
+        if step.kind is PREDICT:
             one = DETECTION_BYTES + MASK_BYTES * run.detector.masks
-            stored = images * run.test.max_detections * one / 1e6
-            hours = images / (rate * FORWARD_SPEED) / 3600
-            steps.append(Step(name, "predict", images, hours, stored, tuple(evaluated[folder])))
+            size = images * run.test.max_detections * one / 1e6
+        else:
+            size = megabytes[_model(run)]
+        planned.append(Job(name, step.name, images, hours, size, tuple(dict.fromkeys(rows)), step.finished))
     unknown = [
-        f"{run.dataset_name} {split}"
-        for run in runs.values()
-        for split in SPLITS
-        if not _images(run.dataset, split)
+        f"{run.dataset_name} {split}" for run in runs for split in SPLITS if not _images(run.dataset, split)
     ]
-    missing = _missing(experiment, runs.values())
-    return ExperimentPlan(experiment, steps, throughput, list(dict.fromkeys(unknown)), missing)
+    missing = _missing(experiment, runs)
+    return ExperimentPlan(experiment, planned, throughput, list(dict.fromkeys(unknown)), missing)
 
 
-def _images_seen(run: Run, stage: Stage) -> int:
-    """Images that a stage looks at. Samplers that repeat images make epochs longer; that is left out."""
-    if stage.kind == "transform":
+def _images_seen(step: Step) -> int:
+    """Images that a step looks at. Samplers that repeat images make epochs longer; that is left out."""
+    run = step.run
+    if step.kind is PREDICT:
+        return _images(run.dataset, "val")
+    if step.kind is TRANSFORM:
         return 0
     epoch = _images(run.dataset, "train")
-    if stage.schedule is None:
+    schedule = next(stage.schedule for stage in run.stages if stage.name == step.name)
+    if schedule is None:
         return epoch
-    if stage.schedule.epochs is not None:
-        return round(stage.schedule.epochs * epoch)
-    return (stage.schedule.iterations or 0) * stage.schedule.reference_batch_size
+    if schedule.epochs is not None:
+        return round(schedule.epochs * epoch)
+    return (schedule.iterations or 0) * schedule.reference_batch_size
 
 
 def _images(dataset: Dataset, split: Split) -> int:
     """Images of a split as the dataset's file states them, or as its annotation file has them; 0: unknown."""
     if dataset.synthetic is not None:
         return dataset.synthetic.train_images if split == "train" else dataset.synthetic.val_images
-    annotations = paths.annotations_path(dataset, split)
+    annotations = paths.split_file(dataset, split, "annotations")
     stated = {paths.data_folder() / file.path: file.images for file in dataset.files}.get(annotations)
     if stated is None and annotations.is_file():
         stated = class_statistics(annotations).num_images
@@ -161,7 +165,7 @@ def _images(dataset: Dataset, split: Split) -> int:
 def _throughput(detector: str, stated: float) -> tuple[float, str]:
     """Images per second of a full training, and where that is from."""
     rates = []
-    for log in paths.RESULTS.glob(f"runs/*/*/{detector}/*/seed*/train/progress.jsonl"):
+    for log in paths.links_folder().glob(f"*/*/{detector}/*/seed*/train/{paths.PROGRESS}"):
         lines = log.read_text().splitlines()
         rates += [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
     if rates:

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from benchmark.devices import lease_devices
 from benchmark.errors import BenchmarkError
-from benchmark.recipes.paths import record_path
+from benchmark.recipes.paths import RECORD
 from benchmark.records import State, amend_record, read_record
 
 if TYPE_CHECKING:
@@ -46,17 +46,17 @@ class ProcessError(BenchmarkError):
         self.exit_code = max(code, 1)
 
 
-def launched(devices: int, output: Path) -> bool:
+def launched(devices: int, folder: Path) -> bool:
     """Hold ``devices`` GPUs, and run this command as that many processes if there is more than one.
 
     Each of them comes here too and is told to go on. When one fails, the others are ended within seconds, the
-    record of ``output`` says why, and so does the error. SIGTERM and SIGINT are handed on.
+    record in ``folder`` says why, and so does the error. SIGTERM and SIGINT are handed on.
 
     Args:
         devices: GPUs, and processes; where there is no GPU, processes that share the cores. 0 is one process
             that leaves GPUs alone.
-        output: what the command makes; its record gets the reason of a failure that the first process does
-            not know.
+        folder: of the step that the command makes; the record in it gets the reason of a failure that the
+            first process does not know.
 
     Returns:
         True if the work has been done by other processes; False if this process is to do it, or its part.
@@ -80,7 +80,7 @@ def launched(devices: int, output: Path) -> bool:
         if not any(codes):
             return True
         texts = [_error_text(file) for file in files]
-    texts[0] = _recorded_reason(output, processes[0].pid)
+    texts[0] = _recorded_reason(folder, processes[0].pid)
     rank = _cause(codes, ended, texts)
     if codes[rank] == INTERRUPTED or (rank == 0 and codes[0] > 0):
         raise SystemExit(codes[rank])
@@ -89,7 +89,7 @@ def launched(devices: int, output: Path) -> bool:
     else:
         state, what = State.failed, f"failed: {texts[rank] or 'without a message'}"
     what = f"process {rank} of {devices} {what}"
-    amend_record(output, processes[0].pid, state, what)
+    amend_record(folder, processes[0].pid, state, what)
     raise ProcessError(what, codes[rank])
 
 
@@ -196,9 +196,9 @@ def _error_text(file: IO[bytes]) -> str:
     return found if found != text or text.startswith("error: ") else text.rpartition("\n")[2]
 
 
-def _recorded_reason(output: Path, pid: int) -> str:
-    record = read_record(record_path(output))
-    return str(record["reason"] or "") if record is not None and record["pid"] == pid else ""
+def _recorded_reason(folder: Path, pid: int) -> str:
+    record = read_record(folder / RECORD)
+    return record.reason or "" if record is not None and record.pid == pid else ""
 
 
 def _end_with_parent() -> None:

@@ -1,6 +1,5 @@
-"""Status and provenance of one step: what ran, on what, how it ended. One JSON file beside each output."""
+"""The record of a step: what ran, on what, how it ended. One JSON file in the step's folder."""
 
-import hashlib
 import json
 import os
 import platform
@@ -9,29 +8,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from benchmark.cost import Cost, Meter, cost_of, cost_so_far, host_memory_mb
+from pydantic import Field, ValidationError
+
+from benchmark.cost import Cost, Meter, host_memory_mb, killed_attempt
 from benchmark.errors import BenchmarkError, FileError
-from benchmark.files import (
-    exclusive,
-    file_error,
-    is_locked,
-    read_json,
-    sha256_file,
-    write_json,
-)
-from benchmark.recipes.paths import lock_path, progress_path, record_path
-
-HASH_LIMIT = 64 * 2**20
-"""Inputs of at most this many bytes are hashed."""
+from benchmark.files import is_locked, read_bytes, sha256_file, write_text
+from benchmark.recipes.paths import PROGRESS, RECORD
+from benchmark.recipes.strict import Strict
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "MemoryError")
 """What PyTorch, the GPU libraries and Python say when memory runs out."""
@@ -39,7 +31,8 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "Memo
 SILENCE = 600.0
 """Seconds without progress after which a step on a machine whose locks do not reach us is given up."""
 
-PACKAGES = ("torch", "torchvision", "hotcoco", "numpy")
+PACKAGES = ("torch", "torchvision", "mmdet", "detectron2", "hotcoco", "numpy")
+DISTRIBUTIONS = {"mmdet": "onedl-mmdetection"}
 DISTRIBUTION = "longtail-bench"
 
 
@@ -55,181 +48,233 @@ class State(StrEnum):
     interrupted = "interrupted"
 
 
-class StepRecord:
-    """The open record of a step that is under way."""
+class Output(Strict):
+    """A file that a step made, or a folder of ``files`` files, by name in the step's folder."""
 
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        self.path = path
-        self.content = content
+    name: str
+    bytes: int
+    sha256: str | None = Field(None, description="of a file's content; none for folders")
+    files: int | None = Field(None, description="number of files in a folder")
+
+
+class Subject(Strict):
+    """What a record is about: the step and all that its key is made of."""
+
+    kind: str = Field(description="kind of step, e.g. train")
+    step: str = Field(description="name of the step in its run")
+    key: str = Field(description="the step's folder in the store")
+    identity: str = Field(description="the key without the versions of the project's areas")
+    owner: str = Field("", description="the run, BUDGET/DATASET/BACKEND/DETECTOR/METHOD/SEED, or the dataset")
+    title: str = Field("", description="title of the run or dataset")
+    reads: dict[str, Any] = Field({}, description="settings that the result depends on, without defaults")
+    code: str | None = Field(None, description="version of the method's code")
+    numerics: dict[str, str] = Field({}, description="version of each area of the project that takes part")
+    inputs: dict[str, str] = Field({}, description="KIND/KEY of the steps before, by role")
+    sources: dict[str, str] = Field({}, description="SHA-256 of the files that no step makes, by role")
+    recipe: dict[str, Any] = Field({}, description="the whole resolved recipe, or the dataset")
+
+
+class Record(Strict):
+    """A step's record. ``format`` 1 was that of version 0.1. Times are in ISO 8601, durations in seconds,
+    memory in MB of 2**20 bytes."""
+
+    format: Literal[2] = 2
+    subject: Subject
+    state: State
+    reason: str | None = None
+    traceback: str | None = None
+    started: str
+    finished: str | None = None
+    duration_s: float | None = None
+    peak_memory_mb: float | None = None
+    pid: int
+    host: str
+    command: list[str]
+    outputs: list[Output] = Field([], description="what the step made")
+    code_version: str = Field(description="git describe of the project, or its version")
+    versions: dict[str, str | None] = Field(description="of Python and of packages")
+    hardware: dict[str, Any]
+    gpus: list[str] = Field([], description="UUIDs of the GPUs")
+    facts: dict[str, Any] = Field({}, description="what only this kind of step knows")
+    cost: Cost = Field(Cost(), description="of this attempt and of earlier ones that brought no result")
+
+    def output(self, name: str) -> Output | None:
+        """What is known of a file that the step made."""
+        return next((output for output in self.outputs if output.name == name), None)
+
+
+class StepRecorder:
+    """The open record of a step that is under way in ``folder``."""
+
+    def __init__(self, folder: Path, record: Record) -> None:
+        self.folder, self.record = folder, record
         self.meter = Meter()
 
     def add(self, **facts: Any) -> None:
         """Add facts that only the step knows (name of the GPU, images read...); values must fit into JSON."""
-        self.content["facts"].update(facts)
+        self._change(facts={**self.record.facts, **facts})
 
     def use_gpus(self, gpus: Sequence[str]) -> None:
         """Say which GPUs the step uses, by UUID, so that their time and energy are counted."""
-        self.content["gpus"] = list(gpus)
         self.meter.use(gpus)
-        self._write()
+        self._change(gpus=list(gpus))
+        self.write()
 
-    def _write(self) -> None:
-        write_json(self.path, self.content)
+    def write(self) -> None:
+        """Write it as it is now."""
+        write_record(self.folder / RECORD, self.record)
+
+    def close(self, state: State, **changes: Any) -> None:
+        """Write how the step ended."""
+        self._change(state=state, finished=_now(), peak_memory_mb=host_memory_mb(), **changes)
+        self.write()
+
+    def _change(self, **changes: Any) -> None:
+        self.record = self.record.model_copy(update=changes)
 
 
 @contextmanager
-def record_step(
-    output: Path, step: str, recipe: dict[str, Any], inputs: Mapping[str, Path]
-) -> Iterator[StepRecord]:
-    """Keep the record of ``step``, which makes ``output``, at ``record_path(output)``.
+def record_step(folder: Path, subject: Subject) -> Iterator[StepRecorder]:
+    """Keep the record of a step that makes its outputs in ``folder``, which no other process may do
+    meanwhile.
 
-    The output is locked meanwhile: a second process with the same output gets a ``BusyError`` and leaves the
-    record alone. It says ``running`` from the start, so that a killed process never looks finished. It ends
-    as ``done``; on an exception as the exception's attribute ``state`` says (a diverged training carries
-    ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``. The exception propagates.
-
-    ``recipe`` is what fixes the result, as JSON values; ``inputs`` are the files the step reads, by role.
-    Durations are in seconds, memory in MB of 2**20 bytes (the highest of this process and of any child);
-    ``cost`` is over this attempt and earlier ones that did not bring the result (``benchmark.cost.Cost``).
+    It says ``running`` from the start, so that a killed process never looks finished. It ends as ``done``
+    with the hash of every result in the folder; on an exception as the exception's attribute ``state`` says
+    (a diverged training carries ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``.
+    The exception propagates.
     """
-    content: dict[str, Any] = {
-        "step": step,
-        "state": State.running,
-        "reason": None,
-        "traceback": None,
-        "output": str(output),
-        "started": _now(),
-        "finished": None,
-        "duration_s": None,
-        "peak_memory_mb": None,
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "command": sys.argv,
-        "recipe": recipe,
-        "recipe_digest": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
-        "inputs": {},
-        "made": None,
-        "code": code_version(),
-        "versions": _versions(),
-        "hardware": {"cpu": _cpu_model(), "cores": _cores(), "platform": platform.platform()},
-        "gpus": [],
-        "facts": {},
-    }
-    record = StepRecord(record_path(output), content)
-    earlier = _cost_so_far(output, content["recipe_digest"])  # before the lock, which is written there too
-    content["cost"] = earlier.as_dict()
+    earlier = _cost_so_far(folder)  # before the record, which is written there too
     begin = time.monotonic()
+    recorder = StepRecorder(
+        folder,
+        Record(
+            subject=subject,
+            state=State.running,
+            started=_now(),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            command=sys.argv,
+            code_version=code_version(),
+            versions=package_versions(),
+            hardware={"cpu": _cpu_model(), "cores": _cores(), "platform": platform.platform()},
+            cost=earlier,
+        ),
+    )
 
-    def close(state: State, reason: str | None) -> None:
-        content.update(
-            state=state,
-            reason=reason,
-            finished=_now(),
-            duration_s=round(time.monotonic() - begin, 3),
-            peak_memory_mb=host_memory_mb(),
-            cost=(earlier + record.meter.cost()).as_dict(),
-        )
-        record._write()
+    def spent() -> dict[str, Any]:
+        duration = round(time.monotonic() - begin, 3)
+        return {"duration_s": duration, "cost": earlier + recorder.meter.cost()}
 
-    with exclusive(lock_path(output), output):
+    try:
+        recorder.write()
+        yield recorder
+        outputs = [_output(path) for path in sorted(folder.iterdir()) if _is_output(path)]
+    except BaseException as error:
+        state, reason = _ending(error)
+        trace = None
+        if not isinstance(error, BenchmarkError | KeyboardInterrupt | SystemExit):
+            trace = "".join(traceback.format_exception(error))
         try:
-            record._write()
-            content["inputs"] = {role: fingerprint(path) for role, path in inputs.items()}
-            record._write()
-            yield record
-            content["made"] = fingerprint(output) if output.exists() else None
-        except BaseException as error:
-            state, reason = _ending(error)
-            if not isinstance(error, BenchmarkError | KeyboardInterrupt | SystemExit):
-                content["traceback"] = "".join(traceback.format_exception(error))
-            try:
-                close(state, reason)
-            except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
-                error.add_note(f"its record could not be written either: {second}")
-            raise
-        close(State.done, None)
+            recorder.close(state, reason=reason, traceback=trace, **spent())
+        except (FileError, TypeError, ValueError) as second:  # the first error is the one to report
+            error.add_note(f"its record could not be written either: {second}")
+        raise
+    recorder.close(State.done, outputs=outputs, **spent())
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """The record at ``path`` (see ``record_path``), or None without one; ``FileError`` if it is damaged."""
+def write_record(path: Path, record: Record) -> None:
+    """Write a record atomically."""
+    write_text(path, json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_record(path: Path) -> Record | None:
+    """The record at ``path``, or None without one; ``FileError`` if it is damaged."""
     if not path.exists():
         return None
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("state") not in set(State):
-        raise FileError("not a record of a step", where=path, remedy="delete it and run the step again")
-    return content
+    try:
+        return Record.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise FileError(
+            "not a record of a step",
+            where=path,
+            found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "),
+            remedy="delete its folder and make the step again",
+        ) from None
 
 
-def is_running(record: dict[str, Any], output: Path) -> bool:
-    """Whether the step of a record that says ``running`` is under way: its process holds the output's lock.
+def is_intact(folder: Path) -> bool:
+    """Whether a folder holds everything that the record in it says that a finished step has made."""
+    try:
+        record = read_record(folder / RECORD)
+    except FileError:
+        return False
+    if record is None or record.state != State.done:
+        return False
+    return all(holds(folder / output.name, output) for output in record.outputs)
+
+
+def holds(path: Path, output: Output) -> bool:
+    """Whether a file has the content that a record says; of a folder only that it is there."""
+    if output.sha256 is None:
+        return path.is_dir()
+    return path.is_file() and path.stat().st_size == output.bytes and sha256_file(path) == output.sha256
+
+
+def is_running(record: Record, folder: Path, lock: Path) -> bool:
+    """Whether the step of a record that says ``running`` is under way: its process holds the step's lock.
 
     Not every file system passes locks on to other machines: a step on one of those counts as under way, too,
     if something was heard from it (``last_heard``) within ``SILENCE`` seconds.
     """
-    here = record["host"] == socket.gethostname()
-    if here and record["pid"] == os.getpid():
+    here = record.host == socket.gethostname()
+    if here and record.pid == os.getpid():
         return True
-    return is_locked(lock_path(output)) or (not here and time.time() - last_heard(output) < SILENCE)
+    return is_locked(lock) or (not here and time.time() - last_heard(folder) < SILENCE)
 
 
-def last_heard(output: Path) -> float:
-    """When the step that makes an output wrote its record or its progress last, in seconds of the epoch."""
-    signs = (record_path(output), progress_path(output))
+def last_heard(folder: Path) -> float:
+    """When the step in a folder wrote its record or its progress last, in seconds of the epoch."""
+    signs = (folder / RECORD, folder / PROGRESS)
     return max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
 
 
-def out_of_memory(record: dict[str, Any]) -> bool:
+def out_of_memory(record: Record) -> bool:
     """Whether a step failed because host or GPU had no memory left."""
-    return any(words in (record["reason"] or "") for words in OUT_OF_MEMORY)
+    return any(words in (record.reason or "") for words in OUT_OF_MEMORY)
 
 
-def check_attempt(output: Path, attempt: int) -> None:
+def check_attempt(folder: Path, attempt: int) -> None:
     """Refuse a workflow's own second attempt where the first has shown that it must fail again.
 
     Bad input, an error in the code and divergence stay what they are; a killed process, an interruption and
     a lack of memory (of which a second attempt gets more) need not. ``attempt`` counts from 1.
     """
-    record = read_record(record_path(output)) if attempt > 1 else None
-    if record and record["state"] in (State.failed, State.diverged) and not out_of_memory(record):
+    record = read_record(folder / RECORD) if attempt > 1 else None
+    if record and record.state in (State.failed, State.diverged) and not out_of_memory(record):
         # in full, because the workflow has removed the log of that attempt
-        found = record.get("traceback") or record["reason"]
+        found = record.traceback or record.reason
         raise BenchmarkError(
-            f"attempt {attempt} would fail as the one before it did", where=output, found=found
+            f"attempt {attempt} would fail as the one before it did", where=folder, found=found
         )
 
 
-def amend_record(output: Path, pid: int, state: State, reason: str) -> None:
-    """Say in the record of ``output`` how process ``pid`` ended, which could not say so itself.
+def amend_record(folder: Path, pid: int, state: State, reason: str) -> None:
+    """Say in the record in ``folder`` how process ``pid`` ended, which could not say so itself.
 
     A record of another process (an earlier attempt, say) stays as it is.
     """
-    path = record_path(output)
-    content = read_record(path)
-    if content is None or content["pid"] != pid:
+    path = folder / RECORD
+    record = read_record(path)
+    if record is None or record.pid != pid:
         return
-    if content["duration_s"] is None:
-        started = datetime.fromisoformat(content["started"])
+    changes: dict[str, Any] = {"state": state, "reason": reason, "finished": _now()}
+    if record.duration_s is None:
+        started = datetime.fromisoformat(record.started)
         wall = round((datetime.now(UTC) - started).total_seconds(), 3)
-        cost = cost_of(content) + Cost(1, wall, round(wall * len(content["gpus"]) / 3600, 6))
-        content |= {"duration_s": wall, "cost": cost.as_dict()}
-    write_json(path, content | {"state": state, "reason": reason, "finished": _now()})
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """What identifies an input: size and SHA-256.
-
-    Files above ``HASH_LIMIT`` get size and modification time instead: hashing gigabytes of checkpoints and
-    annotations before every step would cost minutes on network disks. Folders are named only.
-    """
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise file_error("read", path, error) from error
-    if path.is_dir():
-        return {"path": str(path)}
-    if stat.st_size > HASH_LIMIT:
-        return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    return {"path": str(path), "size": stat.st_size, "sha256": sha256_file(path)}
+        cost = record.cost + Cost(1, wall, round(wall * len(record.gpus) / 3600, 6))
+        changes |= {"duration_s": wall, "cost": cost}
+    write_record(path, record.model_copy(update=changes))
 
 
 @cache
@@ -247,6 +292,17 @@ def code_version() -> str:
     return _version(DISTRIBUTION) or "unknown"
 
 
+def _is_output(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name not in (RECORD, PROGRESS)
+
+
+def _output(path: Path) -> Output:
+    if path.is_dir():
+        sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+        return Output(name=path.name, bytes=sum(sizes), files=len(sizes))
+    return Output(name=path.name, bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
 def _ending(error: BaseException) -> tuple[State, str]:
     reason = (
         str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}".rstrip(": ")
@@ -262,21 +318,28 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _cost_so_far(output: Path, recipe_digest: str) -> Cost:
+def _cost_so_far(folder: Path) -> Cost:
     try:
-        return cost_so_far(read_record(record_path(output)), recipe_digest, output.parent)
-    except (FileError, KeyError, TypeError, ValueError):  # a damaged record, which this one replaces
+        record = read_record(folder / RECORD)
+    except FileError:  # a damaged record, which the next one replaces
         return Cost()
+    if record is None or record.state == State.done:
+        return Cost()
+    if record.state != State.running:
+        return record.cost
+    started = datetime.fromisoformat(record.started).timestamp()
+    return record.cost + killed_attempt(started, len(record.gpus), folder)
 
 
 def _version(package: str) -> str | None:
     try:
-        return metadata.version(package)
+        return metadata.version(DISTRIBUTIONS.get(package, package))
     except metadata.PackageNotFoundError:
         return None
 
 
-def _versions() -> dict[str, str | None]:
+def package_versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that compute; None for those that are not installed."""
     # from the installed metadata: importing torch would take seconds in commands that do not need it
     return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 

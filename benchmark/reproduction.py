@@ -7,11 +7,11 @@ from pathlib import Path
 from benchmark.errors import BenchmarkError
 from benchmark.files import write_json
 from benchmark.recipes import find_run
-from benchmark.recipes.models import Run
-from benchmark.recipes.paths import RESULTS, annotations_path, statistics_path
+from benchmark.recipes.paths import results_folder
 from benchmark.recipes.project import project_root
 from benchmark.reporting.answers import REPORTED, find_answers
 from benchmark.reporting.collect import Reported, read_reported
+from benchmark.steps import made_dataset
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,15 @@ def reproduce(
         raise BenchmarkError(
             f"no layout of released weights is known for '{paper}'", expected=" or ".join(SOURCES)
         )
-    folder = RESULTS / "reproduced" / paper / row
-    _count(run)
-    imported = import_checkpoint(run, weights, paper, folder / "checkpoint.pt", heads)
-    predict_dataset(run, folder / "checkpoint.pt", folder / "detections.parquet", workers=workers)
+    folder = results_folder() / "reproduced" / paper / row
+    files = made_dataset(run.dataset)
+    imported = import_checkpoint(run, files.statistics, weights, paper, folder / "checkpoint.pt", heads)
+    predict_dataset(run, files, folder / "checkpoint.pt", folder / "detections.parquet", workers=workers)
     evaluation = evaluate_detections(
-        annotations_path(run.dataset, "val"),
+        files.val,
         folder / "detections.parquet",
         max_detections={"lvis": run.test.max_detections},
-        statistics=statistics_path(run.dataset),
+        statistics=files.statistics,
     )
     evaluation.write(folder / "metrics.json", folder / "per_class.csv")
     comparisons = compare(reported, evaluation.metrics, evaluation.max_detections)
@@ -180,11 +180,3 @@ def _recipe(key: str) -> str:
         found=answers.reasons.get(key),
         remedy="longtail list experiments shows the rows without a recipe",
     )
-
-
-def _count(run: Run) -> None:
-    """Class statistics, which the classifier needs, unless the workflow has made them."""
-    from benchmark.statistics import class_statistics
-
-    if not statistics_path(run.dataset).exists():
-        class_statistics(annotations_path(run.dataset, "train")).write(statistics_path(run.dataset))

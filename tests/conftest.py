@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.annotations import synthesize_dataset
 from benchmark.recipes import load_dataset
-from benchmark.recipes.paths import annotations_path, dataset_folder, statistics_path
-from benchmark.statistics import class_statistics
+from benchmark.steps import made_dataset
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing imported so far has started threads
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,11 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with the generated dataset ``synthetic_tiny`` and its statistics."""
     folder = tmp_path_factory.mktemp("workplace")
-    dataset = load_dataset("synthetic_tiny")
-    assert dataset.synthetic is not None
-    synthesize_dataset(dataset.synthetic, folder / dataset_folder(dataset))
-    statistics = class_statistics(folder / annotations_path(dataset, "train"))
-    statistics.write(folder / statistics_path(dataset))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        made_dataset(load_dataset("synthetic_tiny"))
     return folder
 
 

@@ -1,6 +1,5 @@
 """A result costs what all attempts at it cost, whoever did them and however they ended."""
 
-import json
 import os
 import sys
 import types
@@ -9,79 +8,72 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cost import Cost, Meter, cost_of, cost_so_far
-from benchmark.records import State, amend_record, read_record, record_step
+from benchmark.cost import Cost, Meter
+from benchmark.records import Record, State, Subject, amend_record, read_record, record_step, write_record
+
+SUBJECT = Subject(kind="train", step="train", key="0123-45", identity="0123")
 
 
-def write(path: Path, **content: object) -> None:
-    path.write_text(json.dumps(content))
+def record_of(folder: Path) -> Record:
+    record = read_record(folder / "record.json")
+    assert record is not None
+    return record
 
 
-def cost_at(output: Path) -> Cost:
-    return cost_of(read_record(output.with_name("checkpoint.provenance.json")))
+def attempt(folder: Path, error: Exception | None = None) -> None:
+    with record_step(folder, SUBJECT):
+        if error is not None:
+            raise error
+
+
+def running(folder: Path, **changes: object) -> None:
+    """The record of a process that is no more and could not say so."""
+    attempt(folder)
+    started = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    change = {"state": State.running, "started": started, "duration_s": None, "pid": 12, **changes}
+    write_record(folder / "record.json", record_of(folder).model_copy(update=change))
 
 
 def test_attempts_add_up_until_one_brings_the_result(tmp_path: Path) -> None:
-    output = tmp_path / "checkpoint.pt"
     for _ in range(2):
-        with pytest.raises(RuntimeError), record_step(output, "train", {"a": 1}, {}):
-            raise RuntimeError("no luck")
-    with record_step(output, "train", {"a": 1}, {}):
-        pass
-    cost = cost_at(output)
+        with pytest.raises(RuntimeError):
+            attempt(tmp_path, RuntimeError("no luck"))
+    attempt(tmp_path)
+    cost = record_of(tmp_path).cost
     assert cost.attempts == 3
     assert cost.wall_s > 0
     assert cost.host_memory_mb is not None
     assert (cost.gpu_hours, cost.energy_kwh, cost.device_memory_mb) == (0, None, None)
-    with record_step(output, "train", {"a": 1}, {}):  # made anew
-        pass
-    assert cost_at(output).attempts == 1
-
-
-def test_another_recipe_does_not_inherit(tmp_path: Path) -> None:
-    output = tmp_path / "checkpoint.pt"
-    for value in (1, 2):
-        with pytest.raises(RuntimeError), record_step(output, "train", {"a": value}, {}):
-            raise RuntimeError
-    assert cost_at(output).attempts == 1
+    attempt(tmp_path)  # made anew
+    assert record_of(tmp_path).cost.attempts == 1
 
 
 def test_a_killed_attempt_counts_to_its_last_sign_of_life(tmp_path: Path) -> None:
     """Its record still says that it runs; what it wrote last is a line of losses."""
-    started = datetime.now(UTC) - timedelta(hours=2)
+    before = Cost(1, 10.0, 0.5, 2.0, 100.0, 50.0)
+    running(tmp_path, gpus=["a", "b"], cost=before)
+    started = datetime.fromisoformat(record_of(tmp_path).started).timestamp()
     sign = tmp_path / "progress.jsonl"
     sign.write_text("{}\n")
-    os.utime(sign, (started.timestamp() + 3600,) * 2)
-    before = Cost(1, 10.0, 0.5, 2.0, 100.0, 50.0)
-    record = {"state": "running", "recipe_digest": "d", "started": started.isoformat(), "gpus": ["a", "b"]}
-    cost = cost_so_far(record | {"cost": before.as_dict()}, "d", tmp_path)
-    assert cost.attempts == 2
-    assert cost.wall_s == pytest.approx(3610, abs=1)
+    for path in tmp_path.iterdir():
+        os.utime(path, (started + (3600 if path == sign else 0),) * 2)
+    attempt(tmp_path)
+    cost = record_of(tmp_path).cost
+    assert cost.attempts == 3
+    assert cost.wall_s == pytest.approx(3610, abs=5)
     assert cost.gpu_hours == pytest.approx(2.5, abs=0.01)
-    assert (cost.energy_kwh, cost.host_memory_mb, cost.device_memory_mb) == (2.0, 100.0, 50.0)
-    assert cost_so_far(record, "other", tmp_path) == Cost()
+    assert (cost.energy_kwh, cost.device_memory_mb) == (2.0, 50.0)
 
 
 def test_a_process_that_could_not_say_how_it_ended_has_cost_something(tmp_path: Path) -> None:
-    output = tmp_path / "checkpoint.pt"
-    path = tmp_path / "checkpoint.provenance.json"
-    started = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    write(
-        path,
-        state="running",
-        pid=12,
-        started=started,
-        duration_s=None,
-        gpus=["a"],
-        cost=Cost(1, 5.0).as_dict(),
-    )
-    amend_record(output, 11, State.failed, "of another process")
-    assert read_record(path)["state"] == State.running  # type: ignore[index]
-    amend_record(output, 12, State.failed, "process 0 of 2 was ended by SIGKILL")
-    cost = cost_at(output)
-    assert (cost.attempts, round(cost.gpu_hours, 2)) == (2, 1.0)
-    assert cost.wall_s == pytest.approx(3605, abs=5)
-    assert read_record(path)["reason"].endswith("SIGKILL")  # type: ignore[index]
+    running(tmp_path, gpus=["a"], cost=Cost(1, 5.0))
+    amend_record(tmp_path, 11, State.failed, "of another process")
+    assert record_of(tmp_path).state == State.running
+    amend_record(tmp_path, 12, State.failed, "process 0 of 2 was ended by SIGKILL")
+    record = record_of(tmp_path)
+    assert (record.cost.attempts, round(record.cost.gpu_hours, 2)) == (2, 2.0)
+    assert record.cost.wall_s == pytest.approx(7205, abs=5)
+    assert (record.reason or "").endswith("SIGKILL")
 
 
 def test_energy_is_the_difference_of_the_drivers_counters(monkeypatch: pytest.MonkeyPatch) -> None:

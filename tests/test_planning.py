@@ -27,20 +27,20 @@ TINY = "detector: torchvision/tiny_mask_rcnn, dataset: synthetic_tiny"
 def test_a_shared_base_is_planned_once_and_predicted_only_for_its_row() -> None:
     path = write([f"method: bags, {TINY}", f"method: tau_norm, {TINY}", f"method: softmax, {TINY}"])
     planned = plan_experiment(load_experiment(str(path)), images_per_second=2.0)
-    softmax = [step for step in planned.steps if step.run.endswith("softmax/seed0")]
-    assert [(step.name, step.rows) for step in softmax] == [
+    softmax = [job for job in planned.jobs if job.run.endswith("softmax/seed0")]
+    assert [(job.name, job.rows) for job in softmax] == [
         ("train", ("row0", "row1", "row2")),
         ("predict", ("row2",)),
     ]
     assert softmax[0].images == 6 * 2  # iterations and batch of the budget
     assert softmax[0].hours == pytest.approx(12 / 2.0 / 3600)
     assert softmax[1].images == 12
-    names = [(step.run.split("/")[-2], step.name) for step in planned.steps]
+    names = [(job.run.split("/")[-2], job.name) for job in planned.jobs]
     assert names.index(("softmax", "train")) < names.index(("bags", "retrain"))
 
 
 def test_measured_throughput_goes_before_the_stated_one() -> None:
-    log = Path("results/runs/tiny/synthetic_tiny/torchvision/tiny_mask_rcnn/bags/seed0/train/progress.jsonl")
+    log = Path("results/runs/tiny/synthetic_tiny/torchvision/tiny_mask_rcnn/rfs/seed0/train/progress.jsonl")
     log.parent.mkdir(parents=True)
     log.write_text("".join(json.dumps({"images_per_second": rate}) + "\n" for rate in (4.0, 8.0, 6.0)))
     planned = plan_experiment(load_experiment(str(write([f"method: softmax, {TINY}"]))), 1.0)
@@ -49,7 +49,7 @@ def test_measured_throughput_goes_before_the_stated_one() -> None:
 
 def test_the_size_of_a_checkpoint_is_that_of_the_model() -> None:
     planned = plan_experiment(load_experiment(str(write([f"method: softmax, {TINY}"]))), 1.0)
-    assert planned.steps[0].megabytes == pytest.approx(14, abs=3)
+    assert planned.jobs[0].megabytes == pytest.approx(14, abs=3)
 
 
 def test_missing_files_are_named_with_what_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_missing_files_are_named_with_what_gets_them(monkeypatch: pytest.MonkeyP
     planned = plan_experiment(load_experiment(str(write([row]))), 1.0)
     text = planned.text()
     assert "missing: nowhere/lvis_v0.5/lvis_v0.5_train.json (longtail data prepare lvis_v0.5)" in text
-    assert planned.steps[-1].images == 5000
+    assert planned.jobs[-1].images == 5000
     assert "stuffthingmaps" not in text  # for detectors with a semantic branch only
 
 

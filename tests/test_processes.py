@@ -2,18 +2,17 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import make_command, place_beside, record_in, step_of
 
 from benchmark.detectors import build_detector
 from benchmark.detectors.checkpoints import load
@@ -22,7 +21,8 @@ from benchmark.inference.predict import predict_dataset
 from benchmark.processes import _cause
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
-from benchmark.records import State, read_record
+from benchmark.records import Record, State
+from benchmark.steps import Means, Step, dataset_files, made_dataset, make
 from benchmark.training import run_stage
 from benchmark.training.stages import read_training_data
 
@@ -36,47 +36,41 @@ OF_LOSSES, OF_MOVES = 1e-4, 1e-3
 
 
 def recipe(row: str, options: dict[str, Any] | None = None, **schedule: Any) -> Run:
-    run = find_run(f"{RECIPES}:{row}")
+    return changed(find_run(f"{RECIPES}:{row}"), schedule, options or {})
+
+
+def changed(run: Run, schedule: dict[str, Any], options: dict[str, Any]) -> Run:
+    """The run in another detector, and with a base in that detector if it has one."""
     (stage,) = run.stages
     assert stage.schedule is not None
-    changed = stage.schedule.model_copy(update=SGD | schedule)
+    new = stage.schedule.model_copy(update=SGD | schedule)
     return run.model_copy(
         update={
             "detector": run.detector.model_copy(update=DETECTOR),
-            "stages": [stage.model_copy(update={"schedule": changed})],
-            "options": run.options | (options or {}),
+            "stages": [stage.model_copy(update={"schedule": new})],
+            "options": run.options | options,
+            "base": changed(run.base, {}, {}) if run.base is not None else None,
         }
     )
 
 
-def start(run: Run, folder: Path, inside: Path, init: Path | None = None) -> subprocess.Popen[str]:
-    """The recipe's stage by two processes, into ``folder/checkpoint.pt``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.json").write_text(run.model_dump_json(by_alias=True))
-    program = [
-        sys.executable,
-        "-m",
-        "benchmark.cli",
-        "train",
-        str(folder / "recipe.json"),
-        run.stages[0].name,
-    ]
-    program += [
-        "-o",
-        str(folder / "checkpoint.pt"),
-        "--work",
-        str(folder / "work"),
-        "--devices",
-        "2",
-    ]
-    program += ["--init", str(init)] if init else []
+def start(run: Run, place: Path, step: str | None = None) -> subprocess.Popen[str]:
+    """A stage of a recipe, or another step, by two processes in a working directory."""
+    program = make_command(run, step or run.stages[0].name, place, "--devices", "2")
     environment = os.environ | {"OMP_NUM_THREADS": "1", VISIBLE: ""}
-    return subprocess.Popen(program, cwd=inside, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(program, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def by_two(run: Run, place: Path) -> Path:
+    """The checkpoint that two processes make."""
+    process = start(run, place)
+    assert process.wait() == 0, process.communicate()[1]
+    return place / step_of(run, run.stages[0].name).output()
 
 
 def alone(run: Run, output: Path, init: Path | None = None) -> Path:
-    work = output.parent / "work"
-    run_stage(run, run.stages[0].name, output, init=init, devices=0, workers=0, work=work)
+    files = dataset_files(run.dataset)
+    run_stage(run, run.stages[0].name, files, output, init=init, devices=0, workers=0)
     return output
 
 
@@ -86,14 +80,26 @@ def losses(checkpoint: Path) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def base(workplace: Path) -> Path:
-    """A sigmoid model after six iterations of one process."""
-    old = Path.cwd()
-    os.chdir(workplace)
-    try:
-        return alone(recipe("balms:0:base"), workplace / "of one process" / "checkpoint.pt")
-    finally:
-        os.chdir(old)
+def base_step(workplace: Path) -> Step:
+    """A sigmoid model after six iterations of one process, in the store of the workplace."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        run = recipe("balms").base
+        assert run is not None
+        step = step_of(run, "train")
+        make(step, Means())
+    return step
+
+
+@pytest.fixture
+def base(base_step: Step, workplace: Path) -> Path:
+    return workplace / base_step.output()
+
+
+@pytest.fixture
+def place(workplace: Path, tmp_path: Path) -> Path:
+    """A working directory with the dataset and nothing trained."""
+    return place_beside(tmp_path / "place", workplace)
 
 
 def check_equal(one: Path, two: Path, start: dict[str, torch.Tensor]) -> None:
@@ -107,65 +113,59 @@ def check_equal(one: Path, two: Path, start: dict[str, torch.Tensor]) -> None:
     assert apart <= OF_MOVES * moved
 
 
-def test_two_processes_train_as_one_does(base: Path, inside: Path, tmp_path: Path) -> None:
-    process = start(recipe("balms:0:base"), tmp_path, inside)
-    assert process.wait() == 0, process.communicate()[1]
+@pytest.mark.usefixtures("inside")
+def test_two_processes_train_as_one_does(base: Path, place: Path) -> None:
     run = recipe("balms:0:base")
-    _, statistics = read_training_data(run)
-    check_equal(base, tmp_path / "checkpoint.pt", build_detector(run, statistics).state_dict())
-    record = read_record(tmp_path / "checkpoint.provenance.json")
+    two = by_two(run, place)
+    _, statistics = read_training_data(run, dataset_files(run.dataset))
+    check_equal(base, two, build_detector(run, statistics).state_dict())
+    record = record_in(place, step_of(run, "train"))
     assert record is not None
-    assert record["state"] == State.done
-    assert record["facts"]["processes"] == 2
+    assert record.state == State.done
+    assert record.facts["processes"] == 2
 
 
 @pytest.mark.skipif(find_spec("detectron2") is None, reason="back end 'detectron2' is not installed")
-def test_two_processes_train_a_model_of_detectron2_as_one_does(inside: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("inside")
+def test_two_processes_train_a_model_of_detectron2_as_one_does(place: Path, tmp_path: Path) -> None:
     run = recipe("balms:0:base", iterations=3)
     settings = run.detector.model_copy(update={"coordinates": "aligned"})
     run = run.model_copy(update={"detector_name": "detectron2/tiny_mask_rcnn", "detector": settings})
-    one = alone(run, tmp_path / "one" / "checkpoint.pt")
-    process = start(run, tmp_path / "two", inside)
-    assert process.wait() == 0, process.communicate()[1]
-    _, statistics = read_training_data(run)
-    check_equal(one, tmp_path / "two" / "checkpoint.pt", build_detector(run, statistics).state_dict())
+    one, two = alone(run, tmp_path / "one" / "checkpoint.pt"), by_two(run, place)
+    _, statistics = read_training_data(run, dataset_files(run.dataset))
+    check_equal(one, two, build_detector(run, statistics).state_dict())
 
 
+@pytest.mark.usefixtures("inside")
 def test_two_processes_learn_weights_of_categories_as_one_does(
-    base: Path, inside: Path, tmp_path: Path
+    base_step: Step, base: Path, workplace: Path, tmp_path: Path
 ) -> None:
     """BALMS with a common inner step: weights, virtual step and meta batch are of all processes."""
     run = recipe("balms", {"local_inner_step": False}, iterations=3)
     one = alone(run, tmp_path / "one" / "checkpoint.pt", base)
-    process = start(run, tmp_path / "two", inside, base)
-    assert process.wait() == 0, process.communicate()[1]
-    check_equal(one, tmp_path / "two" / "checkpoint.pt", load(base)["model"])
+    two = by_two(run, place_beside(tmp_path / "two", workplace, base_step))
+    check_equal(one, two, load(base)["model"])
     assert load(one)["model"]["classifiers.0.reweighter"].any()
 
 
-def test_two_processes_detect_the_same_bytes(base: Path, inside: Path, tmp_path: Path) -> None:
+def test_two_processes_detect_the_same_bytes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is an odd number of images."""
-    data = tmp_path / "results" / "data"
-    shutil.copytree(inside / "results" / "data", data)
-    file = data / "synthetic_tiny" / "val.json"
-    content = json.loads(file.read_text())
-    content["images"] = content["images"][:7]
-    kept = {image["id"] for image in content["images"]}
-    content["annotations"] = [item for item in content["annotations"] if item["image_id"] in kept]
-    file.write_text(json.dumps(content))
-    run = recipe("balms:0:base")
-    (tmp_path / "recipe.json").write_text(run.model_dump_json(by_alias=True))
-    program = [sys.executable, "-m", "benchmark.cli", "predict", "recipe.json", "-c", str(base)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", VISIBLE: ""}
-    subprocess.run(
-        [*program, "-o", "two.parquet", "--devices", "2"], cwd=tmp_path, env=environment, check=True
-    )
-    os.chdir(tmp_path)  # the fixture `inside` goes back
-    predict_dataset(run, base, tmp_path / "one.parquet", workers=0, devices=0)
-    assert (tmp_path / "two.parquet").read_bytes() == (tmp_path / "one.parquet").read_bytes()
-    record = read_record(tmp_path / "two.provenance.json")
+    run = recipe("balms:0:base", iterations=2)
+    assert run.dataset.synthetic is not None
+    sizes = run.dataset.synthetic.model_copy(update={"val_images": 7})
+    run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"synthetic": sizes})})
+    monkeypatch.chdir(place)
+    made_dataset(run.dataset)
+    make(step_of(run, "train"), Means())
+    process = start(run, place, "predict")
+    assert process.wait() == 0, process.communicate()[1]
+    step = step_of(run, "predict")
+    checkpoint, files = step.inputs["checkpoint"].output(), dataset_files(run.dataset)
+    predict_dataset(run, files, checkpoint, place / "one.parquet", workers=0, devices=0)
+    assert step.output().read_bytes() == (place / "one.parquet").read_bytes()
+    record = record_in(place, step)
     assert record is not None
-    assert record["facts"]["images"] == 7
+    assert record.facts["images"] == 7
 
 
 def ranks(parent: int) -> Iterator[tuple[int, int]]:
@@ -180,18 +180,34 @@ def ranks(parent: int) -> Iterator[tuple[int, int]]:
             yield from ((int(v[11:]), int(folder.name)) for v in variables if v.startswith(b"LOCAL_RANK="))
 
 
+LONG = {"iterations": 1000}
+
+
 @pytest.fixture
-def training(inside: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def training(inside: Path, place: Path) -> Iterator[subprocess.Popen[str]]:
     """A long training by two processes that has saved a checkpoint."""
-    process = start(recipe("softmax", iterations=1000), tmp_path, inside)
+    run = recipe("softmax", **LONG)
+    process, work = start(run, place), place / step_of(run, "train").work
     deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("work/*/*.sha256")):
+    while not list(work.glob("resume/*.sha256")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     yield process
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def ended(place: Path) -> Callable[[], Record]:
+    """Reads the record of that training."""
+
+    def read() -> Record:
+        record = record_in(place, step_of(recipe("softmax", **LONG), "train"))
+        assert record is not None
+        return record
+
+    return read
 
 
 def gone(pids: list[int], within: float = 30) -> bool:
@@ -205,7 +221,7 @@ def gone(pids: list[int], within: float = 30) -> bool:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_death_ends_the_job_with_its_cause(
-    training: subprocess.Popen[str], tmp_path: Path, rank: int
+    training: subprocess.Popen[str], ended: Callable[[], Record], rank: int
 ) -> None:
     """Not after the half hour that the others would wait for the dead one."""
     started = dict(ranks(training.pid))
@@ -215,9 +231,7 @@ def test_a_death_ends_the_job_with_its_cause(
     reason = f"process {rank} of 2 was ended by SIGKILL"
     assert messages.rpartition("error: ")[2].startswith(reason)
     assert "memory" in messages
-    record = read_record(tmp_path / "checkpoint.provenance.json")
-    assert record is not None
-    assert (record["state"], record["reason"]) == (State.interrupted, reason)
+    assert (ended().state, ended().reason) == (State.interrupted, reason)
     assert gone(list(started.values()))
 
 
@@ -229,16 +243,17 @@ def test_the_death_of_the_command_leaves_no_process(training: subprocess.Popen[s
     assert gone(list(started.values()))
 
 
-def test_a_signal_to_one_process_saves_and_stops_all(training: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_signal_to_one_process_saves_and_stops_all(
+    training: subprocess.Popen[str], ended: Callable[[], Record], place: Path
+) -> None:
     os.kill(dict(ranks(training.pid))[1], signal.SIGTERM)
     _, messages = training.communicate(timeout=120)
     assert training.returncode == 3, messages
-    record = read_record(tmp_path / "checkpoint.provenance.json")
-    assert record is not None
-    assert record["state"] == State.interrupted
+    assert ended().state == State.interrupted
     assert "it continues here" in messages
-    newest = max(tmp_path.glob("work/*/*.pt"))
-    assert f"after iteration {torch.load(newest, weights_only=True)['iteration']} of 500" in record["reason"]
+    newest = max(place.glob("results/work/*/*/resume/*.pt"))
+    iteration = torch.load(newest, weights_only=True)["iteration"]
+    assert f"after iteration {iteration} of 500" in (ended().reason or "")
 
 
 @pytest.mark.parametrize(

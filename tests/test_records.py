@@ -5,39 +5,66 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchmark.errors import BenchmarkError, FileError
-from benchmark.files import BusyError
-from benchmark.recipes.paths import record_path
-from benchmark.records import HASH_LIMIT, State, check_attempt, fingerprint, read_record, record_step
+from benchmark.records import (
+    Record,
+    State,
+    StepRecorder,
+    Subject,
+    check_attempt,
+    is_intact,
+    read_record,
+    record_step,
+)
+
+SUBJECT = Subject(
+    kind="train", step="base", key="0123-45", identity="0123", reads={"seed": 3}, numerics={"training": "1"}
+)
 
 
 class Diverged(RuntimeError):
     state = "diverged"
 
 
+@contextmanager
+def step(folder: Path) -> Iterator[StepRecorder]:
+    with record_step(folder, SUBJECT) as recorder:
+        yield recorder
+
+
+def record_of(folder: Path) -> Record:
+    record = read_record(folder / "record.json")
+    assert record is not None
+    return record
+
+
 def test_done_holds_what_reproduces_the_step(tmp_path: Path) -> None:
-    source = tmp_path / "in.txt"
-    source.write_text("content")
-    output = tmp_path / "deep" / "checkpoint.pt"
-    with record_step(output, "train base", {"seed": 3}, {"annotations": source}) as record:
-        under_way = read_record(record_path(output))
-        assert under_way is not None
-        assert (under_way["state"], under_way["pid"]) == ("running", os.getpid())
-        record.add(gpu="none")
-    found = read_record(record_path(output))
-    assert found is not None
-    assert (found["state"], found["reason"], found["step"]) == (State.done, None, "train base")
-    assert found["inputs"]["annotations"]["sha256"].startswith("ed7002b439e9ac84")
-    assert found["recipe"] == {"seed": 3}
-    assert found["facts"] == {"gpu": "none"}
-    assert found["duration_s"] >= 0
-    assert found["peak_memory_mb"] > 5
-    assert found["versions"]["hotcoco"]
-    assert found["code"] != "unknown"
+    folder = tmp_path / "deep" / "step"
+    with step(folder) as recorder:
+        assert (record_of(folder).state, record_of(folder).pid) == ("running", os.getpid())
+        recorder.add(gpu="none")
+        (folder / "checkpoint.pt").write_text("content")
+        (folder / "images").mkdir()
+        (folder / "images" / "1.png").write_text("12345")
+        (folder / "progress.jsonl").write_text("is no result")
+    found = record_of(folder)
+    assert (found.state, found.reason, found.subject) == (State.done, None, SUBJECT)
+    assert [output.name for output in found.outputs] == ["checkpoint.pt", "images"]
+    checkpoint, images = found.outputs
+    assert checkpoint.bytes == 7
+    assert (checkpoint.sha256 or "").startswith("ed7002b439e9ac84")
+    assert (images.files, images.bytes, images.sha256) == (1, 5, None)
+    assert found.facts == {"gpu": "none"}
+    assert found.duration_s is not None
+    assert (found.peak_memory_mb or 0) > 5
+    assert found.versions["hotcoco"]
+    assert found.code_version != "unknown"
 
 
 @pytest.mark.parametrize(
@@ -54,92 +81,53 @@ def test_done_holds_what_reproduces_the_step(tmp_path: Path) -> None:
 def test_every_ending_is_recorded_and_the_error_goes_on(
     error: BaseException, state: str, reason: str, tmp_path: Path
 ) -> None:
-    output = tmp_path / "metrics.json"
-    with pytest.raises(type(error)), record_step(output, "evaluate", {}, {}):
+    with pytest.raises(type(error)), step(tmp_path / "step"):
         raise error
-    record = read_record(record_path(output))
-    assert record is not None
-    assert record["state"] == state
-    assert reason in record["reason"]
-
-
-def test_missing_input_is_a_recorded_failure(tmp_path: Path) -> None:
-    with (
-        pytest.raises(FileError),
-        record_step(tmp_path / "out", "predict", {}, {"checkpoint": tmp_path / "no.pt"}),
-    ):
-        pass
-    record = read_record(record_path(tmp_path / "out"))
-    assert record is not None
-    assert record["state"] == "failed"
-    assert "no.pt" in record["reason"]
+    record = record_of(tmp_path / "step")
+    assert record.state == state
+    assert reason in (record.reason or "")
 
 
 def test_killed_step_never_looks_finished(tmp_path: Path) -> None:
     script = """
         import os, signal, sys
         from pathlib import Path
-        from benchmark.records import record_step
-        with record_step(Path(sys.argv[1]), "train", {}, {}):
+        from benchmark.records import Subject, record_step
+        folder = Path(sys.argv[1])
+        with record_step(folder, Subject(kind="a", step="b", key="c", identity="d")):
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "out.pt")], check=False
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "step")], check=False
     )
     assert done.returncode == -signal.SIGKILL
-    record = read_record(record_path(tmp_path / "out.pt"))
-    assert record is not None
-    assert record["state"] == State.running
-
-
-def test_fingerprint_changes_with_content_and_stays_cheap_for_large_files(tmp_path: Path) -> None:
-    small, large = tmp_path / "small", tmp_path / "large"
-    small.write_text("a")
-    before = fingerprint(small)
-    small.write_text("b")
-    assert fingerprint(small) != before
-    with large.open("wb") as file:
-        file.truncate(HASH_LIMIT + 1)
-    assert set(fingerprint(large)) == {"path", "size", "mtime_ns"}
+    assert record_of(tmp_path / "step").state == State.running
 
 
 def test_no_record_is_none_and_a_damaged_one_an_error(tmp_path: Path) -> None:
     assert read_record(tmp_path / "none.json") is None
     damaged = tmp_path / "damaged.json"
-    damaged.write_text('{"state": "fine"}')
-    with pytest.raises(FileError, match="not a record"):
-        read_record(damaged)
+    for content in ('{"state": "fine"}', "[]", "{"):
+        damaged.write_text(content)
+        with pytest.raises(FileError, match=r"(?s)not a record.*damaged\.json.*found: .*remedy: "):
+            read_record(damaged)
 
 
-def test_a_second_process_with_the_same_output_is_refused_and_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("benchmark.files.LOCK_WAIT", 0.2)
-    output = tmp_path / "checkpoint.pt"
-    script = """
-        import sys
-        from pathlib import Path
-        from benchmark.records import record_step
-        with record_step(Path(sys.argv[1]), "train", {}, {}):
-            print("started", flush=True)
-            sys.stdin.read()
-    """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(output)]
-    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "started\n"
-        before = record_path(output).read_bytes()
-        with (
-            pytest.raises(BusyError, match=rf"(?s)another process is making .*process {first.pid} on"),
-            record_step(output, "train", {}, {}),
-        ):
-            pass
-        assert record_path(output).read_bytes() == before
-        first.kill()
-        first.wait()
-    with record_step(output, "train", {}, {}):  # the lock of a dead process is taken over
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.provenance.json"]
+def test_what_a_finished_step_made_is_intact_or_not(tmp_path: Path) -> None:
+    assert not is_intact(tmp_path)
+    with step(tmp_path):
+        (tmp_path / "checkpoint.pt").write_text("content")
+        (tmp_path / "images").mkdir()
+        assert not is_intact(tmp_path)
+    assert is_intact(tmp_path)
+    (tmp_path / "checkpoint.pt").write_text("another")
+    assert not is_intact(tmp_path)
+    (tmp_path / "checkpoint.pt").write_text("content")
+    assert is_intact(tmp_path)
+    (tmp_path / "images").rmdir()
+    assert not is_intact(tmp_path)
+    (tmp_path / "record.json").write_text("{")
+    assert not is_intact(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -156,15 +144,15 @@ def test_a_second_process_with_the_same_output_is_refused_and_changes_nothing(
 def test_a_second_attempt_is_made_only_where_it_can_end_otherwise(
     error: BaseException, again: bool, tmp_path: Path
 ) -> None:
-    output = tmp_path / "checkpoint.pt"
-    check_attempt(output, 2)
-    with pytest.raises(type(error)), record_step(output, "train", {}, {}):
+    folder = tmp_path / "step"
+    check_attempt(folder, 2)
+    with pytest.raises(type(error)), step(folder):
         raise error
-    check_attempt(output, 1)
+    check_attempt(folder, 1)
     if again:
-        check_attempt(output, 2)
+        check_attempt(folder, 2)
     else:
         with pytest.raises(BenchmarkError, match="attempt 2 would fail") as refused:
-            check_attempt(output, 2)
+            check_attempt(folder, 2)
         # the log of the first attempt is gone by then
         assert ("Traceback" in str(refused.value)) is not isinstance(error, BenchmarkError)

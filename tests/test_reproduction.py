@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from places import place_beside
 from torch import Tensor
 from typer.testing import CliRunner, Result
 from workflow.project_copy import copy_project
@@ -18,13 +19,13 @@ from benchmark.detectors.checkpoints import conventions_of, load, with_conventio
 from benchmark.detectors.layouts import MMDET_V1
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation import METRICS
+from benchmark.files import sha256_file
 from benchmark.inference.detections import read_detections
 from benchmark.recipes import find_run
-from benchmark.recipes.paths import final_checkpoint_path, statistics_path
-from benchmark.records import read_record
 from benchmark.reporting.collect import Reported, read_reported
 from benchmark.reproduction import Reproduction, compare
 from benchmark.statistics import ClassStatistics
+from benchmark.steps import dataset_files
 
 ROWS = """paper,row,label,method,detector,dataset,init_from,metric,value,tolerance
 bags,right,,bags,,synthetic_tiny,,segm/AP,{ap},0.01
@@ -53,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> Path:
     rows += [cascade | {"method": "bags"}]
     content = {"name": "released", "title": "Released", "budget": "tiny", "rows": rows}
     (folder / "workflows/experiments/released.yaml").write_text(yaml.safe_dump(content))
-    (folder / "results/data").symlink_to(workplace / "results/data")
+    place_beside(folder, workplace)
     (folder / "results/reported/reported.csv").write_text(ROWS.format(ap=0, ar=0, few=0))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -79,7 +80,7 @@ def released(recipe: str = "released:right1") -> dict[str, Tensor]:
     """A tiny model under the names of mmdetection 1; boxes and masks are class-agnostic there too."""
     run = find_run(recipe)
     naming = "mmdet cascade" if run.detector.stages > 1 else "torchvision"
-    statistics = ClassStatistics.read(statistics_path(run.dataset))
+    statistics = ClassStatistics.read(dataset_files(run.dataset).statistics)
     model = build_detector(run, statistics, initial_weights=False)
     with torch.no_grad():
         model.classifiers[0].linear.bias[1] += 3  # more foreground than an untrained model has
@@ -98,10 +99,8 @@ def test_numbers_within_their_tolerance_are_a_reproduction() -> None:
     assert "not judged" in done.output  # a number that the evaluation does not have
     content = json.loads(Path("results/reproduced/bags/right/reproduction.json").read_text())
     assert content["reproduced"] is True
-    record = read_record(Path("results/reproduced/bags/right/checkpoint.provenance.json"))
-    assert record is not None
-    assert record["state"] == "done"
-    assert record["inputs"]["weights"]["path"] == "released.pth"
+    origin = json.loads(Path("results/reproduced/bags/right/checkpoint.import.json").read_text())
+    assert origin["files"] == {"released.pth": sha256_file("released.pth")}
 
 
 def test_one_number_outside_is_none() -> None:
@@ -142,8 +141,8 @@ def test_an_imported_checkpoint_is_a_finished_one(tmp_path: Path) -> None:
     assert "tensors in the layout of mmdetection 1 taken over" in done.output
     assert conventions_of(output) == {"coordinates": "mmdet_v1", "stride_in_1x1": False}
     run = find_run("released:right1")
-    assert load(output)["digest"] == run.digest(final_checkpoint_path(run).parent.name)
-    again = tmp_path / "again.pt"
+    assert load(output)["stage"] == run.stages[-1].name
+    again = tmp_path / "again" / "checkpoint.pt"
     done = longtail("train", "released:right1", "retrain", "--init", str(output), "-o", str(again))
     assert done.exit_code == 0, done.output
     assert conventions_of(again) == conventions_of(output)
@@ -168,7 +167,7 @@ def test_a_released_cascade_is_evaluated_in_back_end_mmdet(tmp_path: Path) -> No
     assert len(read_detections(found)) > 0
 
 
-def test_a_refused_file_leaves_nothing_but_its_record(tmp_path: Path) -> None:
+def test_a_refused_file_leaves_nothing(tmp_path: Path) -> None:
     state = released()
     del state["bbox_head.fc_cls.weight"]
     torch.save(state, tmp_path / "damaged.pth")
@@ -177,10 +176,7 @@ def test_a_refused_file_leaves_nothing_but_its_record(tmp_path: Path) -> None:
         "-o", str(tmp_path / "checkpoint.pt"),
     )  # fmt: skip
     assert "bbox_head.fc_cls.weight: missing" in str(done.exception)
-    assert not (tmp_path / "checkpoint.pt").exists()
-    record = read_record(tmp_path / "checkpoint.provenance.json")
-    assert record is not None
-    assert record["state"] == "failed"
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.pth"]
 
 
 def test_conventions_are_of_the_back_end_that_has_them() -> None:
@@ -189,8 +185,9 @@ def test_conventions_are_of_the_back_end_that_has_them() -> None:
         pytest.skip("back end mmdet is not installed")
     run = with_conventions(find_run("released:right1"), {"coordinates": "torchvision"})
     run = run.model_copy(update={"detector_name": "mmdet/tiny_mask_rcnn"})
+    statistics = ClassStatistics.read(dataset_files(run.dataset).statistics)
     with pytest.raises(BenchmarkError, match="coordinates: torchvision"):
-        build_detector(run, ClassStatistics.read(statistics_path(run.dataset)), initial_weights=False)
+        build_detector(run, statistics, initial_weights=False)
 
 
 def test_bins_are_those_of_the_mean_that_the_row_has() -> None:

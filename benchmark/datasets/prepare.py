@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.annotations import Vocabulary, check_same_vocabulary, synthesize_dataset
+from benchmark.annotations import Vocabulary, check_same_vocabulary
 from benchmark.datasets.archives import extract_file, extract_folder
 from benchmark.datasets.coco_lt import rebuild_coco_lt
 from benchmark.datasets.download import DownloadError, check_archive, download
 from benchmark.datasets.errors import DatasetError
 from benchmark.files import file_error
 from benchmark.recipes.models import Archive, DataFile, Dataset, Subsample
-from benchmark.recipes.paths import annotations_path, dataset_folder, images_folder
 from benchmark.recipes.project import project_root
 from benchmark.statistics import ClassStatistics, class_statistics
 
@@ -34,11 +33,10 @@ class Prepared:
 def prepare_dataset(
     dataset: Dataset, data: Path, coco: Path | None, report: Report, *, stuff_maps: bool = False
 ) -> list[Prepared]:
-    """Get the files of ``dataset`` into the folder ``data``; what is there is checked and left alone.
+    """Get the files of a real ``dataset`` into the folder ``data``; what is there is checked and left alone.
 
     ``coco`` is a folder with COCO's images and annotations to link to, ``report`` takes one line for every
-    longer step. Synthetic datasets are generated into the results tree. Stuff maps that are not there are
-    left out unless ``stuff_maps`` asks for them.
+    longer step. Stuff maps that are not there are left out unless ``stuff_maps`` asks for them.
     Raises ``DatasetError`` where a file that is there is another one than it should be, for a ``coco`` that
     has nothing of COCO, and for stuff maps of a dataset that has none; ``FileError`` where the system
     refuses. What cannot be fetched is no error.
@@ -47,8 +45,6 @@ def prepare_dataset(
         raise DatasetError(
             f"dataset {dataset.name} has no stuff maps", remedy="take a detector without semantic branch"
         )
-    if dataset.synthetic is not None:
-        return _synthesize(dataset, report)
     files = dataset.files or _files_of_splits(dataset)
     if coco is not None:
         _link_coco(files, data, coco)
@@ -73,15 +69,6 @@ def prepare_dataset(
 
 class _MissingError(Exception):
     """A file is not there and cannot be got; the text says what to do."""
-
-
-def _synthesize(dataset: Dataset, report: Report) -> list[Prepared]:
-    assert dataset.synthetic is not None
-    paths = [annotations_path(dataset, split) for split in ("train", "val")]
-    if not all(map(_present, [*paths, images_folder(dataset, "train")])):
-        report(f"generating {dataset.title} ...")
-        synthesize_dataset(dataset.synthetic, dataset_folder(dataset))
-    return [Prepared(path, True, _describe(class_statistics(path))) for path in paths]
 
 
 def _files_of_splits(dataset: Dataset) -> list[DataFile]:

@@ -18,7 +18,7 @@ from benchmark.statistics import ClassStatistics
 def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bool = True) -> Detector:
     """The recipe's detector, with its pre-trained weights unless a checkpoint will be loaded anyway.
 
-    Random initial weights depend on the detector and the seed only, so that methods start alike.
+    Random initial weights depend on the seed and the detector's settings only, so that methods start alike.
 
     Raises:
         BenchmarkError: the classifier refuses its options, or the back end is unknown.
@@ -29,9 +29,9 @@ def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bo
         raise BenchmarkError(
             f"unknown back end '{backend}'", where=run.detector_name, expected=" or ".join(_BACKENDS)
         )
-    with seeded(derive_seed(run.seed, "classifier weights", run.detector_name, run.classifier)):
+    with seeded(derive_seed(run.seed, "classifier weights")):
         classifiers = [build_classifier(run, statistics) for _ in range(run.detector.stages)]
-    with seeded(derive_seed(run.seed, "detector weights", run.detector_name)):
+    with seeded(derive_seed(run.seed, "detector weights")):
         return _BACKENDS[backend](run, classifiers, initial_weights)
 
 

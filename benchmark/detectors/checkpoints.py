@@ -108,7 +108,6 @@ def finished(
         "detector": run.detector_name,
         "dataset": run.dataset_name,
         "stage": stage,
-        "digest": run.digest(stage),
         "vocabulary": vocabulary,
         "conventions": conventions or {},
     }

@@ -9,7 +9,7 @@ otherwise kept with them as a convention of the detector (``benchmark.detectors.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from benchmark.detectors.initial_weights import read_zoo
 from benchmark.detectors.interface import Detector
 from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout
 from benchmark.errors import MissingDependencyError
+from benchmark.files import sha256_file, write_json
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import statistics_path
-from benchmark.records import record_step
 from benchmark.statistics import ClassStatistics
 
 LISTED = 60  # names in an error message; a file of another layout lacks hundreds
@@ -70,15 +69,16 @@ class Imported:
 
 
 def import_checkpoint(
-    run: Run, file: Path, source: str, output: Path, heads: Sequence[Path] = ()
+    run: Run, statistics_file: Path, file: Path, source: str, output: Path, heads: Sequence[Path] = ()
 ) -> Imported:
     """Write released weights as the finished checkpoint of the recipe's last stage.
 
     Args:
         run: fixes detector, method and dataset, hence the model.
+        statistics_file: class statistics of the dataset's training split.
         file: weights saved by ``torch.save``: a state dict, or a dictionary with one.
         source: key of ``SOURCES``.
-        output: the checkpoint; its record stands beside it.
+        output: the checkpoint; ``<name>.import.json`` beside it says what it was made from.
         heads: SimCal's calibrated heads, which are files of their own: one, or one for each stage in order.
 
     Raises:
@@ -86,29 +86,25 @@ def import_checkpoint(
             misshapes a tensor; names them all.
         BenchmarkError: no class statistics, or a back end that is not installed.
     """
-    inputs = {"weights": file, "statistics": statistics_path(run.dataset)}
-    inputs |= {f"head{stage}": head for stage, head in enumerate(heads)}
-    stage = run.stages[-1].name
-    recipe = run.model_dump(mode="json", by_alias=True) | {"stage": stage, "digest": run.digest(stage)}
-    with record_step(output, f"import-checkpoint --from {source}", recipe, inputs) as record:
-        statistics = ClassStatistics.read(inputs["statistics"])
-        if statistics.num_classes != run.dataset.categories:
-            raise CheckpointError(
-                f"not the categories of dataset {run.dataset_name}",
-                where=inputs["statistics"],
-                found=f"{statistics.num_classes} categories",
-                expected=run.dataset.categories,
-                remedy="count again: longtail stats ANN -o PATH",
-            )
-        released = read_released(file)
-        if heads:
-            released |= _read_heads(heads, source, run.detector.stages)
-        detector = build_detector(run, statistics, initial_weights=False)
-        state, imported = convert(released, source, detector, where=file)
-        detector.load_state_dict(state)
-        vocabulary = statistics.spoken("").digest or ""
-        save(output, finished(run, stage, detector, vocabulary, imported.conventions))
-        record.add(layout=imported.layout, tensors=imported.used, conventions=imported.conventions)
+    statistics = ClassStatistics.read(statistics_file)
+    if statistics.num_classes != run.dataset.categories:
+        raise CheckpointError(
+            f"not the categories of dataset {run.dataset_name}",
+            where=statistics_file,
+            found=f"{statistics.num_classes} categories",
+            expected=run.dataset.categories,
+            remedy="count again: longtail stats ANN -o PATH",
+        )
+    released = read_released(file)
+    if heads:
+        released |= _read_heads(heads, source, run.detector.stages)
+    detector = build_detector(run, statistics, initial_weights=False)
+    state, imported = convert(released, source, detector, where=file)
+    detector.load_state_dict(state)
+    vocabulary = statistics.spoken("").digest or ""
+    save(output, finished(run, run.stages[-1].name, detector, vocabulary, imported.conventions))
+    origin = {str(path): sha256_file(path) for path in (file, *heads)}
+    write_json(output.with_suffix(".import.json"), {"files": origin, "source": source, **asdict(imported)})
     return imported
 
 

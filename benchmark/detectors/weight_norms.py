@@ -10,14 +10,13 @@ from benchmark.detectors.build import build_classifier
 from benchmark.detectors.checkpoints import CheckpointError, load
 from benchmark.files import write_text
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import statistics_path
 from benchmark.statistics import ClassStatistics
 
 PREFIX = "classifiers."
 
 
 @torch.no_grad()
-def write_weight_norms(run: Run, checkpoint: Path, output: Path) -> int:
+def write_weight_norms(run: Run, statistics_file: Path, checkpoint: Path, output: Path) -> int:
     """Write the L2 norm of every category's weight vector as CSV with the columns ``id`` and ``norm``.
 
     The norm is that of the vector behind the test score (``Classifier.category_weights``), the mean over the
@@ -25,7 +24,7 @@ def write_weight_norms(run: Run, checkpoint: Path, output: Path) -> int:
 
     Returns the number of rows. Raises ``CheckpointError`` where the checkpoint is not of this recipe.
     """
-    statistics = ClassStatistics.read(statistics_path(run.dataset))
+    statistics = ClassStatistics.read(statistics_file)
     state = load(checkpoint)["model"]
     stages = sorted({name.split(".")[1] for name in state if name.startswith(PREFIX)}, key=int)
     if not stages:

@@ -11,20 +11,26 @@ from rich.progress import track
 from torch import distributed
 
 from benchmark.annotations import Vocabulary, check_same_vocabulary, read_annotations, vocabulary_hash
-from benchmark.cost import gpu_uuids
 from benchmark.detectors import Detections, build_detector
 from benchmark.detectors.checkpoints import CheckpointError, conventions_of, load_weights, with_conventions
 from benchmark.images import TestImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.processes import fabric_of
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import annotations_path, images_folder, statistics_path
-from benchmark.records import record_step
+from benchmark.recipes.paths import DatasetFiles
 from benchmark.statistics import ClassStatistics
 
 
 @torch.no_grad()
-def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int, devices: int = 1) -> None:
+def predict_dataset(
+    run: Run,
+    files: DatasetFiles,
+    checkpoint: Path,
+    output: Path,
+    *,
+    workers: int,
+    devices: int = 1,
+) -> dict[str, Any]:
     """Write the detections of every validation image as Parquet, boxes and masks in original pixels.
 
     Several processes take images in turns and the first writes, in the order of the annotations: the file
@@ -32,84 +38,77 @@ def predict_dataset(run: Run, checkpoint: Path, output: Path, *, workers: int, d
 
     Args:
         run: the recipe.
+        files: of its dataset.
         checkpoint: finished checkpoint of its last stage.
         output: the Parquet file.
         workers: data loading processes of each process.
         devices: processes that were started for this, one per GPU; 0 for the CPU even where there is a GPU.
+
+    Returns:
+        Facts for the record.
 
     Raises:
         BenchmarkError: the checkpoint, the images or the annotations do not fit the recipe.
     """
     fabric = fabric_of(devices)
     fabric.launch()
-    inputs = {
-        "annotations": annotations_path(run.dataset, "val"),
-        "statistics": statistics_path(run.dataset),
-        "checkpoint": checkpoint,
-    }
-    recipe = run.model_dump(mode="json", by_alias=True) | {"digest": run.digest("predict")}
     first = fabric.is_global_zero
-    with record_step(output, "predict", recipe, inputs) if first else nullcontext() as record:
-        if record is not None and fabric.device.type == "cuda":
-            record.use_gpus(gpu_uuids(fabric.world_size))
-        annotations = read_annotations(inputs["annotations"])
-        statistics = ClassStatistics.read(inputs["statistics"])
-        check_same_vocabulary(
-            statistics.spoken(f"training statistics {inputs['statistics']}"),
-            Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
-            CheckpointError,
-            remedy="list the same categories with the same ids and names in both files",
-        )
-        as_trained = with_conventions(run, conventions_of(checkpoint))
-        detector = build_detector(as_trained, statistics, initial_weights=False)
-        load_weights(detector, checkpoint, run, vocabulary_hash(annotations.categories))
-        detector.to(fabric.device).eval()
-        data = TestImages(annotations, images_folder(run.dataset, "val"), run.detector)
-        loader = load(
-            data,
-            batch_size=None,
-            sampler=range(fabric.global_rank, len(data), fabric.world_size),
-            num_workers=workers,
-            pin_memory=fabric.device.type == "cuda",
-            generator=torch.Generator(),
-        )
-        names = {category.id: category.name for category in annotations.categories}
-        description = {
-            "method": run.method,
-            "variant": run.variant,
-            "detector": run.detector_name,
-            "dataset": run.dataset_name,
-            "seed": run.seed,
-            "digest": run.digest("predict"),
-        }
-        console = Console(stderr=True)
-        masks = run.detector.masks
-        with DetectionWriter(output, names, description, masks) if first else nullcontext() as writer:
-            for number in track(
-                range(0, len(data), fabric.world_size),
-                f"{run.title} predict",
-                console=console,
-                disable=not (first and console.is_terminal),
-            ):
-                own: tuple[int, Detections] | None = None
-                if number + fabric.global_rank < len(data):
-                    sample = next(loader)
-                    image = sample.image.to(fabric.device, non_blocking=True)
-                    own = sample.image_id, detector.predict([image], [sample.size])[0]
-                for item in _gathered(own, fabric):
-                    if writer is not None and item is not None:
-                        image_id, found = item
-                        boxes = found.boxes.clone()
-                        boxes[:, 2:] -= boxes[:, :2]
-                        category_ids = annotations.category_ids[found.labels.numpy()]
-                        writer.add(image_id, category_ids, found.scores.numpy(), boxes.numpy(), found.rles)
-            if record is not None and writer is not None:
-                record.add(
-                    images=len(data),
-                    detections=writer.rows,
-                    device=str(fabric.device),
-                    threads=torch.get_num_threads(),
-                )
+    annotations = read_annotations(files.val)
+    statistics = ClassStatistics.read(files.statistics)
+    check_same_vocabulary(
+        statistics.spoken(f"training statistics {files.statistics}"),
+        Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
+        CheckpointError,
+        remedy="list the same categories with the same ids and names in both files",
+    )
+    as_trained = with_conventions(run, conventions_of(checkpoint))
+    detector = build_detector(as_trained, statistics, initial_weights=False)
+    load_weights(detector, checkpoint, run, vocabulary_hash(annotations.categories))
+    detector.to(fabric.device).eval()
+    data = TestImages(annotations, files.val_images, run.detector)
+    loader = load(
+        data,
+        batch_size=None,
+        sampler=range(fabric.global_rank, len(data), fabric.world_size),
+        num_workers=workers,
+        pin_memory=fabric.device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    names = {category.id: category.name for category in annotations.categories}
+    description = {
+        "method": run.method,
+        "variant": run.variant,
+        "detector": run.detector_name,
+        "dataset": run.dataset_name,
+        "seed": run.seed,
+    }
+    console = Console(stderr=True)
+    masks = run.detector.masks
+    with DetectionWriter(output, names, description, masks) if first else nullcontext() as writer:
+        for number in track(
+            range(0, len(data), fabric.world_size),
+            f"{run.title} predict",
+            console=console,
+            disable=not (first and console.is_terminal),
+        ):
+            own: tuple[int, Detections] | None = None
+            if number + fabric.global_rank < len(data):
+                sample = next(loader)
+                image = sample.image.to(fabric.device, non_blocking=True)
+                own = sample.image_id, detector.predict([image], [sample.size])[0]
+            for item in _gathered(own, fabric):
+                if writer is not None and item is not None:
+                    image_id, found = item
+                    boxes = found.boxes.clone()
+                    boxes[:, 2:] -= boxes[:, :2]
+                    category_ids = annotations.category_ids[found.labels.numpy()]
+                    writer.add(image_id, category_ids, found.scores.numpy(), boxes.numpy(), found.rles)
+    return {
+        "images": len(data),
+        "detections": writer.rows if writer is not None else None,
+        "device": str(fabric.device),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _gathered(own: Any, fabric: Fabric) -> list[Any]:

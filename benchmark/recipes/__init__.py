@@ -3,12 +3,11 @@
 from benchmark.recipes.experiments import (
     ExperimentRow,
     LoadedExperiment,
-    all_runs,
     describe,
     find_run,
+    lineage,
     load_dataset,
     load_experiment,
-    with_bases,
     with_detector,
 )
 from benchmark.recipes.explanation import explain
@@ -19,13 +18,12 @@ __all__ = [
     "ExperimentRow",
     "LoadedExperiment",
     "RecipeError",
-    "all_runs",
     "describe",
     "explain",
     "find_run",
+    "lineage",
     "load_dataset",
     "load_experiment",
     "load_object",
-    "with_bases",
     "with_detector",
 ]

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.loading import RecipeError, parse, unknown
 from benchmark.recipes.models import Dataset, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
-from benchmark.recipes.project import shown
+from benchmark.recipes.project import project_root, shown, working_root
 from benchmark.recipes.resolution import Choice, Resolved, resolve
 
 _RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.-]+)(?::([0-9]+))?((?::base)*)")
@@ -51,16 +50,6 @@ class LoadedExperiment:
     budget: str
     rows: list[ExperimentRow]
     dataset_files: dict[str, Path]
-
-    def recipes(self) -> dict[str, str]:
-        """The recipe, as ``find_run`` takes it, of every run that can run here, by the run's folder."""
-        found: dict[str, str] = {}
-        for row in self.rows:
-            for run in row.runs if row.skipped is None else []:
-                for depth, item in enumerate(with_bases(run)):
-                    recipe = ":".join([str(self.path), row.row.id, str(run.seed), *["base"] * depth])
-                    found.setdefault(str(paths.run_folder(item)), recipe)
-        return found
 
 
 class _Source:
@@ -136,7 +125,7 @@ def with_detector(name_or_path: str, detector: str) -> Path:
     if (old.budget or "").endswith((".yaml", ".yml")):
         changes["budget"] = str(folder / str(old.budget))
     content = old.model_copy(update=changes).model_dump(mode="json", exclude_unset=True)
-    path = paths.RESULTS / "experiments" / f"{changes['name']}.yaml"
+    path = paths.results_folder() / "experiments" / f"{changes['name']}.yaml"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     if not path.is_file() or path.read_text() != text:
         write_text(path, text)
@@ -149,16 +138,6 @@ def load_dataset(name_or_path: str) -> Dataset:
     Raises ``RecipeError`` or ``FileError``.
     """
     return read_dataset(yaml_file("datasets", name_or_path))
-
-
-def all_runs(experiment: LoadedExperiment) -> list[Run]:
-    """Every run that can run here, with those that others start from, each once, sorted by path."""
-    found: dict[Path, Run] = {}
-    for row in experiment.rows:
-        for run in row.runs if row.skipped is None else []:
-            for item in with_bases(run):
-                found.setdefault(paths.run_folder(item), item)
-    return [found[path] for path in sorted(found)]
 
 
 def find_run(recipe: str) -> Run:
@@ -204,7 +183,13 @@ def parse_run(path: Path) -> Run:
         raise RecipeError(
             "not a recorded recipe", where=path, remedy="longtail show RECIPE --json writes one"
         )
-    return parse(Run, content, str(path))
+    return _in_project(parse(Run, content, str(path)))
+
+
+def _in_project(run: Run) -> Run:
+    """A recorded run, whose methods' folders are relative to the project."""
+    base = _in_project(run.base) if run.base is not None else None
+    return run.model_copy(update={"plugin_path": str(project_root() / run.plugin_path), "base": base})
 
 
 def describe(kind: str) -> list[dict[str, str]]:
@@ -255,32 +240,29 @@ def _missing(run: Run) -> str | None:
     backend = run.detector_name.partition("/")[0]  # a back end has the name of the package that it needs
     if importlib.util.find_spec(backend) is None:
         return f"back end '{backend}' is not installed"
-    for item in with_bases(run):
+    for item in lineage(run):
         weights = item.detector.weights
-        if weights is not None and not Path(weights).is_file():
+        if weights is not None and not (working_root() / weights).is_file():
             return f"weight file {weights} of {item.title} is missing"
         published = backend == "torchvision" and item.detector.backbone in HUB_COCO_BACKBONES
         if weights is None and item.detector.init == "coco" and not published:
             preset = f"preset {item.detector_name}"
             return f"torchvision publishes no COCO weights for {preset}: name a file as its `weights:`"
         if item.detector.semantic_branch:
-            maps = paths.stuff_maps_folder(item.dataset)
-            if maps is None:
+            if item.dataset.train is None or item.dataset.train.stuff_maps is None:
                 return f"{item.dataset_name} has no stuff maps: take a detector without semantic branch"
+            maps = paths.split_file(item.dataset, "train", "stuff_maps")
             if not maps.exists():
                 return f"{maps} is missing: longtail data prepare {item.dataset_name} --stuff-maps"
     if run.dataset.synthetic is not None:
         return None
     for split in ("train", "val"):
-        for path in (paths.annotations_path(run.dataset, split), paths.images_folder(run.dataset, split)):
+        for path in (paths.split_file(run.dataset, split, part) for part in ("annotations", "images")):
             if not path.exists():
                 return f"{path} is missing: put it there, or set LONGTAIL_DATA to the folder that holds it"
     return None
 
 
-def with_bases(run: Run) -> Iterable[Run]:
-    """A run, the one whose checkpoint it starts from, and so on."""
-    current: Run | None = run
-    while current is not None:
-        yield current
-        current = current.base
+def lineage(run: Run) -> list[Run]:
+    """The run after all runs that it starts from."""
+    return [*lineage(run.base), run] if run.base is not None else [run]

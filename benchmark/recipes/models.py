@@ -1,7 +1,5 @@
 """Typed models of everything that is written in YAML, and of a fully resolved run."""
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -336,26 +334,3 @@ class Run(Strict):
     base: "Run | None"
     test: TestSettings
     plugin_path: str
-
-    def digest(self, step: str) -> str:
-        """16 hexadecimal digits that change exactly when the result of a step may change.
-
-        ``step`` is a stage's name or ``predict``. What comes later (test settings for a training stage) and
-        what only labels the run (row, title, where the plug-in lies, papers) does not enter.
-        """
-        labels = {"row", "title", "plugin_path"}
-        content = self.model_dump(
-            mode="json",
-            exclude={
-                **dict.fromkeys(labels | {"base", "stages", "test"}, True),
-                "dataset": {"files", "vocabulary", "paper"},  # where files come from, whom to cite
-            },
-        )
-        names = [stage.name for stage in self.stages]
-        last = names.index(step) if step in names else len(names) - 1
-        content["stages"] = [stage.model_dump(mode="json") for stage in self.stages[: last + 1]]
-        if self.base is not None:
-            content["base"] = self.base.digest(self.base.stages[-1].name)
-        if step == "predict":
-            content["test"] = self.test.model_dump(mode="json")
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

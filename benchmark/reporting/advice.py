@@ -6,7 +6,6 @@ from typing import Any
 
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import Schedule, Stage
-from benchmark.recipes.paths import progress_path
 from benchmark.records import State, out_of_memory
 from benchmark.reporting.collect import StepResult
 
@@ -59,7 +58,7 @@ def _paragraph(parts: list[str | None]) -> str | None:
 
 
 def _stage(step: StepResult) -> Stage | None:
-    return next((stage for stage in step.run.stages if stage.name == step.name), None)
+    return next((stage for stage in step.step.run.stages if stage.name == step.step.name), None)
 
 
 def _schedule(step: StepResult) -> Schedule | None:
@@ -72,7 +71,7 @@ def _resumption(step: StepResult) -> str:
 
 
 def _last_losses(step: StepResult) -> str | None:
-    lines = read_progress(progress_path(step.output))[-LAST_LOSSES:]
+    lines = read_progress(step.step.progress)[-LAST_LOSSES:]
     losses = [f"{line['loss']:.4g} (iteration {line['iteration']})" for line in lines if "loss" in line]
     return f"last losses {', '.join(losses)}" if losses else None
 
@@ -85,7 +84,7 @@ def _slower(step: StepResult) -> str | None:
     clip = "null" if schedule.clip_norm is None else f"{schedule.clip_norm:g}"
     norm = 10 if schedule.clip_norm is None else schedule.clip_norm / 2
     return (
-        f"in the schedule of stage {step.name}, learning_rate: {schedule.learning_rate / 2:g} (now "
+        f"in the schedule of stage {step.step.name}, learning_rate: {schedule.learning_rate / 2:g} (now "
         f"{schedule.learning_rate:g}), or warmup_iterations: {warmup} (now {schedule.warmup_iterations}), or "
         f"clip_norm: {norm:g} (now {clip})"
     )
@@ -93,16 +92,16 @@ def _slower(step: StepResult) -> str | None:
 
 def _smaller(step: StepResult) -> str:
     """The next smaller batch with its rate; where there is no batch, or only one image, smaller images."""
-    schedule, detector = _schedule(step), step.run.detector
+    schedule, detector = _schedule(step), step.step.run.detector
     batch = (schedule.batch_size or schedule.reference_batch_size) if schedule else 1
     if schedule is None or batch == 1:
-        return f"for {step.name}, {_smaller_images(detector, schedule is not None)}"
+        return f"for {step.step.name}, {_smaller_images(detector, schedule is not None)}"
     fewer = max(size for size in range(1, batch) if batch % size == 0)
     rate = schedule.learning_rate / schedule.reference_batch_size
     return (
-        f"in the schedule of stage {step.name}, batch_size: {fewer} (now {batch}); the learning rate becomes "
-        f"{rate * fewer:g} (now {rate * batch:g}) with {batch // fewer} times the iterations (both follow "
-        "from batch_size: change nothing else)"
+        f"in the schedule of stage {step.step.name}, batch_size: {fewer} (now {batch}); the learning rate "
+        f"becomes {rate * fewer:g} (now {rate * batch:g}) with {batch // fewer} times the iterations "
+        "(both follow from batch_size: change nothing else)"
     )
 
 

@@ -3,30 +3,25 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from benchmark.cost import Cost, cost_of
+from benchmark.cost import Cost
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation.metrics import METRICS
-from benchmark.files import read_bytes, read_json
-from benchmark.recipes import ExperimentRow
+from benchmark.files import read_bytes, read_json, sha256_file
+from benchmark.numerics import area_versions
+from benchmark.recipes import ExperimentRow, lineage
 from benchmark.recipes.models import Run, Stage
-from benchmark.recipes.paths import (
-    checkpoint_path,
-    dataset_folder,
-    record_path,
-    run_folder,
-    statistics_path,
-)
-from benchmark.records import State, fingerprint, is_running, read_record
+from benchmark.recipes.paths import RECORD, store_folder
+from benchmark.records import Record, State, is_running, read_record
+from benchmark.steps import Step, older, steps_of
 
-MISSING, STALE = "missing", "stale"
-"""States of a result beyond those of a step: nothing is there; or what is there belongs to other inputs."""
+MISSING = "missing"
+"""State of a result beyond those of a step: nothing is there."""
 
 PAPER_BUDGET = "paper"
 HEADLINE = ("AP", "APr", "APc", "APf")
@@ -34,27 +29,25 @@ HEADLINE = ("AP", "APr", "APc", "APf")
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step of a run or of one of its bases: ``state`` is of ``State``, ``missing`` or ``stale``.
+    """A step with its record: ``state`` is of ``State``, or ``missing``; ``title`` names it in messages about
+    the run that needs it."""
 
-    ``run`` is the run that carries it out; ``title`` names it in messages about the run that needs it.
-    """
-
-    run: Run
-    name: str
+    step: Step
     title: str
-    output: Path
-    record: dict[str, Any] | None
+    record: Record | None
     state: str
     reason: str | None
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: its state (of ``State``, or ``missing`` or ``stale``), and its numbers only if it is done.
+    """One run: its state (of ``State``, or ``missing``), and its numbers if it has some.
 
     ``metrics[iou type][key]`` are fractions; ``seconds`` and ``memory_mb`` are over all recorded steps from
-    initial weights to the evaluation, None where nothing is recorded. ``steps`` are these, after those that
-    make the dataset.
+    initial weights to the evaluation, None where nothing is recorded. ``steps`` are all steps, those of the
+    dataset and of bases included, in order. ``folders`` are those of the steps that the numbers are from, by
+    name. ``older`` says which other versions of the project's areas (``benchmark.numerics``) made the
+    numbers, where there are none of now.
     """
 
     run: Run
@@ -64,17 +57,29 @@ class RunResult:
     seconds: float | None
     memory_mb: float | None
     steps: list[StepResult] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
+    older: str | None = None
 
     @property
     def done(self) -> bool:
-        """Whether the numbers can be trusted."""
+        """Whether the numbers are those of the recipe and of the code as they are now."""
         return self.state == State.done
 
     @property
+    def has_numbers(self) -> bool:
+        """Whether there are numbers: of now, or of older code."""
+        return self.done or self.older is not None
+
+    @property
     def status(self) -> str:
-        """State and reason on one line."""
+        """State and reason on one line, and which older code made the numbers, if so."""
         lines = (self.reason or "").splitlines()
-        return f"{self.state}: {lines[0]}" if lines else self.state
+        state = f"{self.state}: {lines[0]}" if lines else self.state
+        return "; ".join(filter(None, [None if self.state == MISSING and self.older else state, self.older]))
+
+    def file(self, step: str, name: str) -> Path:
+        """A file of the step ``statistics``, ``predict`` or ``evaluate`` that the numbers are from."""
+        return self.folders[step] / name
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,23 @@ class RowResult:
     row: ExperimentRow
     runs: list[RunResult]
     reported: Reported | None = None
-    values: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> list[RunResult]:
+        """The seeds whose numbers count: those that are done or, where none is, those with numbers of older
+        code."""
+        return [run for run in self.runs if run.done] or [run for run in self.runs if run.has_numbers]
+
+    @cached_property
+    def values(self) -> dict[tuple[str, str], list[float]]:
+        """Fractions of the counted seeds by IoU type and metric."""
+        found: dict[tuple[str, str], list[float]] = {}
+        for run in self.counted:
+            for iou, numbers in run.metrics.items():
+                for key, value in numbers.items():
+                    if value is not None:
+                        found.setdefault((iou, key), []).append(value)
+        return found
 
     @property
     def title(self) -> str:
@@ -103,18 +124,17 @@ class RowResult:
     @property
     def iou(self) -> str:
         """The IoU type of the headline numbers: masks where the detector makes them."""
-        if any("segm" in run.metrics for run in self.runs):
+        if any("segm" in run.metrics for run in self.counted):
             return "segm"
-        finished = any(run.metrics for run in self.runs)
-        return "bbox" if finished or not self.runs[0].run.detector.masks else "segm"
+        return "bbox" if self.counted or not self.runs[0].run.detector.masks else "segm"
 
     def mean(self, iou: str, key: str) -> float | None:
-        """Mean over the finished seeds, as a fraction; None where there is none."""
+        """Mean over the counted seeds, as a fraction; None where there is none."""
         values = self.values.get((iou, key))
         return mean(values) if values else None
 
     def spread(self, iou: str, key: str) -> float | None:
-        """Sample standard deviation over the finished seeds; None for fewer than two."""
+        """Sample standard deviation over the counted seeds; None for fewer than two."""
         values = self.values.get((iou, key), [])
         return stdev(values) if len(values) > 1 else None
 
@@ -132,6 +152,8 @@ class RowResult:
         """Whether the difference is within the published row's tolerance; None where that cannot be said."""
         difference = self.difference(metric)
         if self.reported is None or difference is None or metric not in self.reported.tolerances:
+            return None
+        if not any(run.done for run in self.runs):  # numbers of older code
             return None
         return abs(difference) <= self.reported.tolerances[metric]
 
@@ -159,7 +181,7 @@ class RowResult:
     @property
     def schedule(self) -> str:
         """Length of every stage from initial weights on, with the budget's name."""
-        lengths = [_length(stage) for run in lineage(self.runs[0].run) for stage in own_stages(run)]
+        lengths = [_length(stage) for run in lineage(self.runs[0].run) for stage in run.stages]
         return f"{self.runs[0].run.budget}: {' + '.join(lengths)}"
 
 
@@ -171,148 +193,135 @@ def _length(stage: Stage) -> str:
     return f"{stage.schedule.epochs:g} ep"
 
 
-def lineage(run: Run) -> list[Run]:
-    """The run after all runs that it starts from."""
-    return [*lineage(run.base), run] if run.base is not None else [run]
-
-
-def own_stages(run: Run) -> list[Stage]:
-    """The stages that the run carries out itself."""
-    return [stage for stage in run.stages if stage.from_ is None]
-
-
 def collect_row(row: ExperimentRow, reported: dict[str, Reported]) -> RowResult:
     """All seeds of a row; ``reported`` is by PAPER/ROW."""
     runs = [collect_run(run, row.skipped) for run in row.runs]
-    values: dict[tuple[str, str], list[float]] = {}
-    for run in runs:
-        for iou, numbers in run.metrics.items():
-            for key, value in numbers.items():
-                if value is not None:
-                    values.setdefault((iou, key), []).append(value)
-    return RowResult(row, runs, reported.get(row.row.reported or ""), values)
+    return RowResult(row, runs, reported.get(row.row.reported or ""))
 
 
 def collect_run(run: Run, skipped: str | None) -> RunResult:
-    """How far a run came; numbers are taken only if every recorded step is done and up to date.
+    """How far a run came, and its numbers.
 
-    Results made elsewhere count also where the run could not be made here (``skipped``).
+    Results made elsewhere count also where the run could not be made here (``skipped``). Where nothing was
+    made with the code as it is now, there are the numbers of older code, if any.
     """
-    data, steps = data_steps(run), run_steps(run)
-    try:
-        problem = _problem(data, steps)
-        metrics = {} if problem else _read_metrics(steps[-1].output)
-    except BenchmarkError as error:
-        problem, metrics = (State.failed, str(error)), {}
-    state, reason = problem or (State.done, None)
+    steps = [_collect_step(step, run) for step in steps_of(run)]
+    evaluate = steps[-1].step
+    spent = _spent(steps)
+    state, reason = _state(steps)
     if state == MISSING and skipped is not None:
         state, reason = State.skipped, skipped
-    ended = [step.record for step in steps if step.record and step.record["duration_s"] is not None]
-    seconds = sum(cost_of(record).wall_s for record in ended) if ended else None
-    # a process that was killed could not say how much memory it had
-    memory = max((record["peak_memory_mb"] for record in ended if record["peak_memory_mb"]), default=None)
-    return RunResult(run, state, reason, metrics, seconds, memory, data + steps)
-
-
-def data_steps(run: Run) -> list[StepResult]:
-    """What makes a run's dataset: the generation of a synthetic one, and the counts of its categories."""
-    generated = [_step(run, "synthesize", dataset_folder(run.dataset), None)] if run.dataset.synthetic else []
-    return [*generated, _step(run, "stats", statistics_path(run.dataset), None)]
-
-
-def run_steps(run: Run) -> list[StepResult]:
-    """Every step from initial weights to the metrics, in order, those of the run's bases first."""
-    steps = [
-        _step(item, stage.name, checkpoint_path(item, stage.name), item.digest(stage.name), item is not run)
-        for item in lineage(run)
-        for stage in own_stages(item)
-    ]
-    folder = run_folder(run)
-    steps.append(_step(run, "predict", folder / "detections.parquet", run.digest("predict")))
-    steps.append(_step(run, "evaluate", folder / "metrics.json", None))
-    return steps
-
-
-def _step(run: Run, name: str, output: Path, digest: str | None, of_base: bool = False) -> StepResult:
-    title = f"{run.method} {name}" if of_base else name
+    folders, versions = {"evaluate": evaluate.folder, **_folders(evaluate.subject.inputs)}, None
     try:
-        record = read_record(record_path(output))
+        if state != State.done:
+            record = next((read_record(folder / RECORD) for folder in older(evaluate)), None)
+            if record is None:
+                return RunResult(run, state, reason, {}, *spent, steps)
+            folders = {
+                "evaluate": evaluate.folder.with_name(record.subject.key),
+                **_folders(record.subject.inputs),
+            }
+            versions = _older_versions(record)
+        metrics = _read_metrics(folders["evaluate"])
     except BenchmarkError as error:
-        return StepResult(run, name, title, output, None, State.failed, str(error))
-    state, reason = _state(output, digest, record)
-    return StepResult(run, name, title, output, record, state, reason)
+        return RunResult(run, State.failed, str(error), {}, *spent, steps)
+    return RunResult(run, state, reason, metrics, *spent, steps, folders, versions)
 
 
-def _state(output: Path, digest: str | None, record: dict[str, Any] | None) -> tuple[str, str | None]:
+def _folders(inputs: Mapping[str, str]) -> dict[str, Path]:
+    """Where what an evaluation was made from lies, by the name of its step."""
+    names = {"detections": "predict", "statistics": "statistics"}
+    return {name: store_folder() / inputs[role] for role, name in names.items()}
+
+
+def _read_metrics(folder: Path) -> dict[str, dict[str, float | None]]:
+    path = folder / "metrics.json"
+    record = read_record(folder / RECORD)
+    made = record.output(path.name) if record is not None else None
+    if made is None or not path.is_file() or sha256_file(path) != made.sha256:
+        raise BenchmarkError(
+            "the numbers are not what was evaluated: the file was changed afterwards",
+            where=path,
+            remedy="longtail make RECIPE replaces what is damaged",
+        )
+    metrics: dict[str, dict[str, float | None]] = read_json(path)
+    return metrics
+
+
+def _older_versions(record: Record) -> str:
+    """Which versions of areas made a result, where they are not those of now."""
+    now = area_versions()
+    then = record.subject.numerics
+    parts = [
+        f"{area} {version} (now {now[area]})" for area, version in then.items() if version != now.get(area)
+    ]
+    return f"numbers of other code: {', '.join(parts)}"
+
+
+def _spent(steps: Sequence[StepResult]) -> tuple[float | None, float | None]:
+    """Seconds and highest memory of the recorded steps of a run and its bases, without those of the
+    dataset."""
+    records = [
+        result.record
+        for result in steps
+        if result.record is not None
+        and result.record.duration_s is not None
+        and not result.step.kind.of_dataset
+    ]
+    # a process that was killed could not say how much memory it had
+    memory = max((record.peak_memory_mb for record in records if record.peak_memory_mb), default=None)
+    return sum(record.cost.wall_s for record in records) if records else None, memory
+
+
+def _collect_step(step: Step, run: Run) -> StepResult:
+    title = step.name if step.kind.of_dataset or step.owner is run else f"{step.run.method} {step.name}"
+    try:
+        record = read_record(step.record)
+    except BenchmarkError as error:
+        return StepResult(step, title, None, State.failed, str(error))
     if record is None:
-        return (State.done if output.exists() else MISSING), None
-    if record["state"] == State.running and not is_running(record, output):
-        return State.interrupted, f"process {record['pid']} on {record['host']} ended without a word"
-    recorded = record.get("recipe", {}).get("digest")
-    if record["state"] != State.done:
-        return record["state"], record["reason"]
-    if digest is not None and recorded is not None and recorded != digest:
-        return STALE, "made with another recipe"
-    return (State.done if output.exists() else MISSING), None
+        return StepResult(step, title, None, MISSING, None)
+    if record.state == State.running and not is_running(record, step.work, step.lock):
+        reason = f"process {record.pid} on {record.host} ended without a word"
+        return StepResult(step, title, record, State.interrupted, reason)
+    return StepResult(step, title, record, record.state, record.reason)
 
 
-def _problem(data: list[StepResult], steps: list[StepResult]) -> tuple[str, str] | None:
-    """State and reason of the first step that is not as it should be; None if the metrics can be trusted."""
-    for step in data + steps:
-        if step.state == STALE:
-            return STALE, f"{step.title} was {step.reason}"
-        if step.state not in (State.done, MISSING):
-            return step.state, f"{step.title}: {step.reason}" if step.reason else step.title
-    *_, predict, evaluate = steps
-    if evaluate.state == MISSING:
-        last = max((i for i, step in enumerate(steps) if step.state == State.done), default=-1)
-        return MISSING, f"next step: {steps[last + 1].title}"
-    if evaluate.record is None:
-        return STALE, "metrics.json has no record"
-    if predict.state == MISSING:
-        return STALE, "the detections of metrics.json are gone"
-    if not _same(fingerprint(predict.output), evaluate.record["inputs"].get("detections")):
-        return STALE, "metrics.json was computed from other detections"
-    for step, following in pairwise(steps):
-        inputs = following.record["inputs"] if following.record else {}
-        taken = inputs.get("init") or inputs.get("checkpoint") or inputs.get("detections")
-        made = step.record.get("made") if step.record else None
-        if made and taken and not _same(made, taken):
-            return STALE, f"{following.title} started from another result of {step.title}"
-    made = evaluate.record.get("made")
-    if made and not _same(fingerprint(evaluate.output), made):
-        return STALE, "metrics.json is not what was evaluated: it was changed afterwards"
-    return None
-
-
-def _same(one: dict[str, Any] | None, other: dict[str, Any] | None) -> bool:
-    """Whether two fingerprints are of the same content; of a large file only the size tells."""
-    keys = ("size", "sha256")
-    return one is not None and other is not None and all(one.get(key) == other.get(key) for key in keys)
+def _state(steps: Sequence[StepResult]) -> tuple[str, str | None]:
+    """State and reason of a run: done with its evaluation; else those of its first step that is neither."""
+    if steps[-1].state == State.done:
+        return State.done, None
+    for result in steps:
+        if result.state not in (State.done, MISSING):
+            return result.state, f"{result.title}: {result.reason}" if result.reason else result.title
+    return MISSING, f"next step: {next(result.title for result in steps if result.state == MISSING)}"
 
 
 def cost_of_rows(rows: Sequence[RowResult]) -> Cost:
     """The sum over all recorded steps of the runs; one that several runs share counts once."""
-    steps = [step for row in rows for result in row.runs for step in run_steps(result.run)]
-    records = {step.output: step.record for step in steps}
-    return sum((cost_of(record) for _, record in sorted(records.items())), Cost())
-
-
-def _read_metrics(path: Path) -> dict[str, dict[str, float | None]]:
-    content = read_json(path)
-    if not isinstance(content, dict) or not all(isinstance(numbers, dict) for numbers in content.values()):
-        raise BenchmarkError("not a file of metrics", where=path, remedy="run longtail evaluate again")
-    return content
+    records = {
+        result.step.place: result.record
+        for row in rows
+        for run in row.runs
+        for result in run.steps
+        if result.record is not None and not result.step.kind.of_dataset
+    }
+    return sum((record.cost for _, record in sorted(records.items())), Cost())
 
 
 def read_reported(path: Path) -> dict[str, Reported]:
-    """The published numbers by PAPER/ROW; empty without the file.
+    """The published numbers by PAPER/ROW.
 
     The tolerance, in percentage points, is ours: repeated trainings of one recipe differ by about a point of
-    AP, and by more in a part of the categories or objects. Raises ``BenchmarkError`` naming a bad line.
+    AP, and by more in a part of the categories or objects. Raises ``BenchmarkError`` naming a bad line, or
+    where the file is gone.
     """
     if not path.exists():
-        return {}
+        raise BenchmarkError(
+            "the published numbers, which come with the project, are gone",
+            where=path,
+            remedy="git checkout results/reported",
+        )
     found: dict[str, Reported] = {}
     for line in csv.DictReader(io.StringIO(read_bytes(path).decode())):
         try:

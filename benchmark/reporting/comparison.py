@@ -1,5 +1,6 @@
 """Two runs side by side: paired differences with intervals, and the categories that moved."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,8 +10,7 @@ import pandas as pd
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation.metrics import METRICS
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import run_folder
-from benchmark.reporting.collect import collect_run
+from benchmark.reporting.collect import RunResult, collect_run
 from benchmark.reporting.intervals import paired
 from benchmark.reporting.tables import WORDS
 
@@ -95,9 +95,8 @@ def compare(first: Run, second: Run) -> Comparison:
         if not result.done:
             raise ComparisonError(
                 f"'{run.title}' has no result to compare",
-                where=run_folder(run),
                 found=result.status,
-                remedy="finish the run first",
+                remedy="longtail make RECIPE finishes a run",
             )
         results.append(result)
     if first.dataset_name != second.dataset_name:
@@ -112,23 +111,23 @@ def compare(first: Run, second: Run) -> Comparison:
             "the runs keep different numbers of detections",
             found=f"{first.test.max_detections} and {second.test.max_detections}",
         )
-    found = paired([first, second], iou)
+    found = paired(results, iou)
     differences = [
         Difference(key, found.runs[0][key].value, found.runs[1][key].value, item.low, item.high)
         for key, item in found.differences[0].items()
         if key in METRICS
     ]
-    return Comparison(_name(first), _name(second), iou, differences, _moved(first, second, iou))
+    return Comparison(_name(first), _name(second), iou, differences, _moved(results, iou))
 
 
 def _name(run: Run) -> str:
     return f"{run.title} (seed {run.seed})"
 
 
-def _moved(first: Run, second: Run, iou: str) -> list[Moved]:
+def _moved(results: Sequence[RunResult], iou: str) -> list[Moved]:
     tables = []
-    for run in (first, second):
-        path = run_folder(run) / "per_class.csv"
+    for result in results:
+        path = result.file("evaluate", "per_class.csv")
         try:
             tables.append(pd.read_csv(path).set_index("id")[["name", "frequency", f"{iou}_AP"]])
         except (OSError, ValueError, KeyError) as error:

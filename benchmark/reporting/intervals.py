@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from benchmark.evaluation import Evaluator
 from benchmark.evaluation.metrics import METRICS
 from benchmark.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Bootstrap, Interval, bootstrap
-from benchmark.recipes.models import Run
-from benchmark.recipes.paths import annotations_path, run_folder, statistics_path
-from benchmark.reporting.collect import HEADLINE, RowResult
+from benchmark.reporting.collect import HEADLINE, RowResult, RunResult
+from benchmark.steps import dataset_files
 
 KEYS = (*HEADLINE, "bAP")
 
 
 @dataclass(frozen=True)
 class RowIntervals:
-    """Intervals of a row's first finished seed by metric, and of its difference to ``base`` if any."""
+    """Intervals of a row's first counted seed by metric, and of its difference to ``base`` if any."""
 
     row: RowResult
     seed: int
@@ -31,24 +30,25 @@ def row_intervals(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> dict
     """
     certain: dict[str, RowIntervals] = {}
     for rivals in _rivals(rows):
-        runs = [next(run.run for run in row.runs if run.done) for row in rivals]
-        found = paired(runs, rivals[0].iou, resamples)
-        for number, (row, run) in enumerate(zip(rivals, runs, strict=True)):
+        first = [row.counted[0] for row in rivals]
+        found = paired(first, rivals[0].iou, resamples)
+        for number, (row, result) in enumerate(zip(rivals, first, strict=True)):
             base, differences = (rivals[0], found.differences[number - 1]) if number else (None, {})
-            certain[row.row.row.id] = RowIntervals(row, run.seed, found.runs[number], base, differences)
+            seed = result.run.seed
+            certain[row.row.row.id] = RowIntervals(row, seed, found.runs[number], base, differences)
     return certain
 
 
-def paired(runs: Sequence[Run], iou: str, resamples: int = RESAMPLES) -> Bootstrap:
-    """The bootstrap of finished runs of one dataset; the first is what the others are compared with."""
-    dataset = runs[0].dataset
-    statistics = statistics_path(dataset)
-    evaluator = Evaluator(annotations_path(dataset, "val"), statistics if statistics.exists() else None)
+def paired(results: Sequence[RunResult], iou: str, resamples: int = RESAMPLES) -> Bootstrap:
+    """The bootstrap of runs with numbers on one dataset; the first is what the others are compared with."""
+    statistics = results[0].file("statistics", "class_statistics.csv")
+    run = results[0].run
+    evaluator = Evaluator(dataset_files(run.dataset).val, statistics if statistics.exists() else None)
     return bootstrap(
         evaluator,
-        [run_folder(run) / "detections.parquet" for run in runs],
+        [result.file("predict", "detections.parquet") for result in results],
         iou,
-        max_detections={"lvis": runs[0].test.max_detections},
+        max_detections={"lvis": run.test.max_detections},
         resamples=resamples,
     )
 
@@ -75,10 +75,10 @@ def interval_table(certain: Mapping[str, RowIntervals], resamples: int = RESAMPL
 
 
 def _rivals(rows: Sequence[RowResult]) -> list[list[RowResult]]:
-    """Rows with a finished run, by what can be compared."""
+    """Rows with numbers, by what can be compared."""
     groups: dict[tuple[str, str, int], list[RowResult]] = {}
     for row in rows:
-        if any(run.done for run in row.runs):
+        if row.counted:
             run = row.runs[0].run
             groups.setdefault((run.dataset_name, row.iou, run.test.max_detections), []).append(row)
     return list(groups.values())

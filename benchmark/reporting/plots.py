@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from benchmark.evaluation.metrics import METRICS
 from benchmark.files import atomic_path
-from benchmark.recipes.models import Run
-from benchmark.recipes.paths import checkpoint_path, run_folder
-from benchmark.reporting.collect import HEADLINE, RowResult, lineage, own_stages
+from benchmark.reporting.collect import HEADLINE, RowResult
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.tables import WORDS
+from benchmark.steps import Step
 
 # Okabe and Ito's palette without its yellow, which is too light for lines on white paper
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -127,7 +126,7 @@ def _colour(rows: Sequence[RowResult], row: RowResult) -> str:
 
 def _ap_by_frequency(rows: Sequence[RowResult]) -> Figure | None:
     """AP, APr, APc and APf as points on a line for each row, in table order."""
-    shown = [row for row in rows if any(run.done for run in row.runs)]
+    shown = [row for row in rows if row.counted]
     if not shown:
         return None
     labels = [_wrapped(name, 27) for name in names_of(shown)]
@@ -168,9 +167,9 @@ def _ap_by_frequency(rows: Sequence[RowResult]) -> Figure | None:
 def _ap_by_count(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
     """Each category's AP against its training instances, with its local mean."""
     drawings = []
-    shown = [row for row in rows if any(run.done for run in row.runs)]
+    shown = [row for row in rows if row.counted]
     for row, name in zip(shown, names_of(shown), strict=True):
-        values, statistics = reader.class_ap(row, row.iou), reader.statistics(row.runs[0].run)
+        values, statistics = reader.class_ap(row, row.iou), reader.statistics(row)
         if values is not None and statistics is not None:
             drawings += _against_counts(name, _colour(rows, row), statistics.instance_counts, values * 100)
     label = f"{_ap_word(shown)} of the category (%)" if shown else ""
@@ -180,9 +179,9 @@ def _ap_by_count(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | No
 def _weight_norms(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
     """The norm of each category's weight vector against its training instances, over the method's mean."""
     drawings = []
-    shown = [row for row in rows if any(run.done for run in row.runs)]
+    shown = [row for row in rows if row.counted]
     for row, name in zip(shown, names_of(shown), strict=True):
-        norms, statistics = reader.weight_norms(row), reader.statistics(row.runs[0].run)
+        norms, statistics = reader.weight_norms(row), reader.statistics(row)
         if norms is not None and statistics is not None:
             relative = norms / np.nanmean(norms)
             drawings += _against_counts(name, _colour(rows, row), statistics.instance_counts, relative)
@@ -211,24 +210,26 @@ def _against_counts(name: str, colour: str, counts: NDArray[np.int64], values: V
 
 def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
     """Loss against iteration, one line or axes for each training that the rows rest on."""
-    found: dict[Path, tuple[Run, str]] = {}
+    found: dict[str, Step] = {}
+    colours: dict[str, str] = {}
     for row in rows:
         for result in row.runs:
-            for run in lineage(result.run):
-                for stage in own_stages(run):
-                    path = checkpoint_path(run, stage.name).with_name("progress.jsonl")
-                    found.setdefault(path, (run, stage.name))
-    own = {str(run_folder(item.run)): _colour(rows, row) for row in rows for item in row.runs}
+            for item in result.steps:
+                if item.step.kind.trains:
+                    found.setdefault(item.step.place, item.step)
+                    if item.step.owner is result.run:
+                        colours.setdefault(item.step.place, _colour(rows, row))
     several = any(len(row.runs) > 1 for row in rows)
-    titles = [(run.title, stage, run.seed) for run, stage in found.values()]
+    titles = [(step.run.title, step.name, step.run.seed) for step in found.values()]
     drawings = []
-    for path, (run, stage_name) in found.items():
-        points = reader.progress(path)
+    for place, step in found.items():
+        points = reader.progress(step.progress)
         if points is not None:
-            name = f"{run.title}: {stage_name}" + (f", seed {run.seed}" if several else "")
-            if titles.count((run.title, stage_name, run.seed)) > 1:
+            run = step.run
+            name = f"{run.title}: {step.name}" + (f", seed {run.seed}" if several else "")
+            if titles.count((run.title, step.name, run.seed)) > 1:
                 name += f", {run.detector_name.partition('/')[2]}"
-            drawings.append(Drawing(name, own.get(str(run_folder(run)), GREY), _loss_curve(points)))
+            drawings.append(Drawing(name, colours.get(place, GREY), _loss_curve(points)))
     return _assembled(drawings, "iteration", "training loss", _log_loss, reference=False)
 
 

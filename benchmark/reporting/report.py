@@ -4,32 +4,75 @@ from pathlib import Path
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import write_text
+from benchmark.numerics import code_digest
 from benchmark.recipes import LoadedExperiment
+from benchmark.recipes.models import Run
 from benchmark.recipes.paths import experiment_folder
 from benchmark.recipes.project import project_root
+from benchmark.reporting.answers import REPORTED
 from benchmark.reporting.collect import collect_row, read_reported
 from benchmark.reporting.tables import comma_separated, latex, markdown
+from benchmark.steps import link, older, steps_of, warn_of_old_layout
+from benchmark.steps.collection import ORIGIN
+from benchmark.steps.hashes import file_hash
+from benchmark.steps.step import digest
+
+MADE = "made"
+"""Folder of the stamp in an experiment's folder."""
 
 
 class ReportError(BenchmarkError):
     """A report that cannot be made."""
 
 
+def report_key(experiment: LoadedExperiment) -> str:
+    """16 hexadecimal digits that change when the tables of an experiment may: by its rows and their titles,
+    by results (with which code they were made, and whether they are finished), published numbers, or the code
+    here."""
+    runs = [
+        (row.row.model_dump(mode="json"), row.skipped, run) for row in experiment.rows for run in row.runs
+    ]
+    content = {
+        "title": experiment.title,
+        "runs": [
+            [row, skipped, run.title, run.dataset.title, _results(run, skipped)] for row, skipped, run in runs
+        ],
+        "reported": file_hash(project_root() / REPORTED),
+        "code": code_digest(Path(__file__).parent),
+    }
+    return digest(content)
+
+
+def _results(run: Run, skipped: str | None) -> str | None:
+    """The name of the evaluation whose numbers a complete table has for a run."""
+    evaluate = steps_of(run)[-1]
+    if skipped is None or evaluate.finished:
+        return evaluate.key
+    return next((folder.name for folder in older(evaluate)), None)
+
+
 def write_report(experiment: LoadedExperiment, output: Path | None = None, intervals: bool = False) -> str:
     """Write ``table.md``, ``table.csv``, ``table.tex``, ``plots/`` and ``report.html``; return the Markdown.
 
-    ``output`` is a folder, by default ``results/experiments/<name>``. Runs that failed, were skipped or are
-    not yet there are rows with their state; plots show what there is. ``intervals`` adds to Markdown and
-    page how certain the numbers are, which takes minutes at the size of LVIS. Raises ``ReportError`` for
-    published numbers that cannot be read and ``FileError`` where the output cannot be written.
+    ``output`` is a folder, by default ``results/experiments/<name>``, where ``made/<report key>`` says what
+    the tables were made from. Runs that failed, were skipped or are not yet there are rows with their state;
+    plots show what there is. ``intervals`` adds to Markdown and page how certain the numbers are, which takes
+    minutes at the size of LVIS. Raises ``ReportError`` for published numbers that cannot be read and
+    ``FileError`` where the output cannot be written.
     """
     from benchmark.reporting.html import write_page  # importing what draws takes a second
     from benchmark.reporting.plots import write_plots
     from benchmark.reporting.series import SeriesReader
 
     folder = Path(output) if output is not None else experiment_folder(experiment.name)
+    key = report_key(experiment)
+    warn_of_old_layout()
+    for run in (run for row in experiment.rows for run in row.runs):
+        link(run)
+    for stamp in (folder / MADE).glob("*"):
+        stamp.unlink()
     try:
-        reported = read_reported(project_root() / "results" / "reported" / "reported.csv")
+        reported = read_reported(project_root() / REPORTED)
     except BenchmarkError as error:
         raise ReportError(str(error)) from error
     rows = [collect_row(row, reported) for row in experiment.rows]
@@ -52,4 +95,7 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
     write_text(folder / "table.tex", latex(experiment.title, rows))
     write_page(experiment, rows, notes, reader, certain, folder / "report.html")
     write_text(folder / "table.md", text)
+    write_text(folder / ORIGIN, f"{experiment.path.resolve()}\n")
+    if all(run.done or row.row.skipped for row in rows for run in row.runs):
+        write_text(folder / MADE / key, "")
     return text

@@ -9,9 +9,7 @@ from numpy.typing import NDArray
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import file_error
-from benchmark.recipes.models import Run
-from benchmark.recipes.paths import run_folder, statistics_path
-from benchmark.reporting.collect import RowResult
+from benchmark.reporting.collect import RowResult, RunResult
 from benchmark.statistics import ClassStatistics
 
 BANDWIDTH = 0.25
@@ -25,7 +23,7 @@ class SeriesReader:
 
     def __init__(self) -> None:
         self._notes: dict[str, None] = {}
-        self._statistics: dict[str, ClassStatistics | None] = {}
+        self._statistics: dict[Path, ClassStatistics | None] = {}
         self._tables: dict[Path, pd.DataFrame | None] = {}
 
     @property
@@ -33,44 +31,46 @@ class SeriesReader:
         """One line for each problem."""
         return list(self._notes)
 
-    def statistics(self, run: Run) -> ClassStatistics | None:
-        """The class statistics of a run's dataset."""
-        if run.dataset_name not in self._statistics:
+    def statistics(self, row: RowResult) -> ClassStatistics | None:
+        """The class statistics of a row's dataset; None where the row has no numbers."""
+        return self._counts(row.counted[0]) if row.counted else None
+
+    def _counts(self, result: RunResult) -> ClassStatistics | None:
+        path = result.file("statistics", "class_statistics.csv")
+        if path not in self._statistics:
             try:
-                self._statistics[run.dataset_name] = ClassStatistics.read(statistics_path(run.dataset))
+                self._statistics[path] = ClassStatistics.read(path)
             except BenchmarkError as error:
                 self.note(error)
-                self._statistics[run.dataset_name] = None
-        return self._statistics[run.dataset_name]
+                self._statistics[path] = None
+        return self._statistics[path]
 
     def class_ap(self, row: RowResult, iou: str) -> Values | None:
-        """AP (C,) of every category in ascending id, the mean over a row's finished seeds.
+        """AP (C,) of every category in ascending id, the mean over a row's counted seeds.
 
         Fractions, NaN where it is not defined; None where no finished run has them.
         """
-        found = [self._column(item.run, "per_class.csv", f"{iou}_AP") for item in row.runs if item.done]
+        found = [self._column(item, "evaluate", "per_class.csv", f"{iou}_AP") for item in row.counted]
         values = [item for item in found if item is not None]
         return np.asarray(np.mean(values, axis=0), np.float64) if values else None
 
     def weight_norms(self, row: RowResult) -> Values | None:
-        """L2 norms (C,) of the classifier's weight vectors, the mean over a row's finished seeds.
+        """L2 norms (C,) of the classifier's weight vectors, the mean over a row's counted seeds.
 
         None where a method has no vector for each category or none were written.
         """
-        runs = [item.run for item in row.runs if item.done]
-        there = [run for run in runs if (run_folder(run) / "weight_norms.csv").exists()]
-        found = [self._column(run, "weight_norms.csv", "norm") for run in there]
+        there = [item for item in row.counted if item.file("predict", "weight_norms.csv").exists()]
+        found = [self._column(item, "predict", "weight_norms.csv", "norm") for item in there]
         values = [item for item in found if item is not None and np.isfinite(item).any()]
         return np.asarray(np.mean(values, axis=0), np.float64) if values else None
 
     def calibration(self, row: RowResult) -> pd.DataFrame | None:
-        """Bins of scores of a row's first finished seed: ``score``, ``precision`` (fractions), ``count``.
+        """Bins of scores of a row's first counted seed: ``score``, ``precision`` (fractions), ``count``.
 
         From ``calibration.csv``, which has them by ``iou``; None without that file.
         """
-        run = next((item.run for item in row.runs if item.done), None)
-        path = run_folder(run) / "calibration.csv" if run else Path()
-        if not path.is_file():
+        path = row.counted[0].file("evaluate", "calibration.csv") if row.counted else None
+        if path is None or not path.is_file():
             return None
         try:
             table = pd.read_csv(path)
@@ -104,10 +104,9 @@ class SeriesReader:
         """Keep the first line of an error."""
         self._notes[str(error).splitlines()[0]] = None
 
-    def _column(self, run: Run, name: str, column: str) -> Values | None:
+    def _column(self, result: RunResult, step: str, name: str, column: str) -> Values | None:
         """A column of a run's table of categories, aligned with the class statistics."""
-        statistics = self.statistics(run)
-        path = run_folder(run) / name
+        statistics, path = self._counts(result), result.file(step, name)
         if path not in self._tables:
             self._tables[path] = None
             try:

@@ -4,7 +4,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, TextIO
@@ -13,23 +12,14 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from benchmark.recipes import ExperimentRow, LoadedExperiment
+from benchmark.recipes import ExperimentRow, LoadedExperiment, lineage
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import log_path, progress_path, run_folder
+from benchmark.recipes.paths import run_name
 from benchmark.records import State, last_heard
 from benchmark.reporting.advice import cause_and_advice, read_progress
-from benchmark.reporting.collect import (
-    MISSING,
-    STALE,
-    RunResult,
-    StepResult,
-    collect_run,
-    data_steps,
-    lineage,
-    own_stages,
-    run_steps,
-)
+from benchmark.reporting.collect import MISSING, RunResult, StepResult, collect_run
 from benchmark.reporting.tables import duration
+from benchmark.steps import Step
 
 WAITING = "waiting"
 PLAIN_WIDTH = 100  # columns where the output is no terminal
@@ -42,7 +32,6 @@ STYLES = {
     State.interrupted: "yellow",
     State.skipped: "dim",
     WAITING: "dim",
-    STALE: "yellow",
 }
 
 
@@ -119,21 +108,32 @@ def collect_status(experiment: LoadedExperiment) -> Status:
     Only records, progress files and locks are read: it may be asked at any time, while a workflow runs and
     from another machine on the same file system.
     """
-    results = {run_folder(run): collect_run(run, row.skipped) for row in experiment.rows for run in row.runs}
+    results = {run_name(run): collect_run(run, row.skipped) for row in experiment.rows for run in row.runs}
     datasets: dict[str, DatasetStatus] = {}
-    tree = []
-    for run in _once(experiment.rows):
-        result = results.get(run_folder(run))
-        if result is None or result.state != State.skipped:
-            made = [_step_status(step) for step in data_steps(run)]
-            datasets.setdefault(run.dataset_name, DatasetStatus(run.dataset_name, made))
-        tree.append(_run_status(run, result, _row_ids(experiment.rows, run)))
+    tree: dict[str, RunStatus] = {}
+    for row in experiment.rows:
+        for run in row.runs:
+            whole = results[run_name(run)]
+            if whole.state != State.skipped:
+                made = [_step_status(item) for item in whole.steps if item.step.kind.of_dataset]
+                datasets.setdefault(run.dataset_name, DatasetStatus(run.dataset_name, made))
+            # what cannot run here brings no bases
+            for item in lineage(run) if row.skipped is None else [run]:
+                name = run_name(item)
+                if name not in tree:
+                    tree[name] = _run_status(item, whole, results.get(name), _row_ids(experiment.rows, item))
     done = sum(result.done for result in results.values())
     steps = [step for dataset in datasets.values() for step in dataset.steps]
-    steps += [step for run in tree for step in run.steps]
+    steps += [step for run_status in tree.values() for step in run_status.steps]
     seconds = sum(step.seconds for step in steps if step.seconds is not None)
     return Status(
-        experiment.name, experiment.title, done, len(results), seconds, list(datasets.values()), tree
+        experiment.name,
+        experiment.title,
+        done,
+        len(results),
+        seconds,
+        list(datasets.values()),
+        list(tree.values()),
     )
 
 
@@ -166,70 +166,58 @@ def _add_branch(tree: Tree, text: Text, steps: list[StepStatus]) -> None:
         branch.add(_step_text(step, wide))
 
 
-def _once(rows: list[ExperimentRow]) -> Iterator[Run]:
-    """Every run after those that it starts from; what cannot run here brings no bases."""
-    seen = set()
-    for row in rows:
-        for run in row.runs:
-            for item in lineage(run) if row.skipped is None else [run]:
-                if run_folder(item) not in seen:
-                    seen.add(run_folder(item))
-                    yield item
-
-
 def _row_ids(rows: list[ExperimentRow], run: Run) -> list[str]:
-    folder = run_folder(run)
-    return [row.row.id for row in rows if any(run_folder(item) == folder for item in row.runs)]
+    name = run_name(run)
+    return [row.row.id for row in rows if any(run_name(item) == name for item in row.runs)]
 
 
-def _run_status(run: Run, result: RunResult | None, rows: list[str]) -> RunStatus:
-    name = f"{run.method}+{run.variant}" if run.variant else run.method
-    base = str(run_folder(run.base)) if run.base is not None else None
-    steps = result.steps if result else run_steps(run)
-    after = ("predict", "evaluate")
-    count = len(own_stages(run)) + len(after)
-    before, own = steps[:-count], steps[-count:]
+def _run_status(run: Run, whole: RunResult, result: RunResult | None, rows: list[str]) -> RunStatus:
+    """The status of a run that ``whole``, a row's run, is or starts from; ``result`` if it is a row
+    itself."""
+    steps = result.steps if result else whole.steps
+    own = [item for item in steps if item.step.owner is run]
     if result is None:  # only others start from it
-        own = own[: -len(after)]
-        states = [step.state for step in own]
-        state = next((state for state in states if state != State.done), State.done)
+        own = [item for item in own if item.step.kind.trains]
+        state: str = next((item.state for item in own if item.state != State.done), State.done)
         cause = None
     else:
-        state, cause = result.state, result.reason if result.state in (State.skipped, STALE) else None
-        where = next((step.title for step in before if step.state == state), None)
+        state = result.state
+        cause = result.reason if state == State.skipped else result.older
+        before = [item for item in result.steps if item not in own]
+        where = next((item.title for item in before if item.state == state), None)
         if where is not None and state not in (State.done, MISSING):
             cause = f"see {where}"  # of a base or of the dataset, which has the reason
-    shown = [] if state == State.skipped else [_step_status(step) for step in own]
-    if state == MISSING:
-        state = WAITING
-    return RunStatus(str(run_folder(run)), name, run.title, rows, run.seed, base, state, cause, shown)
+    method = f"{run.method}+{run.variant}" if run.variant else run.method
+    base = run_name(run.base) if run.base is not None else None
+    shown = [] if state == State.skipped else [_step_status(item) for item in own]
+    state = WAITING if state == MISSING else state
+    return RunStatus(run_name(run), method, run.title, rows, run.seed, base, state, cause, shown)
 
 
-def _step_status(step: StepResult) -> StepStatus:
-    record = step.record or {}
-    state = WAITING if step.state == MISSING else step.state
-    if state == WAITING:
-        return StepStatus(step.name, state, None)
-    log = log_path(step.run, step.name)
-    shown = str(log) if log.is_file() and state != State.done else None
-    if state == State.running:
-        heard = time.time() - last_heard(step.output)
-        started = datetime.fromisoformat(record["started"]).timestamp()
+def _step_status(result: StepResult) -> StepStatus:
+    step, record = result.step, result.record
+    if result.state == MISSING:
+        return StepStatus(step.name, WAITING, None)
+    log = str(step.log) if step.log.is_file() and result.state != State.done else None
+    if result.state == State.running and record is not None:
+        heard = time.time() - last_heard(step.work)
+        started = datetime.fromisoformat(record.started).timestamp()
         return StepStatus(
             step.name,
-            state,
+            result.state,
             time.time() - started,
-            log=shown,
-            host=record["host"],
+            log=log,
+            host=record.host,
             progress=_progress(step, started, heard),
             silent_s=heard,
         )
-    cause, advice = cause_and_advice(step)
-    return StepStatus(step.name, state, record.get("duration_s"), cause, advice, shown, record.get("host"))
+    cause, advice = cause_and_advice(result)
+    seconds, host = (record.duration_s, record.host) if record is not None else (None, None)
+    return StepStatus(step.name, result.state, seconds, cause, advice, log, host)
 
 
-def _progress(step: StepResult, started: float, heard: float) -> Progress | None:
-    path = progress_path(step.output)
+def _progress(step: Step, started: float, heard: float) -> Progress | None:
+    path = step.progress
     lines = read_progress(path) if path.is_file() and path.stat().st_mtime >= started else []
     if not lines:
         return None

@@ -44,6 +44,7 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
     status = [
         f"- {row.row.row.id}, seed {run.run.seed}: {run.state}"
         + (f": {_one_paragraph(run.reason)}" if run.reason else "")
+        + (f"; {run.older}" if run.older else "")
         for row in rows
         for run in row.runs
         if not run.done
@@ -97,7 +98,9 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
             difference = row.difference(f"{iou}/AP")
             cells += ["" if reported is None else reported, "" if difference is None else f"{difference:.3f}"]
         states = dict.fromkeys(item.state for item in row.runs)
-        reasons = dict.fromkeys(_one_paragraph(item.reason) for item in row.runs if item.reason)
+        reasons = dict.fromkeys(
+            _one_paragraph(text) for item in row.runs for text in (item.reason, item.older) if text
+        )
         cells += ["; ".join(states), "; ".join(reasons)]
         cells += ["" if row.seconds is None else f"{row.seconds:.1f}", row.memory_mb]
         cost = cost_of_rows([row])
@@ -133,7 +136,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
             text = text.replace("±", r"$\pm$") or "--"
             cells.append(rf"\textbf{{{text}}}" if best else text)
         if not any(run.done for run in row.runs):
-            cells[0] += rf" ({_escape(row.runs[0].state)})"
+            cells[0] += " (older code)" if row.counted else rf" ({_escape(row.runs[0].state)})"
         lines.append(" & ".join(cells) + r" \\")
     runs = [run for row in rows for run in row.runs]
     head = " & ".join(["Method", "Detector", "IoU", *(METRICS[key].title for key in HEADLINE), "box AP"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.project import project_root
+from benchmark.reporting.answers import REPORTED
 from benchmark.reporting.collect import RowResult, collect_row, read_reported
 
 
@@ -33,7 +34,7 @@ def verify(experiment: LoadedExperiment) -> list[Verdict]:
     Rows of another dataset or schedule than the paper's answer to none. Raises ``BenchmarkError`` for
     published numbers that cannot be read.
     """
-    reported = read_reported(project_root() / "results" / "reported" / "reported.csv")
+    reported = read_reported(project_root() / REPORTED)
     return verdicts([collect_row(row, reported) for row in experiment.rows])
 
 

@@ -121,7 +121,7 @@ def train(
         TrainingInterruptedError: SIGTERM or SIGINT; the state is saved.
     """
     assert stage.schedule is not None
-    seed = derive_seed(run.seed, "training", run.dataset_name, stage.name)
+    seed = derive_seed(run.seed, "training", stage.name)
     stream = image_stream(stage.sampler or Sampler(), data, seed)
     schedule = plan(stage.schedule, stream.epoch_length)
     if schedule.batch_size % fabric.world_size:

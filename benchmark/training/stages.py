@@ -1,10 +1,8 @@
 """One stage of a recipe, from checkpoint to checkpoint."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,13 @@ from benchmark.annotations import (
     read_annotations,
     vocabulary_hash,
 )
-from benchmark.cost import gpu_uuids
-from benchmark.detectors import build_detector, checkpoints
+from benchmark.detectors import Detector, build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
 from benchmark.notices import data_warnings
 from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
-from benchmark.recipes.paths import (
-    annotations_path,
-    images_folder,
-    initial_checkpoint_path,
-    statistics_path,
-    stuff_maps_folder,
-)
-from benchmark.records import StepRecord, fingerprint, record_step
+from benchmark.recipes.paths import PROGRESS, DatasetFiles
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics, warn_unless_divided
@@ -43,14 +33,14 @@ PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 FIT_BATCH = 2
 
 
-def read_training_data(run: Run) -> tuple[AnnotationFile, ClassStatistics]:
+def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, ClassStatistics]:
     """Annotations and class statistics of the training split.
 
     Raises:
         TrainingError: the two speak of different categories, or of another number than the dataset has.
     """
-    annotations = read_annotations(annotations_path(run.dataset, "train"))
-    path = statistics_path(run.dataset)
+    annotations = read_annotations(files.train)
+    path = files.statistics
     statistics = ClassStatistics.read(path)
     check_same_vocabulary(
         statistics.spoken(f"class statistics {path}"),
@@ -72,60 +62,48 @@ def read_training_data(run: Run) -> tuple[AnnotationFile, ClassStatistics]:
 def run_stage(
     run: Run,
     name: str,
+    files: DatasetFiles,
     output: Path,
     *,
     init: Path | None,
     devices: int,
     workers: int,
-    work: Path,
-) -> None:
-    """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` and the record beside it.
+) -> dict[str, Any]:
+    """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` beside it.
+
+    Checkpoints for resuming lie in ``resume`` beside it until the stage is done: the folder of ``output``
+    must be of this stage with these inputs only.
 
     Args:
         run: the recipe.
         name: one of its stages.
+        files: of its dataset.
         output: the finished checkpoint.
         init: checkpoint to start from; None for the detector's initial weights.
         devices: processes that were started for this, one per GPU (or per CPU replica), of which only
             trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
-        work: folder of unfinished trainings; the one of this stage is keyed by all that it depends on.
 
     The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
     transform stage without ``batches``; either may return a dictionary of facts for the record.
+
+    Returns:
+        Facts for the record.
 
     Raises:
         BenchmarkError: bad input of any kind, divergence, or an interruption.
     """
     stage = _stage(run, name)
-    needed = initial_checkpoint_path(run, name)
-    if init is None and needed is not None:
-        raise TrainingError(
-            f"stage '{name}' of recipe {run.row} starts from a checkpoint and was given none",
-            expected=f"--init CHECKPOINT; the workflow keeps it at {needed}",
-            remedy="train the stage before this one first",
-        )
-    precision = stage.schedule.precision if stage.schedule else "fp32"
+    if init is None and (run.base is not None or stage is not run.stages[0]):
+        raise TrainingError(f"stage '{name}' of recipe {run.row} starts from a checkpoint and was given none")
     if stage.kind != "train":
         if int(os.environ.get("LOCAL_RANK", 0)):
-            return
+            return {}
         devices = min(devices, 1)
-    fabric = fabric_of(devices, PRECISIONS[precision])
+    fabric = fabric_of(devices, PRECISIONS[stage.schedule.precision if stage.schedule else "fp32"])
     fabric.launch()
-    inputs = {
-        "annotations": annotations_path(run.dataset, "train"),
-        "statistics": statistics_path(run.dataset),
-    } | ({"init": init} if init else {})
-    recipe = run.model_dump(mode="json", by_alias=True) | {"stage": name, "digest": run.digest(name)}
-    recorder = (
-        record_step(output, f"{stage.kind} {name}", recipe, inputs)
-        if fabric.is_global_zero
-        else nullcontext()
-    )
-    with recorder as record, data_warnings(lambda text: _tell(record, text)):
-        if record is not None and fabric.device.type == "cuda":
-            record.use_gpus(gpu_uuids(fabric.world_size))
-        annotations, statistics = read_training_data(run)
+    with data_warnings(_say if fabric.is_global_zero else None) as warned:
+        annotations, statistics = read_training_data(run, files)
         vocabulary = vocabulary_hash(annotations.categories)
         conventions = checkpoints.conventions_of(init)
         as_trained = checkpoints.with_conventions(run, conventions)
@@ -134,48 +112,49 @@ def run_stage(
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
             )
+        whole = stage.trainable == "all"
         data = TrainImages(
             annotations,
-            images_folder(run.dataset, "train"),
+            files.train_images,
             run.detector,
-            derive_seed(run.seed, "augmentation", run.dataset_name, name),
-            masks=stage.trainable == "all" and run.detector.masks,
-            stuff_maps=stuff_maps_folder(run.dataset)
-            if stage.trainable == "all" and run.detector.semantic_branch
-            else None,
+            derive_seed(run.seed, "augmentation", name),
+            masks=whole and run.detector.masks,
+            stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
             augment=stage.kind == "train",
             categories=trained_categories(stage, statistics),
         )
-        resume = ResumeFolder(work / _work_key(run, stage, inputs))
+        resume = ResumeFolder(output.parent / "resume")
         if stage.kind == "train":
-            facts = train(
-                fabric,
-                detector,
-                data,
-                run,
-                stage,
-                resume=resume,
-                log_path=output.parent / "progress.jsonl",
-                workers=workers,
+            log_path = output.with_name(PROGRESS)
+            facts: dict[str, Any] = train(
+                fabric, detector, data, run, stage, resume=resume, log_path=log_path, workers=workers
             )
-            if record is not None:
-                record.add(**facts)
+            if fabric.is_global_zero:
                 print(_describe(facts), file=sys.stderr)
         else:
-            function = load_object(stage.function or "", run.plugin_path)
-            detector.to(fabric.device).eval()
-            # a pass over the data may sample RoIs
-            with torch.no_grad(), seeded(derive_seed(run.seed, stage.kind, run.dataset_name, name)):
-                if stage.kind == "fit":
-                    found = function(detector, _batches(data, fabric.device), statistics, **stage.options)
-                else:
-                    found = function(detector, statistics, **stage.options)
-            if record is not None and found:
-                record.add(**found)
-        if fabric.is_global_zero:
-            detector.cpu()
-            checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
-            resume.clear()
+            facts = _without_gradients(stage, run, detector.to(fabric.device).eval(), data, statistics)
+    if fabric.is_global_zero:
+        detector.cpu()
+        checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
+        resume.clear()
+    return facts | ({"warnings": warned} if warned else {})
+
+
+def _say(warning: str) -> None:
+    print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
+def _without_gradients(
+    stage: Stage, run: Run, detector: Detector, data: TrainImages, statistics: ClassStatistics
+) -> dict[str, Any]:
+    """Carry out a fit or transform stage; returns what its function says for the record."""
+    function = load_object(stage.function or "", run.plugin_path)
+    device = next(detector.parameters()).device
+    # a pass over the data may sample RoIs
+    with torch.no_grad(), seeded(derive_seed(run.seed, stage.kind, stage.name)):
+        if stage.kind == "fit":
+            return function(detector, _batches(data, device), statistics, **stage.options) or {}
+        return function(detector, statistics, **stage.options) or {}
 
 
 def _stage(run: Run, name: str) -> Stage:
@@ -193,24 +172,6 @@ def trained_categories(stage: Stage, statistics: ClassStatistics) -> set[int] | 
     setting = f"stage {stage.name}, max_instance_count {stage.annotations.max_instance_count}"
     warn_unless_divided(few, setting, "trained on", "training instances", statistics.instance_counts)
     return set(statistics.category_ids[few].tolist())
-
-
-def _tell(record: StepRecord | None, warning: str) -> None:
-    """Show what the first process warns of, and keep it among the record's facts."""
-    if record is not None:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-        record.add(warnings=[*record.content["facts"].get("warnings", []), warning])
-
-
-def _work_key(run: Run, stage: Stage, inputs: dict[str, Path]) -> str:
-    """Changes with everything that an unfinished training must not be continued across."""
-    parts = [run.digest(stage.name)]
-    for path in inputs.values():
-        print_of_file = fingerprint(path)
-        parts.append(str(print_of_file.get("sha256") or sorted(print_of_file.items())))
-    for path in sorted(Path(run.plugin_path).rglob("*.py")):
-        parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _batches(data: TrainImages, device: torch.device) -> Iterator[tuple[list[torch.Tensor], list[Any]]]:

@@ -1,7 +1,6 @@
 """An experiment through a real Slurm: what it kills is a row with a reason, and a rerun finishes."""
 
 import importlib.util
-import json
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ import pytest
 import yaml
 from conftest import Slurm
 from project_copy import Project, copy_project
+
+from benchmark.records import Record, read_record
 
 ROW = {
     "id": "softmax",
@@ -35,7 +36,7 @@ def project(tmp_path: Path) -> Project:
     content["classifier"] = content["all"]
     budget.write_text(yaml.safe_dump(content))
     (project.folder / "cluster.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-    done = project.snakemake("results/data/synthetic_tiny/class_statistics.csv", experiment="cluster.yaml")
+    done = project.longtail("data", "prepare", "synthetic_tiny")
     assert done.returncode == 0, done.stdout
     return project
 
@@ -68,10 +69,10 @@ def states(slurm: Slurm) -> list[str]:
     return [line.split()[1] for line in sorted(lines, key=lambda line: int(line.split()[0]))]
 
 
-def training(project: Project) -> dict[str, object]:
-    content = json.loads((project.folder / RUN / "train/checkpoint.provenance.json").read_text())
-    assert isinstance(content, dict)
-    return content
+def training(project: Project) -> Record:
+    record = read_record(project.folder / RUN / "train/record.json")
+    assert record is not None
+    return record
 
 
 def test_killed_for_memory_then_cancelled_then_finished(project: Project, slurm: Slurm) -> None:
@@ -89,7 +90,7 @@ def test_killed_for_memory_then_cancelled_then_finished(project: Project, slurm:
 
     with submit(project, slurm) as second:
         deadline = time.monotonic() + 600
-        while not list(project.folder.glob("results/work/*/*.sha256")):
+        while not list(project.folder.glob("results/work/train/*/resume/*.sha256")):
             assert second.poll() is None, second.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -97,12 +98,10 @@ def test_killed_for_memory_then_cancelled_then_finished(project: Project, slurm:
         slurm.call("scancel", job)
         text, _ = second.communicate(timeout=900)
     assert second.returncode == 0, text
-    finished = ["train", "weight_norms", "predict", "evaluate"]
+    finished = ["train", "predict", "evaluate"]
     assert states(slurm)[2:] == ["CANCELLED", *["COMPLETED" for _ in finished]]
     record = training(project)
-    assert record["state"] == "done"
-    facts = record["facts"]
-    assert isinstance(facts, dict)
-    assert facts["resumed_at"] >= CHECKPOINT_EVERY
+    assert record.state == "done"
+    assert record.facts["resumed_at"] >= CHECKPOINT_EVERY
     assert "1 of 1 runs done" in table.read_text()
-    assert not list(project.folder.glob("results/work/*"))
+    assert not list(project.folder.glob("results/work/*/*"))

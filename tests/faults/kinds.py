@@ -16,33 +16,28 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.recipes.paths import record_path
-from benchmark.records import read_record
-
 from .commands import Command, members
-from .place import ROWS, Place, Step, claim, data_steps, die_at_write, steps_of
+from .place import DATA, ROWS, STATISTICS, Place, Target, claim, die_at_write, targets_of
 
 SAME = "same result after a rerun"
 REPAIRED = "failed with the right reason, same result after repair"
 HARMLESS = "not touched by it, same result"
 
-STEPS = [step for row in ROWS for step in steps_of(row)]
-STATS = data_steps()[1]
-BY_KIND: dict[str, list[Step]] = {}
-for _each in [*STEPS, STATS]:
+BY_KIND: dict[str, list[Target]] = {}
+for _each in [*(target for row in ROWS for target in targets_of(row)), STATISTICS]:
     BY_KIND.setdefault(_each.kind, []).append(_each)
 TRAININGS = ["train all", "train classifier", "train with meta step"]
 STAGES = [*TRAININGS, "fit", "transform"]
-EVERY = [*STAGES, "predict", "evaluate", "stats"]
+EVERY = [*STAGES, "predict", "evaluate", "statistics"]
 
 
-def _step(place: Place, kinds: list[str]) -> Step:
+def _target(place: Place, kinds: list[str]) -> Target:
     return place.draw.choice(BY_KIND[place.draw.choice(kinds)])
 
 
-def _moment(place: Place, step: Step) -> float:
+def _moment(place: Place, target: Target) -> float:
     """A number of seconds of CPU time within what the step needs."""
-    return place.draw.uniform(0.01, place.reference.cpu_seconds[step.kind])
+    return place.draw.uniform(0.01, place.reference.cpu_seconds[target.kind])
 
 
 def _after(seconds: float, then: signal.Handlers | Callable[..., None]) -> None:
@@ -50,92 +45,92 @@ def _after(seconds: float, then: signal.Handlers | Callable[..., None]) -> None:
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _killed(place: Place, step: Step, prepare: Callable[[], None], *more: str) -> bool:
+def _killed(place: Place, target: Target, prepare: Callable[[], None], *more: str) -> bool:
     """Run a step to be killed; whether it was."""
-    place.forget(step)
-    command = place.run(step, prepare, *more)
+    place.forget(target)
+    command = place.run(target, prepare, *more)
     claim(command.status is not None and command.status <= 0, f"status {command.status}:\n{command.output}")
     place.check_tables()
     if command.status == 0:
-        place.check_recovered(step)
+        place.check_recovered(target)
         return False
-    record = read_record(record_path(step.output))
-    claim(record is None or record["state"] in ("running", "done"), f"the record says {record}")
+    record = place.record(target)
+    claim(record is None or record.state in ("running", "done"), f"the record says {record}")
     return True
 
 
 def killed_anywhere(place: Place) -> str:
     """The system ends the process at once, between any two instructions."""
-    step = _step(place, EVERY)
-    moment = _moment(place, step)
-    loading = place.draw.random() < 0.3 and step.arguments[0] in ("train", "predict")
+    target = _target(place, EVERY)
+    moment = _moment(place, target)
+    loading = place.draw.random() < 0.3 and target.kind in (*TRAININGS, "predict")
     more = ("--workers", "1") if loading else ()
-    if not _killed(place, step, lambda: _after(moment, signal.SIG_DFL), *more):
+    if not _killed(place, target, lambda: _after(moment, signal.SIG_DFL), *more):
         return HARMLESS
-    place.recover(step)
+    place.recover(target)
     return SAME
 
 
 def killed_again_and_again(place: Place) -> str:
     """A training that is killed three times on its way."""
-    step = _step(place, TRAININGS)
+    target = _target(place, TRAININGS)
     for _ in range(3):
-        moment = place.draw.uniform(0.5, 1) * place.reference.cpu_seconds[step.kind]
+        moment = place.draw.uniform(0.5, 1) * place.reference.cpu_seconds[target.kind]
         place.commands.clear()
-        command = place.run(step, lambda moment=moment: _after(moment, signal.SIG_DFL))
+        command = place.run(target, lambda moment=moment: _after(moment, signal.SIG_DFL))
         claim(command.status is not None and command.status <= 0, command.output)
         place.check_tables()
-    place.recover(step)
+    place.recover(target)
     return SAME
 
 
 def killed_around_a_write(place: Place) -> str:
     """Killed when a file is written whole and not yet in its place, or has just been put there."""
-    step = _step(place, EVERY)
-    number = place.draw.randint(1, place.reference.writes[step.kind])
+    target = _target(place, EVERY)
+    number = place.draw.randint(1, place.reference.writes[target.kind])
     before = place.draw.random() < 0.5
-    claim(_killed(place, step, lambda: die_at_write(number, before)), "the fault did not happen")
-    place.recover(step)
+    claim(_killed(place, target, lambda: die_at_write(number, before)), "the fault did not happen")
+    place.recover(target)
     return SAME
 
 
 def killed_within_a_write(place: Place) -> str:
     """Killed with a file half written: the kernel ends the process at the byte that passes the limit."""
-    step = _step(place, [*STAGES, "predict"])
-    whole = (place.folder / step.output).stat().st_size
+    target = _target(place, [*STAGES, "predict"])
+    whole = (place.folder / target.output).stat().st_size
     limit = place.draw.randint(8000, whole - 1) if whole > 8001 else whole - 1
 
     def prepare() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    claim(_killed(place, step, prepare), "the fault did not happen")
-    place.recover(step)
+    claim(_killed(place, target, prepare), "the fault did not happen")
+    place.recover(target)
     return SAME
 
 
 def terminated(place: Place) -> str:
     """SIGTERM, as from a scheduler or Ctrl-C of a workflow: status 3, a record that says so, nothing half."""
-    step = _step(place, EVERY)
-    moment = _moment(place, step)
-    place.forget(step)
+    target = _target(place, EVERY)
+    moment = _moment(place, target)
+    place.forget(target)
 
     def stop(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    command = place.run(step, lambda: _after(moment, stop))
+    command = place.run(target, lambda: _after(moment, stop))
     place.check_tables()
     if command.status == 0:
-        place.check_recovered(step)
+        place.check_recovered(target)
         return HARMLESS
     early = -signal.SIGTERM  # before the command could say what to do with it
     claim(command.status in (3, early), f"exit status {command.status}:\n{command.output}")
-    record = read_record(record_path(step.output))
+    record = place.record(target)
     states = ("interrupted", "running") if command.status == 3 else ()
-    claim(record is None or record["state"] in (*states, "done"), f"the record says {record}")
+    claim(record is None or record.state in (*states, "done"), f"the record says {record}")
     claim("Traceback" not in command.output, f"a traceback:\n{command.output}")
     place.check_no_temporary()
-    place.recover(step)
+    place.recover(target)
     return "interrupted, same result after a rerun"
 
 
@@ -159,39 +154,40 @@ def damage(path: Path, draw: random.Random) -> str:
 
 def damaged_unfinished_checkpoint(place: Place) -> str:
     """The newest checkpoint of a killed training is damaged: the one before it, or none, is used."""
-    step = _step(place, TRAININGS)
-    writes = place.reference.writes[step.kind]
-    number = place.draw.randint(writes - 2, writes - 1)  # before the finished checkpoint is in place
-    claim(_killed(place, step, lambda: die_at_write(number, before=False)), "the fault did not happen")
-    found = sorted(place.folder.glob("results/work/*/iteration_*.pt"))
+    target = _target(place, TRAININGS)
+    writes = place.reference.writes[target.kind]
+    # after these come: the finished checkpoint, its record, the mark of its source, its place in the store
+    number = writes - 4
+    claim(_killed(place, target, lambda: die_at_write(number, before=False)), "the fault did not happen")
+    found = sorted(place.folder.glob("results/work/*/*/resume/iteration_*.pt"))
     claim(bool(found), "no checkpoint to damage")
     victim = found[-1] if place.draw.random() < 0.8 else found[-1].with_suffix(".sha256")
     damage(victim, place.draw)
-    place.recover(step)
+    place.recover(target)
     return SAME
 
 
 def damaged_finished_checkpoint(place: Place) -> str:
     """A finished checkpoint is damaged: what starts from it refuses, naming it."""
-    step = _step(place, ["train classifier", "train with meta step", "fit", "transform", "predict"])
-    checkpoint = step.inputs[-1]
-    place.forget(step)
+    target = _target(place, ["train classifier", "train with meta step", "fit", "transform", "predict"])
+    checkpoint = target.input("checkpoint" if target.kind == "predict" else "init")
+    place.forget(target)
     damage(checkpoint, place.draw)
-    return _refused_or_harmless(place, step, checkpoint)
+    return _refused_or_harmless(place, target, checkpoint)
 
 
-def _refused_or_harmless(place: Place, step: Step, victim: Path, *words: str) -> str:
+def _refused_or_harmless(place: Place, target: Target, victim: Path, *words: str) -> str:
     """After ``victim`` was damaged: a clear refusal, or the same result where the damage does no harm."""
-    command = place.run(step)
+    command = place.run(target)
     place.check_tables()
     if command.status == 0:
-        place.check_same(step)
+        place.check_same(target)
         outcome = HARMLESS
     else:
-        place.check_refused(step, command, *(words or (str(victim),)))
+        place.check_refused(target, command, *(words or (str(victim),)))
         outcome = REPAIRED
     _restore(place, victim)
-    place.recover(step)
+    place.recover(target)
     return outcome
 
 
@@ -201,18 +197,19 @@ def _restore(place: Place, path: Path) -> None:
 
 def damaged_detections(place: Place) -> str:
     """Detections are damaged between prediction and evaluation."""
-    step = _step(place, ["evaluate"])
-    place.forget(step)
-    damage(step.inputs[1], place.draw)
-    return _refused_or_harmless(place, step, step.inputs[1])
+    target = _target(place, ["evaluate"])
+    place.forget(target)
+    detections = target.input("detections")
+    damage(detections, place.draw)
+    return _refused_or_harmless(place, target, detections)
 
 
 def exchanged_detections(place: Place) -> str:
     """Whole detections that are not those of this model: scores were changed, or they are another run's."""
-    step = _step(place, ["evaluate"])
-    path = step.inputs[1]
+    target = _target(place, ["evaluate"])
+    path = target.input("detections")
     if place.draw.random() < 0.5:
-        others = [other.inputs[1] for other in BY_KIND["evaluate"] if other.row != step.row]
+        others = [other.input("detections") for other in BY_KIND["evaluate"] if other.row != target.row]
         shutil.copy2(place.reference.folder / place.draw.choice(others), path)
     else:
         table = pq.read_table(path)
@@ -220,39 +217,36 @@ def exchanged_detections(place: Place) -> str:
         scores = [1 - score for score in table["score"].to_pylist()]
         field = table.schema.field(column)
         pq.write_table(table.set_column(column, field, pa.array(scores, field.type)), path)
-    if place.draw.random() < 0.5:  # evaluated again, too: right numbers of the wrong detections
-        place.forget(step)
-        command = place.run(step)
-        claim(command.status == 0, command.output)
-    results = place.check_tables()
-    claim(results[step.row].state == "stale", f"the table says {results[step.row].state}")
+    place.check_tables(everything=True)  # the numbers are still those of the right ones
+    place.forget(target)
+    place.check_refused(target, place.run(target), str(path), "not what was made")
     _restore(place, path)
-    place.recover(step)
-    return "stale in the table, same result after repair"
+    place.recover(target)
+    return REPAIRED
 
 
 def altered_results(place: Place) -> str:
     """Metrics or a record are damaged after the evaluation: no number of theirs is shown."""
-    step = _step(place, ["evaluate"])
-    victim = place.draw.choice([step.output, record_path(step.output)])
+    target = _target(place, ["evaluate"])
+    victim = place.draw.choice([target.output, target.step.record])
     before = victim.read_bytes()
     damage(victim, place.draw)
     results = place.check_tables()
-    if results[step.row].done:
-        claim(victim != step.output or victim.read_bytes() == before, "altered metrics count as done")
-    place.recover(step)
+    if results[target.row].done:
+        claim(victim != target.output or victim.read_bytes() == before, "altered metrics count as done")
+    place.recover(target)
     return "refused by the table, same result after a rerun"
 
 
 def limited_files(place: Place) -> str:
     """As with a quota, no file may grow beyond a limit: one clear message, and the last good state stays."""
-    step = _step(place, [*STAGES, "predict"])
-    whole = (place.folder / step.output).stat().st_size
+    target = _target(place, [*STAGES, "predict"])
+    whole = (place.folder / target.output).stat().st_size
     limit = place.draw.choice([place.draw.randint(200, 8000), place.draw.randint(8000, max(8001, whole - 1))])
-    place.forget(step)
-    command = place.run(step, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    place.forget(target)
+    command = place.run(target, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     _check_out_of_space(place, command)
-    place.recover(step)
+    place.recover(target)
     return REPAIRED
 
 
@@ -274,19 +268,19 @@ def _disk_of_its_own(place: Place) -> Iterator[None]:
 
 def full_disk(place: Place) -> str:
     """A disk that is full, or runs full while the command writes."""
-    step = _step(place, [*STAGES, "predict"])
-    whole = (place.folder / step.output).stat().st_size
+    target = _target(place, [*STAGES, "predict"])
+    whole = (place.folder / target.output).stat().st_size
     free = place.draw.choice([0, place.draw.randint(0, 16_000), place.draw.randint(0, whole)])
     try:
         with _disk_of_its_own(place):
-            place.forget(step)
+            place.forget(target)
             ballast = place.folder / "ballast"
             disk = os.statvfs(place.folder)
             ballast.write_bytes(bytes(max(0, disk.f_bavail * disk.f_bsize - free)))
-            command = place.run(step)
+            command = place.run(target)
             _check_out_of_space(place, command)
             ballast.unlink()
-            place.recover(step)
+            place.recover(target)
     except subprocess.CalledProcessError:
         return "left out: only root can make a small disk"
     return REPAIRED
@@ -303,11 +297,10 @@ def _check_out_of_space(place: Place, command: Command) -> None:
 
 def damaged_image(place: Place) -> str:
     """An image is missing, damaged or of another size: the message names it."""
-    step = _step(place, ["train all", "train classifier", "fit", "predict"])
-    split = "val" if step.kind == "predict" else "train"
-    images = step.inputs[0].parent / "images"
-    image = place.draw.choice(sorted(images.glob(f"{split}_*.png")))
-    place.forget(step)
+    target = _target(place, ["train all", "train classifier", "fit", "predict"])
+    split = "val" if target.kind == "predict" else "train"
+    image = place.draw.choice(sorted((DATA / "images").glob(f"{split}_*.png")))
+    place.forget(target)
     how = place.draw.choice(["missing", "damaged", "damaged", "other"])
     if how == "missing":
         image.unlink()
@@ -315,7 +308,7 @@ def damaged_image(place: Place) -> str:
         damage(image, place.draw)
     else:
         image.write_bytes(b"GIF89a" + bytes(100))
-    return _refused_or_harmless(place, step, image, image.name)
+    return _refused_or_harmless(place, target, image, image.name)
 
 
 def _bad_values(content: dict, draw: random.Random) -> None:
@@ -351,9 +344,8 @@ def _bad_structure(content: dict, draw: random.Random) -> None:
 
 def hostile_annotations(place: Place) -> str:
     """The annotation file is cut off, nested without end, or holds values that no such file may hold."""
-    step = _step(place, ["stats", "train all", "train classifier", "fit", "predict"])
-    path = step.inputs[0]
-    place.forget(step)
+    target = place.draw.choice([BY_KIND["train all"][0], BY_KIND["train classifier"][0]])
+    path = DATA / place.draw.choice(["train.json", "train.json", "val.json"])
     how = place.draw.choice(["cut", "nested", "values", "values", "structure", "structure"])
     if how == "cut":
         path.write_bytes(path.read_bytes()[: place.draw.randrange(1, path.stat().st_size - 2)])
@@ -363,49 +355,39 @@ def hostile_annotations(place: Place) -> str:
         content = json.loads(path.read_text())
         (_bad_values if how == "values" else _bad_structure)(content, place.draw)
         path.write_text(json.dumps(content))
-    command = place.run(step)
-    place.check_tables()
-    if command.status == 0 and place.same(step):  # the step does not read what is bad
-        _restore(place, path)
-        place.recover(step)
-        return HARMLESS
-    if command.status == 0:  # counts are made of two fields; whoever uses them reads the whole file
-        claim(step is STATS, "bad annotations changed the result without a word")
-        (user,) = (training for training in BY_KIND["train all"] if training.row == "softmax")
-        place.forget(user)
-        place.check_refused(user, place.run(user), str(path))
-        _restore(place, path)
-        claim(place.run(step).status == 0, "the counts are not made again")
-        place.recover(user)
-        place.check_recovered(step)
-        return REPAIRED
-    place.check_refused(step, command, str(path))
+    command = place.run(Target("all", target.row, ""))  # every step that is missing
+    results = place.check_tables()
+    claim(not results[target.row].done, "numbers of other annotations stand in the table as those of these")
+    place.check_no_temporary()
+    claim(command.status == 2, f"exit status {command.status}, expected 2:\n{command.output}")
+    claim("Traceback" not in command.output, f"a traceback:\n{command.output}")
+    claim(str(path) in command.output, f"'{path}' is not in the message:\n{command.output}")
     _restore(place, path)
-    place.recover(step)
-    return REPAIRED
+    place.check_tables(everything=True)  # what was made from the right ones is still there
+    return "refused, and nothing lost"
 
 
 def two_at_once(place: Place) -> str:
     """The same command twice at once: one makes the output, the other waits a moment or is refused."""
-    step = _step(place, EVERY)
-    place.forget(step)
-    first = place.start(step)
+    target = _target(place, EVERY)
+    place.forget(target)
+    first = place.start(target)
     time.sleep(place.draw.uniform(0, 0.3))
-    second = place.start(step)
+    second = place.start(target)
     statuses = {first.wait(), second.wait()}
     claim(0 in statuses and statuses <= {0, 2}, f"{statuses}:\n{first.output}\n{second.output}")
     if 2 in statuses:
         refused = first if first.status else second
         claim("another process is making" in refused.output, refused.output)
-    place.check_recovered(step)
+    place.check_recovered(target)
     return "one made it, the other was refused or came after it"
 
 
 def dead_rank(place: Place) -> str:
     """One of two processes is killed: the job ends soon, with an error, and nothing of it stays."""
-    (step,) = (step for step in BY_KIND["train all"] if step.row == "softmax")
-    place.forget(step)
-    command = [sys.executable, "-m", "benchmark.cli", *step.arguments, "--devices", "2"]
+    (target,) = (target for target in BY_KIND["train all"] if target.row == "softmax")
+    place.forget(target)
+    command = [sys.executable, "-m", "benchmark.cli", *target.arguments, "--devices", "2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
     def begin() -> subprocess.Popen[bytes]:
@@ -433,13 +415,13 @@ def dead_rank(place: Place) -> str:
     if status == 0:
         return HARMLESS
     place.check_tables()
-    record = read_record(record_path(step.output))
-    claim(record is None or record["state"] != "done", f"the record says {record}")
+    record = place.record(target)
+    claim(record is None or record.state != "done", f"the record says {record}")
     again = begin()
     claim(again.wait(600) == 0, f"the same command again ended with {again.returncode}:\n{output}")
     place.check_no_temporary()
-    place.forget(step)
-    place.recover(step)
+    place.forget(target)
+    place.recover(target)
     return "the job ended, and finished when run again"
 
 

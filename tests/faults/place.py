@@ -13,23 +13,14 @@ from typing import Any
 from benchmark.files import read_json
 from benchmark.recipes import load_experiment
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import (
-    annotations_path,
-    checkpoint_path,
-    dataset_folder,
-    final_checkpoint_path,
-    initial_checkpoint_path,
-    progress_path,
-    record_path,
-    run_folder,
-    statistics_path,
-)
-from benchmark.records import read_record
-from benchmark.reporting.collect import RunResult, collect_run, own_stages
+from benchmark.records import Record, read_record
+from benchmark.reporting.collect import RunResult, collect_run
+from benchmark.steps import Step, own_steps, steps_of
 
 from .commands import Command, start
 
 EXPERIMENT = Path(__file__).with_name("faults.yaml")
+DATA = Path("data/faults")
 ROWS = {row.row.id: row for row in load_experiment(str(EXPERIMENT)).rows}
 
 
@@ -44,73 +35,58 @@ def claim(holds: bool, what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One command of the experiment; paths are relative to a place."""
+class Target:
+    """A step that a fault may hit, or without a name all of a row. Its key depends on the data, so the step
+    itself is there in a place only."""
 
     kind: str
     row: str
-    arguments: tuple[str, ...]
-    results: tuple[Path, ...]
-    inputs: tuple[Path, ...]
+    name: str
+
+    @property
+    def step(self) -> Step:
+        """The step, as the working directory has it."""
+        (run,) = ROWS[self.row].runs
+        return next(step for step in steps_of(run) if step.name == self.name and self._is_own(run, step))
+
+    def _is_own(self, run: Run, step: Step) -> bool:
+        return step.kind.of_dataset or step.owner is run
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of the command that makes the step."""
+        return ["make", f"{EXPERIMENT}:{self.row}", *([self.name] if self.name else [])]
 
     @property
     def output(self) -> Path:
-        """The result that the record speaks of."""
-        return self.results[0]
+        """The result, relative to a place."""
+        return self.step.output()
 
     @property
-    def traces(self) -> tuple[Path, ...]:
-        """All that the command writes."""
-        return (*self.results, record_path(self.output), progress_path(self.output))
+    def results(self) -> list[Path]:
+        """All that the step makes."""
+        step = self.step
+        return [step.output(role) for role in step.kind.outputs]
+
+    def input(self, role: str) -> Path:
+        """The file of a step before it."""
+        return self.step.inputs[role].output()
 
 
-def stage_kind(run: Run, name: str) -> str:
-    stage = next(stage for stage in run.stages if stage.name == name)
-    if stage.kind != "train":
-        return stage.kind
+def targets_of(row: str) -> list[Target]:
+    """The steps of a row, in order."""
+    (run,) = ROWS[row].runs
+    return [Target(_kind(run, step), row, step.name) for step in own_steps(run)]
+
+
+def _kind(run: Run, step: Step) -> str:
+    if step.kind.name not in ("train", "retrain"):
+        return step.kind.name
+    stage = next(stage for stage in run.stages if stage.name == step.name)
     return "train with meta step" if stage.meta else f"train {stage.trainable}"
 
 
-def steps_of(row: str) -> list[Step]:
-    """The commands of a row, in order."""
-    (run,) = ROWS[row].runs
-    recipe = f"{EXPERIMENT}:{row}"
-    data = (annotations_path(run.dataset, "train"), statistics_path(run.dataset))
-    found = []
-    for stage in own_stages(run):
-        output, init = checkpoint_path(run, stage.name), initial_checkpoint_path(run, stage.name)
-        start_from = ("--init", str(init)) if init else ()
-        arguments = ("train", recipe, stage.name, *start_from, "-o", str(output))
-        inputs = (*data, init) if init else data
-        found.append(Step(stage_kind(run, stage.name), row, arguments, (output,), inputs))
-    folder, final = run_folder(run), final_checkpoint_path(run)
-    detections, truth = folder / "detections.parquet", annotations_path(run.dataset, "val")
-    arguments = ("predict", recipe, "-c", str(final), "-o", str(detections))
-    found.append(Step("predict", row, arguments, (detections,), (truth, statistics_path(run.dataset), final)))
-    statistics = statistics_path(run.dataset)
-    arguments = ("evaluate", "--gt", str(truth), "--dt", str(detections), "--statistics", str(statistics))
-    arguments = (*arguments, "--max-detections", str(run.test.max_detections))
-    outputs = {"-o": "metrics.json", "--per-class": "per_class.csv", "--calibration": "calibration.csv"}
-    for option, name in outputs.items():
-        arguments = (*arguments, option, str(folder / name))
-    results = tuple(folder / name for name in outputs.values())
-    found.append(Step("evaluate", row, arguments, results, (truth, detections, statistics)))
-    return found
-
-
-def data_steps() -> list[Step]:
-    dataset = ROWS["softmax"].runs[0].dataset
-    folder, train, statistics = (
-        dataset_folder(dataset),
-        annotations_path(dataset, "train"),
-        statistics_path(dataset),
-    )
-    generate = ("synthesize", dataset.name, "-o", str(folder))
-    count = ("stats", str(train), "-o", str(statistics))
-    return [
-        Step("synthesize", "softmax", generate, (folder,), ()),
-        Step("stats", "softmax", count, (statistics,), (train,)),
-    ]
+STATISTICS = Target("statistics", "softmax", "statistics")
 
 
 @dataclass
@@ -124,24 +100,25 @@ class Reference:
     def make(self) -> None:
         """Run every step, counting its CPU time and the files that it puts in place."""
         (self.folder / "results").mkdir(parents=True)
-        for step in [*data_steps(), *(step for row in ROWS for step in steps_of(row))]:
+        os.chdir(self.folder)
+        command = start(["synthesize", "synthetic_tiny", "-o", str(DATA)], self.folder, self.folder / "log")
+        claim(command.wait() == 0, f"reference: {command.output}")
+        for target in [STATISTICS, *(target for row in ROWS for target in targets_of(row))]:
             counter = self.folder / "writes"
             counter.write_bytes(b"")
             log = self.folder / "log"
-            command = start(list(step.arguments), self.folder, log, partial(count_writes, counter))
-            claim(command.wait() == 0, f"reference: {' '.join(step.arguments)}\n{command.output}")
-            self.cpu_seconds[step.kind] = command.cpu_seconds
-            self.writes[step.kind] = counter.stat().st_size
+            command = start(target.arguments, self.folder, log, partial(count_writes, counter))
+            claim(command.wait() == 0, f"reference: {' '.join(target.arguments)}\n{command.output}")
+            self.cpu_seconds[target.kind] = command.cpu_seconds
+            self.writes[target.kind] = counter.stat().st_size
         for name in ("writes", "log"):
             (self.folder / name).unlink()
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The metrics of every row."""
-        found = {}
-        for name, row in ROWS.items():
-            found[name] = read_json(self.folder / run_folder(row.runs[0]) / "metrics.json")
-        return found
+        names = {name: row.runs[0] for name, row in ROWS.items()}
+        return {name: read_json(self.folder / steps_of(run)[-1].output()) for name, run in names.items()}
 
     @cached_property
     def files(self) -> set[Path]:
@@ -164,62 +141,58 @@ class Place:
 
     def copy(self) -> None:
         """Fill the folder anew."""
-        shutil.copytree(self.reference.folder, self.folder, dirs_exist_ok=True)
+        shutil.copytree(self.reference.folder, self.folder, symlinks=True, dirs_exist_ok=True)
 
     @property
     def log(self) -> Path:
         """What the last command prints; beside the place, which must stay clean."""
         return self.folder.with_name(f"{self.folder.name}.{len(self.commands)}.log")
 
-    def forget(self, step: Step) -> None:
-        """Take a step's results away, as a workflow does before it runs the step."""
-        for path in step.traces:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    def forget(self, target: Target) -> None:
+        """Take a step's result away."""
+        shutil.rmtree(target.step.folder, ignore_errors=True)
 
-    def start(self, step: Step, prepare: Callable[[], None] = lambda: None, *more: str) -> Command:
+    def start(self, target: Target, prepare: Callable[[], None] = lambda: None, *more: str) -> Command:
         """Start a step's command."""
-        command = start([*step.arguments, *more], self.folder, self.log, prepare)
+        command = start([*target.arguments, *more], self.folder, self.log, prepare)
         self.commands.append(command)
         return command
 
-    def run(self, step: Step, prepare: Callable[[], None] = lambda: None, *more: str) -> Command:
+    def run(self, target: Target, prepare: Callable[[], None] = lambda: None, *more: str) -> Command:
         """Run a step's command to whatever end."""
-        command = self.start(step, prepare, *more)
+        command = self.start(target, prepare, *more)
         command.wait()
         claim(not (left := command.orphans()), f"processes outlive their command: {left}")
         return command
 
-    def recover(self, step: Step) -> None:
-        """What a user does: the same command again. All must be as if nothing had happened."""
-        command = self.run(step)
-        claim(command.status == 0, f"the same command again ended with {command.status}:\n{command.output}")
-        self.check_recovered(step)
+    def record(self, target: Target) -> Record | None:
+        """The record of a step, finished or not."""
+        return read_record(target.step.record)
 
-    def check_recovered(self, step: Step) -> None:
+    def recover(self, target: Target) -> None:
+        """What a user does: the same command again. All must be as if nothing had happened."""
+        command = self.run(target)
+        claim(command.status == 0, f"the same command again ended with {command.status}:\n{command.output}")
+        self.check_recovered(target)
+
+    def check_recovered(self, target: Target) -> None:
         """Same bytes as undisturbed, every row done, nothing left over."""
-        record = read_record(record_path(step.output))
-        claim(record is not None and record["state"] == "done", f"the record says {record}")
-        self.check_same(step)
+        record = self.record(target)
+        claim(record is not None and record.state == "done", f"the record says {record}")
+        self.check_same(target)
         self.check_tables(everything=True)
         files = {path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file()}
         claim(not (left := files - self.reference.files), f"files are left: {sorted(map(str, left))}")
         claim(not (gone := self.reference.files - files), f"files are gone: {sorted(map(str, gone))}")
 
-    def same(self, step: Step) -> bool:
+    def same(self, target: Target) -> bool:
         """Whether a step's results are there and equal to those of the reference."""
-        pairs = [
-            (path, self.reference.folder / path.relative_to(self.folder))
-            for result in step.results
-            for path in sorted((self.folder / result).rglob("*")) or [self.folder / result]
-        ]
-        return all(
-            here.is_dir() or (here.is_file() and here.read_bytes() == there.read_bytes())
-            for here, there in pairs
-        )
+        pairs = [(self.folder / path, self.reference.folder / path) for path in target.results]
+        return all(here.is_file() and here.read_bytes() == there.read_bytes() for here, there in pairs)
 
-    def check_same(self, step: Step) -> None:
+    def check_same(self, target: Target) -> None:
         """The results of a step equal those of the reference, byte for byte."""
-        claim(self.same(step), f"{step.output} differs from that of an undisturbed run")
+        claim(self.same(target), f"{target.output} differs from that of an undisturbed run")
 
     def check_tables(self, everything: bool = False) -> dict[str, RunResult]:
         """A number that a table would show is that of the reference; what is not done shows none."""
@@ -233,15 +206,16 @@ class Place:
                 claim(bool(result.reason), f"{name} is {result.state} without a reason")
         return results
 
-    def check_refused(self, step: Step, command: Command, *words: str) -> None:
+    def check_refused(self, target: Target, command: Command, *words: str) -> None:
         """The command ended as for bad input, with one message that names the cause, and nothing is half."""
         claim(command.status == 2, f"exit status {command.status}, expected 2:\n{command.output}")
         claim("Traceback" not in command.output, f"a traceback:\n{command.output}")
         for word in words:
             claim(word in command.output, f"'{word}' is not in the message:\n{command.output}")
-        record = read_record(record_path(step.output))
-        claim(record is not None and record["state"] == "failed", f"the record says {record}")
-        claim(all(word in record["reason"] for word in words), f"the record's reason: {record['reason']}")
+        record = self.record(target)
+        claim(record is not None and record.state == "failed", f"the record says {record}")
+        assert record is not None
+        claim(all(word in (record.reason or "") for word in words), f"the record's reason: {record.reason}")
         self.check_no_temporary()
 
     def check_no_temporary(self) -> None:

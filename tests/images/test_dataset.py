@@ -23,7 +23,7 @@ SETTINGS = DetectorSettings(
     long_edge=128,
     flip_probability=0.5,
 )
-DATA = Path("results/data/synthetic_tiny")
+DATA = Path("results/data/synthetic_tiny/synthesize")
 
 
 def train_images(

@@ -1,5 +1,6 @@
 """Prediction writes what the evaluation reads: every image, valid ids, boxes and masks in original pixels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from benchmark.inference.predict import predict_dataset
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
 from benchmark.statistics import class_statistics
+from benchmark.steps import dataset_files
 from benchmark.training import run_stage
 
 EXPERIMENT = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
-TRUTH = Path("results/data/synthetic_tiny/val.json")
+TRUTH = Path("results/data/synthetic_tiny/synthesize/val.json")
 LVIS = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
 
 
@@ -30,15 +32,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> Pat
     output = tmp_path_factory.mktemp("predict") / "checkpoint.pt"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
-        run_stage(run(), "train", output, init=None, devices=1, workers=0, work=output.parent / "work")
+        files = dataset_files(run().dataset)
+        run_stage(run(), "train", files, output, init=None, devices=1, workers=0)
     return output
 
 
 @pytest.mark.usefixtures("inside")
 def test_detections_can_be_evaluated_and_repeat(checkpoint: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
-    predict_dataset(run(), checkpoint, first, workers=0)
-    predict_dataset(run(), checkpoint, second, workers=1)
+    files = dataset_files(run().dataset)
+    predict_dataset(run(), files, checkpoint, first, workers=0)
+    predict_dataset(run(), files, checkpoint, second, workers=1)
     assert first.read_bytes() == second.read_bytes()
     table, truth = read_detections(first), read_annotations(TRUTH)
     assert set(table.image_ids) == {image.id for image in truth.images}
@@ -53,16 +57,11 @@ def test_detections_can_be_evaluated_and_repeat(checkpoint: Path, tmp_path: Path
     assert set(evaluate_detections(TRUTH, first).metrics) == {"bbox", "segm"}
 
 
-def test_a_checkpoint_for_other_categories_is_refused(
-    checkpoint: Path, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("inside")
+def test_a_checkpoint_for_other_categories_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     """Training counts of LVIS v0.5 with validation annotations of another vocabulary."""
-    data = tmp_path / "results" / "data" / "synthetic_tiny"
-    data.mkdir(parents=True)
-    (data / "images").symlink_to(workplace / "results" / "data" / "synthetic_tiny" / "images")
-    (data / "val.json").write_bytes((workplace / TRUTH).read_bytes())
-    class_statistics(LVIS).write(data / "class_statistics.csv")
-    monkeypatch.chdir(tmp_path)
+    class_statistics(LVIS).write(tmp_path / "class_statistics.csv")
+    files = replace(dataset_files(run().dataset), statistics=tmp_path / "class_statistics.csv")
     with pytest.raises(CheckpointError, match="different categories"):
-        predict_dataset(run(), checkpoint, tmp_path / "detections.parquet", workers=0)
+        predict_dataset(run(), files, checkpoint, tmp_path / "detections.parquet", workers=0)
     assert not (tmp_path / "detections.parquet").exists()

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -25,10 +24,11 @@ from benchmark.inference.detections import read_detections
 from benchmark.inference.predict import predict_dataset
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import checkpoint_path, initial_checkpoint_path
+from benchmark.recipes.paths import run_name
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import project_root
 from benchmark.sampling import seeded
+from benchmark.steps import dataset_files
 from benchmark.training import run_stage
 
 FOLDERS = [Path(path).resolve() for path in os.environ.get("METHOD_PATHS", "").split(os.pathsep) if path]
@@ -218,18 +218,17 @@ def test_every_stage_runs_and_detects(detector: str, method: str) -> None:
     run = run.model_copy(update={"test": run.test.model_copy(update={"max_detections": 5})})
     done = Path(os.environ["PYTEST_CONFORMANCE"])
     output = done / "detections" / detector / f"{method}.parquet"
-    predict_dataset(run, _trained(run, done), output, workers=0)
+    predict_dataset(run, dataset_files(run.dataset), _trained(run, done), output, workers=0)
     assert len(read_detections(output)) > 0
 
 
 def _trained(run: Run, folder: Path) -> Path:
     """The final checkpoint; stages that several methods share are run once."""
-    if run.base is not None:
-        _trained(run.base, folder)
+    init = _trained(run.base, folder) if run.base is not None else None
     for stage in run.stages:
-        output = folder / checkpoint_path(run, stage.name)
-        init = initial_checkpoint_path(run, stage.name)
+        output = folder / run_name(run) / stage.name / "checkpoint.pt"
         if not output.exists():
-            settings: dict[str, Any] = {"devices": 1, "workers": 0, "work": folder / "work"}
-            run_stage(run, stage.name, output, init=folder / init if init else None, **settings)
+            files = dataset_files(run.dataset)
+            run_stage(run, stage.name, files, output, init=init, devices=1, workers=0)
+        init = output
     return output

@@ -13,11 +13,10 @@ from benchmark.detectors.checkpoints import load
 from benchmark.images import TrainImages
 from benchmark.inference.detections import read_detections
 from benchmark.inference.predict import predict_dataset
-from benchmark.recipes import find_run, load_experiment
-from benchmark.recipes.experiments import with_bases
+from benchmark.recipes import find_run, lineage, load_experiment
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import images_folder
 from benchmark.records import read_record
+from benchmark.steps import Means, Step, dataset_files, make, steps_of
 from benchmark.training import run_stage
 from benchmark.training.stages import read_training_data
 
@@ -55,22 +54,13 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def finished(experiment: Path, workplace: Path, tmp_path_factory: pytest.TempPathFactory):
-    """The finished checkpoint of a run; a base that several runs share is trained once."""
-    folder = tmp_path_factory.mktemp("finished")
-
-    def finish(run: Run) -> Path:
-        init = finish(run.base) if run.base else None
-        for stage in run.stages:
-            output = folder / run.digest(stage.name) / "checkpoint.pt"
-            if not output.exists():
-                run_stage(run, stage.name, output, init=init, devices=1, workers=0, work=folder / "work")
-            init = output
-        assert init is not None
-        return init
-
-    return finish
+def finished(run: Run) -> Step:
+    """The last stage of a run, made in the working directory; a base that several runs share is trained
+    once."""
+    stages = [step for step in steps_of(run) if step.kind.trains]
+    for step in stages:
+        make(step, Means())
+    return stages[-1]
 
 
 def row(experiment: Path, method: str) -> Run:
@@ -103,13 +93,13 @@ def test_losses_gradients_and_scores_of_edge_cases(experiment: Path, method: str
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("method", METHODS)
-def test_from_the_base_to_detections(experiment: Path, finished, tmp_path: Path, method: str) -> None:
+def test_from_the_base_to_detections(experiment: Path, tmp_path: Path, method: str) -> None:
     run = row(experiment, method)
-    checkpoint = finished(run)
+    checkpoint = finished(run).output()
     after = load(checkpoint)["model"]
     assert all(bool(value.isfinite().all()) for value in after.values())
     if run.base is not None:
-        before = load(finished(run.base))["model"]
+        before = load(finished(run.base).output())["model"]
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         if run.stages[-1].trainable == "all" and run.stages[-1].kind == "train":
             assert "backbone.body.layer4.0.conv1.weight" in changed
@@ -117,35 +107,37 @@ def test_from_the_base_to_detections(experiment: Path, finished, tmp_path: Path,
             assert changed <= {"classifiers.0.linear.weight", "classifiers.0.linear.bias"}
             # tau may come out as 0, which changes nothing
             assert changed or set(after) > set(before) or run.variant == "searched"
-    predict_dataset(run, checkpoint, tmp_path / "detections.parquet", workers=0)
+    files = dataset_files(run.dataset)
+    predict_dataset(run, files, checkpoint, tmp_path / "detections.parquet", workers=0)
     scores = np.asarray(read_detections(tmp_path / "detections.parquet").scores)
     assert ((scores > 0) & (scores <= 1)).all()
 
 
 @pytest.mark.usefixtures("inside")
-def test_the_search_for_tau_is_recorded_and_repeats(experiment: Path, finished, tmp_path: Path) -> None:
+def test_the_search_for_tau_is_recorded_and_repeats(experiment: Path, tmp_path: Path) -> None:
     run = row(experiment, "tau_norm+searched")
-    checkpoint = finished(run)
-    record = read_record(checkpoint.with_name("checkpoint.provenance.json"))
+    step = finished(run)
+    record = read_record(step.record)
     assert record is not None
-    curve = record["facts"]["balanced_accuracy_by_tau"]
+    curve = record.facts["balanced_accuracy_by_tau"]
     assert len(curve) == len(run.stages[-1].options["taus"])
-    assert record["facts"]["tau"] == float(max(curve, key=curve.get))
-    again = tmp_path / "checkpoint.pt"
-    run_stage(run, "search", again, init=finished(run.base), devices=1, workers=0, work=tmp_path / "work")
-    assert again.read_bytes() == checkpoint.read_bytes()
+    assert record.facts["tau"] == float(max(curve, key=curve.get))
+    again, init = tmp_path / "checkpoint.pt", step.inputs["init"].output()
+    run_stage(run, "search", dataset_files(run.dataset), again, init=init, devices=1, workers=0)
+    assert again.read_bytes() == step.output().read_bytes()
 
 
 @pytest.mark.usefixtures("inside")
-def test_class_means_are_of_ground_truth_boxes(experiment: Path, finished) -> None:
-    checkpoint = finished(row(experiment, "ncm_fc"))
-    _, statistics = read_training_data(row(experiment, "ncm_fc"))
-    means = load(checkpoint)["model"]["classifiers.0.means"]
+def test_class_means_are_of_ground_truth_boxes(experiment: Path) -> None:
+    run = row(experiment, "ncm_fc")
+    step = finished(run)
+    _, statistics = read_training_data(run, dataset_files(run.dataset))
+    means = load(step.output())["model"]["classifiers.0.means"]
     assert means.any(dim=1).tolist() == (statistics.instance_counts > 0).tolist()
     assert bool((means < 0).any())  # before the activation
-    record = read_record(checkpoint.with_name("checkpoint.provenance.json"))
+    record = read_record(step.record)
     assert record is not None
-    assert record["facts"]["boxes"] == statistics.num_annotations
+    assert record.facts["boxes"] == statistics.num_annotations
 
 
 @pytest.mark.usefixtures("inside")
@@ -153,8 +145,8 @@ def test_a_stage_may_see_the_annotations_of_few_categories_only(experiment: Path
     run = row(experiment, "softmax+finetune_tail")
     assert run.stages[0].annotations is not None
     assert run.stages[0].annotations.max_instance_count == 99
-    annotations, statistics = read_training_data(run)
-    folder = images_folder(run.dataset, "train")
+    annotations, statistics = read_training_data(run, dataset_files(run.dataset))
+    folder = dataset_files(run.dataset).train_images
     few = statistics.category_ids[statistics.instance_counts <= 2].tolist()
     data = TrainImages(annotations, folder, run.detector, 0, masks=False, categories=few)
     everything = TrainImages(annotations, folder, run.detector, 0, masks=False)
@@ -182,7 +174,7 @@ def test_every_row_of_the_table_names_its_published_method() -> None:
 def test_rows_of_mmdetection_train_norms_on_frozen_statistics(name: str) -> None:
     """As its ResNets do by default, stem and first stage apart; so do the bases that rows start from."""
     for row in load_experiment(name).rows:
-        for run in (item for found in row.runs for item in with_bases(found)):
+        for run in (item for found in row.runs for item in lineage(found)):
             assert (run.detector.norm, run.detector.trainable_layers) == ("frozen_statistics", 3), run.row
             for stage in run.stages:
                 if stage.trainable == "all" and stage.schedule is not None:

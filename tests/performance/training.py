@@ -15,16 +15,15 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
-from benchmark.annotations import read_annotations, synthesize_dataset
+from benchmark.annotations import read_annotations
 from benchmark.detectors import build_detector
 from benchmark.images import Sample, TrainImages, load
 from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import Run, Synthetic
-from benchmark.recipes.paths import annotations_path, dataset_folder, statistics_path
 from benchmark.sampling import ImageStream, StreamBatches
-from benchmark.statistics import class_statistics
+from benchmark.steps import dataset_files, made_dataset
 from benchmark.training import run_stage
 from benchmark.training.stages import read_training_data
 
@@ -60,9 +59,9 @@ torchvision resizes images inside its model, here by 1. GPU rows appear where th
 
 def run_of(case: dict[str, Any]) -> Run:
     """The smoke experiment's softmax model, with the detector and schedule of a case."""
+    edges = {"train_short_edges": [case["edge"]], "test_short_edge": case["edge"], "long_edge": case["edge"]}
+    settings = dict(detector_presets()[case["preset"]].settings) | edges | {"init": "none"}
     run = find_run("smoke:softmax")
-    sizes = {"train_short_edges": [case["edge"]], "test_short_edge": case["edge"], "long_edge": case["edge"]}
-    settings = dict(detector_presets()[case["preset"]].settings) | sizes | {"init": "none"}
     (stage,) = run.stages
     assert stage.schedule is not None
     schedule = stage.schedule.model_copy(
@@ -73,8 +72,10 @@ def run_of(case: dict[str, Any]) -> Run:
             "precision": case.get("precision", "fp32"),
         }
     )
+    sizes = Synthetic(train_images=200, val_images=12, image_size=case["edge"], categories=40, seed=0)
     return run.model_copy(
         update={
+            "dataset": run.dataset.model_copy(update={"synthetic": sizes}),
             "detector": DetectorSettings(**settings),
             "detector_name": case["preset"],
             "stages": [stage.model_copy(update={"schedule": schedule})],
@@ -85,7 +86,8 @@ def run_of(case: dict[str, Any]) -> Run:
 def ours(run: Run, case: dict[str, Any]) -> float:
     """Images per second that the log of a training shows, without the lines of the warm-up."""
     output = Path("ours") / "checkpoint.pt"
-    run_stage(run, "train", output, init=None, devices=1, workers=case["workers"], work=Path("work"))
+    files = dataset_files(run.dataset)
+    run_stage(run, "train", files, output, init=None, devices=1, workers=case["workers"])
     lines = [json.loads(line) for line in (output.parent / "progress.jsonl").read_text().splitlines()]
     rates = [line["images_per_second"] for line in lines if line["iteration"] > WARM_UP]
     return len(rates) / sum(1 / rate for rate in rates)
@@ -94,7 +96,7 @@ def ours(run: Run, case: dict[str, Any]) -> float:
 def reference_model(run: Run) -> nn.Module:
     """torchvision's Mask R-CNN with the benchmark's trunk."""
     settings = run.detector
-    _, statistics = read_training_data(run)
+    _, statistics = read_training_data(run, dataset_files(run.dataset))
     trunk = build_detector(run, statistics).backbone
     anchors = AnchorGenerator(
         tuple((size,) for size in settings.anchor_sizes), ((0.5, 1.0, 2.0),) * len(settings.anchor_sizes)
@@ -118,9 +120,8 @@ def reference_model(run: Run) -> nn.Module:
 
 def batches(run: Run, case: dict[str, Any], device: torch.device) -> Iterator[tuple[list[Tensor], list[Any]]]:
     """Images and targets in torchvision's form, in the order of the benchmark's loop."""
-    annotations = read_annotations(annotations_path(run.dataset, "train"))
-    folder = dataset_folder(run.dataset) / "images"
-    data = TrainImages(annotations, folder, run.detector, 0, masks=True)
+    files = dataset_files(run.dataset)
+    data = TrainImages(read_annotations(files.train), files.train_images, run.detector, 0, masks=True)
     stream = ImageStream(torch.ones(len(data)).numpy(), 0)
     order = StreamBatches(stream, case["batch"], 0, WARM_UP + MEASURED)
     samples: list[Sample]
@@ -162,19 +163,14 @@ def section() -> str:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     old = Path.cwd()
-    run = find_run("smoke:softmax")
     with tempfile.TemporaryDirectory() as folder:
         for name in ("Snakefile", "workflows", "methods"):
             (Path(folder) / name).symlink_to(ROOT / name)
         os.chdir(folder)
         try:
             for case in CASES[device.type]:
-                sizes = Synthetic(
-                    train_images=200, val_images=12, image_size=case["edge"], categories=40, seed=0
-                )
-                synthesize_dataset(sizes, dataset_folder(run.dataset))
-                class_statistics(annotations_path(run.dataset, "train")).write(statistics_path(run.dataset))
                 own = run_of(case)
+                made_dataset(own.dataset)
                 rates = ours(own, case), theirs(own, case, device)
                 label = f"{case['preset']}, {case['batch']} images of {case['edge']} pixels"
                 label += f", {case.get('precision', 'fp32')}"

@@ -10,18 +10,25 @@ import yaml
 from recipe_files import write_experiment
 
 from benchmark.recipes import (
+    LoadedExperiment,
     RecipeError,
-    all_runs,
     describe,
     find_run,
     load_dataset,
     load_experiment,
-    paths,
     with_detector,
 )
 from benchmark.recipes.catalog import yaml_files
+from benchmark.recipes.paths import run_name
 from benchmark.recipes.project import project_root
-from benchmark.recipes.schemas import MODELS, PAGE, page_text, schema_text
+from benchmark.schemas import PAGE, SCHEMAS, page_text, schema_text
+from benchmark.steps import find_step, steps_of_experiment
+
+
+def trained(experiment: LoadedExperiment) -> list[tuple[str, int]]:
+    """Method and seed of every run that trains something and can do so here."""
+    steps = [planned.step for planned in steps_of_experiment(experiment).values()]
+    return list({run_name(s.run): (s.run.method, s.run.seed) for s in steps if s.kind.trains}.values())
 
 
 def test_every_shipped_file_is_understood() -> None:
@@ -32,10 +39,10 @@ def test_every_shipped_file_is_understood() -> None:
 
 
 def test_the_schemas_are_those_of_the_models() -> None:
-    for name in MODELS:
+    for name in SCHEMAS:
         file = project_root() / "workflows" / "schemas" / f"{name}.schema.json"
-        assert file.read_text() == schema_text(name), "run python -m benchmark.recipes.schemas"
-    assert file.with_name(PAGE).read_text() == page_text(), "run python -m benchmark.recipes.schemas"
+        assert file.read_text() == schema_text(name), "run python -m benchmark.schemas"
+    assert file.with_name(PAGE).read_text() == page_text(), "run python -m benchmark.schemas"
 
 
 def test_every_key_is_explained() -> None:
@@ -60,17 +67,14 @@ def test_smoke_has_a_row_for_every_headline_method_and_no_other_run() -> None:
         "softmax",
         "softmax",
     ]
-    assert sorted(run.method for run in all_runs(experiment)) == methods
+    assert sorted(trained(experiment)) == [(method, 0) for method in methods]
 
 
 def test_a_base_that_is_no_row_is_a_run_all_the_same(tmp_path: Path) -> None:
     experiment = load_experiment(write_experiment(tmp_path, {"method": "bags", "seeds": [0, 3]}))
-    runs = all_runs(experiment)
-    assert sorted((run.method, run.seed) for run in runs) == [
-        ("bags", 0), ("bags", 3), ("softmax", 0), ("softmax", 3),
-    ]  # fmt: skip
-    for run in runs:
-        assert find_run(experiment.recipes()[str(paths.run_folder(run))]) == run
+    assert sorted(trained(experiment)) == [("bags", 0), ("bags", 3), ("softmax", 0), ("softmax", 3)]
+    for place, planned in steps_of_experiment(experiment).items():
+        assert find_step(find_run(planned.recipe), place) is not None
 
 
 def test_missing_data_skips_a_row_and_says_where_it_belongs(
@@ -82,7 +86,7 @@ def test_missing_data_skips_a_row_and_says_where_it_belongs(
     assert reason is not None
     assert str(tmp_path / "lvis_v0.5/lvis_v0.5_train.json") in reason
     assert "LONGTAIL_DATA" in reason
-    assert all_runs(experiment) == []
+    assert trained(experiment) == []
 
     (tmp_path / "coco").mkdir()
     (tmp_path / "lvis_v0.5").mkdir()

@@ -1,28 +1,23 @@
 """A results tree in the real file formats: 3 rows, 40 categories, made-up but plausible numbers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
+from places import fabricate, made
 from pycocotools import mask as mask_utils
 
 from benchmark.files import write_json, write_text
 from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes import LoadedExperiment, load_experiment
 from benchmark.recipes.models import Dataset, Run
-from benchmark.recipes.paths import (
-    annotations_path,
-    checkpoint_path,
-    images_folder,
-    run_folder,
-    statistics_path,
-)
-from benchmark.records import record_step
-from benchmark.reporting.collect import lineage, own_stages
 from benchmark.statistics import ClassStatistics, frequency_letter
+from benchmark.steps import Step, dataset_files, dataset_steps, steps_of
+from benchmark.steps.listing import PREDICT, STATISTICS, SYNTHESIZE, TRAIN
 
 COUNTS = np.geomspace(600, 1, 40).round().astype(int)
 NAMES = {i + 1: f"category_{i + 1}" for i in range(len(COUNTS))}
@@ -43,7 +38,7 @@ def made_up_experiment(folder: Path, text: str = EXPERIMENT) -> LoadedExperiment
     return load_experiment(str(path))
 
 
-def write_statistics(run: Run) -> None:
+def write_statistics(path: Path) -> None:
     counts = np.asarray(COUNTS, np.int64)
     ClassStatistics(
         category_ids=np.array(list(NAMES), np.int64),
@@ -51,38 +46,50 @@ def write_statistics(run: Run) -> None:
         frequencies=tuple(frequency_letter(int(count)) for count in counts),
         image_counts=counts,
         instance_counts=counts * 2,
-    ).write(statistics_path(run.dataset))
+    ).write(path)
 
 
-def finish(run: Run, level: float, tail: float, masks: bool = True) -> None:
-    """Write all that a finished run leaves; AP falls from ``level`` by ``tail`` over the categories."""
-    write_statistics(run)
-    for item in lineage(run):
-        for stage in own_stages(item):
-            finish_stage(item, stage.name)
-    detect(run)
-    evaluate(run, level, tail, masks)
+def finish(
+    run: Run, level: float, tail: float, masks: bool = True, until: Sequence[Step] | None = None
+) -> None:
+    """Make all steps of a run that are missing; AP falls from ``level`` by ``tail`` over the categories."""
+    for step in until if until is not None else steps_of(run):
+        if not step.finished:
+            if step.kind is SYNTHESIZE:
+                fabricate(step)
+            elif step.kind is STATISTICS:
+                with made(step) as folder:
+                    write_statistics(folder / "class_statistics.csv")
+            elif step.kind.trains:
+                finish_stage(step)
+            elif step.kind is PREDICT:
+                detect(step)
+            else:
+                evaluate(step, level, tail, masks)
 
 
-def finish_stage(run: Run, stage: str) -> None:
-    output = checkpoint_path(run, stage)
-    if output.exists():
-        return
-    recipe = run.model_dump(mode="json", by_alias=True) | {"stage": stage, "digest": run.digest(stage)}
-    with record_step(output, f"train {stage}", recipe, {}):
-        write_text(output, "weights")
+def finish_stage(step: Step) -> None:
+    run = step.run
+    with made(step) as folder:
+        (folder / "checkpoint.pt").write_text("weights")
         generator = np.random.default_rng(sum(map(ord, run.method)) + run.seed)
         lines = []
-        for iteration in range(10, 460 if stage == "base" or run.base is None else 160, 10):
+        for iteration in range(10, 460 if step.kind is TRAIN else 160, 10):
             loss = 1.2 + 3 * np.exp(-iteration / 120) + generator.normal(0, 0.15)
             lines.append(
                 json.dumps({"iteration": iteration, "loss": loss, "learning_rate": 0.1, "losses": {}})
             )
-        write_text(output.with_name("progress.jsonl"), "\n".join(lines) + "\n")
+        write_text(folder / "progress.jsonl", "\n".join(lines) + "\n")
 
 
 def write_images(dataset: Dataset) -> None:
-    """Eight validation images of coloured rectangles, each an object, as an LVIS file."""
+    """Make a dataset: eight validation images of coloured rectangles, each an object, as an LVIS file."""
+    with made(dataset_steps(dataset)[0]) as folder:
+        (folder / "train.json").write_text("{}")
+        _write_images(folder)
+
+
+def _write_images(folder: Path) -> None:
     generator = np.random.default_rng(0)
     content: dict[str, Any] = {"info": {}, "licenses": [], "images": [], "annotations": []}
     letters = {id_: frequency_letter(int(count)) for id_, count in zip(NAMES, COUNTS, strict=True)}
@@ -110,23 +117,23 @@ def write_images(dataset: Dataset) -> None:
                     "segmentation": [corners],
                 }
             )
-        images_folder(dataset, "val").mkdir(parents=True, exist_ok=True)
-        picture.save(images_folder(dataset, "val") / f"val_{image}.png")
-    write_json(annotations_path(dataset, "val"), content)
+        (folder / "images").mkdir(exist_ok=True)
+        picture.save(folder / "images" / f"val_{image}.png")
+    write_json(folder / "val.json", content)
 
 
-def detect(run: Run, boxes: int = 1) -> None:
+def detect(step: Step) -> None:
     """One box in image 1; with ``write_images`` before, every object, some of them as another category."""
-    output = run_folder(run) / "detections.parquet"
-    recipe = run.model_dump(mode="json", by_alias=True) | {"digest": run.digest("predict")}
-    truth = annotations_path(run.dataset, "val")
-    masks = truth.exists()
+    run, truth = step.run, dataset_files(step.dataset).val
+    masks = truth.exists() and truth.read_text().startswith("{")
     with (
-        record_step(output, "predict", recipe, {}),
-        DetectionWriter(output, NAMES, {}, masks=masks) as writer,
+        made(step) as folder,
+        DetectionWriter(folder / "detections.parquet", NAMES, {}, masks=masks) as writer,
     ):
+        norms = pd.DataFrame({"id": list(NAMES), "norm": 1 + COUNTS**0.2})
+        norms.to_csv(folder / "weight_norms.csv", index=False)
         if not masks:
-            writer.add(1, [1] * boxes, [0.5] * boxes, [[0, 0, 1, 1]] * boxes)
+            writer.add(1, [1], [0.5], [[0, 0, 1, 1]])
             return
         generator = np.random.default_rng(sum(map(ord, run.method)) + run.seed)
         annotations = json.loads(truth.read_text())["annotations"]
@@ -141,9 +148,8 @@ def detect(run: Run, boxes: int = 1) -> None:
             writer.add(image, ids, generator.random(len(objects)), found, mask_utils.encode(pixels))
 
 
-def evaluate(run: Run, level: float, tail: float, masks: bool = True) -> None:
-    folder = run_folder(run)
-    generator = np.random.default_rng(int(level * 1000) + run.seed)
+def evaluate(step: Step, level: float, tail: float, masks: bool = True) -> None:
+    generator = np.random.default_rng(int(level * 1000) + step.run.seed)
     slope = np.log(COUNTS / COUNTS.max()) / np.log(COUNTS.max())
     ap = np.clip(level + tail * slope + generator.normal(0, 0.06, len(COUNTS)), 0, 1)
     ap[5] = np.nan
@@ -151,14 +157,12 @@ def evaluate(run: Run, level: float, tail: float, masks: bool = True) -> None:
     numbers: dict[str, float | None] = {"AP": float(np.nanmean(ap))}
     numbers |= {f"AP{letter}": float(np.nanmean(ap[letters == letter])) for letter in "rcf"}
     kinds = ["bbox", "segm"] if masks else ["bbox"]
-    with record_step(folder / "metrics.json", "evaluate", {}, {"detections": folder / "detections.parquet"}):
-        write_json(folder / "metrics.json", dict.fromkeys(kinds, numbers))
-    norms = pd.DataFrame({"id": list(NAMES), "norm": 1 + level * COUNTS**0.2})
-    norms.to_csv(folder / "weight_norms.csv", index=False)
     bins = pd.DataFrame({"iou": "segm", "score": np.arange(0.05, 1, 0.1), "count": np.geomspace(900, 9, 10)})
     bins["precision"] = bins["score"] ** (1 + level)
-    bins.to_csv(folder / "calibration.csv", index=False)
     table = pd.DataFrame(
         {"id": list(NAMES), "name": list(NAMES.values())} | {f"{kind}_AP": ap for kind in kinds}
     )
-    table.to_csv(folder / "per_class.csv", index=False)
+    with made(step) as folder:
+        write_json(folder / "metrics.json", dict.fromkeys(kinds, numbers))
+        bins.to_csv(folder / "calibration.csv", index=False)
+        table.to_csv(folder / "per_class.csv", index=False)

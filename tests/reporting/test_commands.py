@@ -10,21 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import made, step_of
 from reporting.results_tree import EXPERIMENT, finish, made_up_experiment, write_images
+from rocrate.rocrate import ROCrate
 from typer.testing import CliRunner
 
 from benchmark.cli import app
 from benchmark.errors import BenchmarkError
-from benchmark.evaluation import evaluate_detections
 from benchmark.files import sha256_file, write_json
 from benchmark.recipes import LoadedExperiment, find_run
-from benchmark.recipes.paths import annotations_path, run_folder, statistics_path
-from benchmark.records import record_step
 from benchmark.reporting import write_report
 from benchmark.reporting.collect import Reported, RowResult, RunResult
 from benchmark.reporting.comparison import ComparisonError, compare
 from benchmark.reporting.export import ExportError
 from benchmark.reporting.verification import verdicts
+from benchmark.steps import Means, make, steps_of
 
 
 @pytest.fixture
@@ -32,16 +32,11 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperim
     monkeypatch.chdir(tmp_path)
     experiment = made_up_experiment(tmp_path)
     write_images(experiment.rows[0].runs[0].dataset)
-    for row, level in zip(experiment.rows, (0.5, 0.48, 0.52), strict=True):
+    for row in experiment.rows:
         for run in row.runs:
-            finish(run, level, 0.4)
-            detections = run_folder(run) / "detections.parquet"
-            evaluation = evaluate_detections(
-                annotations_path(run.dataset, "val"), detections, statistics=statistics_path(run.dataset)
-            )
-            output = run_folder(run) / "metrics.json"
-            with record_step(output, "evaluate", {}, {"detections": detections}):
-                evaluation.write(output, run_folder(run) / "per_class.csv")
+            *before, evaluate = steps_of(run)
+            finish(run, 0.5, 0.4, until=before)
+            make(evaluate, Means())
     return experiment
 
 
@@ -53,7 +48,7 @@ def longtail(*arguments: object) -> tuple[int, str]:
 def test_compare_gives_paired_differences_and_the_categories_that_moved(experiment: LoadedExperiment) -> None:
     first, second = experiment.rows[0].runs[0], experiment.rows[2].runs[0]
     comparison = compare(first, second)
-    numbers = [json.loads((run_folder(run) / "metrics.json").read_text())["segm"] for run in (first, second)]
+    numbers = [json.loads(step_of(run, "evaluate").output().read_text())["segm"] for run in (first, second)]
     assert [item.metric for item in comparison.differences][:1] == ["AP"]
     for item in comparison.differences:
         assert (item.first, item.second) == pytest.approx([values[item.metric] for values in numbers])
@@ -76,8 +71,8 @@ def test_compare_prints_and_gives_json(experiment: LoadedExperiment) -> None:
 
 def test_compare_refuses_what_is_not_finished(experiment: LoadedExperiment) -> None:
     first, second = experiment.rows[0].runs[0], experiment.rows[1].runs[0]
-    (run_folder(second) / "detections.parquet").unlink()
-    with pytest.raises(ComparisonError, match="detections"):
+    shutil.rmtree(step_of(second, "evaluate").folder)
+    with pytest.raises(ComparisonError, match=r"(?s)no result.*next step: evaluate"):
         compare(first, second)
 
 
@@ -87,7 +82,7 @@ def _row(experiment: LoadedExperiment, value: float) -> RowResult:
     numbers = {"segm": {"AP": value}}
     reported = Reported("lvis_v0.5", {"segm/AP": 26.0, "bbox/AP": 25.0}, {"segm/AP": 0.5, "bbox/AP": 0.5})
     done = RunResult(run, "done", None, numbers, 1.0, 1.0)
-    return RowResult(row, [done], reported, {("segm", "AP"): [value]})
+    return RowResult(row, [done], reported)
 
 
 def test_a_number_that_leaves_its_tolerance_is_found(experiment: LoadedExperiment) -> None:
@@ -103,12 +98,11 @@ def test_verify_exits_with_1_unless_everything_holds(tmp_path: Path, monkeypatch
     text = EXPERIMENT.replace("budget: smoke\n", "").replace("synthetic", "lvis_v0.5")
     experiment = made_up_experiment(tmp_path, text.replace("tiny_mask_rcnn", "mask_rcnn_r50_fpn"))
     assert longtail("verify", "made_up.yaml")[0] == 1  # nothing to verify is no success
-    run = experiment.rows[2].runs[0]
-    finish(run, 0.5, 0.3)
+    evaluate = steps_of(experiment.rows[2].runs[0])[-1]
     for value, status in ((0.2575, 0), (0.2, 1)):
-        metrics = run_folder(run) / "metrics.json"
-        with record_step(metrics, "evaluate", {}, {"detections": run_folder(run) / "detections.parquet"}):
-            write_json(metrics, {"segm": {"AP": value}, "bbox": {"AP": 0.2576}})
+        shutil.rmtree(evaluate.folder, ignore_errors=True)
+        with made(evaluate) as folder:
+            write_json(folder / "metrics.json", {"segm": {"AP": value}, "bbox": {"AP": 0.2576}})
         code, text = longtail("verify", "made_up.yaml")
         assert code == status
         assert "published 26.25" in text
@@ -122,17 +116,18 @@ def test_export_holds_what_reproduces_a_row(experiment: LoadedExperiment, tmp_pa
     with zipfile.ZipFile("cell.zip") as archive:
         archive.extractall(tmp_path / "cell")
     cell = tmp_path / "cell"
-    again = find_run(str(cell / "recipes" / "bags.json"))
-    assert again.digest("predict") == run.digest("predict")
-    assert not Path(again.plugin_path).is_absolute()
-    assert (cell / "metrics.json").read_text() == (run_folder(run) / "metrics.json").read_text()
+    again = find_run(str(cell / "recipe.json"))
+    assert [step.place for step in steps_of(again)] == [step.place for step in steps_of(run)]
+    assert str(Path.cwd()) not in (cell / "recipe.json").read_text()
+    assert (cell / "metrics.json").read_text() == step_of(run, "evaluate").output().read_text()
     assert (cell / "methods" / "bags" / "classifier.py").is_file()
     assert (cell / "methods" / "softmax" / "classifier.py").is_file()  # what it starts from
-    records = {path.name for path in (cell / "records").rglob("*")}
-    assert {"checkpoint.provenance.json", "metrics.provenance.json", "progress.jsonl"} <= records
+    for step in steps_of(run):
+        assert (cell / "records" / step.place / "record.json").is_file()
+    assert len(list((cell / "records").rglob("progress.jsonl"))) == 2
     commands = (cell / "commands.sh").read_text()
-    steps = re.findall(r"^longtail (\w+)", commands, re.MULTILINE)
-    assert steps == ["synthesize", "stats", "train", "train", "predict", "evaluate"]
+    made_steps = re.findall(r'^longtail make "\$here"/recipe.json (\S+)', commands, re.MULTILINE)
+    assert made_steps == [step.place for step in steps_of(run)]
     subprocess.run(["bash", "-n", cell / "commands.sh"], check=True)
     for line in (cell / "hashes.sha256").read_text().splitlines():
         digest, _, path = line.partition("  ")
@@ -145,6 +140,24 @@ def test_export_holds_what_reproduces_a_row(experiment: LoadedExperiment, tmp_pa
     with pytest.raises(BenchmarkError, match="no result"):
         longtail("export", "made_up.yaml:bags:7", "-o", "other")
     assert not Path("other").exists()
+
+
+def test_an_export_is_a_workflow_run_crate(experiment: LoadedExperiment) -> None:
+    """Read by the library that others read it with: every file, and every step with what it made and read."""
+    longtail("export", "made_up.yaml:bags", "-o", "cell")
+    crate = ROCrate("cell")
+    run = experiment.rows[2].runs[0]
+    files = {path.relative_to("cell").as_posix() for path in Path("cell").rglob("*") if path.is_file()}
+    assert {entity.id for entity in crate.get_by_type("File")} == files - {"ro-crate-metadata.json"}
+    actions = {entity.id: entity for entity in crate.get_by_type("CreateAction")}
+    assert actions.keys() == {"#run", *(f"#{step.place}" for step in steps_of(run))}
+    predict = actions[f"#{step_of(run, 'predict').place}"]
+    checkpoint = step_of(run, "retrain")
+    assert f"#{checkpoint.place}/checkpoint.pt" in {item.id for item in predict["object"]}
+    made_here = {item.id: item for item in predict["result"]}
+    detections = made_here[f"#{step_of(run, 'predict').place}/detections.parquet"]
+    assert detections["sha256"] == sha256_file(step_of(run, "predict").output())
+    assert crate.mainEntity.id == "commands.sh"
 
 
 def test_cite_names_every_paper_once() -> None:

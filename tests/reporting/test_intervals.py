@@ -1,19 +1,19 @@
 """The table of intervals shows what the saved detections say."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from places import made, step_of
 from reporting.results_tree import NAMES, finish, made_up_experiment
 
-from benchmark.evaluation import evaluate_detections
 from benchmark.files import write_json
 from benchmark.inference.detections import DetectionWriter
-from benchmark.recipes.paths import annotations_path, run_folder
-from benchmark.records import record_step
 from benchmark.reporting import collect, write_report
 from benchmark.reporting.intervals import interval_table, row_intervals
+from benchmark.steps import Means, make, steps_of
 
 
 def write_truth(path: Path, boxes: np.ndarray) -> None:
@@ -39,20 +39,21 @@ def test_numbers_with_intervals_and_differences(tmp_path: Path, monkeypatch: pyt
     generator = np.random.default_rng(0)
     boxes = np.hstack([generator.uniform(0, 20, (30, 2)), generator.uniform(10, 40, (30, 2))])
     softmax, sigmoid = experiment.rows[0].runs[0], experiment.rows[1].runs[0]
-    truth = annotations_path(softmax.dataset, "val")
-    write_truth(truth, boxes)
+    with made(step_of(softmax, "synthesize")) as folder:
+        write_truth(folder / "val.json", boxes)
+        (folder / "train.json").touch()
     values = []
     for run, error in ((softmax, 0.3), (sigmoid, 0.1)):
-        finish(run, 0.5, 0.4, masks=False)
-        output = run_folder(run) / "detections.parquet"
-        recipe = {"digest": run.digest("predict")}
-        with record_step(output, "predict", recipe, {}), DetectionWriter(output, NAMES, {}, False) as writer:
+        *before, predict, evaluate = steps_of(run)
+        finish(run, 0.5, 0.4, masks=False, until=before)
+        with (
+            made(predict) as folder,
+            DetectionWriter(folder / "detections.parquet", NAMES, {}, False) as writer,
+        ):
             for row, box in enumerate(boxes * generator.uniform(1 - error, 1 + error, boxes.shape)):
                 writer.add(row + 1, [1], [0.5], [box])
-        evaluation = evaluate_detections(truth, output)
-        with record_step(output.with_name("metrics.json"), "evaluate", {}, {"detections": output}):
-            evaluation.write(output.with_name("metrics.json"), output.with_name("per_class.csv"))
-        values.append(evaluation.metrics["bbox"]["AP"])
+        make(evaluate, Means())
+        values.append(json.loads(evaluate.output().read_text())["bbox"]["AP"])
     text = write_report(experiment, intervals=True)
     lines = [line.split(" | ") for line in text.splitlines() if re.search(r"\[.*\]", line)]
     assert [line[1] for line in lines] == ["Softmax", "Sigmoid + RFS", "minus Softmax"]

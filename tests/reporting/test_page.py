@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import fail, step_of
 from reporting.results_tree import EXPERIMENT, finish, made_up_experiment, write_images
 
-from benchmark.recipes.paths import checkpoint_path, run_folder
-from benchmark.records import record_step
+from benchmark.recipes.paths import run_name
+from benchmark.records import read_record
 from benchmark.reporting import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -39,8 +40,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_images(gol.dataset)
         for run, level in zip(done, (0.5, 0.52, 0.42, 0.47), strict=True):
             finish(run, level, 0.4)
-        with pytest.raises(OSError), record_step(checkpoint_path(gol, "train"), "train train", {}, {}):  # noqa: PT011
-            raise OSError("the disk is full")
+        fail(step_of(gol, "train"), OSError("the disk is full"))
         write_report(experiment)
         yield folder / "results" / "experiments" / "made_up" / "report.html"
 
@@ -101,7 +101,7 @@ def methods(page: Any) -> list[str]:
 
 
 def metrics_of(report: Path, method: str, seed: int = 0) -> Metrics:
-    (path,) = report.parents[3].glob(f"results/runs/*/*/*/*/{method}/seed{seed}/metrics.json")
+    (path,) = report.parents[3].glob(f"results/runs/*/*/*/*/{method}/seed{seed}/evaluate/metrics.json")
     return json.loads(path.read_text())["segm"]
 
 
@@ -218,12 +218,13 @@ def test_a_number_opens_where_it_comes_from(opened: Any, report: Path) -> None:
     steps = [f"{step}: done" for step in ("softmax train", "retrain", "predict", "evaluate")]
     for part in ("AP of BAGS", *steps, "26.25"):
         assert part in text
-    record = json.loads(
-        next(report.parents[3].glob("results/runs/**/bags/seed0/metrics.provenance.json")).read_text()
-    )
-    assert record["code"] in text
-    assert record["inputs"]["detections"]["sha256"] in text
-    assert record["hardware"]["platform"] in text
+    (path,) = report.parents[3].glob("results/runs/*/*/*/*/bags/seed0/evaluate/record.json")
+    record = read_record(path)
+    assert record is not None
+    assert record.code_version in text
+    assert record.subject.inputs["detections"] in text
+    assert f"evaluation {record.subject.numerics['evaluation']}" in text
+    assert record.hardware["platform"] in text
     dialog.get_by_text("resolved recipe").click()
     assert '"method": "bags"' in dialog.inner_text()
     page.locator("#close").click()
@@ -303,4 +304,4 @@ def test_the_same_results_give_the_same_bytes(report: Path, monkeypatch: pytest.
 
     write_report(load_experiment("made_up.yaml"))
     assert report.read_bytes() == before
-    assert str(run_folder(load_experiment("made_up.yaml").rows[0].runs[0])).encode() in before
+    assert f"results/runs/{run_name(load_experiment('made_up.yaml').rows[0].runs[0])}".encode() in before

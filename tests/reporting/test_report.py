@@ -8,14 +8,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from reporting.results_tree import EXPERIMENT, detect, evaluate, finish, made_up_experiment
+from places import fail, step_of
+from reporting.results_tree import EXPERIMENT, finish, made_up_experiment
 
+from benchmark.numerics import area_versions
 from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.models import Run
-from benchmark.recipes.paths import checkpoint_path, experiment_folder, record_path, run_folder
-from benchmark.records import record_step
+from benchmark.recipes.paths import experiment_folder
+from benchmark.records import State, read_record, record_step, write_record
 from benchmark.reporting import write_report
 from benchmark.reporting.collect import Reported, RowResult, RunResult
+from benchmark.reporting.report import ReportError, report_key
 from benchmark.reporting.tables import latex, markdown
 
 PLOTS = ("ap_by_frequency", "ap_by_count", "weight_norms", "training_curves")
@@ -47,7 +50,7 @@ def line(text: str, row: str) -> str:
 def test_nothing_done_is_a_table_of_missing_runs(experiment: LoadedExperiment) -> None:
     text = write_report(experiment)
     assert "0 of 4 runs done" in text
-    assert "missing: next step: softmax train" in line(text, "bags")
+    assert "missing: next step: synthesize" in line(text, "bags")
     assert not list(experiment_folder("made_up").glob("plots/*"))
 
 
@@ -63,7 +66,7 @@ def test_finished_experiment_has_every_file_and_the_means(experiment: LoadedExpe
         assert (folder / "plots" / f"{name}.pdf").stat().st_size > 5_000
     assert (folder / "report.html").stat().st_size > 1_000_000
     values = [
-        json.loads((run_folder(run) / "metrics.json").read_text())["segm"] for run in runs(experiment)[:2]
+        json.loads(step_of(run, "evaluate").output().read_text())["segm"] for run in runs(experiment)[:2]
     ]
     table = {row["row"]: row for row in csv.DictReader((folder / "table.csv").open())}
     assert float(table["softmax"]["segm_AP"]) == pytest.approx(50 * sum(v["AP"] for v in values), abs=1e-3)
@@ -117,65 +120,102 @@ def test_the_latex_table_compiles(experiment: LoadedExperiment, tmp_path: Path, 
 
 
 def test_failed_steps_are_rows_with_their_reason(experiment: LoadedExperiment) -> None:
-    finish_all(experiment)
-    _, second, sigmoid, bags = runs(experiment)
-    for run, stage, error in (
+    first, second, sigmoid, bags = runs(experiment)
+    finish(first, 0.5, 0.4)
+    for run, step, error in (
         (second, "train", Diverged("loss is nan\nat 3")),
         (sigmoid, "train", OSError("disk")),
+        (bags, "predict", KeyboardInterrupt()),
     ):
-        with pytest.raises(type(error)), record_step(checkpoint_path(run, stage), f"train {stage}", {}, {}):
-            raise error
-    with (
-        pytest.raises(KeyboardInterrupt),
-        record_step(run_folder(bags) / "detections.parquet", "predict", {}, {}),
-    ):
-        raise KeyboardInterrupt
+        fail(step_of(run, step), error)
     text = write_report(experiment)
     assert "1 of 4 runs done" in text
     assert "1 of 2 done; seed 1 diverged: train: Diverged: loss is nan" in line(text, "softmax")
     assert "failed: train: OSError: disk" in line(text, "sigmoid")
     assert "interrupted: predict: KeyboardInterrupt" in line(text, "bags")
-    assert not re.search(r"\d\.\d", line(text, "bags").split("| 26.25")[0])  # the old number is gone
 
 
-def test_numbers_of_other_detections_or_recipes_are_stale(
-    experiment: LoadedExperiment, tmp_path: Path
-) -> None:
+def test_numbers_that_were_changed_are_not_shown(experiment: LoadedExperiment) -> None:
     finish_all(experiment)
-    first, second, sigmoid, bags = runs(experiment)
-    detect(first, boxes=2)  # predicted again, not evaluated again
-    record_path(run_folder(second) / "metrics.json").unlink()
-    (run_folder(sigmoid) / "detections.parquet").unlink()
+    first, _second, sigmoid, _bags = runs(experiment)
+    step_of(sigmoid, "evaluate").output().write_text('{"segm": {"AP": 0.99}}')
     text = write_report(experiment)
-    assert "0 of 4" in text or "1 of 4" in text
-    assert "softmax, seed 0: stale: metrics.json was computed from other detections" in text
-    assert "softmax, seed 1: stale: metrics.json has no record" in text
-    assert "sigmoid, seed 0: stale: the detections of metrics.json are gone" in text
-    evaluate(first, 0.5, 0.4)
-    assert "1 of 2 done" in line(write_report(experiment), "softmax")
-    path = record_path(run_folder(bags) / "detections.parquet")
-    record = json.loads(path.read_text())
-    record["recipe"]["digest"] = "0" * 16
-    path.write_text(json.dumps(record))
-    assert "stale: predict was made with another recipe" in line(write_report(experiment), "bags")
+    assert "3 of 4 runs done" in text
+    assert "99.0" not in text
+    assert "failed: the numbers are not what was evaluated" in line(text, "sigmoid")
+    record = step_of(first, "evaluate").record
+    record.write_text("[]")
+    assert "seed 0 failed: evaluate: not a record of a step" in line(write_report(experiment), "softmax")
+
+
+def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    changed = area_versions() | versions
+    for module in ("steps.step", "reporting.collect"):
+        monkeypatch.setattr(f"benchmark.{module}.area_versions", lambda: changed)
+
+
+def test_numbers_of_older_code_are_shown_and_marked(
+    experiment: LoadedExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the table, the page and LaTeX; they do not count as done, and are not mixed with newer ones."""
+    finish_all(experiment)
+    before = write_report(experiment)
+    with_versions(monkeypatch, training="99")
+    text = write_report(experiment)
+    assert "0 of 4 runs done" in text
+    value = line(before, "bags").split(" | ")[7]
+    assert line(text, "bags").split(" | ")[7] == value
+    assert "numbers of other code: training " in line(text, "bags")
+    assert "(now 99)" in line(text, "bags")
+    assert "(older code)" in (experiment_folder("made_up") / "table.tex").read_text()
+    table = {row["row"]: row for row in csv.DictReader((experiment_folder("made_up") / "table.csv").open())}
+    assert float(table["bags"]["segm_AP"]) == pytest.approx(float(value), abs=0.051)
+    assert "numbers of other code" in table["bags"]["reason"]
+    assert '"older":"numbers of other code' in (experiment_folder("made_up") / "report.html").read_text()
+    first, *_ = runs(experiment)
+    finish(first, 0.7, 0.1)
+    again = line(write_report(experiment), "softmax")
+    assert "±" not in again  # the second seed is of older code
+    assert "1 of 2 done; seed 1 numbers of other code" in again
+
+
+def test_the_stamp_of_a_table_changes_with_what_it_shows(
+    experiment: LoadedExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(experiment)
+    stamps = experiment_folder("made_up") / "made"
+    assert not list(stamps.glob("*"))  # incomplete
+    finish_all(experiment)
+    before = report_key(experiment)
+    write_report(experiment)
+    assert [path.name for path in stamps.iterdir()] == [before]
+    assert report_key(made_up_experiment(tmp_path)) == before
+    assert report_key(made_up_experiment(tmp_path, EXPERIMENT.replace("Made-up", "Other"))) != before
+    assert (
+        report_key(made_up_experiment(tmp_path, EXPERIMENT.replace("seeds: [0, 1]", "seeds: [0]"))) != before
+    )
+    with_versions(monkeypatch, evaluation="99")
+    assert report_key(experiment) != before
 
 
 def test_killed_process_is_interrupted_and_living_one_running(experiment: LoadedExperiment) -> None:
     first, *_ = runs(experiment)
-    output = checkpoint_path(first, "train")
-    with record_step(output, "train train", {}, {}):
+    step = step_of(first, "train")
+    with record_step(step.work, step.subject):
         assert "seed 0: running: train" in write_report(experiment)
-        record = json.loads(record_path(output).read_text())
-    record |= {"state": "running", "pid": 2**22 + 1}  # above the highest process id
-    record_path(output).write_text(json.dumps(record))
+    record = read_record(step.record)
+    assert record is not None
+    gone = {"state": State.running, "pid": 2**22 + 1}  # above the highest process id
+    write_record(step.record, record.model_copy(update=gone))
     assert "seed 0: interrupted: train: process" in write_report(experiment)
 
 
 def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Made where the data were; the store was copied here, where they are not."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path / "data"))
     text = EXPERIMENT.replace("dataset: synthetic}", "dataset: lvis_v0.5}").replace("budget: smoke\n", "")
     text = text.replace(
         "torchvision/tiny_mask_rcnn, dataset: lvis", "torchvision/faster_rcnn_r50_fpn, dataset: lvis"
@@ -183,7 +223,12 @@ def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     experiment = made_up_experiment(tmp_path, text)
     (sigmoid,) = experiment.rows[1].runs
     assert "skipped: " in line(write_report(experiment), "sigmoid")
+    (tmp_path / "data/lvis_v0.5").mkdir(parents=True)
+    for split in ("train", "val"):
+        (tmp_path / f"data/lvis_v0.5/lvis_v0.5_{split}.json").write_text(split)
     finish(sigmoid, 0.5, 0.3, masks=False)
+    shutil.rmtree(tmp_path / "data")
+    experiment = made_up_experiment(tmp_path, text)
     shown = line(write_report(experiment), "sigmoid")
     assert "skipped" not in shown
     assert "| box |" in shown
@@ -195,18 +240,26 @@ def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
 def test_damaged_files_never_stop_the_report(experiment: LoadedExperiment) -> None:
     finish_all(experiment)
     first, _second, sigmoid, bags = runs(experiment)
-    (run_folder(first) / "per_class.csv").write_text("nothing")
-    (run_folder(sigmoid) / "metrics.json").write_text("{")
-    record_path(run_folder(bags) / "metrics.json").write_text("[]")
-    progress = checkpoint_path(first, "train").with_name("progress.jsonl")
+    (step_of(first, "evaluate").folder / "per_class.csv").write_text("nothing")
+    step_of(sigmoid, "evaluate").output().write_text("{")
+    step_of(bags, "evaluate").record.write_text("[]")
+    progress = step_of(first, "train").progress
     progress.write_text(progress.read_text() + '{"iteration": 460, "lo')  # being written
     text = write_report(experiment)
     assert "2 of 4 runs done" in text
-    assert "stale: metrics.json is not what was evaluated" in line(text, "sigmoid")
+    assert "failed: the numbers are not what was evaluated" in line(text, "sigmoid")
     assert "failed: evaluate: not a record of a step" in line(text, "bags")
     assert "per_class.csv is not a table of categories" in text
-    shutil.rmtree(run_folder(sigmoid))
+    shutil.rmtree(step_of(sigmoid, "evaluate").folder)
     assert "missing" in line(write_report(experiment), "sigmoid")
+
+
+def test_published_numbers_that_are_gone_are_asked_for(
+    experiment: LoadedExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmark.reporting.report.project_root", lambda: tmp_path)
+    with pytest.raises(ReportError, match=r"(?s)published numbers.*git checkout results/reported"):
+        write_report(experiment)
 
 
 def test_difference_only_where_the_paper_can_be_answered(experiment: LoadedExperiment) -> None:
@@ -216,10 +269,8 @@ def test_difference_only_where_the_paper_can_be_answered(experiment: LoadedExper
 
     def result(budget: str, dataset: str, value: float) -> RowResult:
         run = row.runs[0].model_copy(update={"budget": budget, "dataset_name": dataset})
-        numbers = {"segm": {"AP": value}, "bbox": {"AP": value}}
-        return RowResult(
-            row, [RunResult(run, "done", None, numbers, 7260.0, 2048.0)], reported, {("segm", "AP"): [value]}
-        )
+        numbers = {"segm": {"AP": value}}
+        return RowResult(row, [RunResult(run, "done", None, numbers, 7260.0, 2048.0)], reported)
 
     same = result("paper", "lvis_v0.5", 0.2631)
     assert same.difference("segm/AP") == pytest.approx(0.31)

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import fail, step_of
 from reporting.results_tree import EXPERIMENT, finish, finish_stage, made_up_experiment
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import write_text
+from benchmark.numerics import area_versions
 from benchmark.recipes import LoadedExperiment
-from benchmark.recipes.paths import checkpoint_path, log_path, progress_path, record_path, run_folder
-from benchmark.records import record_step
+from benchmark.records import State, read_record, write_record
 from benchmark.reporting.collect import collect_run
 from benchmark.reporting.status import RunStatus, StepStatus, collect_status, print_status
+from benchmark.steps import Step
 
 
 class OutOfMemoryError(RuntimeError):
@@ -55,11 +57,6 @@ def text(experiment: LoadedExperiment) -> str:
     return file.getvalue()
 
 
-def fail(output: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)), record_step(output, "step", {}, {}):
-        raise error
-
-
 def test_nothing_done_is_a_tree_of_waiting_steps_with_every_base_once(experiment: LoadedExperiment) -> None:
     status = collect_status(experiment)
     assert (status.done, status.runs) == (0, 4)
@@ -87,7 +84,7 @@ def test_a_base_that_is_no_row_has_its_training_only(tmp_path: Path, monkeypatch
     assert bags.base == base.folder
     (run,) = experiment.rows[0].runs
     assert run.base is not None
-    finish_stage(run.base, "train")
+    finish_stage(step_of(run.base, "train"))
     assert collect_status(experiment).tree[0].state == "done"
 
 
@@ -95,29 +92,35 @@ def test_the_status_and_the_table_agree(experiment: LoadedExperiment) -> None:
     first, second, sigmoid, bags = (run for row in experiment.rows for run in row.runs)
     finish(first, 0.5, 0.4)
     finish(bags, 0.5, 0.4)
-    finish_stage(second, "train")
-    fail(checkpoint_path(sigmoid, "train"), BenchmarkError("bad image", where="a.png", remedy="fetch it"))
-    (run_folder(bags) / "detections.parquet").unlink()
+    finish_stage(step_of(second, "train"))
+    fail(step_of(sigmoid, "train"), BenchmarkError("bad image", where="a.png", remedy="fetch it"))
+    (step_of(bags, "evaluate").folder / "metrics.json").write_text("{}")
     status = collect_status(experiment)
     table = [collect_run(run, None).state for run in (first, second, sigmoid, bags)]
-    assert table == ["done", "missing", "failed", "stale"]
-    assert [run.state for run in status.tree] == ["done", "waiting", "failed", "stale"]
+    assert table == ["done", "missing", "failed", "failed"]
+    assert [run.state for run in status.tree] == ["done", "waiting", "failed", "failed"]
     assert (status.done, status.runs) == (1, 4)
     assert [item.state for item in status.tree[1].steps] == ["done", "waiting", "waiting"]
 
 
 def test_bad_input_is_named_with_its_remedy_and_the_log(experiment: LoadedExperiment) -> None:
     (run,) = experiment.rows[1].runs
-    write_text(log_path(run, "train"), "error: ...")
+    made = step_of(run, "train")
+    write_text(made.log, "error: ...")
     error = BenchmarkError("cannot decode the file of image 7", where="images/7.png", remedy="fetch it again")
-    fail(checkpoint_path(run, "train"), error)
+    fail(made, error)
     found = step(experiment, "sigmoid", "train")
     assert found.cause == "cannot decode the file of image 7; where: images/7.png"
     assert found.advice == "fetch it again; then run the same command again"
-    assert found.log == str(log_path(run, "train"))
+    assert found.log == str(made.log)
     assert found.seconds is not None
     shown = text(experiment)
-    for words in ("cause: cannot decode", "images/7.png", "advice: fetch it again", "log: results/logs/"):
+    for words in (
+        "cause: cannot decode",
+        "images/7.png",
+        "advice: fetch it again",
+        "log: results/logs/train/",
+    ):
         assert words in shown
 
 
@@ -127,22 +130,22 @@ def test_out_of_memory_is_answered_with_the_next_batch_and_its_rate(experiment: 
     schedule = run.stages[0].schedule
     assert schedule is not None
     error = OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-    fail(checkpoint_path(run, "train"), error)
+    fail(step_of(run, "train"), error)
     advice = step(experiment, "sigmoid", "train").advice or ""
     batch = schedule.reference_batch_size
     assert f"batch_size: {batch // 2} (now {batch})" in advice
     assert f"{schedule.learning_rate / 2:g} (now {schedule.learning_rate:g})" in advice
-    fail(run_folder(run) / "detections.parquet", error)
-    finish_stage(run, "train")
+    fail(step_of(run, "predict"), error)
+    finish_stage(step_of(run, "train"))
     assert "test_short_edge (now " in (step(experiment, "sigmoid", "predict").advice or "")
 
 
 def test_divergence_shows_the_last_losses_and_what_to_change(experiment: LoadedExperiment) -> None:
     (run,) = experiment.rows[1].runs
-    output = checkpoint_path(run, "train")
+    made = step_of(run, "train")
     lines = [json.dumps({"iteration": i, "loss": i / 10}) for i in (10, 20, 30, 40)]
-    write_text(progress_path(output), "\n".join([*lines, '{"iteration": 50, "lo']))
-    fail(output, Diverged("the loss diverged at iteration 47"))
+    write_text(made.work / "progress.jsonl", "\n".join([*lines, '{"iteration": 50, "lo']))
+    fail(made, Diverged("the loss diverged at iteration 47"))
     found = step(experiment, "sigmoid", "train")
     assert found.state == "diverged"
     assert "last losses 2 (iteration 20), 3 (iteration 30), 4 (iteration 40)" in (found.cause or "")
@@ -156,17 +159,20 @@ def test_divergence_shows_the_last_losses_and_what_to_change(experiment: LoadedE
 STEP = """
     import sys, time
     from pathlib import Path
-    from benchmark.records import record_step
-    with record_step(Path(sys.argv[1]), "train train", {}, {}):
+    from benchmark.files import exclusive
+    from benchmark.records import Subject, record_step
+    folder, lock = map(Path, sys.argv[1:])
+    subject = Subject(kind="train", step="train", key="0-0", identity="0")
+    with exclusive(lock, folder), record_step(folder, subject):
         print("started", flush=True)
         time.sleep(600)
 """
 
 
 @contextmanager
-def at_work(output: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that is making ``output``."""
-    program = [sys.executable, "-c", textwrap.dedent(STEP), str(output)]
+def at_work(made: Step) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is making a step."""
+    program = [sys.executable, "-c", textwrap.dedent(STEP), str(made.work), str(made.lock)]
     with subprocess.Popen(program, text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
@@ -176,15 +182,21 @@ def at_work(output: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def change_record(made: Step, **changes: Any) -> None:
+    record = read_record(made.record)
+    assert record is not None
+    write_record(made.record, record.model_copy(update=changes))
+
+
 def test_a_running_training_shows_progress_and_a_killed_one_does_not_look_alive(
     experiment: LoadedExperiment,
 ) -> None:
     (run,) = experiment.rows[1].runs
-    output = checkpoint_path(run, "train")
-    with at_work(output) as process:
+    made = step_of(run, "train")
+    with at_work(made) as process:
         assert step(experiment, "sigmoid", "train").progress is None
         line: dict[str, Any] = {"iteration": 40, "iterations": 450, "loss": 2.5, "seconds_left": 300.0}
-        write_text(progress_path(output), json.dumps(line) + "\n")
+        write_text(made.work / "progress.jsonl", json.dumps(line) + "\n")
         found = step(experiment, "sigmoid", "train")
         assert found.state == "running"
         assert found.progress is not None
@@ -194,8 +206,7 @@ def test_a_running_training_shows_progress_and_a_killed_one_does_not_look_alive(
         process.kill()
         process.wait()
     # even where its process id has been given to another process meanwhile
-    record = json.loads(record_path(output).read_text())
-    record_path(output).write_text(json.dumps(record | {"pid": os.getppid()}))
+    change_record(made, pid=os.getppid())
     found = step(experiment, "sigmoid", "train")
     assert found.state == "interrupted"
     assert "ended without a word" in (found.cause or "")
@@ -204,14 +215,28 @@ def test_a_running_training_shows_progress_and_a_killed_one_does_not_look_alive(
 
 def test_a_step_on_another_machine_is_running_as_long_as_it_is_heard(experiment: LoadedExperiment) -> None:
     (run,) = experiment.rows[1].runs
-    output = checkpoint_path(run, "train")
-    with record_step(output, "train train", {}, {}):
-        record = json.loads(record_path(output).read_text())
-    record_path(output).write_text(json.dumps(record | {"state": "running", "host": "elsewhere"}))
+    made = step_of(run, "train")
+    fail(made, RuntimeError())
+    change_record(made, state=State.running, host="elsewhere")
     assert step(experiment, "sigmoid", "train").state == "running"
     long_ago = time.time() - 3600
-    os.utime(record_path(output), (long_ago, long_ago))
+    os.utime(made.record, (long_ago, long_ago))
     assert step(experiment, "sigmoid", "train").state == "interrupted"
+
+
+def test_numbers_of_older_code_are_said(
+    experiment: LoadedExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = experiment.rows[1].runs
+    finish(run, 0.5, 0.4)
+    changed = area_versions() | {"training": "99"}
+    monkeypatch.setattr("benchmark.steps.step.area_versions", lambda: changed)
+    monkeypatch.setattr("benchmark.reporting.collect.area_versions", lambda: changed)
+    found = entry(experiment, "sigmoid")
+    assert found.state == "waiting"
+    assert "numbers of other code: training" in (found.cause or "")
+    assert "(now 99)" in text(experiment)
+    assert collect_status(experiment).done == 0
 
 
 def test_skipped_rows_give_the_reason_and_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

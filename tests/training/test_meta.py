@@ -1,23 +1,23 @@
 """Stages with a meta step: what they change, resuming, several processes, and the way to detections."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import make_command, place_beside, record_in, step_of
 from pydantic import ValidationError
 
 from benchmark.detectors.checkpoints import load
 from benchmark.inference.predict import predict_dataset
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Schedule, Stage
-from benchmark.records import State, read_record
+from benchmark.records import State
+from benchmark.steps import Means, Step, dataset_files, make
 from benchmark.training import run_stage
 
 RECIPES = Path(__file__).parent / "retraining.yaml"
@@ -38,30 +38,29 @@ def recipe(row: str, meta: dict[str, Any] | None = None, **schedule: Any) -> Run
 
 
 def retrain(run: Run, output: Path, init: Path) -> Path:
-    run_stage(run, "retrain", output, init=init, devices=1, workers=0, work=output.parent / "work")
+    run_stage(run, "retrain", dataset_files(run.dataset), output, init=init, devices=1, workers=0)
     return output
-
-
-def command(run: Run, output: Path, init: Path, *options: str) -> list[str]:
-    file = output.parent / "recipe.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(run.model_dump_json(by_alias=True))
-    program = [sys.executable, "-m", "benchmark.cli", "train", str(file), "retrain", "--init", str(init)]
-    return [*program, "-o", str(output), "--work", str(output.parent / "work"), *options]
 
 
 @pytest.fixture(scope="module")
-def base(workplace: Path) -> Path:
-    """The finished base model."""
-    output = workplace / "sigmoid_base" / "checkpoint.pt"
-    old = Path.cwd()
-    os.chdir(workplace)
-    try:
-        work = output.parent / "work"
-        run_stage(recipe("sigmoid"), "train", output, init=None, devices=1, workers=0, work=work)
-    finally:
-        os.chdir(old)
-    return output
+def base_step(workplace: Path) -> Step:
+    """The finished base model, in the store of the workplace."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        step = step_of(recipe("sigmoid"), "train")
+        make(step, Means())
+    return step
+
+
+@pytest.fixture
+def base(base_step: Step, workplace: Path) -> Path:
+    return workplace / base_step.output()
+
+
+@pytest.fixture
+def place(base_step: Step, workplace: Path, tmp_path: Path) -> Path:
+    """A working directory with the dataset and the base model."""
+    return place_beside(tmp_path / "place", workplace, base_step)
 
 
 SGD = {"iterations": 12, "checkpoint_every": 2, "optimizer": "sgd", "learning_rate": 0.01}
@@ -83,27 +82,26 @@ def test_the_classifier_and_what_the_step_learns_change_alone(base: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("inside")
-def test_a_killed_stage_ends_in_the_same_bytes(base: Path, inside: Path, tmp_path: Path) -> None:
+def test_a_killed_stage_ends_in_the_same_bytes(base: Path, place: Path, tmp_path: Path) -> None:
     """SGD, so that momentum buffers and the learner's Adam state must both come back."""
     run = recipe("balms", **SGD)
     whole = retrain(run, tmp_path / "whole" / "checkpoint.pt", base)
-    output = tmp_path / "killed" / "checkpoint.pt"
-    program = command(run, output, base)
-    process = subprocess.Popen(program, cwd=inside, stderr=subprocess.PIPE)
+    program, step = make_command(run, "retrain", place), step_of(run, "retrain")
+    process = subprocess.Popen(program, cwd=place, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not list(output.parent.glob("work/*/iteration_*.sha256")):
+    while not list((place / step.work).glob("resume/iteration_*.sha256")):
         assert process.poll() is None, "the training ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not output.exists()
-    subprocess.run(program, cwd=inside, check=True, capture_output=True)
-    record = read_record(output.with_name("checkpoint.provenance.json"))
+    assert not (place / step.output()).exists()
+    subprocess.run(program, cwd=place, check=True, capture_output=True)
+    record = record_in(place, step)
     assert record is not None
-    assert record["state"] == State.done
-    assert record["facts"]["resumed_at"] >= 2
-    assert output.read_bytes() == whole.read_bytes()
+    assert record.state == State.done
+    assert record.facts["resumed_at"] >= 2
+    assert (place / step.output()).read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.usefixtures("inside")
@@ -124,25 +122,25 @@ def test_mixed_precision(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_two_processes_share_what_is_learned(base: Path, inside: Path, tmp_path: Path, local: bool) -> None:
+def test_two_processes_share_what_is_learned(place: Path, local: bool) -> None:
     run = recipe("balms", **SGD | {"iterations": 3})
     run = run.model_copy(update={"options": run.options | {"local_inner_step": local}})
-    output = tmp_path / "checkpoint.pt"
-    program = command(run, output, base, "--devices", "2")
-    subprocess.run(program, cwd=inside, check=True, capture_output=True, timeout=300)
-    after = load(output)["model"]
+    program, step = make_command(run, "retrain", place, "--devices", "2"), step_of(run, "retrain")
+    subprocess.run(program, cwd=place, check=True, capture_output=True, timeout=300)
+    after = load(place / step.output())["model"]
     assert after[REWEIGHTER].isfinite().all()
     assert after[REWEIGHTER].any()
-    record = read_record(tmp_path / "checkpoint.provenance.json")
+    record = record_in(place, step)
     assert record is not None
-    assert (record["facts"]["processes"], record["facts"]["batch_size"]) == (2, 2)
+    assert (record.facts["processes"], record.facts["batch_size"]) == (2, 2)
 
 
 @pytest.mark.usefixtures("inside")
 def test_the_result_predicts(base: Path, tmp_path: Path) -> None:
     run = recipe("balms")
     checkpoint = retrain(run, tmp_path / "checkpoint.pt", base)
-    predict_dataset(run, checkpoint, tmp_path / "detections.parquet", workers=0)
+    files = dataset_files(run.dataset)
+    predict_dataset(run, files, checkpoint, tmp_path / "detections.parquet", workers=0)
     assert (tmp_path / "detections.parquet").stat().st_size > 0
 
 

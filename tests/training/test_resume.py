@@ -1,6 +1,5 @@
 """Unfinished trainings: damage is passed over, and the same command ends in the same bytes."""
 
-import os
 import random
 import subprocess
 import sys
@@ -10,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import place_beside
 
 from benchmark.detectors.checkpoints import load
 from benchmark.recipes import find_run
-from benchmark.training import run_stage
+from benchmark.recipes.paths import RECORD
+from benchmark.steps import Means, Step, make, steps_of
 from benchmark.training.resume import ResumeFolder
 
 RECIPES = Path(__file__).parent / "resuming.yaml"
@@ -101,37 +102,25 @@ else:
 
 
 @pytest.fixture(scope="module")
-def finished(workplace: Path) -> dict[str, tuple[Path, Path | None]]:
-    """Every stage without any interruption: its checkpoint, and the one it starts from."""
-    old = Path.cwd()
-    os.chdir(workplace)
-    try:
-        done: dict[tuple[str, str], Path] = {}
-
-        def checkpoint(row: str, stage: str, init: Path | None) -> Path:
-            output = workplace / "resuming" / row.replace(":", "_") / stage / "checkpoint.pt"
-            if (row, stage) not in done:
-                run = find_run(f"{RECIPES}:{row}")
-                work = workplace / "resuming" / "work"
-                run_stage(run, stage, output, init=init, devices=1, workers=0, work=work)
-                done[row, stage] = output
-            return output
-
-        softmax = checkpoint("softmax", "train", None)
-        sigmoid = checkpoint("balms:0:base", "train", None)
-        copied = checkpoint("simcal", "copy", softmax)
-        init = {"all": None, "meta": sigmoid, "chosen RoIs": copied}
-        starts = {kind: init.get(kind, softmax) for kind in STAGES}
-        return {kind: (checkpoint(*STAGES[kind], starts[kind]), starts[kind]) for kind in STAGES}
-    finally:
-        os.chdir(old)
+def finished(workplace: Path) -> dict[str, Step]:
+    """Every stage made without any interruption, with all before it, in the store of the workplace."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        for kind, (row, stage) in STAGES.items():
+            run = find_run(f"{RECIPES}:{row}")
+            for step in steps_of(run):
+                if step.kind.trains and kind not in found:
+                    make(step, Means())
+                    if step.name == stage and step.owner is run:
+                        found[kind] = step
+    return found
 
 
-def start(kind: str, output: Path, init: Path | None, inside: Path) -> subprocess.Popen[str]:
+def start(kind: str, place: Path) -> subprocess.Popen[str]:
     row, stage = STAGES[kind]
-    program = [sys.executable, "-m", "benchmark.cli", "train", f"{RECIPES}:{row}", stage, "-o", str(output)]
-    program += ["--work", str(output.parent / "work"), *(["--init", str(init)] if init else [])]
-    return subprocess.Popen(program, cwd=inside, stderr=subprocess.PIPE, text=True)
+    program = [sys.executable, "-m", "benchmark.cli", "make", f"{RECIPES}:{row}", stage]
+    return subprocess.Popen(program, cwd=place, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], sign: Callable[[], bool]) -> None:
@@ -142,35 +131,41 @@ def wait_for(process: subprocess.Popen[str], sign: Callable[[], bool]) -> None:
         time.sleep(0.0005)
 
 
+def place_of(step: Step, workplace: Path, folder: Path) -> Path:
+    """A working directory with everything that a step starts from."""
+    before = [item for item in step.inputs.values() if item.kind.trains]
+    return place_beside(folder, workplace, *before)
+
+
 @pytest.mark.parametrize("kind", STAGES)
 def test_a_stage_that_is_killed_at_random_ends_in_the_same_bytes(
-    finished: dict[str, tuple[Path, Path | None]], inside: Path, tmp_path: Path, kind: str
+    finished: dict[str, Step], workplace: Path, tmp_path: Path, kind: str
 ) -> None:
     """Killed at a random moment after its record says that it runs (it may have ended by then)."""
-    expected, init = finished[kind]
-    output = tmp_path / "checkpoint.pt"
-    process = start(kind, output, init, inside)
-    wait_for(process, (tmp_path / "checkpoint.provenance.json").is_file)
+    step = finished[kind]
+    place = place_of(step, workplace, tmp_path)
+    process = start(kind, place)
+    wait_for(process, lambda: any((place / folder / RECORD).is_file() for folder in (step.work, step.folder)))
     time.sleep(random.Random(f"kill {kind}").uniform(0, 1))
     process.kill()
     process.wait()
-    process = start(kind, output, init, inside)
+    process = start(kind, place)
     assert process.wait() == 0, process.communicate()[1]
-    assert output.read_bytes() == expected.read_bytes()
-    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+    assert (place / step.output()).read_bytes() == (workplace / step.output()).read_bytes()
+    assert not (place / step.work).exists()
 
 
 def test_a_kill_while_a_checkpoint_is_written_loses_nothing_before_it(
-    finished: dict[str, tuple[Path, Path | None]], inside: Path, tmp_path: Path
+    finished: dict[str, Step], workplace: Path, tmp_path: Path
 ) -> None:
-    expected, init = finished["all"]
-    output = tmp_path / "checkpoint.pt"
-    work = tmp_path / "work"
-    process = start("all", output, init, inside)
-    wait_for(process, lambda: any(".iteration_00000004.pt." in path.name for path in work.rglob(".iter*")))
+    step = finished["all"]
+    place = place_of(step, workplace, tmp_path)
+    resume = place / step.work / "resume"
+    process = start("all", place)
+    wait_for(process, lambda: any(".iteration_00000004.pt." in path.name for path in resume.glob(".iter*")))
     process.kill()
     process.wait()
-    process = start("all", output, init, inside)
+    process = start("all", place)
     assert process.wait() == 0, process.communicate()[1]
-    assert output.read_bytes() == expected.read_bytes()
-    assert not list(work.iterdir())
+    assert (place / step.output()).read_bytes() == (workplace / step.output()).read_bytes()
+    assert not (place / step.work).exists()

@@ -6,21 +6,24 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from places import make_command, place_beside, record_in, step_of
 
 from benchmark.detectors.checkpoints import CheckpointError, load
 from benchmark.detectors.torchvision import TorchvisionDetector
 from benchmark.errors import BenchmarkError
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Schedule, Stage
-from benchmark.records import State, read_record
+from benchmark.recipes.paths import DatasetFiles
+from benchmark.records import State
 from benchmark.statistics import class_statistics
+from benchmark.steps import Means, StepError, dataset_files, make
 from benchmark.training import TrainingDivergedError, TrainingError, run_stage
 
 TINY = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
@@ -38,14 +41,18 @@ def recipe(row: str, stage: int = 0, options: dict[str, Any] | None = None, **sc
     return run.model_copy(update={"stages": stages, "options": run.options | (options or {})})
 
 
-def run_here(run: Run, stage: str, output: Path, init: Path | None = None, work: Path | None = None) -> Path:
-    run_stage(run, stage, output, init=init, devices=1, workers=0, work=work or output.parent / "work")
+def run_here(
+    run: Run, stage: str, output: Path, init: Path | None = None, files: DatasetFiles | None = None
+) -> Path:
+    found = files or dataset_files(run.dataset)
+    run_stage(run, stage, found, output, init=init, devices=1, workers=0)
     return output
 
 
-def command(row: str, output: Path, work: Path) -> list[str]:
-    program = [sys.executable, "-m", "benchmark.cli", "train", f"{TINY}:{row}", "train"]
-    return [*program, "-o", str(output), "--work", str(work)]
+@pytest.fixture
+def place(tmp_path: Path, workplace: Path) -> Path:
+    """A working directory with the dataset and nothing trained."""
+    return place_beside(tmp_path, workplace)
 
 
 @pytest.fixture(scope="module")
@@ -63,39 +70,42 @@ def base(workplace: Path) -> Path:
 def test_same_recipe_same_bytes(base: Path, tmp_path: Path) -> None:
     again = run_here(recipe("softmax"), "train", tmp_path / "checkpoint.pt")
     assert again.read_bytes() == base.read_bytes()
-    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "progress.jsonl"}
     other = recipe("softmax").model_copy(update={"seed": 1})
     assert run_here(other, "train", tmp_path / "other.pt").read_bytes() != base.read_bytes()
 
 
 @pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_training_ends_in_the_same_bytes(
-    base: Path, inside: Path, tmp_path: Path, name: signal.Signals
+    base: Path, place: Path, name: signal.Signals
 ) -> None:
     """Stopped after its first checkpoint, at an arbitrary moment, and started again with the same command."""
-    output, work = tmp_path / "checkpoint.pt", tmp_path / "work"
-    process = subprocess.Popen(command("softmax", output, work), cwd=inside, stderr=subprocess.PIPE)
+    run = recipe("softmax")
+    command, step = make_command(run, "train", place), step_of(run, "train")
+    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not list(work.glob("*/iteration_*.sha256")):
+    while not list((place / step.work).glob("resume/iteration_*.sha256")):
         assert process.poll() is None, "the training ended before it could be interrupted"
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(name)
     status = process.wait()
     assert status == (-signal.SIGKILL if name == signal.SIGKILL else 3)
-    assert not output.exists()
-    record = read_record(tmp_path / "checkpoint.provenance.json")
+    assert not (place / step.folder).exists()
+    record = record_in(place, step)
     assert record is not None
-    assert record["state"] == (State.running if name == signal.SIGKILL else State.interrupted)
+    assert record.state == (State.running if name == signal.SIGKILL else State.interrupted)
 
-    subprocess.run(command("softmax", output, work), cwd=inside, check=True, capture_output=True)
-    assert output.read_bytes() == base.read_bytes()
-    record = read_record(tmp_path / "checkpoint.provenance.json")
+    subprocess.run(command, cwd=place, check=True, capture_output=True)
+    assert (place / step.output()).read_bytes() == base.read_bytes()
+    record = record_in(place, step)
     assert record is not None
-    assert record["state"] == State.done
-    assert record["facts"]["resumed_at"] >= 2
-    lines = [json.loads(line)["iteration"] for line in (tmp_path / "progress.jsonl").read_text().splitlines()]
+    assert record.state == State.done
+    assert record.facts["resumed_at"] >= 2
+    progress = (place / step.folder / "progress.jsonl").read_text()
+    lines = [json.loads(line)["iteration"] for line in progress.splitlines()]
     assert lines == sorted(set(lines))
+    assert not (place / step.work).exists()
 
 
 @pytest.mark.usefixtures("inside")
@@ -116,9 +126,8 @@ def test_retraining_moves_the_classifier_alone(base: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("workers", [1, 2])
 def test_loading_processes_do_not_change_the_result(base: Path, tmp_path: Path, workers: int) -> None:
     output = tmp_path / "checkpoint.pt"
-    run_stage(
-        recipe("softmax"), "train", output, init=None, devices=1, workers=workers, work=tmp_path / "work"
-    )
+    run = recipe("softmax")
+    run_stage(run, "train", dataset_files(run.dataset), output, init=None, devices=1, workers=workers)
     assert output.read_bytes() == base.read_bytes()
 
 
@@ -138,34 +147,33 @@ def test_mixed_precision_trains_alike(base: Path, tmp_path: Path) -> None:
     run_here(recipe("bags", precision="bf16-mixed"), "retrain", retrained, init=base)
 
 
-@pytest.mark.usefixtures("inside")
-def test_two_processes_share_the_batch(base: Path, inside: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_batch(base: Path, place: Path) -> None:
     """Launched by the command itself; one record, one checkpoint, weights of the same form as from one."""
-    output = tmp_path / "checkpoint.pt"
-    program = [*command("softmax", output, tmp_path / "work"), "--devices", "2"]
-    subprocess.run(program, cwd=inside, check=True, capture_output=True, timeout=300)
-    record = read_record(tmp_path / "checkpoint.provenance.json")
-    assert record is not None
-    assert record["state"] == State.done
-    assert (record["facts"]["processes"], record["facts"]["batch_size"]) == (2, 2)
-    before, after = load(base)["model"], load(output)["model"]
-    assert {name: value.shape for name, value in after.items()} == {n: v.shape for n, v in before.items()}
-    assert all(value.isfinite().all() for value in after.values())
-    odd = tmp_path / "odd.pt"
-    program = [*command("softmax", odd, tmp_path / "work"), "--devices", "3"]
-    refused = subprocess.run(program, cwd=inside, check=False, capture_output=True, text=True, timeout=300)
+    run = recipe("softmax")
+    step = step_of(run, "train")
+    odd = make_command(run, "train", place, "--devices", "3")
+    refused = subprocess.run(odd, cwd=place, check=False, capture_output=True, text=True, timeout=300)
     assert refused.returncode != 0
     assert "the batch cannot be dealt evenly" in refused.stderr
-    assert not odd.exists()
+    assert not (place / step.folder).exists()
+    program = make_command(run, "train", place, "--devices", "2")
+    subprocess.run(program, cwd=place, check=True, capture_output=True, timeout=300)
+    record = record_in(place, step)
+    assert record is not None
+    assert record.state == State.done
+    assert (record.facts["processes"], record.facts["batch_size"]) == (2, 2)
+    before, after = load(base)["model"], load(place / step.output())["model"]
+    assert {name: value.shape for name, value in after.items()} == {n: v.shape for n, v in before.items()}
+    assert all(value.isfinite().all() for value in after.values())
 
 
 @pytest.mark.parametrize("limit", [20_000, 200_000])
-def test_a_full_disk_stops_with_one_message(inside: Path, tmp_path: Path, limit: int) -> None:
+def test_a_full_disk_stops_with_one_message(place: Path, limit: int) -> None:
     """The kernel refuses larger files, as a full disk does; nothing half written is left."""
-    output, work = tmp_path / "out" / "checkpoint.pt", tmp_path / "work"
+    run = recipe("softmax")
     done = subprocess.run(
-        command("softmax", output, work),
-        cwd=inside,
+        make_command(run, "train", place),
+        cwd=place,
         capture_output=True,
         text=True,
         check=False,
@@ -175,32 +183,31 @@ def test_a_full_disk_stops_with_one_message(inside: Path, tmp_path: Path, limit:
     assert "Traceback" not in done.stderr
     assert "cannot write" in done.stderr
     assert "remedy" in done.stderr
-    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pt", ".tmp", ".sha256")]
-    record = read_record(tmp_path / "out" / "checkpoint.provenance.json")
+    work = place / "results" / "work"
+    assert not [path for path in work.rglob("*") if path.suffix in (".pt", ".tmp", ".sha256")]
+    record = record_in(place, step_of(run, "train"))
     assert record is not None
-    assert record["state"] == State.failed
+    assert record.state == State.failed
 
 
-@pytest.mark.usefixtures("inside")
-def test_divergence_is_a_state_with_the_iteration(tmp_path: Path) -> None:
-    wild = recipe("softmax", learning_rate=1e12, warmup_iterations=0, clip_norm=None)
+def test_divergence_is_a_state_with_the_iteration(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    step = step_of(recipe("softmax", learning_rate=1e12, warmup_iterations=0, clip_norm=None), "train")
     with pytest.raises(TrainingDivergedError, match=r"diverged at iteration \d"):
-        run_here(wild, "train", tmp_path / "checkpoint.pt")
-    record = read_record(tmp_path / "checkpoint.provenance.json")
+        make(step, Means())
+    record = record_in(place, step)
     assert record is not None
-    assert record["state"] == State.diverged
-    assert "iteration" in record["reason"]
-    assert not (tmp_path / "checkpoint.pt").exists()
+    assert record.state == State.diverged
+    assert "iteration" in (record.reason or "")
+    assert not step.finished
 
 
 @pytest.mark.usefixtures("inside")
 def test_the_learning_rate_scale_is_recorded_and_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_here(recipe("softmax", batch_size=4), "train", tmp_path / "checkpoint.pt")
-    record = read_record(tmp_path / "checkpoint.provenance.json")
-    assert record is not None
-    facts = record["facts"]
+    run, output = recipe("softmax", batch_size=4), tmp_path / "checkpoint.pt"
+    facts = run_stage(run, "train", dataset_files(run.dataset), output, init=None, devices=1, workers=0)
     assert (facts["batch_size"], facts["learning_rate_scale"], facts["learning_rate"]) == (4, 2.0, 0.002)
     assert facts["iterations"] == 3
     assert "times 2 for the batch size" in capsys.readouterr().err
@@ -280,25 +287,27 @@ def test_a_checkpoint_with_code_in_it_is_not_run(inside: Path, tmp_path: Path) -
 def test_bad_data_stops_before_training(
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(workplace / "results" / "data", tmp_path / "results" / "data")
-    monkeypatch.chdir(tmp_path)
-    data = tmp_path / "results" / "data" / "synthetic_tiny"
-    output = tmp_path / "out" / "checkpoint.pt"
+    monkeypatch.chdir(workplace)
+    files, output = dataset_files(recipe("softmax").dataset), tmp_path / "out" / "checkpoint.pt"
+    images = tmp_path / "images"
+    shutil.copytree(files.train_images, images)
+    files = replace(files, train_images=images)
 
-    image = next(iter(sorted((data / "images").glob("train_*.png"))))
+    image = next(iter(sorted(images.glob("train_*.png"))))
     image.rename(tmp_path / "away.png")
     with pytest.raises(BenchmarkError, match="1 of 24 image files are missing") as error:
-        run_here(recipe("softmax"), "train", output)
+        run_here(recipe("softmax"), "train", output, files=files)
     assert image.name in str(error.value)
     (tmp_path / "away.png").rename(image)
 
     image.write_bytes(b"not a picture")
     with pytest.raises(BenchmarkError, match="cannot decode"):
-        run_here(recipe("softmax", iterations=30), "train", output)
+        run_here(recipe("softmax", iterations=30), "train", output, files=files)
 
-    class_statistics(LVIS).write(data / "class_statistics.csv")
+    files = replace(files, statistics=tmp_path / "class_statistics.csv")
+    class_statistics(LVIS).write(files.statistics)
     with pytest.raises(TrainingError, match="different categories"):
-        run_here(recipe("softmax"), "train", output)
+        run_here(recipe("softmax"), "train", output, files=files)
     assert not output.exists()
 
 
@@ -348,24 +357,26 @@ def test_gradients_that_are_not_finite_are_a_divergence(
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-@pytest.mark.usefixtures("inside")
-def test_a_stage_that_continues_another_is_not_started_from_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"(?s)starts from a checkpoint.*--init"):
-        run_here(recipe("bags"), "retrain", tmp_path / "checkpoint.pt")
-    assert not list(tmp_path.iterdir())
+def test_a_stage_that_continues_another_is_not_started_from_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    step = step_of(recipe("bags"), "retrain")
+    with pytest.raises(StepError, match=r"'retrain' of BAGS needs 'train' of Softmax, which is not finished"):
+        make(step, Means())
+    record = record_in(place, step)
+    assert record is not None
+    assert record.state == State.failed
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_setting_without_effect_is_said_before_training_and_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Group edges beyond all counts: once, on stderr and in the facts."""
     run = recipe("bags", 0, {"edges": [100_000]}, iterations=1)
-    init = run_here(recipe("softmax", iterations=1), "train", tmp_path / "base" / "checkpoint.pt")
-    capsys.readouterr()
-    output = run_here(run, "retrain", tmp_path / "bags" / "checkpoint.pt", init=init)
+    output = tmp_path / "checkpoint.pt"
+    facts = run_stage(run, "retrain", dataset_files(run.dataset), output, init=base, devices=1, workers=0)
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    record = read_record(output.parent / "checkpoint.provenance.json")
-    assert record is not None
-    assert shown == [f"warning: {text}" for text in record["facts"]["warnings"]]
+    assert shown == [f"warning: {text}" for text in facts["warnings"]]
     assert ["group edges [100000]" in text for text in shown] == [True]

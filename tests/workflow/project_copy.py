@@ -1,5 +1,6 @@
 """A copy of the project's workflow and methods, in which results and edits stay apart from the real one."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,11 @@ class Project:
 
     folder: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which the copy's own ``benchmark`` comes first, if it has one."""
+        return {**os.environ, "PYTHONPATH": str(self.folder)}
+
     def snakemake(
         self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -35,14 +41,25 @@ class Project:
         chosen += [f"detector={detector}"] if detector else []
         command = [sys.executable, "-m", "snakemake", *arguments, *profile, *chosen]
         return subprocess.Popen(
-            command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     def longtail(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run a command of the benchmark here; stdout and stderr come back as one text."""
         command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
         return subprocess.run(
-            command, cwd=self.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
 
     def planned(self, *arguments: str, experiment: str | Path = "smoke") -> Counter[str]:
@@ -52,15 +69,16 @@ class Project:
         jobs: Counter[str] = Counter()
         for job in re.split(r"\n\[[^\n]*\]\n", done.stdout)[1:]:
             rule = re.match(r"(?:local)?rule (\w+):", job)
-            run = re.search(r"wildcards: run=(?:[^/]+/){4}([^/]+)/seed", job)
+            run = re.search(r"owner=(?:[^/,]+/){4}([^/]+)/seed", job)
             assert rule is not None
             assert "reason: " in job
             jobs[f"{rule[1]} {run[1]}" if run else rule[1]] += 1
         return jobs
 
 
-def copy_project(folder: Path) -> Project:
-    for name in ("workflows", "methods", "envs"):
+def copy_project(folder: Path, *more: str) -> Project:
+    """A copy without results; ``more`` are further folders, such as ``benchmark``."""
+    for name in ("workflows", "methods", "envs", *more):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "results").mkdir()
     shutil.copytree(ROOT / "results" / "reported", folder / "results" / "reported")

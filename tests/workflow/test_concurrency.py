@@ -29,7 +29,7 @@ def table(project: Project, name: str) -> str:
 
 def temporary_files(project: Project) -> list[Path]:
     results = project.folder / "results"
-    return [*results.rglob(".*.tmp"), *results.rglob(".*.lock"), *results.glob("work/*")]
+    return [*results.rglob(".*.tmp"), *results.rglob(".*.lock"), *results.glob("work/*/*")]
 
 
 def test_a_second_workflow_is_refused_while_the_first_runs(project: Project, experiments: list[Path]) -> None:

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from places import step_of
 
 from benchmark.evaluation import evaluate_detections
 from benchmark.inference.detections import read_detections, write_lvis_results
-from benchmark.inference.predict import predict_dataset
 from benchmark.recipes import find_run, load_experiment
-from benchmark.recipes.paths import annotations_path, checkpoint_path, run_folder, statistics_path
 from benchmark.reporting import write_report
-from benchmark.statistics import class_statistics
-from benchmark.training import run_stage
+from benchmark.statistics import ClassStatistics
+from benchmark.steps import Means, dataset_files
+from benchmark.steps.making import make_all
 
 LVIS = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
 IMAGES = 12
@@ -49,20 +49,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("place")
 def test_from_annotations_to_the_table() -> None:
     run = find_run("real.yaml:14")
-    base = find_run("real.yaml:14:0:base")
-    train, val = (annotations_path(run.dataset, split) for split in ("train", "val"))
-    statistics = class_statistics(train)
-    statistics.write(statistics_path(run.dataset))
-    assert (statistics.image_counts == 0).sum() > 900
+    make_all(run, "real.yaml:14", Means())
+    files, detections = dataset_files(run.dataset), step_of(run, "predict").output()
+    assert (ClassStatistics.read(files.statistics).image_counts == 0).sum() > 900
 
-    work = Path("results/work")
-    first, second = checkpoint_path(base, "train"), checkpoint_path(run, "retrain")
-    run_stage(base, "train", first, init=None, devices=1, workers=0, work=work)
-    run_stage(run, "retrain", second, init=first, devices=1, workers=0, work=work)
-    detections = run_folder(run) / "detections.parquet"
-    predict_dataset(run, second, detections, workers=0)
-
-    table = read_detections(detections)
+    val, table = files.val, read_detections(detections)
     assert table.boxes is not None
     sizes = {
         image["id"]: (image["width"], image["height"]) for image in json.loads(val.read_text())["images"]

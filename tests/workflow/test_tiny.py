@@ -1,5 +1,6 @@
 """The whole way once, for real, from synthetic data to the table; then what an edit reruns, and what not."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from project_copy import TINY, Project, copy_project
 
 from benchmark.recipes import load_experiment
-from benchmark.recipes.paths import log_path
+from benchmark.steps import steps_of
 
 RUNS = "results/runs/tiny/synthetic_tiny/torchvision/tiny_mask_rcnn"
 
@@ -43,15 +44,19 @@ def edited(path: Path, old: str, new: str) -> Iterator[None]:
 
 
 def of(method: str, *, first: str = "train") -> set[str]:
-    steps = ["train", "weight_norms", "predict", "evaluate"]
-    return {f"{step} {method}" for step in steps[steps.index(first) :]}
+    steps = ["retrain" if method == "bags" else "train", "predict", "evaluate"]
+    return {f"{step} {method}" for step in steps if first == "train" or step != steps[0]}
 
 
 def test_every_row_is_in_the_table_and_nothing_is_left_to_do(finished: Project) -> None:
     assert "3 of 3 runs done" in table(finished)
     for row in load_experiment(str(TINY)).rows:
-        for step in (*(stage.name for stage in row.runs[0].stages if not stage.from_), "predict", "evaluate"):
-            assert (finished.folder / log_path(row.runs[0], step)).is_file()
+        for step in steps_of(row.runs[0]):
+            assert (finished.folder / step.log).is_file()
+    assert not list((finished.folder / "results/work").glob("*/*"))
+    # what a reader looks for is where it has its name
+    assert json.loads((finished.folder / RUNS / "bags/seed0/evaluate/metrics.json").read_text())["segm"]
+    assert (finished.folder / "results/data/synthetic_tiny/synthesize/train.json").is_file()
     assert finished.planned(experiment=TINY) == {}
 
 
@@ -66,6 +71,7 @@ def test_every_row_is_in_the_table_and_nothing_is_left_to_do(finished: Project) 
 def test_edited_code_makes_only_its_method_stale(finished: Project, method: str, stale: set[str]) -> None:
     with edited(finished.folder / f"methods/{method}/classifier.py", "", "# edited\n"):
         assert set(finished.planned(experiment=TINY)) == stale | {"table", "all"}
+    assert finished.planned(experiment=TINY) == {}  # back again: nothing was lost
 
 
 @pytest.mark.parametrize(
@@ -122,14 +128,19 @@ def test_snakemakes_own_report(finished: Project) -> None:
 
 
 def test_a_failed_run_is_a_row_with_its_reason_and_is_taken_up_again(finished: Project) -> None:
-    """The last test here: it leaves the run failed."""
+    """The last test here: it leaves a table with a failed run."""
     code = finished.folder / "methods/bags/classifier.py"
     with edited(code, "", 'raise RuntimeError("out of luck")\n'):
         done = finished.snakemake(experiment=TINY)
+        assert set(finished.planned(experiment=TINY)) == {*of("bags"), "table", "all"}
     assert done.returncode != 0
     assert "2 of 3 runs done" in table(finished)
     assert "out of luck" in table(finished)
-    log = (finished.folder / RUNS.replace("runs", "logs", 1) / "bags/seed0/train_retrain.log").read_text()
+    (log,) = [
+        path.read_text()
+        for path in finished.folder.glob("results/logs/retrain/*.log")
+        if "out of luck" in path.read_text()
+    ]
     assert "attempt 2 would fail as the one before it did" in log
     assert "out of luck" in log
-    assert set(finished.planned(experiment=TINY)) == {*of("bags"), "table", "all"}
+    assert set(finished.planned(experiment=TINY)) == {"table", "all"}  # what it made before is still there

@@ -1,16 +1,21 @@
-# The experiment and what the rules ask about its runs.
+# The experiment, its steps, and what the rules ask about them.
 import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.parser import parse
+from snakemake.settings.enums import RerunTrigger
 from snakemake.sourcecache import LocalSourceFile
 
 from benchmark.errors import BenchmarkError
-from benchmark.recipes import all_runs, load_experiment, paths, with_detector
+from benchmark.recipes import load_experiment, with_detector
 from benchmark.recipes.loading import read_yaml
-from benchmark.recipes.project import project_root
+from benchmark.recipes.paths import experiment_folder
+from benchmark.reporting.report import MADE, report_key
+from benchmark.steps import KINDS, MAIN, steps_of, steps_of_experiment
+from benchmark.steps.listing import EVALUATE
+from benchmark.steps.step import DONE
 
 # The `longtail` of the interpreter that runs Snakemake, whether or not its environment is activated.
 os.environ.update(
@@ -22,135 +27,118 @@ os.environ.update(
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(8 * 2**30))
 
+# A finished step lies under a key that changes with everything that it depends on: that its file exists is all that
+# counts. Inputs are `ancient` for the same reason: a copied store has other modification times.
+if workflow.dag_settings is not None:
+    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+
 try:
     file = config["experiment"]
     if "detector" in config:
         file = str(with_detector(file, config["detector"]))
     EXPERIMENT = load_experiment(file)
+    PLANNED = steps_of_experiment(EXPERIMENT)
+    REPORT_KEY = report_key(EXPERIMENT)
 except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
 
-RUNS = {
-    str(paths.run_folder(run).relative_to(paths.RESULTS / "runs")): run
-    for run in all_runs(EXPERIMENT)
-}
-RECIPES = EXPERIMENT.recipes()
-DATASETS = {run.dataset_name: run.dataset for run in RUNS.values()}
-TABLES = str(paths.experiment_folder(EXPERIMENT.name))
+TABLES = str(experiment_folder(EXPERIMENT.name))
 
 
 wildcard_constraints:
-    run=r".+/seed\d+",
-    stage=r"[a-z][a-z0-9_]*",
-    dataset=r"[a-z][a-z0-9_.]*",
+    key=r"[0-9a-f]+-[0-9a-f]+",
 
 
-def run_of(wildcards):
-    """The run in the folder that a rule's wildcard names."""
-    return RUNS[wildcards.run]
+def planned(kind, wildcards):
+    """The step that a rule's wildcard names, with its recipe."""
+    return PLANNED[f"{kind}/{wildcards.key}"]
 
 
-def near(path):
-    """A path as rules name it: relative where it can be, so that a project that was moved stays up to date."""
-    path = Path(path)
-    return str(
-        path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    )
+def outputs_of(kind):
+    """The declared outputs of a kind: a stamp that the step is done, not what it made. If Snakemake was killed while a
+    job ran on, it takes the job for incomplete, removes what is declared and runs it again; a finished training must
+    survive that. Metrics, which take a minute, are declared for Snakemake's report."""
+    folder = f"results/store/{kind.name}/{{key}}"
+    files = {"done": f"{folder}/{DONE}"}
+    if kind is EVALUATE:
+        files["metrics"] = report(
+            f"{folder}/{kind.outputs[MAIN]}",
+            category="Runs",
+            labels={"step": "{key}"},
+            caption="../captions/metrics.rst",
+        )
+    return files
 
 
-def annotations(split):
-    """Input function: the annotation file of a run's dataset."""
-    return lambda wildcards: str(
-        paths.annotations_path(run_of(wildcards).dataset, split)
-    )
+def inputs_of(kind):
+    """Input function: that every step before is done."""
+    return lambda wildcards: [
+        ancient(str(step.done))
+        for step in planned(kind, wildcards).step.inputs.values()
+    ]
 
 
-def images(split):
-    """Input function: the image folder of a run's dataset."""
-    return lambda wildcards: str(paths.images_folder(run_of(wildcards).dataset, split))
+def recipe_of(kind):
+    """Resource function: the recipe of the step for the command line."""
+    return lambda wildcards: near(planned(kind, wildcards).recipe)
 
 
-def statistics(wildcards):
-    """The class statistics of a run's dataset."""
-    return str(paths.statistics_path(run_of(wildcards).dataset))
+def owner_of(kind):
+    """Resource function: whose step it is, for the reader of a dry run."""
+    return lambda wildcards: planned(kind, wildcards).step.subject.owner
 
 
-def initial_checkpoint(wildcards):
-    """The checkpoint that a stage starts from; nothing for initial weights."""
-    path = paths.initial_checkpoint_path(run_of(wildcards), wildcards.stage)
-    return str(path) if path else []
+def near(recipe):
+    """A recipe or path as rules name it: relative where it can be."""
+    return recipe.removeprefix(f"{Path.cwd()}/")
 
 
-def final_checkpoint(wildcards):
-    """The checkpoint that is evaluated."""
-    return str(paths.final_checkpoint_path(run_of(wildcards)))
+def small(kind, wildcards):
+    """Whether a step is for CPU cores: that of a detector with a narrow trunk, or of a dataset."""
+    step = planned(kind, wildcards).step
+    return step.kind.of_dataset or step.run.detector.width < 1
 
 
-def method_code(wildcards):
-    """The code of a run's method: editing it makes the results of this method stale, and of no other."""
-    files = Path(run_of(wildcards).plugin_path).rglob("*.py")
-    return sorted(near(path) for path in files if not path.name.startswith("test_"))
+def cores(kind):
+    """Threads of a step."""
+    return lambda wildcards: 1 if not kind.on_gpu or small(kind.name, wildcards) else 8
 
 
-def recipe_of(wildcards):
-    """The recipe of a run for the command line."""
-    return near(RECIPES[str(paths.run_folder(run_of(wildcards)))])
+def gpus(kind):
+    """GPUs of a step."""
+    return lambda wildcards: 0 if not kind.on_gpu or small(kind.name, wildcards) else 1
 
 
-def small(wildcards):
-    """Whether a run's detector is meant for CPU cores: one with a narrow trunk."""
-    return run_of(wildcards).detector.width < 1
-
-
-def cores(wildcards):
-    """Threads of a training or prediction."""
-    return 1 if small(wildcards) else 8
-
-
-def gpus(wildcards):
-    """GPUs of a training or prediction."""
-    return 0 if small(wildcards) else 1
-
-
-def memory(wildcards, attempt):
+def memory(kind):
     """MB of main memory, more with every attempt."""
-    return (2000 if small(wildcards) else 24000) * attempt
-
-
-def minutes(of_small, of_full):
-    """Resource function: the time limit, longer with every attempt."""
     return (
-        lambda wildcards, attempt: (of_small if small(wildcards) else of_full) * attempt
+        lambda wildcards, attempt: kind.memory_mb[not small(kind.name, wildcards)]
+        * attempt
+    )
+
+
+def minutes(kind):
+    """The time limit, longer with every attempt."""
+    return (
+        lambda wildcards, attempt: kind.minutes[not small(kind.name, wildcards)]
+        * attempt
     )
 
 
 def finished_rows():
-    """Metrics of every run that is a row of the table and can run here."""
+    """That the evaluation is done of every run that is a row of the table and can run here."""
     rows = [row for row in EXPERIMENT.rows if row.skipped is None]
-    return sorted(
-        {f"{paths.run_folder(run)}/metrics.json" for row in rows for run in row.runs}
-    )
-
-
-def finished_norms():
-    """Weight norms of the same runs. Results that were copied here without their checkpoint go without."""
-    folders = [Path(path).parent for path in finished_rows()]
-    there = {
-        folder: RUNS[str(folder.relative_to("results/runs"))] for folder in folders
-    }
-    return [
-        f"{folder}/weight_norms.csv"
-        for folder, run in there.items()
-        if paths.final_checkpoint_path(run).exists()
-        or not (folder / "metrics.json").exists()
-    ]
+    return sorted({str(steps_of(run)[-1].done) for row in rows for run in row.runs})
 
 
 def method_rules():
     """The rules.smk of the methods in use, by method. One that is not Snakemake's language is refused here,
     because as a module it would stop Snakemake with an error that names neither file nor line.
     """
-    files = {run.method: Path(run.plugin_path) / "rules.smk" for run in RUNS.values()}
+    steps = [item.step for item in PLANNED.values() if not item.step.kind.of_dataset]
+    files = {
+        step.run.method: Path(step.run.plugin_path) / "rules.smk" for step in steps
+    }
     found = {method: str(path) for method, path in files.items() if path.is_file()}
     for method, path in found.items():
         lines = {}

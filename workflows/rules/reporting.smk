@@ -1,15 +1,14 @@
-# Our numbers beside the published ones. Rows that cannot run here are in the table with the reason.
+# Our numbers beside the published ones. Rows that cannot run here are in the table with the reason. The stamp is named
+# after all that the tables are made from.
 localrules:
     table,
 
 
 rule table:
     input:
-        metrics=finished_rows(),
-        norms=finished_norms(),
-        experiment=near(EXPERIMENT.path),
-        reported=near(project_root() / "results/reported/reported.csv"),
+        ancient(finished_rows()),
     output:
+        stamp=f"{TABLES}/{MADE}/{REPORT_KEY}",
         markdown=f"{TABLES}/table.md",
         csv=report(
             f"{TABLES}/table.csv",
@@ -35,9 +34,9 @@ rule table:
         f"results/logs/table/{EXPERIMENT.name}.log",
     conda:
         "../../envs/longtail.yaml"
+    resources:
+        experiment=near(str(EXPERIMENT.path)),
     params:
         folder=subpath(output.markdown, parent=True),
-        titles=[run.title for row in EXPERIMENT.rows for run in row.runs],
-        skipped={row.row.id: row.skipped for row in EXPERIMENT.rows if row.skipped},
     shell:
-        "longtail table {input.experiment:q} -o {params.folder:q} 2> {log}"
+        "longtail table {resources.experiment:q} -o {params.folder:q} 2> {log}"

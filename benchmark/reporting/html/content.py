@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.errors import BenchmarkError
 from benchmark.evaluation.metrics import METRICS
 from benchmark.recipes import LoadedExperiment
-from benchmark.recipes.models import Run
-from benchmark.recipes.paths import checkpoint_path, record_path, run_folder
-from benchmark.records import read_record
+from benchmark.recipes.paths import run_name
 from benchmark.reporting.citations import citations
-from benchmark.reporting.collect import RowResult, RunResult, lineage, own_stages
+from benchmark.reporting.collect import RowResult, RunResult, StepResult
 from benchmark.reporting.html.examples import examples
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.tables import WORDS, duration, memory
+from benchmark.steps import Step
+from benchmark.steps.store import in_results
 
 if TYPE_CHECKING:
     from benchmark.reporting.intervals import RowIntervals
@@ -103,6 +102,7 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
             "verdict": None if verdict is None else ("within" if verdict else "outside"),
         }
     done = sum(item.done for item in row.runs)
+    older = next((item.older for item in row.counted), None)
     states = list(dict.fromkeys(item.state for item in row.runs if not item.done))
     return {
         "id": row.row.row.id,
@@ -114,6 +114,8 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
         "schedule": row.schedule,
         "iou": row.iou,
         "done": done,
+        "counted": len(row.counted),
+        "older": older,
         "total": len(row.runs),
         "state": str(states[0]) if states else "done",
         "status": row.status,
@@ -142,59 +144,53 @@ def _run(row: RowResult, result: RunResult) -> dict[str, Any]:
         "row": row.row.row.id,
         "title": run.title,
         "seed": run.seed,
-        "folder": str(run_folder(run)),
+        "folder": f"results/runs/{run_name(run)}",
         "state": str(result.state),
         "reason": result.reason,
         "time": duration(result.seconds),
         "memory": memory(result.memory_mb),
-        "digest": run.digest("predict"),
-        "recipe": run.model_dump(mode="json", by_alias=True, exclude={"plugin_path"}),
-        "steps": list(_steps(run)),
+        "older": result.older,
+        "key": result.steps[-1].step.place,
+        "recipe": result.steps[-1].step.subject.recipe,
+        "steps": [_step(item) for item in result.steps if not item.step.kind.of_dataset],
     }
 
 
-def _steps(run: Run) -> Iterator[dict[str, Any]]:
-    """The record of every step from initial weights to the numbers, as far as there are any."""
-    outputs = [
-        (stage.name if item is run else f"{item.method} {stage.name}", checkpoint_path(item, stage.name))
-        for item in lineage(run)
-        for stage in own_stages(item)
-    ]
-    outputs += [
-        ("predict", run_folder(run) / "detections.parquet"),
-        ("evaluate", run_folder(run) / "metrics.json"),
-    ]
-    for name, output in outputs:
-        try:
-            record = read_record(record_path(output))
-        except BenchmarkError as error:
-            yield {"name": name, "output": str(output), "state": "unreadable", "reason": str(error)}
-            continue
-        if record is None:
-            yield {"name": name, "output": str(output), "state": "no record"}
-            continue
-        command = [str(part) for part in record.get("command", [])]
-        yield {
-            "name": name,
-            "output": str(output),
-            "command": shlex.join([Path(command[0]).name, *command[1:]]) if command else None,
-            "time": duration(record.get("duration_s")),
-            "memory": memory(record.get("peak_memory_mb")),
-            **{
-                key: record.get(key)
-                for key in ("state", "reason", "started", "finished", "host", "code", "recipe_digest")
-            },
-            **{key: record.get(key) or {} for key in ("inputs", "versions", "hardware", "facts")},
-        }
+def _step(result: StepResult) -> dict[str, Any]:
+    """The record of a step, as far as there is one."""
+    step, record = result.step, result.record
+    start = {"name": result.title, "output": in_results(step.record.parent)}
+    if record is None:
+        return {**start, "state": "no record", "reason": result.reason}
+    command = shlex.join([Path(record.command[0]).name, *record.command[1:]]) if record.command else None
+    versions = ", ".join(f"{area} {version}" for area, version in record.subject.numerics.items())
+    return {
+        **start,
+        "state": result.state,
+        "reason": result.reason,
+        "command": command,
+        "time": duration(record.duration_s),
+        "memory": memory(record.peak_memory_mb),
+        "started": record.started,
+        "finished": record.finished,
+        "host": record.host,
+        "code": record.code_version,
+        "numerics": versions,
+        "method": record.subject.code,
+        "inputs": {**record.subject.inputs, **record.subject.sources},
+        "versions": record.versions,
+        "hardware": record.hardware,
+        "facts": record.facts,
+    }
 
 
 def _datasets(rows: Sequence[RowResult], reader: SeriesReader) -> dict[str, Any]:
     found = {}
     for row in rows:
         run = row.runs[0].run
-        if run.dataset_name in found or not any(item.done for item in row.runs):
+        if run.dataset_name in found:
             continue
-        statistics = reader.statistics(run)
+        statistics = reader.statistics(row)
         if statistics is not None:
             found[run.dataset_name] = {
                 "title": run.dataset.title,
@@ -208,13 +204,13 @@ def _datasets(rows: Sequence[RowResult], reader: SeriesReader) -> dict[str, Any]
 
 def _classes(row: RowResult, reader: SeriesReader) -> dict[str, Any]:
     """Values of every category by IoU type (percent) and of weight norms, with curves against both counts."""
-    statistics = reader.statistics(row.runs[0].run) if any(item.done for item in row.runs) else None
+    statistics = reader.statistics(row)
     if statistics is None:
         return {}
     found: dict[str, Any] = {}
     series: dict[str, Values | None] = {}
     for iou in WORDS:
-        if any(iou in run.metrics for run in row.runs):
+        if any(iou in run.metrics for run in row.counted):
             values = reader.class_ap(row, iou)
             series[iou] = None if values is None else values * 100
     series["norm"] = reader.weight_norms(row)
@@ -236,22 +232,19 @@ def _calibration(row: RowResult, reader: SeriesReader) -> dict[str, list[float |
 
 def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[str, Any]]:
     """Every training once, with the rows that depend on it, those that carried it out themselves first."""
-    found: dict[Path, dict[str, Any]] = {}
+    found: dict[str, tuple[Step, dict[str, Any]]] = {}
     for row in rows:
         for result in row.runs:
-            for run in lineage(result.run):
-                for stage in own_stages(run):
-                    path = checkpoint_path(run, stage.name).with_name("progress.jsonl")
-                    entry = found.setdefault(
-                        path,
-                        {"stage": stage.name, "title": run.title, "seed": run.seed, "rows": [], "own": None},
-                    )
-                    if row.row.row.id not in entry["rows"]:
-                        entry["rows"].append(row.row.row.id)
-                    if run is result.run:
-                        entry["own"] = row.row.row.id
-    for path, entry in found.items():
-        points = reader.progress(path)
+            for step in (item.step for item in result.steps if item.step.kind.trains):
+                run = step.run
+                new = {"stage": step.name, "title": run.title, "seed": run.seed, "rows": [], "own": None}
+                _, entry = found.setdefault(step.place, (step, new))
+                if row.row.row.id not in entry["rows"]:
+                    entry["rows"].append(row.row.row.id)
+                if step.owner is result.run:
+                    entry["own"] = row.row.row.id
+    for step, entry in found.values():
+        points = reader.progress(step.progress)
         if points is not None:
             if len(points) > CURVE_POINTS:
                 points = np.array([part.mean(axis=0) for part in np.array_split(points, CURVE_POINTS)])

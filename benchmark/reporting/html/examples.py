@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import contourpy
@@ -18,9 +19,8 @@ from benchmark.annotations import AnnotationFile, read_annotations
 from benchmark.annotations.reading import Annotation
 from benchmark.annotations.reading import Image as ImageRecord
 from benchmark.errors import BenchmarkError
-from benchmark.recipes.models import Dataset, Run
-from benchmark.recipes.paths import annotations_path, images_folder, run_folder
-from benchmark.reporting.collect import RowResult
+from benchmark.reporting.collect import RowResult, RunResult
+from benchmark.steps import dataset_files
 
 IMAGES = 6
 DETECTIONS = 15
@@ -49,41 +49,42 @@ class _Chosen:
 
 
 def examples(rows: Sequence[RowResult], notes: list[str]) -> list[dict[str, Any]]:
-    """Images of every dataset with finished rows, as JSON values.
+    """Images of every dataset of rows with numbers, as JSON values.
 
     Each has ``src`` (a JPEG as data URL), ``width`` and ``height`` of it in pixels, ``truth`` (objects with
     ``name``, ``box`` as x, y, width, height and ``path``, all in these pixels), and ``found``: by row id the
-    highest-scored detections of its first finished seed, with ``score`` and ``verdict``: ``right`` (box IoU
+    highest-scored detections of its first counted seed, with ``score`` and ``verdict``: ``right`` (box IoU
     of at least 0.5 with an annotation of the category that no better detection took), ``wrong``, or
     ``unjudged`` where nobody verified the category in the image.
     """
     found = []
-    datasets: dict[str, list[tuple[RowResult, Run]]] = {}
+    datasets: dict[str, list[tuple[RowResult, RunResult]]] = {}
     for row in rows:
-        run = next((item.run for item in row.runs if item.done), None)
-        if run is not None:
-            datasets.setdefault(run.dataset_name, []).append((row, run))
+        if row.counted:
+            result = row.counted[0]
+            datasets.setdefault(result.run.dataset_name, []).append((row, result))
     for members in datasets.values():
-        dataset = members[0][1].dataset
+        files = dataset_files(members[0][1].run.dataset)
         try:
-            chosen, truth = _choose(dataset)
+            chosen, truth = _choose(files.val)
         except BenchmarkError as error:
             notes.append(f"no example images: {str(error).splitlines()[0]}")
             continue
         names = {category.id: category.name for category in truth.categories}
-        shown = [item for item in (_picture(image, dataset, names, notes) for image in chosen) if item]
+        pictures = (_picture(image, files.val_images, names, notes) for image in chosen)
+        shown = [{**item, "dataset": members[0][1].run.dataset_name} for item in pictures if item]
         by_id = {item["id"]: item for item in shown}
         kept = [image for image in chosen if image.record.id in by_id]
-        for row, run in members:
-            for image, detections in _detections(run, kept, names, notes):
+        for row, result in members:
+            for image, detections in _detections(result, kept, names, notes):
                 by_id[image.record.id]["found"][row.row.row.id] = detections
         found += shown
     return found
 
 
-def _choose(dataset: Dataset) -> tuple[list[_Chosen], AnnotationFile]:
+def _choose(annotations: Path) -> tuple[list[_Chosen], AnnotationFile]:
     """As many images with rare, with common, and with only frequent categories; of each the most varied."""
-    truth = read_annotations(annotations_path(dataset, "val"))
+    truth = read_annotations(annotations)
     letters = {category.id: category.frequency or "" for category in truth.categories}
     groups: dict[str, list[tuple[int, int]]] = {"r": [], "c": [], "f": []}
     by_image = truth.annotations_by_image()
@@ -97,13 +98,13 @@ def _choose(dataset: Dataset) -> tuple[list[_Chosen], AnnotationFile]:
     chosen = []
     for number in numbers[:IMAGES]:
         image = truth.images[number]
-        annotations = by_image[image.id]
+        objects = by_image[image.id]
         chosen.append(
             _Chosen(
                 record=image,
-                annotations=annotations,
-                category_ids=np.array([item.category_id for item in annotations], np.int64),
-                boxes=np.array([item.bbox for item in annotations], np.float64).reshape(-1, 4),
+                annotations=objects,
+                category_ids=np.array([item.category_id for item in objects], np.int64),
+                boxes=np.array([item.bbox for item in objects], np.float64).reshape(-1, 4),
                 absent=frozenset(image.neg_category_ids or ()),
                 scale=min(1.0, SIDE / max(image.width, image.height)),
             )
@@ -111,17 +112,14 @@ def _choose(dataset: Dataset) -> tuple[list[_Chosen], AnnotationFile]:
     return chosen, truth
 
 
-def _picture(
-    image: _Chosen, dataset: Dataset, names: dict[int, str], notes: list[str]
-) -> dict[str, Any] | None:
+def _picture(image: _Chosen, folder: Path, names: dict[int, str], notes: list[str]) -> dict[str, Any] | None:
     record = image.record
-    folder = images_folder(dataset, "val")
     try:
         with Image.open(folder / record.relative_path) as picture:
             small = picture.convert("RGB")
             small.thumbnail((SIDE, SIDE))
     except (OSError, UnidentifiedImageError, BenchmarkError) as error:
-        notes.append(f"example image {record.id} of {dataset.name} cannot be read: {error}".splitlines()[0])
+        notes.append(f"example image {record.id} of {folder} cannot be read: {error}".splitlines()[0])
         return None
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=80, optimize=True)
@@ -136,7 +134,6 @@ def _picture(
         )
     return {
         "id": record.id,
-        "dataset": dataset.name,
         "width": small.width,
         "height": small.height,
         "src": f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}",
@@ -163,10 +160,10 @@ def _annotated(annotation: Annotation, image: _Chosen) -> str:
 
 
 def _detections(
-    run: Run, images: list[_Chosen], names: dict[int, str], notes: list[str]
+    result: RunResult, images: list[_Chosen], names: dict[int, str], notes: list[str]
 ) -> list[tuple[_Chosen, list[dict[str, Any]]]]:
     """The best detections in each image; only the parts of the file with these images are read."""
-    path = run_folder(run) / "detections.parquet"
+    path = result.file("predict", "detections.parquet")
     ids = [image.record.id for image in images]
     try:
         present = pq.read_schema(path).names

@@ -14,7 +14,7 @@ const symbol = (number) => SYMBOLS[number % SYMBOLS.length];
 const dash = (number) => DASHES[Math.floor(number / COLOURS.light.length) % DASHES.length];
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const narrow = () => window.innerWidth < 640;
-const shownRows = () => rows.filter((row) => chosen.shown.has(row.id) && row.done);
+const shownRows = () => rows.filter((row) => chosen.shown.has(row.id) && row.counted);
 
 function draw(id, traces, layout, height) {
   const place = typeof id === "string" ? $(id) : id;

@@ -28,7 +28,7 @@ for (const key of ["state", "dataset", "detector"]) {
 $("iou").append(option("", "masks where there are any"), ...content.ious.map((iou) => option(iou, `${content.words[iou]}s`)));
 $("iou").closest("label").hidden = content.ious.length < 2;
 
-const finished = rows.filter((row) => row.done);
+const finished = rows.filter((row) => row.counted);
 const AT_FIRST = 10;  // more methods in one plot are not told apart
 for (const row of finished.slice(0, AT_FIRST)) chosen.shown.add(row.id);
 chosen.first = finished.length ? finished[0].id : null;
@@ -60,7 +60,7 @@ $("swap").addEventListener("click", () => {
   redraw("pair");
 });
 function show(list) {
-  chosen.shown = new Set(list.filter((row) => row.done).map((row) => row.id));
+  chosen.shown = new Set(list.filter((row) => row.counted).map((row) => row.id));
   redraw("table", "shown");
 }
 $("show-all").addEventListener("click", () => show(rows));

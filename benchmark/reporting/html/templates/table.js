@@ -64,7 +64,7 @@ function columns() {
   list.push({ key: "seeds", label: "seeds", tip: "finished runs of all runs", numeric: true, down: true,
     value: (row) => row.done, cell: (row) => `${row.done} of ${row.total}` });
   list.push({ key: "status", label: "status", tip: "state, and the reason where it is not done", value: (row) => row.status,
-    cell: (row) => make("span", { class: row.state === "done" ? "good" : "bad", title: row.status }, row.state) });
+    cell: (row) => make("span", { class: row.state === "done" ? "good" : "bad", title: row.status }, row.older ? "older code" : row.state) });
   list.push({ key: "time", label: "wall time", tip: "of all steps from initial weights, mean over seeds", numeric: true,
     value: (row) => row.seconds, cell: (row) => row.time });
   list.push({ key: "memory", label: "memory", tip: "highest of any step", numeric: true, value: (row) => row.memory_mb, cell: (row) => row.memory });
@@ -78,7 +78,7 @@ function columns() {
 
 function plotBox(row) {
   return make("input", {
-    type: "checkbox", checked: chosen.shown.has(row.id), "aria-label": `${nameOf(row)} in the plots`, disabled: !row.done,
+    type: "checkbox", checked: chosen.shown.has(row.id), "aria-label": `${nameOf(row)} in the plots`, disabled: !row.counted,
     onchange: (event) => {
       if (event.target.checked) chosen.shown.add(row.id); else chosen.shown.delete(row.id);
       redraw("shown");
@@ -137,18 +137,13 @@ function listed(mapping) {
   return Object.entries(mapping).map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
 }
 
-function inputText(input) {
-  if (input.sha256) return `${input.path} · ${input.size.toLocaleString("en")} bytes · sha256 ${input.sha256}`;
-  return input.size ? `${input.path} · ${input.size.toLocaleString("en")} bytes` : input.path;
-}
-
 function stepView(step) {
-  const inputs = Object.entries(step.inputs || {}).map(([role, input]) => [role, inputText(input)]);
+  const inputs = Object.entries(step.inputs || {});
   return make("details", { open: true }, make("summary", {}, `${step.name}: ${step.state}${step.time ? `, ${step.time}` : ""}`),
     step.command ? make("pre", { tabindex: 0 }, step.command) : null,
     definitions([
       ["reason", step.reason], ["output", step.output], ["started", step.started], ["finished", step.finished],
-      ["peak memory", step.memory], ["code version", step.code], ["recipe digest", step.recipe_digest], ["machine", step.host],
+      ["peak memory", step.memory], ["code", step.code], ["numerics", step.numerics], ["method version", step.method], ["machine", step.host],
       ["hardware", listed(step.hardware || {})], ["versions", listed(step.versions || {})], ...inputs, ["facts", listed(step.facts || {})],
     ]));
 }
@@ -169,7 +164,7 @@ function openProvenance(row, metric = null) {
   }
   for (const run of content.runs.filter((item) => item.row === row.id)) {
     parts.push(make("h3", {}, `Seed ${run.seed}: ${run.state}`),
-      definitions([["reason", run.reason], ["folder", run.folder], ["recipe digest", run.digest], ["cost", [run.time, run.memory].filter(Boolean).join(", ")]]),
+      definitions([["reason", run.reason], ["folder", run.folder], ["numbers", run.older], ["key", run.key], ["cost", [run.time, run.memory].filter(Boolean).join(", ")]]),
       ...run.steps.map(stepView),
       make("details", {}, make("summary", {}, "resolved recipe"), make("pre", { tabindex: 0 }, JSON.stringify(run.recipe, null, 1))));
   }

@@ -1,4 +1,4 @@
-"""JSON schemas of the YAML files, and a page about every key: ``python -m benchmark.recipes.schemas``."""
+"""JSON schemas of the YAML files, and a page about every key: ``python -m benchmark.schemas``."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from benchmark.files import write_text
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import Budget, Dataset, Experiment, Method
 from benchmark.recipes.project import project_root
+from benchmark.records import Record
 
 MODELS: dict[str, type[BaseModel]] = {
     "experiment": Experiment,
@@ -18,6 +19,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "budget": Budget,
 }
 PAGE = "README.md"
+SCHEMAS: dict[str, type[BaseModel]] = {**MODELS, "record": Record}
+"""With that of files which are only read by people: not on the page."""
 _PLACES = {
     "experiment": "`workflows/experiments/NAME.yaml`, or any file given by its path",
     "dataset": "`workflows/datasets/NAME.yaml`",
@@ -28,8 +31,8 @@ _PLACES = {
 
 
 def schema_text(name: str) -> str:
-    """The schema of ``experiment``, ``dataset``, ``method`` or ``budget`` as the text of its file."""
-    schema = MODELS[name].model_json_schema(by_alias=True)
+    """The schema of a kind of file (``experiment``, ``record``...) as the text of its file."""
+    schema = SCHEMAS[name].model_json_schema(by_alias=True)
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
 
 
@@ -37,7 +40,7 @@ def page_text() -> str:
     """Markdown with every key of every file: type, default, meaning."""
     parts = [
         "# Every key of the YAML files",
-        "Made by `python -m benchmark.recipes.schemas` from the models in `benchmark/recipes/models.py`, as\n"
+        "Made by `python -m benchmark.schemas` from the models in `benchmark/recipes/models.py`, as\n"
         "are the JSON schemas beside it, which editors use. A key that is not here is refused.\n"
         "`longtail show RECIPE` prints where each value of a run comes from.",
     ]
@@ -103,6 +106,6 @@ def _one_type(field: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     folder = project_root() / "workflows" / "schemas"
-    for model in MODELS:
+    for model in SCHEMAS:
         write_text(folder / f"{model}.schema.json", schema_text(model))
     write_text(folder / PAGE, page_text())

@@ -1,0 +1,106 @@
+"""Removal of results that no experiment refers to."""
+
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from benchmark.errors import BenchmarkError
+from benchmark.files import is_locked
+from benchmark.recipes import load_experiment
+from benchmark.recipes.catalog import yaml_files
+from benchmark.recipes.paths import (
+    RECORD,
+    links_folder,
+    logs_folder,
+    results_folder,
+    store_folder,
+    work_folder,
+)
+from benchmark.steps.listing import KINDS, steps_of
+from benchmark.steps.step import ABSENT, Step, seen_folder
+from benchmark.steps.store import disk_usage, in_results
+
+ORIGIN = "experiment.txt"
+"""In the folder of an experiment's tables: the path of the experiment's file."""
+
+
+def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
+    """Remove, or only list, what no experiment refers to; returns what was found, a line each.
+
+    Referred to are the steps of the experiments in ``workflows/experiments``, of those with tables in
+    ``results/experiments`` and of ``experiments`` (names or files). A step that was made with older versions
+    of the project's areas stays as long as there is no newer one of it. What a process is at work on stays.
+
+    Raises ``BenchmarkError``, and removes nothing, where an experiment cannot be read or the keys of its
+    steps cannot be known, because a source file is not here: its results would be lost.
+    """
+    kept_keys, kept_identities = _referred([*experiments, *yaml_files("experiments"), *_with_tables()])
+    garbage = [
+        path
+        for folder in (store_folder(), work_folder())
+        for path in _entries(folder)
+        if not _kept(path, kept_keys, kept_identities)
+    ]
+    lines = [f"{disk_usage(path) / 1e6:10,.1f} MB  {in_results(path)}" for path in garbage]
+    total = sum(map(disk_usage, garbage)) / 1e6
+    if remove:
+        for path in garbage:
+            shutil.rmtree(path)
+            (logs_folder() / path.parent.name / f"{path.name}.log").unlink(missing_ok=True)
+        _remove_dangling_links()
+    verb = "removed" if remove else "would be removed"
+    return "\n".join([*lines, f"{total:,.1f} MB in {len(garbage)} folders {verb}"])
+
+
+def _referred(experiments: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Keys of the steps of experiments, and identities of those that are not finished."""
+    keys, identities = set(), set()
+    for name in dict.fromkeys(experiments):
+        for row in load_experiment(name).rows:
+            for step in (step for run in row.runs for step in steps_of(run)):
+                _check_sources(step)
+                keys.add(step.key)
+                if not step.finished:
+                    identities.add(step.identity)
+    return keys, identities
+
+
+def _check_sources(step: Step) -> None:
+    for source in step.sources.values():
+        if source.sha256 == ABSENT and any(seen_folder(source.name).glob("*")):
+            raise BenchmarkError(
+                "cannot tell which results are unused: several were made from a file that is not here now",
+                where=source.path,
+                found="results from more than one content of it",
+                remedy="put the file there, or set LONGTAIL_DATA to the folder that holds it",
+            )
+
+
+def _with_tables() -> Iterator[str]:
+    for origin in (results_folder() / "experiments").glob(f"*/{ORIGIN}"):
+        path = Path(origin.read_text().strip())
+        if path.is_file():
+            yield str(path)
+        else:
+            print(f"note: {path}, whose tables are in {origin.parent}, is no more", file=sys.stderr)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    for kind in KINDS:
+        yield from sorted(path for path in (folder / kind.name).glob("*") if path.is_dir())
+
+
+def _kept(path: Path, keys: set[str], identities: set[str]) -> bool:
+    if path.name in keys and (path / RECORD).is_file():
+        return True
+    if path.is_relative_to(work_folder()) and is_locked(path.with_name(f".{path.name}.lock")):
+        return True
+    return path.is_relative_to(store_folder()) and path.name.partition("-")[0] in identities
+
+
+def _remove_dangling_links() -> None:
+    for folder in (links_folder(), results_folder() / "data"):
+        for path in folder.rglob("*"):
+            if path.is_symlink() and not path.exists():
+                path.unlink()

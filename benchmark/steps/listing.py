@@ -1,0 +1,204 @@
+"""The one list of a run's steps: rules, plan, status, report, export and commands are made from it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from benchmark.numerics import method_version
+from benchmark.recipes import LoadedExperiment, lineage
+from benchmark.recipes.detector_settings import (
+    InitialWeights,
+    ModelSettings,
+    TestingSettings,
+    TrainingSettings,
+)
+from benchmark.recipes.models import Dataset, Run, Stage
+from benchmark.recipes.paths import DatasetFiles, data_folder, split_file
+from benchmark.recipes.project import working_root
+from benchmark.steps.step import MAIN, Kind, Source, Step
+
+SYNTHESIZE = Kind(
+    "synthesize",
+    {MAIN: "train.json", "val": "val.json", "images": "images"},
+    areas=("data",),
+    memory_mb=(1000, 1000),
+    minutes=(30, 30),
+    of_dataset=True,
+)
+STATISTICS = Kind(
+    "statistics",
+    {MAIN: "class_statistics.csv"},
+    areas=("data",),
+    memory_mb=(8000, 8000),
+    minutes=(30, 30),
+    of_dataset=True,
+)
+
+
+def _training(name: str) -> Kind:
+    return Kind(
+        name,
+        {MAIN: "checkpoint.pt"},
+        areas=("data", "images", "detectors", "classifiers", "training"),
+        memory_mb=(2000, 24000),
+        minutes=(120, 2880),
+        on_gpu=True,
+    )
+
+
+TRAIN, RETRAIN, FIT, TRANSFORM = map(_training, ("train", "retrain", "fit", "transform"))
+PREDICT = Kind(
+    "predict",
+    {MAIN: "detections.parquet", "weight_norms": "weight_norms.csv"},
+    areas=("data", "images", "detectors", "classifiers", "inference"),
+    memory_mb=(2000, 24000),
+    minutes=(60, 480),
+    on_gpu=True,
+)
+EVALUATE = Kind(
+    "evaluate",
+    {MAIN: "metrics.json", "per_class": "per_class.csv", "calibration": "calibration.csv"},
+    areas=("data", "evaluation"),
+    memory_mb=(2000, 24000),
+    minutes=(30, 120),
+)
+KINDS = (SYNTHESIZE, STATISTICS, TRAIN, RETRAIN, FIT, TRANSFORM, PREDICT, EVALUATE)
+
+
+def steps_of(run: Run) -> list[Step]:
+    """Every step from the dataset to the metrics, each after those that it needs, those of bases included."""
+    steps = dataset_steps(run.dataset)
+    made = {step.kind.name: step for step in steps}
+    before: Step | None = None
+    for item in lineage(run):
+        for stage in item.stages:
+            before = _stage_step(item, stage, made, before)
+            steps.append(before)
+    assert before is not None
+    reads = {
+        "backend": run.detector_name.partition("/")[0],
+        "detector": _changed(run.detector, ModelSettings, TestingSettings),
+        "test": _without_defaults(run.test),
+    }
+    truth = _source(run.dataset, "val")
+    predict = Step(PREDICT, "predict", run, reads, {**made, "checkpoint": before}, truth)
+    cap = {"max_detections": run.test.max_detections}
+    evaluate = Step(EVALUATE, "evaluate", run, cap, {**made, "detections": predict}, truth)
+    return [*steps, predict, evaluate]
+
+
+def dataset_steps(dataset: Dataset) -> list[Step]:
+    """What makes a dataset: the generation of a synthetic one, and the counts of its categories."""
+    generated = {}
+    if dataset.synthetic is not None:
+        reads = dataset.synthetic.model_dump(mode="json")  # whole: the generator has no old behaviour
+        generated["synthesize"] = Step(SYNTHESIZE, "synthesize", dataset, reads, {}, {})
+    statistics = Step(STATISTICS, "statistics", dataset, {}, generated, _source(dataset, "train"))
+    return [*generated.values(), statistics]
+
+
+def own_steps(run: Run) -> list[Step]:
+    """The steps that a run carries out itself: no dataset, no bases."""
+    return [step for step in steps_of(run) if step.owner is run]
+
+
+def find_step(run: Run, name: str) -> Step | None:
+    """The step of a run or of its dataset that has a name; or, by KIND/KEY, any step of it or of its
+    bases."""
+    if "/" in name:
+        return next((step for step in steps_of(run) if step.place == name), None)
+    return next((step for step in [*dataset_steps(run.dataset), *own_steps(run)] if step.name == name), None)
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of an experiment and the recipe of a row that it belongs to."""
+
+    step: Step
+    recipe: str
+
+
+def steps_of_experiment(experiment: LoadedExperiment) -> dict[str, PlannedStep]:
+    """The steps of all rows that can run here, each once, by KIND/KEY, every one after those that it
+    needs."""
+    found: dict[str, PlannedStep] = {}
+    for row in experiment.rows:
+        for run in row.runs if row.skipped is None else []:
+            recipe = f"{experiment.path}:{row.row.id}:{run.seed}"
+            for step in steps_of(run):
+                found.setdefault(step.place, PlannedStep(step, recipe))
+    return found
+
+
+def dataset_files(dataset: Dataset) -> DatasetFiles:
+    """The files of a dataset, whether or not they are there."""
+    steps = {step.kind.name: step for step in dataset_steps(dataset)}
+    statistics = steps["statistics"].output()
+    if dataset.synthetic is not None:
+        made = steps["synthesize"]
+        images = made.output("images")
+        return DatasetFiles(made.output(), made.output("val"), images, images, None, statistics)
+    maps = dataset.train.stuff_maps if dataset.train is not None else None
+    return DatasetFiles(
+        train=split_file(dataset, "train", "annotations"),
+        val=split_file(dataset, "val", "annotations"),
+        train_images=split_file(dataset, "train", "images"),
+        val_images=split_file(dataset, "val", "images"),
+        stuff_maps=data_folder() / maps if maps is not None else None,
+        statistics=statistics,
+    )
+
+
+def _stage_step(run: Run, stage: Stage, made: Mapping[str, Step], before: Step | None) -> Step:
+    reads: dict[str, Any] = {
+        "seed": run.seed,
+        "backend": run.detector_name.partition("/")[0],
+        "detector": _changed(run.detector, *_groups(stage, before)),
+        "classifier": run.classifier,
+        "options": run.options,
+        "stage": _without_defaults(stage),
+    }
+    reads["stage"].get("schedule", {}).pop("checkpoint_every", None)
+    sources = _source(run.dataset, "train")
+    weights = reads["detector"].pop("weights", None)
+    if weights is not None:
+        sources = {**sources, "weights": Source(working_root() / weights, f"weights/{Path(weights).name}")}
+    inputs = {**made} | ({"init": before} if before is not None else {})
+    return Step(_kind(stage), stage.name, run, reads, inputs, sources, method_version(Path(run.plugin_path)))
+
+
+def _kind(stage: Stage) -> Kind:
+    if stage.kind == "train":
+        return RETRAIN if stage.trainable == "classifier" else TRAIN
+    return FIT if stage.kind == "fit" else TRANSFORM
+
+
+def _groups(stage: Stage, before: Step | None) -> Iterable[type[BaseModel]]:
+    """The groups of detector settings that a stage reads."""
+    yield ModelSettings
+    yield TrainingSettings
+    if before is None:
+        yield InitialWeights
+    if stage.kind != "train":
+        yield TestingSettings  # a pass over the data looks at images in their test size
+
+
+def _source(dataset: Dataset, split: str) -> dict[str, Source]:
+    """The annotations of a real dataset; those of a generated one are made by a step."""
+    if dataset.synthetic is not None:
+        return {}
+    path = split_file(dataset, split, "annotations")
+    return {"annotations": Source(path, path.relative_to(data_folder()).as_posix())}
+
+
+def _changed(settings: BaseModel, *groups: type[BaseModel]) -> dict[str, Any]:
+    """The settings of some groups that do not have their default value."""
+    names = {name for group in groups for name in group.model_fields}
+    return settings.model_dump(mode="json", include=names, exclude_defaults=True)
+
+
+def _without_defaults(settings: BaseModel) -> dict[str, Any]:
+    return settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -1,0 +1,255 @@
+"""Carry out one step: what the workflow's jobs, and ``longtail make``, do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.cost import visible_gpus
+from benchmark.errors import BenchmarkError
+from benchmark.files import exclusive
+from benchmark.processes import launched
+from benchmark.recipes.loading import unknown
+from benchmark.recipes.models import Dataset, Run
+from benchmark.recipes.paths import RECORD, DatasetFiles
+from benchmark.records import check_attempt, holds, is_intact, read_record, record_step
+from benchmark.steps.listing import (
+    EVALUATE,
+    FIT,
+    PREDICT,
+    RETRAIN,
+    STATISTICS,
+    SYNTHESIZE,
+    TRAIN,
+    TRANSFORM,
+    dataset_files,
+    dataset_steps,
+    find_step,
+    own_steps,
+    steps_of,
+)
+from benchmark.steps.step import ABSENT, MAIN, Step
+from benchmark.steps.store import in_results, link, link_dataset, publish
+
+
+class StepError(BenchmarkError):
+    """A step cannot be carried out with what there is."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a step may use, which its result does not depend on.
+
+    ``devices`` are GPUs, one process for each (0: the CPU); ``workers`` are data loading processes of each.
+    """
+
+    devices: int = 0
+    workers: int = 0
+
+
+def make(step: Step, means: Means, attempt: int = 1) -> bool:
+    """Carry out a step whose inputs are finished, and put its result into the store.
+
+    Returns whether anything was done: a step that is finished already is left as it is. A second process with
+    the same step waits a moment for the first and is then refused.
+
+    Raises:
+        StepError: an input is not finished, or is not what its record says.
+        BusyError: another process is at it.
+        BenchmarkError: whatever the step itself finds wrong.
+    """
+    if _is_made(step):
+        return False
+    check_attempt(step.work, attempt)
+    if launched(means.devices if step.kind.on_gpu else 0, step.work):
+        return True
+    if not _is_first():  # of several processes, which the first speaks for
+        _FUNCTIONS[step.kind.name](step, means)
+        return True
+    with exclusive(step.lock, step.work):
+        if _is_made(step):  # by a process that was faster
+            return False
+        if not is_intact(step.work):  # else it was killed before it could put its result into the store
+            with record_step(step.work, step.subject) as recorder:
+                _check_inputs(step)
+                if step.kind.on_gpu and means.devices:
+                    recorder.use_gpus(visible_gpus(means.devices))
+                recorder.add(**_FUNCTIONS[step.kind.name](step, means))
+        publish(step)
+    return True
+
+
+def _is_made(step: Step) -> bool:
+    """Whether a step is finished; one whose files are not what they were when it was made is removed."""
+    if not step.finished:
+        return False
+    if is_intact(step.folder):
+        step.done.touch()
+        return True
+    print(f"warning: {in_results(step.folder)} is damaged: it is made again", file=sys.stderr)
+    shutil.rmtree(step.folder)
+    return False
+
+
+def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
+    """Carry out the step of a run that has a name, or, by KIND/KEY, any step of it or of its bases.
+
+    Raises ``StepError`` where there is none, and what ``make`` raises.
+    """
+    step = find_step(run, name)
+    if step is None and "/" in name:
+        raise StepError(
+            f"{run.title} has no such step any more",
+            found=name,
+            expected=", ".join(step.place for step in steps_of(run)),
+            remedy="something that it depends on was changed since the workflow was planned: run it again",
+        )
+    if step is None:
+        known = [step.name for step in [*dataset_steps(run.dataset), *own_steps(run)]]
+        raise unknown(f"step of {run.title}", name, known)
+    made = make(step, means, attempt)
+    if _is_first():
+        link(run)
+        print(f"{in_results(step.folder)}{'' if made else ' was made before'}", file=sys.stderr)
+
+
+def make_all(run: Run, recipe: str, means: Means) -> None:
+    """Carry out every step of a run and of its bases that is missing, each in a process of its own.
+
+    Raises ``SystemExit`` with the status of the first that fails.
+    """
+    for step in steps_of(run):
+        if not _is_made(step):
+            options = ["--devices", str(means.devices), "--workers", str(means.workers)]
+            command = [sys.executable, "-m", "benchmark.cli", "make", recipe, step.place, *options]
+            status = subprocess.run(command, check=False).returncode
+            if status:
+                raise SystemExit(status if status > 0 else 1)
+    link(run)
+
+
+def made_dataset(dataset: Dataset) -> DatasetFiles:
+    """The files of a dataset, after making what is missing of a generated one and of the statistics."""
+    for step in dataset_steps(dataset):
+        make(step, Means())
+    link_dataset(dataset)
+    return dataset_files(dataset)
+
+
+def _is_first() -> bool:
+    """Whether this is the only process of a step, or the first of several."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def _check_inputs(step: Step) -> None:
+    """Refuse what is missing or was changed after it was made."""
+    for role, source in step.sources.items():
+        if source.sha256 == ABSENT or not source.path.is_file():
+            raise StepError(
+                f"the {role} for {step.full_name} are missing",
+                where=source.path,
+                remedy="put the file there, or set LONGTAIL_DATA to the folder that holds it",
+            )
+    for before in step.inputs.values():
+        record = read_record(before.folder / RECORD)
+        if record is None:
+            raise StepError(
+                f"{step.full_name} needs {before.full_name}, which is not finished",
+                where=before.folder,
+                remedy="`longtail make RECIPE` without a step makes everything that is missing",
+            )
+        for output in record.outputs:
+            path = before.folder / output.name
+            if not holds(path, output):
+                raise StepError(
+                    f"a result of {before.full_name} is not what was made",
+                    where=path,
+                    found="other content" if path.exists() else "no such file",
+                    expected=f"SHA-256 {output.sha256}" if output.sha256 else f"{output.files} files",
+                    remedy="make that step again (longtail make RECIPE): a damaged result is replaced",
+                )
+
+
+def _synthesize(step: Step, _: Means) -> dict[str, Any]:
+    from benchmark.annotations import synthesize_dataset
+
+    assert step.dataset.synthetic is not None
+    print(synthesize_dataset(step.dataset.synthetic, step.work), file=sys.stderr)
+    return {}
+
+
+def _statistics(step: Step, _: Means) -> dict[str, Any]:
+    from benchmark.statistics import class_statistics_with_differences
+
+    statistics, differences = class_statistics_with_differences(dataset_files(step.dataset).train)
+    statistics.write(step.work / STATISTICS.outputs[MAIN])
+    print(statistics.summary(), file=sys.stderr)
+    for difference in differences:
+        print(f"warning: {difference}", file=sys.stderr)
+    return {"differences": differences} if differences else {}
+
+
+def _stage(step: Step, means: Means) -> dict[str, Any]:
+    from benchmark.training import run_stage
+
+    before = step.inputs.get("init")
+    return run_stage(
+        step.run,
+        step.name,
+        dataset_files(step.dataset),
+        step.work / step.kind.outputs[MAIN],
+        init=before.output() if before is not None else None,
+        devices=means.devices,
+        workers=means.workers,
+    )
+
+
+def _predict(step: Step, means: Means) -> dict[str, Any]:
+    from benchmark.detectors.weight_norms import write_weight_norms
+    from benchmark.inference.predict import predict_dataset
+
+    checkpoint, files = step.inputs["checkpoint"].output(), dataset_files(step.dataset)
+    facts = predict_dataset(
+        step.run,
+        files,
+        checkpoint,
+        step.work / PREDICT.outputs[MAIN],
+        devices=means.devices,
+        workers=means.workers,
+    )
+    if _is_first():
+        norms = step.work / PREDICT.outputs["weight_norms"]
+        write_weight_norms(step.run, files.statistics, checkpoint, norms)
+    return facts
+
+
+def _evaluate(step: Step, _: Means) -> dict[str, Any]:
+    from benchmark.evaluation import evaluate_detections
+
+    files = dataset_files(step.dataset)
+    evaluation = evaluate_detections(
+        files.val,
+        step.inputs["detections"].output(),
+        max_detections={"lvis": step.run.test.max_detections},
+        statistics=files.statistics,
+        calibration=True,
+    )
+    evaluation.write(
+        step.work / EVALUATE.outputs[MAIN],
+        step.work / EVALUATE.outputs["per_class"],
+        calibration=step.work / EVALUATE.outputs["calibration"],
+    )
+    print(evaluation.text(), file=sys.stderr)
+    return {"protocol": evaluation.protocol, "notes": evaluation.notes}
+
+
+_FUNCTIONS: Mapping[str, Callable[[Step, Means], dict[str, Any]]] = {
+    SYNTHESIZE.name: _synthesize,
+    STATISTICS.name: _statistics,
+    **dict.fromkeys((kind.name for kind in (TRAIN, RETRAIN, FIT, TRANSFORM)), _stage),
+    PREDICT.name: _predict,
+    EVALUATE.name: _evaluate,
+}

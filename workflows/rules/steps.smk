@@ -1,0 +1,34 @@
+# A rule for each kind of step (benchmark/steps/listing.py): synthesize, statistics, train, retrain, fit, transform,
+# predict, evaluate. The command puts the finished step into the store, all at once; unfinished ones lie in
+# results/work, and the next try continues there. The second attempt is for what was killed or had too little
+# memory: the command refuses it after bad input, an error in the code and divergence. `recipe` is a resource because
+# how a step is called (a row here, the base of one there) makes no difference to it.
+for kind in KINDS:
+
+    rule:
+        name:
+            kind.name
+        input:
+            inputs_of(kind.name),
+        output:
+            **outputs_of(kind),
+        log:
+            f"results/logs/{kind.name}/{{key}}.log",
+        # what others wait for comes before predictions
+        priority: int(kind.trains)
+        retries: 1
+        conda:
+            "../../envs/longtail.yaml"
+        threads: cores(kind)
+        resources:
+            step=kind.name,
+            recipe=recipe_of(kind.name),
+            owner=owner_of(kind.name),
+            attempt=lambda wildcards, attempt: attempt,
+            gpu=gpus(kind),
+            mem_mb=memory(kind),
+            runtime=minutes(kind),
+            workers=lambda wildcards, threads: threads - 1,
+        shell:
+            "longtail make {resources.recipe:q} {resources.step}/{wildcards.key} --devices {resources.gpu}"
+            " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
