@@ -19,6 +19,9 @@ class Classifier(nn.Module):
     draw inside it uses PyTorch's default generator, which the training loop seeds anew from (seed, iteration,
     worker).
 
+    The constructor warns (``benchmark.notices.DataWarning``) where a setting means nothing on these counts,
+    such as a threshold that no category passes; training shows and records that before its first step.
+
     Args:
         in_features: width D of the box-head features.
         statistics: training counts of the C categories.

@@ -59,7 +59,7 @@ def predict_dataset(
         statistics.spoken(f"training statistics {files.statistics}"),
         Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
         CheckpointError,
-        remedy="use training and validation files of the same LVIS version",
+        remedy="list the same categories with the same ids and names in both files",
     )
     as_trained = with_conventions(run, conventions_of(checkpoint))
     detector = build_detector(as_trained, statistics, initial_weights=False)

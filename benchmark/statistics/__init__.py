@@ -14,6 +14,7 @@ from benchmark.statistics.class_weights import (
     group_class_weights,
     inverse_count_weights,
 )
+from benchmark.statistics.divisions import warn_of_empty_groups, warn_unless_divided
 from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.frequencies import image_frequencies
 from benchmark.statistics.groups import GroupTables, group_tables
@@ -53,5 +54,7 @@ __all__ = [
     "inspect_intermediates",
     "intermediates",
     "inverse_count_weights",
+    "warn_of_empty_groups",
+    "warn_unless_divided",
     "write_intermediates",
 ]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmark.statistics.class_statistics import ClassStatistics
+from benchmark.statistics.divisions import warn_unless_divided
 from benchmark.statistics.errors import StatisticsError
 
 
@@ -13,6 +14,8 @@ def category_repeat_factors(
     image_counts: ArrayLike, num_images: int, threshold: float
 ) -> NDArray[np.float32]:
     """max(1, sqrt(threshold / f)) with f = image_counts / num_images; 1 for a category without images.
+
+    Warns (``DataWarning``) where no factor is above 1.
 
     Args:
         image_counts: (C,) training images of every category.
@@ -99,7 +102,8 @@ def category_draw_probabilities(
 def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDArray[np.bool_]:
     """Whether image_count / annotated images is below ``threshold``, (C,); strict and in float32 as released.
 
-    Raises ``StatisticsError`` for a plain table, which does not tell the number of annotated images.
+    Warns (``DataWarning``) where no category is, or every one. Raises ``StatisticsError`` for a plain table,
+    which does not tell the number of annotated images.
     """
     if statistics.num_annotated_images is None:
         raise StatisticsError(
@@ -109,12 +113,18 @@ def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDAr
         )
     frequency = _frequency(statistics.image_counts, statistics.num_annotated_images)
     below: NDArray[np.bool_] = frequency.astype(np.float32) < np.float32(threshold)
+    measure = "part of the annotated images"
+    warn_unless_divided(below, f"frequency threshold {threshold:g}", "infrequent", measure, frequency)
     return below
 
 
 def _repeat_factors(image_counts: ArrayLike, num_images: int, threshold: float) -> NDArray[np.float64]:
     frequency = _frequency(image_counts, num_images)
     factors = np.sqrt(threshold / np.where(frequency > 0, frequency, np.inf))
+    repeated = factors > 1
+    if not repeated.any():
+        measure = "part of the training images"
+        warn_unless_divided(repeated, f"repeat threshold {threshold:g}", "repeated", measure, frequency)
     return np.maximum(1.0, factors)
 
 

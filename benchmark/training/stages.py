@@ -17,13 +17,14 @@ from benchmark.annotations import (
 )
 from benchmark.detectors import Detector, build_detector, checkpoints
 from benchmark.images import Sample, TrainImages
+from benchmark.notices import data_warnings
 from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
 from benchmark.recipes.paths import PROGRESS, DatasetFiles
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import ClassStatistics
+from benchmark.statistics import ClassStatistics, warn_unless_divided
 from benchmark.training.errors import TrainingError
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
@@ -102,48 +103,53 @@ def run_stage(
         devices = min(devices, 1)
     fabric = fabric_of(devices, stage.schedule.precision if stage.schedule else "fp32")
     fabric.launch()
-    annotations, statistics = read_training_data(run, files)
-    vocabulary = vocabulary_hash(annotations.categories)
-    conventions = checkpoints.conventions_of(init)
-    as_trained = checkpoints.with_conventions(run, conventions)
-    detector = build_detector(as_trained, statistics, initial_weights=init is None)
-    if init is not None:
-        checkpoints.load_weights(
-            detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
+    with data_warnings(_say if fabric.is_global_zero else None) as warned:
+        annotations, statistics = read_training_data(run, files)
+        vocabulary = vocabulary_hash(annotations.categories)
+        conventions = checkpoints.conventions_of(init)
+        as_trained = checkpoints.with_conventions(run, conventions)
+        detector = build_detector(as_trained, statistics, initial_weights=init is None)
+        if init is not None:
+            checkpoints.load_weights(
+                detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
+            )
+        whole = stage.trainable == "all"
+        data = TrainImages(
+            annotations,
+            files.train_images,
+            run.detector,
+            derive_seed(run.seed, "augmentation", name),
+            masks=whole and run.detector.masks,
+            stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
+            augment=stage.kind == "train",
+            categories=trained_categories(stage, statistics),
         )
-    whole = stage.trainable == "all"
-    data = TrainImages(
-        annotations,
-        files.train_images,
-        run.detector,
-        derive_seed(run.seed, "augmentation", name),
-        masks=whole and run.detector.masks,
-        stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
-        augment=stage.kind == "train",
-        categories=_categories(stage, statistics),
-    )
-    resume = ResumeFolder(output.parent / "resume")
-    if stage.kind == "train":
-        facts: dict[str, Any] = train(
-            fabric,
-            detector,
-            data,
-            run,
-            stage,
-            resume=resume,
-            log_path=output.with_name(PROGRESS),
-            workers=workers,
-            images_at_once=images_at_once,
-        )
-        if fabric.is_global_zero:
-            print(_describe(facts), file=sys.stderr)
-    else:
-        facts = _without_gradients(stage, run, detector.to(fabric.device).eval(), data, statistics)
+        resume = ResumeFolder(output.parent / "resume")
+        if stage.kind == "train":
+            facts: dict[str, Any] = train(
+                fabric,
+                detector,
+                data,
+                run,
+                stage,
+                resume=resume,
+                log_path=output.with_name(PROGRESS),
+                workers=workers,
+                images_at_once=images_at_once,
+            )
+            if fabric.is_global_zero:
+                print(_describe(facts), file=sys.stderr)
+        else:
+            facts = _without_gradients(stage, run, detector.to(fabric.device).eval(), data, statistics)
     if fabric.is_global_zero:
         detector.cpu()
         checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
         resume.clear()
-    return detector.initial_weights | facts
+    return detector.initial_weights | facts | ({"warnings": warned} if warned else {})
+
+
+def _say(warning: str) -> None:
+    print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _without_gradients(
@@ -166,11 +172,13 @@ def _stage(run: Run, name: str) -> Stage:
     return stages[name]
 
 
-def _categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
+def trained_categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
     """Ids of the categories whose annotations the stage sees; None for all."""
     if stage.annotations is None:
         return None
     few = statistics.instance_counts <= stage.annotations.max_instance_count
+    setting = f"stage {stage.name}, max_instance_count {stage.annotations.max_instance_count}"
+    warn_unless_divided(few, setting, "trained on", "training instances", statistics.instance_counts)
     return set(statistics.category_ids[few].tolist())
 
 

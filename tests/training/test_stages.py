@@ -404,3 +404,16 @@ def test_a_stage_that_continues_another_is_not_started_from_nothing(
     record = record_in(place, step)
     assert record is not None
     assert record.state == State.failed
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_setting_without_effect_is_said_before_training_and_recorded(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Group edges beyond all counts: once, on stderr and in the facts."""
+    run = recipe("bags", 0, {"edges": [100_000]}, iterations=1)
+    output = tmp_path / "checkpoint.pt"
+    facts = run_stage(run, "retrain", dataset_files(run.dataset), output, init=base, devices=1, workers=0)
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert shown == [f"warning: {text}" for text in facts["warnings"]]
+    assert ["group edges [100000]" in text for text in shown] == [True]
