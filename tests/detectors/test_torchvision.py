@@ -302,7 +302,7 @@ def test_mixed_precision_keeps_boxes_to_the_pixel() -> None:
 def test_background_below_the_least_overlap_is_not_sampled(case: dict[str, Any]) -> None:
     """Boxes are made to have the overlaps of the case; ground truth is put last here and first there."""
     inputs, expected = case["inputs"], case["expected"]
-    truth = torch.tensor([[0.0, 0, 100, 100], [500, 0, 600, 100]])
+    truth = torch.tensor([[500.0 * n, 0, 500 * n + 100, 100] for n in range(len(inputs["gt_labels"]))])
     assigned = [max(number, 1) - 1 for number in inputs["assigned_gt"]]
     proposals = torch.stack(
         [
@@ -310,7 +310,8 @@ def test_background_below_the_least_overlap_is_not_sampled(case: dict[str, Any])
             for gt, overlap in zip(assigned, inputs["max_overlap"], strict=True)
         ]
     )
-    heads = detector(roi_samples=512, roi_background_min_iou=0.1).roi_heads
+    least = case["hyperparameters"]["negative_min_overlap"]
+    heads = detector(roi_samples=512, roi_background_min_iou=least).roi_heads
     boxes = torch.cat([truth, proposals])
     _, (labels,) = heads.assign_targets_to_proposals([boxes], [truth], [torch.tensor(inputs["gt_labels"])])
     positive, negative = (labels > 0).nonzero().flatten(), (labels == 0).nonzero().flatten()
