@@ -19,9 +19,9 @@ OWN = Path(__file__).parent / "golden"
 FOLDER = Path(os.environ.get("GOLDEN_DIR", OWN)).resolve()
 
 # Every file of the folder, with the kinds that no implemented code answers to and why. Every other kind has a
-# test. Left out of kinds that have one: cases of status upstream_bug (a defect; its intended reading is tested
-# if the case holds it); keys that start with informative_ (another library's random draws); the decoded boxes
-# of dual_head_scores (the release counts a box's last pixel, width x2 - x1 + 1, and no back end here does).
+# test. Left out of kinds that have one: cases of status upstream_bug (a defect; its intended reading is held
+# if the case holds it); keys that start with informative_ (another library's draws); the decoded boxes of
+# dual_head_scores (the release counts a box's last pixel, width x2 - x1 + 1, and no back end here does).
 NOT_HELD: dict[str, dict[str, str]] = {
     "bags": {},
     "balms": {},

@@ -14,6 +14,7 @@ from benchmark.classifiers.links import (
 )
 from benchmark.classifiers.meta import Average, MetaStep, Rois, VirtualSgd
 from benchmark.classifiers.per_category import BalancedPerCategoryClassifier, PerCategoryClassifier
+from benchmark.classifiers.state import RunningSum, Total
 from benchmark.classifiers.suppression import foreground_weights, infrequent_share, random_weights
 from benchmark.classifiers.targets import one_hot
 
@@ -29,6 +30,8 @@ __all__ = [
     "NormedLinear",
     "PerCategoryClassifier",
     "Rois",
+    "RunningSum",
+    "Total",
     "VirtualSgd",
     "constant_",
     "foreground_weights",

@@ -313,7 +313,7 @@ class Detectron2Detector(Detector):
         """
         batch, features = self._features(images)
         generators = [target.generator(target.boxes.device) for target in targets]
-        proposals, found = self._proposals(
+        proposals, _, found = self._proposals(
             batch, features, self.settings.rpn_train_proposals, targets, generators
         )
         sampled = rois = self._sampled(proposals, targets, generators)
@@ -346,7 +346,7 @@ class Detectron2Detector(Detector):
         """Features of RoIs proposed, sampled and refined as in training, in evaluation mode."""
         batch, features = self._features(images)
         generators = [target.generator(target.boxes.device) for target in targets]
-        proposals, _ = self._proposals(batch, features, self.settings.rpn_train_proposals)
+        proposals, _, _ = self._proposals(batch, features, self.settings.rpn_train_proposals)
         rois = self._sampled(proposals, targets, generators)
         batches = []
         for stage, predictor in enumerate(self._box_predictors):
@@ -378,21 +378,20 @@ class Detectron2Detector(Detector):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-        """LVIS protocol; a cascade's last boxes and, as in detectron2, the mean of the stages' scores."""
+        """LVIS protocol, with a cascade's last boxes and the scores that the method makes of all stages."""
         batch, features = self._features(images)
-        boxes, _ = self._proposals(batch, features, self.settings.rpn_test_proposals)
+        boxes, objectness, _ = self._proposals(batch, features, self.settings.rpn_test_proposals)
         counts = [len(item) for item in boxes]
-        scores = []
+        logits = []
         for stage, predictor in enumerate(self._box_predictors):
             classified, activated = self._box_features(stage, features, boxes)
             deltas = predictor.bbox_pred(activated).float()
-            classifier = self._classifier(stage)
-            scores.append(classifier.scores(classifier(classified).float()))
+            logits.append(self._classifier(stage)(classified).float())
             if stage + 1 < len(self._box_heads):
                 boxes = self._refined(stage, boxes, deltas, batch.image_sizes)
         decoded = predictor.box2box_transform.apply_deltas(deltas, torch.cat(boxes))
         columns = decoded.view(len(decoded), -1, 4)  # a box for each category, or one for all
-        score = torch.stack(scores).mean(dim=0)
+        score = self._classifier(-1).detection_scores(logits, torch.cat(objectness))
         detections = []
         for number, (own, given, size, original) in enumerate(
             zip(columns.split(counts), score.split(counts), batch.image_sizes, sizes, strict=True)
@@ -419,8 +418,9 @@ class Detectron2Detector(Detector):
         count: int,
         targets: list[Target] | None = None,
         generators: list[torch.Generator | None] | None = None,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """At most ``count`` proposals (n, 4) of each image, and the losses where there are targets."""
+    ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
+        """At most ``count`` proposals (n, 4) of each image, their scores (n,), and the losses where there are
+        targets."""
         network = self.proposal_generator
         network.kept, network.generators = count, iter(generators or [])
         truth = [
@@ -432,7 +432,8 @@ class Detectron2Detector(Detector):
         with EventStorage():  # where detectron2 leaves statistics
             found, losses = network(batch, dict(zip(network.in_features, features, strict=True)), truth)
         network.training = was_training
-        return [item.proposal_boxes.tensor for item in found], losses
+        boxes = [item.proposal_boxes.tensor for item in found]
+        return boxes, [item.objectness_logits.sigmoid() for item in found], losses
 
     def _sampled(
         self, proposals: list[Tensor], targets: list[Target], generators: list[torch.Generator | None]

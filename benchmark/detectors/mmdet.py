@@ -328,7 +328,7 @@ class MMDetDetector(Detector):
         """Features of RoIs proposed, sampled and refined as in training, in evaluation mode."""
         features, samples = self._features(images, targets)
         semantic = self._semantic(features)
-        boxes = self._proposals(features, samples, self._proposal_settings)
+        boxes, _ = self._proposals(features, samples, self._proposal_settings)
         batches = []
         for stage, head in enumerate(self._box_heads):
             sampled = self._sample(stage, boxes, samples)
@@ -367,10 +367,10 @@ class MMDetDetector(Detector):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-        """LVIS protocol, with a cascade's last boxes and the logits averaged over its stages."""
+        """LVIS protocol, with a cascade's last boxes and the scores that the method makes of all stages."""
         features, samples = self._features(images, None)
         semantic = self._semantic(features)
-        boxes = self._proposals(features, samples, self.rpn_head.test_cfg)
+        boxes, objectness = self._proposals(features, samples, self.rpn_head.test_cfg)
         counts = [len(item) for item in boxes]
         logits = []
         for stage, head in enumerate(self._box_heads):
@@ -379,7 +379,7 @@ class MMDetDetector(Detector):
             logits.append(self._classifier(stage)(classified).float())
             if stage + 1 < len(self._box_heads):
                 boxes = self._refined(stage, boxes, classified, activated, samples)
-        scores = self._classifier(-1).scores(torch.stack(logits).mean(dim=0))
+        scores = self._classifier(-1).detection_scores(logits, torch.cat(objectness))
         deltas = head.fc_reg(activated).float()
         kept, masks = [], []
         for number, (roi, score, delta) in enumerate(
@@ -435,11 +435,12 @@ class MMDetDetector(Detector):
 
     def _proposals(
         self, features: tuple[Tensor, ...], samples: list[DetDataSample], settings: ConfigDict
-    ) -> list[Tensor]:
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Proposals (n, 4) of each image, and their scores (n,)."""
         found = self.rpn_head.predict_by_feat(
             *self.rpn_head(features), batch_img_metas=[sample.metainfo for sample in samples], cfg=settings
         )
-        return [item.bboxes for item in found]
+        return [item.bboxes for item in found], [item.scores for item in found]
 
     def _sample(self, stage: int, boxes: list[Tensor], samples: list[DetDataSample]) -> list[SamplingResult]:
         assigner = as_list(self.roi_head.bbox_assigner)[stage]

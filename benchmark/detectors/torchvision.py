@@ -366,7 +366,7 @@ class TorchvisionDetector(Detector):
     ) -> list[RoIBatch]:
         """Features of RoIs proposed and sampled as in training, the network otherwise in evaluation mode."""
         batch, features, tv_targets = self._features(images, targets)
-        proposals = self._proposals(batch, features)
+        proposals, _ = self._proposals(batch, features, as_in_training=True)
         proposals, _, labels, _ = self._sample(proposals, tv_targets)
         if choose is not None:
             masks = chosen_rois(labels, choose)
@@ -385,9 +385,10 @@ class TorchvisionDetector(Detector):
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
         batch, features, _ = self._features(images, None)
-        proposals, _ = self.rpn(batch, features)
+        proposals, objectness = self._proposals(batch, features, as_in_training=False)
         classified, box_features = self._box_features(features, proposals, batch.image_sizes)
-        scores = self._classifier.scores(self._classifier(classified).float())
+        logits = self._classifier(classified).float()
+        scores = self._classifier.detection_scores([logits], torch.cat(objectness))
         deltas = self.roi_heads.box_regressor(box_features).float()
         # (N, categories or 1, 4), whatever the number of columns
         boxes = self.roi_heads.box_coder.decode(deltas, proposals)
@@ -429,8 +430,13 @@ class TorchvisionDetector(Detector):
         ]
         return batch, self.backbone(batch.tensors), tv_targets
 
-    def _proposals(self, batch: ImageList, features: OrderedDict[str, Tensor]) -> list[Tensor]:
-        """Proposals in the numbers of training, without the losses that ``rpn`` would compute."""
+    def _proposals(
+        self, batch: ImageList, features: OrderedDict[str, Tensor], *, as_in_training: bool
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Proposals (n, 4) of each image in the numbers of training or testing, and their scores (n,).
+
+        Without the losses that ``rpn`` would compute.
+        """
         levels = list(features.values())
         objectness, deltas = self.rpn.head(levels)
         anchors = self.rpn.anchor_generator(batch, levels)
@@ -438,10 +444,10 @@ class TorchvisionDetector(Detector):
         objectness, deltas = concat_box_prediction_layers(objectness, deltas)
         boxes = self.rpn.box_coder.decode(deltas, anchors).view(len(anchors), -1, 4)
         was_training = self.rpn.training
-        self.rpn.training = True
-        proposals, _ = self.rpn.filter_proposals(boxes, objectness, batch.image_sizes, per_level)
+        self.rpn.training = as_in_training
+        found = self.rpn.filter_proposals(boxes, objectness, batch.image_sizes, per_level)
         self.rpn.training = was_training
-        return list(proposals)
+        return found
 
     def _sample(
         self, proposals: list[Tensor], targets: list[dict[str, Tensor]]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmark.classifiers import Classifier
 from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, checkpoints, stage_losses
 from benchmark.images import Sample, Target, TrainImages, load
-from benchmark.processes import average, over_processes
+from benchmark.processes import average, over_processes, sum_over_processes
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.sampling import (
@@ -210,6 +210,8 @@ def train(
                 raise _diverged(stage, iteration, losses, rate, limit)
             if iteration == 0:
                 limit = DIVERGED * max(1.0, value)
+            for classifier in detector.classifiers:
+                cast(Classifier, classifier).finish_step(sum_over_processes)
             optimizer.zero_grad()
             fabric.backward(total)
             if stage.schedule.clip_norm is not None:

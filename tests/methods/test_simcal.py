@@ -22,7 +22,6 @@ from methods.simcal.classifier import CalibrationHead, DualHead
 from methods.simcal.rois import balanced_rois, first_of_background
 from methods.simcal.stages import copy_box_head
 
-
 COUNTS = {
     "lvis_v05": project_root() / "tests" / "data" / "lvis_v0.5_categories.csv",
     "lvis_v1": project_root() / "tests" / "data" / "lvis_v1_categories.csv",
