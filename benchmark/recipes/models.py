@@ -48,28 +48,24 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal[
+    kind: str = Field(
         "uniform",
-        "repeat_factor",
-        "repeat_factor_ceiling",
-        "repeat_factor_plus_one",
-        "class_balanced",
-        "category_first",
-    ] = Field(
-        "uniform",
-        description="uniform shuffling; repeat factors rounded by chance anew in every epoch, rounded up, or "
-        "rounded up and one more; draws weighted by the rarest category of an image, 1 / (image frequency); "
-        "a category drawn uniformly, then an image that contains it",
+        pattern=r"^(uniform|repeat_factor|repeat_factor_ceiling|repeat_factor_plus_one|[\w.]+:\w+)$",
+        description="`uniform` shuffling; repeat factors rounded by chance anew in every epoch "
+        "(`repeat_factor`), rounded up (`repeat_factor_ceiling`), or rounded up and one more "
+        "(`repeat_factor_plus_one`); or module:function of a method's own, from the labels of all images to "
+        "a stream of them",
     )
     threshold: float = Field(
-        0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+        0.001, gt=0, le=1, description="image frequency below which repeat factors repeat a category"
     )
-    exponent: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="category_first draws in proportion to min(instances, 100)^exponent; 0: all alike",
-    )
+    options: dict[str, Any] = Field({}, description="keyword arguments of a function")
+
+    @model_validator(mode="after")
+    def _options_of_functions(self) -> "Sampler":
+        if self.options and ":" not in self.kind:
+            raise ValueError(f"options are those of a function; sampler '{self.kind}' has none")
+        return self
 
 
 class AnnotationFilter(Strict):
@@ -116,7 +112,7 @@ class Stage(Strict):
         None,
         pattern=r"^[\w.]+:\w+$",
         description="module:function that chooses among the sampled RoIs of a step, given the category that "
-        "each image was drawn for (sampler category_first), where the classifier trains",
+        "each image was drawn for, where the classifier trains; for samplers that draw images for categories",
     )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")

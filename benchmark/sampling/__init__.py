@@ -1,8 +1,9 @@
 """Which training image comes when."""
 
+from benchmark.sampling.images import LabelledImages
 from benchmark.sampling.randomness import seeded
 from benchmark.sampling.stream import (
-    CategoryFirstStream,
+    CategoryStream,
     DrawnStream,
     ImageStream,
     PairedBatches,
@@ -11,9 +12,10 @@ from benchmark.sampling.stream import (
 )
 
 __all__ = [
-    "CategoryFirstStream",
+    "CategoryStream",
     "DrawnStream",
     "ImageStream",
+    "LabelledImages",
     "PairedBatches",
     "StreamBatches",
     "round_stochastically",

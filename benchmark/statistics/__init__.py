@@ -20,10 +20,8 @@ from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.inspection import inspect_intermediates
 from benchmark.statistics.intermediates import intermediates, write_intermediates
 from benchmark.statistics.repeat_factors import (
-    category_draw_probabilities,
     category_repeat_factors,
     ceiling_repeat_factors,
-    class_balanced_factors,
     copies_added_to_original,
     image_repeat_factors,
     infrequent_categories,
@@ -34,10 +32,8 @@ __all__ = [
     "ClassStatistics",
     "GroupTables",
     "StatisticsError",
-    "category_draw_probabilities",
     "category_repeat_factors",
     "ceiling_repeat_factors",
-    "class_balanced_factors",
     "class_balanced_weights",
     "class_balanced_weights_with_background",
     "class_statistics",

@@ -46,12 +46,6 @@ def ceiling_repeat_factors(
     )
 
 
-def class_balanced_factors(image_counts: ArrayLike, num_images: int) -> NDArray[np.float32]:
-    """1 / f with f = image_counts / num_images, (C,) float32; 1 for a category without images."""
-    frequency = _frequency(image_counts, num_images)
-    return (1.0 / np.where(frequency > 0, frequency, 1.0)).astype(np.float32)
-
-
 def image_repeat_factors(
     categories_per_image: Sequence[Sequence[int]], category_factors: NDArray[np.float32]
 ) -> NDArray[np.float32]:
@@ -78,22 +72,6 @@ def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32
     """
     rounded = np.ceil(factors)
     return np.where(rounded > 1, rounded + 1, 1).astype(np.float32)
-
-
-def category_draw_probabilities(
-    instance_counts: ArrayLike, exponent: float = 0.0, cap: int = 100
-) -> NDArray[np.float64]:
-    """p_j proportional to min(c_j, cap)^exponent, c_j > 0 (Wang et al., arXiv 2007.11978).
-
-    Args:
-        instance_counts: c (C,).
-        exponent: tau; 0, as released, draws every category equally often.
-        cap: count from which categories are alike.
-    """
-    counts = np.asarray(instance_counts, dtype=np.float64)
-    weights = np.where(counts > 0, np.minimum(counts, cap) ** exponent, 0.0)
-    probabilities: NDArray[np.float64] = weights / weights.sum()
-    return probabilities
 
 
 def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDArray[np.bool_]:

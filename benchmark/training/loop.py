@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 from typing import cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -21,28 +20,14 @@ from benchmark.images import Sample, Target, TrainImages, load
 from benchmark.processes import average, over_processes, sum_over_processes
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Sampler, Stage
-from benchmark.sampling import (
-    CategoryFirstStream,
-    DrawnStream,
-    ImageStream,
-    PairedBatches,
-    StreamBatches,
-    seeded,
-)
+from benchmark.sampling import CategoryStream, ImageStream, PairedBatches, StreamBatches, seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import (
-    category_draw_probabilities,
-    category_repeat_factors,
-    ceiling_repeat_factors,
-    class_balanced_factors,
-    copies_added_to_original,
-    image_repeat_factors,
-)
 from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
 from benchmark.training.meta import MetaTraining
 from benchmark.training.optimisation import Plan, build_optimizer, plan
 from benchmark.training.progress import TrainingLog
 from benchmark.training.resume import ResumeFolder
+from benchmark.training.samplers import image_stream
 
 DIVERGED = 100.0  # times the first loss (at least 1): far beyond any fluctuation of a training that works
 DIVERGED_REMEDY = "lower the learning rate, lengthen the warm-up or clip the gradients"
@@ -63,32 +48,6 @@ class _ClassifierLosses(nn.Module):
                 for classifier, x, y in zip(classifiers, features, labels, strict=True)
             ]
         )
-
-
-def repeat_factors(sampler: Sampler, data: TrainImages) -> np.ndarray:
-    """How often each training image comes in relation to others, (I,) float32, at least 1."""
-    if sampler.kind == "uniform":
-        return np.ones(len(data), np.float32)
-    labels = [data.labels(index) for index in range(len(data))]
-    counts = np.zeros(len(data.label_of), np.int64)
-    for present in labels:
-        counts[list(set(present))] += 1
-    if sampler.kind == "class_balanced":
-        return image_repeat_factors(labels, class_balanced_factors(counts, len(data)))
-    if sampler.kind == "repeat_factor_ceiling":
-        return ceiling_repeat_factors(labels, counts, len(data), sampler.threshold)
-    factors = image_repeat_factors(labels, category_repeat_factors(counts, len(data), sampler.threshold))
-    return copies_added_to_original(factors) if sampler.kind == "repeat_factor_plus_one" else factors
-
-
-def image_stream(sampler: Sampler, data: TrainImages, seed: int) -> ImageStream:
-    """The endless stream of image indices that a sampler stands for."""
-    if sampler.kind == "category_first":
-        labels = [data.labels(index) for index in range(len(data))]
-        instances = np.bincount(np.concatenate(labels), minlength=len(data.label_of))
-        return CategoryFirstStream(labels, category_draw_probabilities(instances, sampler.exponent), seed)
-    kind = DrawnStream if sampler.kind == "class_balanced" else ImageStream
-    return kind(repeat_factors(sampler, data), seed)
 
 
 def train(
@@ -122,7 +81,7 @@ def train(
     """
     assert stage.schedule is not None
     seed = derive_seed(run.seed, "training", run.dataset_name, stage.name)
-    stream = image_stream(stage.sampler or Sampler(), data, seed)
+    stream = image_stream(stage.sampler or Sampler(), data, seed, run.plugin_path)
     schedule = plan(stage.schedule, stream.epoch_length)
     if schedule.batch_size % fabric.world_size:
         raise TrainingError(
@@ -164,7 +123,9 @@ def train(
     batches: StreamBatches | PairedBatches = dealt
     share = schedule.batch_size // fabric.world_size
     if stage.meta is not None:
-        meta_stream = image_stream(stage.meta.sampler, data, derive_seed(seed, "meta images"))
+        meta_stream = image_stream(
+            stage.meta.sampler, data, derive_seed(seed, "meta images"), run.plugin_path
+        )
         batches = PairedBatches(dealt, batches_of(meta_stream))
     choice = _Choice(stage, run, data, seed) if stage.rois else None
     loader = load(
@@ -249,13 +210,13 @@ class _Choice:
 
     def __init__(self, stage: Stage, run: Run, data: TrainImages, seed: int) -> None:
         # a stream of its own: the loader's runs ahead
-        stream = image_stream(stage.sampler or Sampler(), data, seed)
-        if not isinstance(stream, CategoryFirstStream):
+        stream = image_stream(stage.sampler or Sampler(), data, seed, run.plugin_path)
+        if not isinstance(stream, CategoryStream):
             raise TrainingError(
                 "RoIs are chosen by the category that an image was drawn for",
                 where=f"stage {stage.name}",
                 found=f"sampler {stage.sampler.kind if stage.sampler else 'uniform'}",
-                expected="sampler category_first",
+                expected="a sampler that draws images for categories: one that makes a CategoryStream",
             )
         self._stream = stream
         self._function = load_object(stage.rois or "", run.plugin_path)

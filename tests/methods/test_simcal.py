@@ -7,6 +7,8 @@ import pytest
 import torch
 from golden_cases import golden_cases, tolerance, values_of_formula
 from helpers import statistics_of
+from hypothesis import given
+from hypothesis import strategies as st
 from released_layout import background_last, labels_from_released
 from torch import Tensor
 
@@ -16,10 +18,12 @@ from benchmark.recipes.catalog import Catalog
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import TestSettings
 from benchmark.recipes.project import project_root
-from benchmark.statistics import ClassStatistics, category_draw_probabilities
+from benchmark.sampling import LabelledImages
+from benchmark.statistics import ClassStatistics
 from benchmark.training.optimisation import plan
 from methods.simcal.classifier import CalibrationHead, DualHead
 from methods.simcal.rois import balanced_rois, first_of_background
+from methods.simcal.sampler import CategoryFirstStream, draw_probabilities
 from methods.simcal.stages import copy_box_head
 
 COUNTS = {
@@ -152,7 +156,7 @@ def test_the_schedule_is_the_released_one(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", golden_cases("simcal", "class_balanced_image_sampling"))
 def test_classes_are_drawn_with_the_released_probabilities(case: dict[str, Any]) -> None:
     counts, settings = np.array(case["inputs"]["instance_counts"]), case["hyperparameters"]
-    found = category_draw_probabilities(counts, settings["tau"], settings["count_cap"])
+    found = draw_probabilities(counts, settings["tau"], settings["count_cap"])
     eligible = np.array(case["expected"]["eligible_classes"]) - 1
     np.testing.assert_allclose(found[eligible], case["expected"]["class_probability"], rtol=1e-12)
     assert not np.delete(found, eligible).any()
@@ -200,3 +204,26 @@ def test_the_threshold_changes_whole_columns_and_never_the_background() -> None:
 def test_the_calibrated_head_alone_is_a_distribution() -> None:
     logits = torch.randn(4, 8)
     torch.testing.assert_close(dual_head([1, 2, 9], None).scores(logits), logits[:, 4:].softmax(dim=1))
+
+
+def test_categories_come_alike_and_each_image_contains_its_own() -> None:
+    labels = [[0], [0, 0], [0, 2], [0, 4, 2], [0]]
+    images = LabelledImages(labels, 5)
+    probabilities = np.array([1, 0, 1, 0, 2]) / 4  # categories 1 and 3 are in no image
+    stream = CategoryFirstStream(images, probabilities, seed=0)
+    drawn = [(stream.label(position), stream[position]) for position in range(20000)]
+    assert all(label in labels[image] for label, image in drawn)
+    counts = np.bincount([label for label, _ in drawn]) / len(drawn)
+    assert counts == pytest.approx(probabilities, abs=0.02)
+    images = np.bincount([image for label, image in drawn if label == 0]) * 5 / 5000
+    assert images == pytest.approx(1, abs=0.15)
+
+
+@given(start=st.integers(0, 300), seed=st.integers(0, 100))
+def test_a_category_can_be_asked_for_at_any_position(start: int, seed: int) -> None:
+    images, probabilities = LabelledImages([[0], [1], [0, 1], [1, 2]], 3), np.ones(3) / 3
+    whole = CategoryFirstStream(images, probabilities, seed)
+    expected = [(whole.label(position), whole[position]) for position in range(start + 5)]
+    other = CategoryFirstStream(images, probabilities, seed)
+    assert (other.label(start), other[start]) == expected[start]
+    assert (other.label(0), other[0]) == expected[0]

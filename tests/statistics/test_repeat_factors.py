@@ -14,11 +14,11 @@ from benchmark.statistics import (
     StatisticsError,
     category_repeat_factors,
     ceiling_repeat_factors,
-    class_balanced_factors,
     copies_added_to_original,
     image_repeat_factors,
     infrequent_categories,
 )
+from methods.balms.sampler import class_balanced_factors
 
 
 @pytest.mark.parametrize("case", golden_cases("balms", "image_repeat_factors"))
