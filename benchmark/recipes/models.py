@@ -4,9 +4,10 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.schedules import expanded
 from benchmark.recipes.strict import Strict
 
 Seed = Annotated[int, Field(ge=0)]
@@ -86,6 +87,12 @@ class Meta(Strict):
     )
 
 
+def _or_a_name(schema: dict[str, Any]) -> None:
+    """The two short forms of a schedule, which are expanded before it is read."""
+    like = {"type": "object", "properties": {"like": {"type": "string"}}, "required": ["like"]}
+    schema["anyOf"] = [{"type": "string"}, like, *schema["anyOf"]]
+
+
 class Stage(Strict):
     """One step from checkpoint to checkpoint."""
 
@@ -102,7 +109,12 @@ class Stage(Strict):
         "all", description="which parameters train; the rest is frozen"
     )
     reset: Literal["classifier"] | None = Field(None, description="what starts from a fresh initialisation")
-    schedule: Schedule | None = Field(None, description="length and optimiser of a train stage")
+    schedule: Schedule | None = Field(
+        None,
+        description="length and optimiser of a train stage: a name of workflows/schedules.yaml, such a name "
+        "as `like` with the keys that differ, or all keys",
+        json_schema_extra=_or_a_name,
+    )
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
     meta: Meta | None = Field(None, description="step before every real one, where the classifier trains")
     annotations: AnnotationFilter | None = Field(
@@ -116,6 +128,8 @@ class Stage(Strict):
     )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
+
+    _expanded = field_validator("schedule", mode="before")(expanded)
 
     @model_validator(mode="after")
     def _complete(self) -> "Stage":
