@@ -27,6 +27,14 @@ NOT_HELD: dict[str, dict[str, str]] = {
     "balms": {},
     "gol": {},
     "simcal": {},
+    "ecm": {},
+    "acsl": {},
+    "logit_adjustment": {},
+    "crt_lws": {},
+    "irfs": {},
+    "federated": {},
+    "eqlv2": {},
+    "seesaw": {},
 }
 _TOLERANCES = {"float64": {"rtol": 1e-9, "atol": 1e-11}, "float32": {"rtol": 1e-4, "atol": 1e-5}}
 _TERMS = re.compile(r"(?:[-+*/(). \dnj]|sin|cos)+")

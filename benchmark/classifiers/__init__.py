@@ -1,5 +1,6 @@
 """The classifier interface and the building blocks that methods share."""
 
+from benchmark.classifiers.background import scores_without_background
 from benchmark.classifiers.cosine import NormedConv2d, NormedLinear
 from benchmark.classifiers.initialisation import constant_
 from benchmark.classifiers.interface import CategoricalClassifier, Classifier, LinearClassifier
@@ -43,5 +44,6 @@ __all__ = [
     "normal_loss",
     "one_hot",
     "random_weights",
+    "scores_without_background",
     "sigmoid_loss",
 ]

@@ -143,10 +143,32 @@ def test_the_loss_teaches_the_scores(method: str) -> None:
     for step in range(30):
         with seeded(step):
             loss = torch.stack(list(classifier.loss(classifier(x), y).values())).sum()
+        classifier.finish_step(_alone)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert classifier.scores(classifier(x)).gather(1, y[:, None]).mean().item() > before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_state_changes_when_a_step_ends(method: str) -> None:
+    """Two workers of a step read the same state; the next step's state is finite, and no gradient's."""
+    classifier = classifier_of(method)
+    x, y = features_of(classifier, 12), torch.tensor(LABELS["mixed"])
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    losses = []
+    for _ in range(2):
+        with seeded(5):
+            losses.append(torch.stack(list(classifier.loss(classifier(x), y).values())).sum().item())
+    assert losses[0] == losses[1]
+    assert all(value.equal(before[name]) for name, value in classifier.state_dict().items())
+    classifier.finish_step(_alone)
+    assert all(value.isfinite().all() for value in classifier.state_dict().values())
+    assert not any(buffer.requires_grad for buffer in classifier.buffers())
+
+
+def _alone(value: Tensor) -> Tensor:
+    return value
 
 
 @pytest.mark.parametrize("method", METHODS)
