@@ -28,7 +28,7 @@ NOT_HELD: dict[str, dict[str, str]] = {
     "gol": {},
     "simcal": {},
     "ecm": {},
-    "acsl": {},
+    "acsl": {"classifier_init": "the release loads the trained baseline over these values, as ours does"},
     "logit_adjustment": {},
     "crt_lws": {},
     "irfs": {},
