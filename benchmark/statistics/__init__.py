@@ -15,7 +15,7 @@ from benchmark.statistics.class_weights import (
     inverse_count_weights,
 )
 from benchmark.statistics.errors import StatisticsError
-from benchmark.statistics.frequencies import image_frequencies
+from benchmark.statistics.frequencies import counts_and_total, image_frequencies, rarity
 from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.inspection import inspect_intermediates
 from benchmark.statistics.intermediates import intermediates, write_intermediates
@@ -40,6 +40,7 @@ __all__ = [
     "class_statistics_with_differences",
     "class_weights",
     "copies_added_to_original",
+    "counts_and_total",
     "frequency_letter",
     "group_class_weights",
     "group_tables",
@@ -49,5 +50,6 @@ __all__ = [
     "inspect_intermediates",
     "intermediates",
     "inverse_count_weights",
+    "rarity",
     "write_intermediates",
 ]
