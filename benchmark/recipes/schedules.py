@@ -21,6 +21,8 @@ def named_schedules() -> dict[str, dict[str, Any]]:
 def expanded(schedule: Any) -> Any:
     """The settings that a name, or a mapping with the key ``like``, stands for; anything else as it is.
 
+    A mapping that gives a length replaces length and steps.
+
     Raises ``ValueError`` for an unknown name.
     """
     if isinstance(schedule, str):
@@ -31,4 +33,8 @@ def expanded(schedule: Any) -> Any:
     known = named_schedules()
     if schedule["like"] not in known:
         raise ValueError(str(unknown("schedule", str(schedule["like"]), known)))
-    return known[schedule["like"]] | changes
+    settings = dict(known[schedule["like"]])
+    if "iterations" in changes or "epochs" in changes:  # another length, so the steps go with it
+        for key in ("iterations", "epochs", "steps"):
+            settings.pop(key, None)
+    return settings | changes

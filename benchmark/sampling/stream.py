@@ -78,11 +78,17 @@ class DrawnStream(ImageStream):
 
 
 class CategoryStream(ImageStream):
-    """A stream that draws a category for every position, and then an image that contains it."""
+    """A stream that draws a category for every position, and then an image that contains it.
+
+    What makes an epoch's order of images also sets ``drawn``, the category of each, a label in ``0..C-1``.
+    """
+
+    drawn: np.ndarray
 
     def label(self, position: int) -> int:
-        """The category, a label in ``0..C-1``, that the image at a position was drawn for."""
-        raise NotImplementedError
+        """The category that the image at a position was drawn for."""
+        self[position]  # brings its epoch here
+        return int(self.drawn[position - self._start])
 
 
 class StreamBatches(Sampler[list[tuple[int, int]]]):

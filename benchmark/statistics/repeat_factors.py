@@ -1,12 +1,15 @@
 """How frequent a category is, and how often an image should be seen (Gupta et al., arXiv 1908.03195)."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmark.statistics.class_statistics import ClassStatistics
 from benchmark.statistics.errors import StatisticsError
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 def category_repeat_factors(
@@ -47,15 +50,15 @@ def ceiling_repeat_factors(
 
 
 def image_repeat_factors(
-    categories_per_image: Sequence[Sequence[int]], category_factors: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The largest factor among an image's categories, (images,) float32; 1 for an image without any.
+    categories_per_image: Sequence[Sequence[int]], category_factors: NDArray[Real]
+) -> NDArray[Real]:
+    """The largest factor among an image's categories, (images,) of their type; 1 for an image without any.
 
     ``categories_per_image`` holds labels 0..C-1; repeats do not matter.
     """
     return np.array(
         [category_factors[list(labels)].max() if len(labels) else 1.0 for labels in categories_per_image],
-        dtype=np.float32,
+        dtype=category_factors.dtype,
     )
 
 

@@ -50,13 +50,8 @@ class CategoryFirstStream(CategoryStream):
         self._probabilities = probabilities
         super().__init__(np.ones(len(images)), seed)
 
-    def label(self, position: int) -> int:
-        """The category that the image at a position was drawn for."""
-        self[position]  # brings its epoch here
-        return int(self._drawn[position - self._start])
-
     def _shuffled(self, epoch: int) -> np.ndarray:
         generator = np.random.default_rng(derive_seed(self.seed, "category draw", epoch))
         count = len(self.repeat_factors)
-        self._drawn = generator.choice(len(self._probabilities), size=count, p=self._probabilities)
-        return self._images[self._starts[self._drawn] + generator.integers(self._counts[self._drawn])]
+        self.drawn = generator.choice(len(self._probabilities), size=count, p=self._probabilities)
+        return self._images[self._starts[self.drawn] + generator.integers(self._counts[self.drawn])]

@@ -38,3 +38,10 @@ def test_keys_beside_a_name_replace_its_own(tmp_path: Path) -> None:
 def test_an_unknown_name_is_refused_with_the_nearest(tmp_path: Path, schedule: object) -> None:
     with pytest.raises(RecipeError, match=r"unknown schedule 'mmdet_3x'(.|\n)*mmdet_2x"):
         run_with(tmp_path, schedule)
+
+
+def test_another_length_replaces_the_steps_too(tmp_path: Path) -> None:
+    (stage,) = run_with(tmp_path, {"like": "mmdet_1x", "iterations": 75}).stages
+    assert stage.schedule is not None
+    assert (stage.schedule.iterations, stage.schedule.epochs, stage.schedule.steps) == (75, None, [])
+    assert stage.schedule.warmup_iterations == 500
