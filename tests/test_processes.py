@@ -119,6 +119,22 @@ def test_two_processes_train_as_one_does(base: Path, inside: Path, tmp_path: Pat
     assert record["facts"]["processes"] == 2
 
 
+def test_two_processes_keep_the_state_of_a_loss_as_one_does(inside: Path, tmp_path: Path) -> None:
+    """EQL v2 sums gradient magnitudes over all RoIs; so its loss in later steps is that of one process."""
+    run = recipe("eqlv2", learning_rate=1e-3)
+    one = alone(run, tmp_path / "one" / "checkpoint.pt")
+    process = start(run, tmp_path / "two", inside)
+    assert process.wait() == 0, process.communicate()[1]
+    two = tmp_path / "two" / "checkpoint.pt"
+    _, statistics = read_training_data(run)
+    check_equal(one, two, build_detector(run, statistics).state_dict())
+    states = load(one)["model"], load(two)["model"]
+    for name in ("positive", "negative", "rois"):
+        a, b = (state[f"classifiers.0.{name}.value"] for state in states)
+        assert (a > 0).any()
+        torch.testing.assert_close(b, a, rtol=OF_MOVES, atol=1e-6)
+
+
 @pytest.mark.skipif(find_spec("detectron2") is None, reason="back end 'detectron2' is not installed")
 def test_two_processes_train_a_model_of_detectron2_as_one_does(inside: Path, tmp_path: Path) -> None:
     run = recipe("balms:0:base", iterations=3)

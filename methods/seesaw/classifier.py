@@ -1,4 +1,4 @@
-"""Seesaw loss (CVPR 2021): a softmax that pushes rare categories down less, unless they are mistaken for others.
+"""Seesaw loss (CVPR 2021): a softmax pushes rarer categories down less, unless a row is mistaken for them.
 
 ``seesaw_loss.py`` of MMDetection 2.21. Whether a RoI is an object at all is a softmax of two more outputs.
 """

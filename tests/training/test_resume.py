@@ -19,6 +19,7 @@ from benchmark.training.resume import ResumeFolder
 RECIPES = Path(__file__).parent / "resuming.yaml"
 STAGES = {
     "all": ("softmax", "train"),
+    "state of a loss": ("eqlv2", "train"),
     "classifier": ("bags", "retrain"),
     "meta": ("balms", "retrain"),
     "chosen RoIs": ("simcal", "calibrate"),
@@ -120,7 +121,7 @@ def finished(workplace: Path) -> dict[str, tuple[Path, Path | None]]:
         softmax = checkpoint("softmax", "train", None)
         sigmoid = checkpoint("balms:0:base", "train", None)
         copied = checkpoint("simcal", "copy", softmax)
-        init = {"all": None, "meta": sigmoid, "chosen RoIs": copied}
+        init = {"all": None, "state of a loss": None, "meta": sigmoid, "chosen RoIs": copied}
         starts = {kind: init.get(kind, softmax) for kind in STAGES}
         return {kind: (checkpoint(*STAGES[kind], starts[kind]), starts[kind]) for kind in STAGES}
     finally:
