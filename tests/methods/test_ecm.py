@@ -67,7 +67,7 @@ def test_loss_and_gradient_equal_the_original(case: dict[str, Any]) -> None:
     inputs, settings = case["inputs"], case["hyperparameters"]
     statistics = statistics_of(inputs["instance_counts"])
     classifier = EffectiveClassMargin(4, statistics, background_ratio=settings["foreground_background_ratio"])
-    logits = matrix(inputs["logits"]).requires_grad_()
+    logits = matrix(inputs["logits"], classifier.num_classes + 1).requires_grad_()
     losses = classifier.loss(logits, labels_of(inputs))
     check_loss(losses, logits, case["expected"], CLOSE, settings["loss_weight"])
 

@@ -46,7 +46,7 @@ def test_every_step_equals_the_original(case: dict[str, Any]) -> None:
         classifier.rois.value.fill_(1)
     for inputs, expected in zip(case["inputs"]["iterations"], case["expected"]["iterations"], strict=True):
         _check_weights(classifier, expected)
-        logits = matrix(inputs["logits"]).requires_grad_()
+        logits = matrix(inputs["logits"], classifier.num_classes + 1).requires_grad_()
         losses = classifier.loss(logits, labels_of(inputs))
         check_loss(losses, logits, expected, CLOSE, case["hyperparameters"]["loss_weight"])
         classifier.finish_step(_alone)

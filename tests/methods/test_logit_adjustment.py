@@ -25,7 +25,7 @@ def _statistics(inputs: dict[str, Any]) -> ClassStatistics:
 
 def _check(case: dict[str, Any], **options: Any) -> None:
     classifier = LogitAdjusted(4, _statistics(case["inputs"]), **options)
-    logits = matrix(case["inputs"]["logits"]).requires_grad_()
+    logits = matrix(case["inputs"]["logits"], classifier.num_classes + 1).requires_grad_()
     check_loss(classifier.loss(logits, labels_of(case["inputs"])), logits, case["expected"], CLOSE)
     scores = classifier.scores(logits.detach())
     torch.testing.assert_close(scores, matrix(case["expected"]["scores"]), **CLOSE)

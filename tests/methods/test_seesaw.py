@@ -33,7 +33,10 @@ def test_every_step_equals_the_original(case: dict[str, Any]) -> None:
     if start is not None:
         classifier.samples.value.copy_(matrix(start))
     for inputs, expected in zip(case["inputs"]["iterations"], case["expected"]["iterations"], strict=True):
-        logits, labels = matrix(inputs["logits"]).requires_grad_(), labels_of(inputs)
+        logits, labels = (
+            matrix(inputs["logits"], classifier.num_classes + 2).requires_grad_(),
+            labels_of(inputs),
+        )
         foreground = labels < classifier.num_classes
         before = classifier.samples.value.clone()
         own = classifier.loss(logits, labels)
@@ -59,7 +62,9 @@ def test_every_step_equals_the_original(case: dict[str, Any]) -> None:
             if (weights == 1).all():
                 torch.testing.assert_close(settings["loss_weight"] * own[name], loss)
         (gradient,) = torch.autograd.grad(torch.stack(list(losses.values())).sum(), logits)
-        torch.testing.assert_close(gradient, matrix(expected["grad_logits"]), **CLOSE)
+        torch.testing.assert_close(
+            gradient, matrix(expected["grad_logits"], classifier.num_classes + 2), **CLOSE
+        )
 
 
 @pytest.mark.parametrize("case", golden_cases("seesaw", "seesaw_scores"))
