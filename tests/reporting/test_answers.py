@@ -12,7 +12,6 @@ from benchmark.recipes.project import project_root
 from benchmark.reporting.answers import REPORTED, Answers, find_answers
 from benchmark.reporting.collect import read_reported
 
-
 WITHOUT_VERDICT = {"seesaw/cascade_r101_rfs": {"bbox/AP"}}  # a misprint, by its neighbours
 
 
