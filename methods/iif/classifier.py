@@ -1,4 +1,4 @@
-"""Inverse image frequency (TIP 2023): logits are multiplied by a weight that grows with the category's rarity.
+"""Inverse image frequency (TIP 2023): logits are multiplied by how rare their category is.
 
 ``iif_loss.py`` of the release, without FASA, the feature augmentation that its published rows add.
 """

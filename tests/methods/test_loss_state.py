@@ -15,7 +15,7 @@ from benchmark.processes import over_processes, sum_over_processes
 from benchmark.recipes import load_object
 from benchmark.recipes.plugins import find_plugins
 
-METHODS = ["eqlv2", "seesaw"]
+METHODS = ["eqlv2", "seesaw", "rog"]
 COUNTS, FEATURES, STEPS = [1, 8, 30, 400], 6, 4
 ROWS = (24, 16)  # of the two workers
 CLOSE = 1e-6  # processes weigh their losses in float32
@@ -71,21 +71,29 @@ def trained(method: str, rank: int | None) -> dict[str, Any]:
     return {"losses": losses, "state": classifier.state_dict()}
 
 
-def process(rank: int, method: str, port: int, folder: str) -> None:
+def process(rank: int, port: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     distributed.init_process_group("gloo", rank=rank, world_size=2)
-    torch.save(trained(method, rank), Path(folder) / f"{rank}.pt")
+    torch.save({method: trained(method, rank) for method in METHODS}, Path(folder) / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_two_processes_keep_the_state_of_one_with_two_workers(method: str, tmp_path: Path) -> None:
-    one = trained(method, None)
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes comes to, by method."""
+    folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    multiprocessing.spawn(process, (method, port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    multiprocessing.spawn(process, (port, str(folder)), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_keep_the_state_of_one_with_two_workers(
+    method: str, of_two: list[dict[str, Any]]
+) -> None:
+    one, first, second = trained(method, None), of_two[0][method], of_two[1][method]
     means = [(a + b) / 2 for a, b in zip(first["losses"], second["losses"], strict=True)]
     assert means == pytest.approx(one["losses"], rel=CLOSE)
     sums = [name for name in one["state"] if name.endswith(".value")]
@@ -98,16 +106,18 @@ def test_two_processes_keep_the_state_of_one_with_two_workers(method: str, tmp_p
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_training_continues_with_its_state(method: str) -> None:
-    """The losses of later steps depend on it."""
+    """The loss of later steps, or its gradient, depends on it."""
     classifier, other = classifier_of(method), classifier_of(method)
     for step in range(2):
         classifier.loss(classifier(batch(step, 0)[0]), batch(step, 0)[1])
         classifier.finish_step(sum_over_processes)
     features, labels = batch(2, 1)
 
-    def loss(of: Classifier) -> float:
-        return torch.stack(list(of.loss(of(features), labels).values())).sum().item()
+    def loss_and_gradient(of: Classifier) -> list[float]:
+        logits = of(features)
+        loss = torch.stack(list(of.loss(logits, labels).values())).sum()
+        return [loss.item(), *torch.autograd.grad(loss, logits)[0].flatten().tolist()]
 
-    assert loss(other) != loss(classifier)
+    assert loss_and_gradient(other) != loss_and_gradient(classifier)
     other.load_state_dict(classifier.state_dict())
-    assert loss(other) == loss(classifier)
+    assert loss_and_gradient(other) == loss_and_gradient(classifier)
