@@ -3,7 +3,6 @@
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from benchmark.annotations import (
 )
 from benchmark.cost import gpu_uuids
 from benchmark.detectors import build_detector, checkpoints
-from benchmark.images import Sample, TrainImages
+from benchmark.images import TrainImages
 from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
@@ -35,11 +34,11 @@ from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics
 from benchmark.training.errors import TrainingError
+from benchmark.training.fitting import FitData
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
 
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
-FIT_BATCH = 2
 
 
 def read_training_data(run: Run) -> tuple[AnnotationFile, ClassStatistics]:
@@ -90,8 +89,8 @@ def run_stage(
         workers: data loading processes of each.
         work: folder of unfinished trainings; the one of this stage is keyed by all that it depends on.
 
-    The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
-    transform stage without ``batches``; either may return a dictionary of facts for the record.
+    The function of a fit stage is called as ``function(detector, data, statistics, **options)`` with
+    ``FitData``, that of a transform stage without it; either may return a dictionary of facts for the record.
 
     Raises:
         BenchmarkError: bad input of any kind, divergence, or an interruption.
@@ -133,20 +132,20 @@ def run_stage(
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
             )
-        data = TrainImages(
-            annotations,
-            images_folder(run.dataset, "train"),
-            run.detector,
-            derive_seed(run.seed, "augmentation", run.dataset_name, name),
-            masks=stage.trainable == "all" and run.detector.masks,
-            stuff_maps=stuff_maps_folder(run.dataset)
-            if stage.trainable == "all" and run.detector.semantic_branch
-            else None,
-            augment=stage.kind == "train",
-            categories=_categories(stage, statistics),
-        )
+        categories = _categories(stage, statistics)
         resume = ResumeFolder(work / _work_key(run, stage, inputs))
         if stage.kind == "train":
+            data = TrainImages(
+                annotations,
+                images_folder(run.dataset, "train"),
+                run.detector,
+                derive_seed(run.seed, "augmentation", run.dataset_name, name),
+                masks=stage.trainable == "all" and run.detector.masks,
+                stuff_maps=stuff_maps_folder(run.dataset)
+                if stage.trainable == "all" and run.detector.semantic_branch
+                else None,
+                categories=categories,
+            )
             facts = train(
                 fabric,
                 detector,
@@ -166,7 +165,8 @@ def run_stage(
             # a pass over the data may sample RoIs
             with torch.no_grad(), seeded(derive_seed(run.seed, stage.kind, run.dataset_name, name)):
                 if stage.kind == "fit":
-                    found = function(detector, _batches(data, fabric.device), statistics, **stage.options)
+                    seen = FitData(run, stage, annotations, categories, fabric.device, workers)
+                    found = function(detector, seen, statistics, **stage.options)
                 else:
                     found = function(detector, statistics, **stage.options)
             if record is not None and found:
@@ -201,16 +201,6 @@ def _work_key(run: Run, stage: Stage, inputs: dict[str, Path]) -> str:
     for path in sorted(Path(run.plugin_path).rglob("*.py")):
         parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _batches(data: TrainImages, device: torch.device) -> Iterator[tuple[list[torch.Tensor], list[Any]]]:
-    """One pass over the training images without augmentation: (images, targets) of each batch."""
-    for start in range(0, len(data), FIT_BATCH):
-        samples: list[Sample] = [
-            data[index, index] for index in range(start, min(start + FIT_BATCH, len(data)))
-        ]
-        images = [sample.image.to(device) for sample in samples]
-        yield images, [sample.target.to(device) for sample in samples if sample.target is not None]
 
 
 def _describe(facts: dict[str, float | int | str]) -> str:
