@@ -293,6 +293,9 @@ class Budget(Strict):
         {}, description="schedule settings of stages that train the classifier"
     )
     sampler: dict[str, Any] = Field({}, description="settings of repeat-factor samplers, e.g. the threshold")
+    fit: dict[str, Any] = Field(
+        {}, description="options of fit stages that state them, e.g. how many images they look at"
+    )
 
 
 class Row(Strict):

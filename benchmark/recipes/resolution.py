@@ -94,6 +94,10 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
             settings["meta"] = meta | {"sampler": sampler_of_meta}
         if stage.schedule is not None:
             settings["schedule"] = _schedule(path, stage, stage_source, choice, merge)
+        if stage.kind == "fit" and choice.budget is not None:
+            shared = {key: value for key, value in choice.budget.fit.items() if key in stage.options}
+            layers = [(stage_source, stage.options), (choice.budget_file, shared)]
+            settings["options"] = merge(f"{path}.options", layers)
         resolved_stages.append(Stage.model_validate(settings))
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
