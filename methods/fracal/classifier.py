@@ -1,4 +1,4 @@
-"""FRACAL (CVPR 2025): a finished softmax model, calibrated by how rare categories are and how evenly they are spread.
+"""FRACAL (CVPR 2025): a finished softmax model, calibrated by how rare and how evenly spread categories are.
 
 ``fracal_bbox_head.py`` of the release; the dimension is measured in ``stages.py``.
 """
@@ -15,10 +15,7 @@ from torch import Tensor
 from benchmark.classifiers import CategoricalClassifier
 from benchmark.statistics import ClassStatistics, counts_and_total, rarity
 
-UNIFORM_COUNT = {
-    "images": 300,
-    "instances": 1000,
-}  # of a category, of which the release makes the uniform prior
+UNIFORM_COUNT = {"images": 300, "instances": 1000}  # of every category, in the release's uniform prior
 
 
 def offsets(statistics: ClassStatistics, link: str | None, counts: str) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The fractal dimension of every category: how evenly the centres of its boxes are spread over the image plane."""
+"""The fractal dimension of a category: how evenly the centres of its boxes are spread over the image plane."""
 
 from typing import Literal, cast
 
@@ -39,8 +39,8 @@ def dimensions(
         info_dim         M = g^2 / N_g
         smooth_info_dim  M = g^2 / (N_g + 1)
 
-    The grids go to the largest g with g^2 boxes. A category with fewer than four has dimension 1. A centre on a cell's
-    border belongs to the upper cell; one at the far end of the image to none, but it counts as a box.
+    The grids go to the largest g with g^2 boxes; a category with fewer than four has dimension 1. A centre on
+    a cell's border belongs to the upper cell; one at the far end of the image to none, but counts as a box.
 
     Args:
         boxes: of the training file.
