@@ -1,4 +1,4 @@
-"""The fractal dimension of a category: how evenly the centres of its boxes are spread over the image plane."""
+"""The fractal dimension of a category: how evenly the centres of its boxes are spread over the image."""
 
 from typing import Literal, cast
 
