@@ -1,17 +1,14 @@
-"""ROG (ICCV 2023): beside any classification loss, one that ranks the proposals of a category above all else.
+"""ROG (ICCV 2023): beside the classification loss, one that ranks the proposals of a category above all else.
 
 ``gap_loss.py`` and ``rog_convfc_bbox_head.py`` of the release.
 """
 
-import importlib
-from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from benchmark.classifiers import (
-    Classifier,
     LinearClassifier,
     RunningSum,
     one_hot,
@@ -19,22 +16,6 @@ from benchmark.classifiers import (
     sigmoid_loss,
 )
 from benchmark.statistics import ClassStatistics
-
-
-class SigmoidCrossEntropy(LinearClassifier):
-    """C + 1 sigmoids, background last: the first of the release's two classification losses."""
-
-    def __init__(self, in_features: int, statistics: ClassStatistics) -> None:
-        super().__init__(in_features, statistics, width=statistics.num_classes + 1)
-
-    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """L = (1/N) sum_nj bce(z_nj, t_nj), t one-hot over categories and background."""
-        targets = one_hot(labels, self.num_classes + 1, logits.dtype)
-        return {"loss_cls": sigmoid_loss(logits, targets).sum() / max(len(labels), 1)}
-
-    def scores(self, logits: Tensor) -> Tensor:
-        """p_nj (1 - p_nC) with p = sigmoid(z)."""
-        return scores_without_background(logits.sigmoid())
 
 
 def above(difference: Tensor, delta: float) -> Tensor:
@@ -96,14 +77,12 @@ class GapLoss(torch.autograd.Function):
         return upstream * gradient, None, None, None
 
 
-class Ranked(Classifier):
-    """Another classifier, whose loss is joined by the ranking loss.
+class Ranked(LinearClassifier):
+    """C + 1 sigmoids, background last, whose cross entropy is joined by the ranking loss.
 
     Args:
-        base: module:Class of that classifier; its first C logits are those of the categories.
-        base_options: its keyword arguments.
         gamma: power by which categories seen less often weigh more.
-        rank_weight: factor of the gradient.
+        rank_weight: lambda, factor of the ranking loss's gradient.
         delta: half the width over which one logit comes to lie above another.
     """
 
@@ -111,30 +90,25 @@ class Ranked(Classifier):
         self,
         in_features: int,
         statistics: ClassStatistics,
-        base: str = "methods.rog.classifier:SigmoidCrossEntropy",
-        base_options: Mapping[str, Any] | None = None,
         gamma: float = 1.0,
         rank_weight: float = 0.1,
         delta: float = 0.5,
     ) -> None:
-        super().__init__(in_features, statistics)
-        module, _, name = base.partition(":")
-        kind = getattr(importlib.import_module(module), name)
-        self.base = cast(Classifier, kind(in_features, statistics, **(base_options or {})))
+        super().__init__(in_features, statistics, width=statistics.num_classes + 1)
         self.gamma, self.rank_weight, self.delta = gamma, rank_weight, delta
         self.seen = RunningSum(self.num_classes + 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """The base's logits."""
-        return cast(Tensor, self.base(features))
-
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The base's losses and, with foreground, ``loss_cls_rank``; a worker counts its own RoIs first."""
+        """L = (1/N) sum_nj bce(z_nj, t_nj), t one-hot with background, and with foreground ``loss_cls_rank``.
+
+        A worker counts its own RoIs of the step before it uses the counts.
+        """
         own = labels.bincount(minlength=self.num_classes + 1)
         self.seen.add(own)
-        losses = self.base.loss(logits, labels)
+        targets = one_hot(labels, self.num_classes + 1, logits.dtype)
+        losses = {"loss_cls": sigmoid_loss(logits, targets).sum() / max(len(labels), 1)}
         if (labels < self.num_classes).any():
-            losses["loss_cls_rank"] = self.gap(logits[:, : self.num_classes], labels, self.seen.value + own)
+            losses["loss_cls_rank"] = self.gap(logits[:, :-1], labels, self.seen.value + own)
         return losses
 
     def gap(self, logits: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
@@ -150,13 +124,5 @@ class Ranked(Classifier):
         return cast(Tensor, GapLoss.apply(logits, labels, weights, self.delta))
 
     def scores(self, logits: Tensor) -> Tensor:
-        """The base's scores."""
-        return self.base.scores(logits)
-
-    def detection_scores(self, stages: Sequence[Tensor], objectness: Tensor) -> Tensor:
-        """The base's."""
-        return self.base.detection_scores(stages, objectness)
-
-    def category_weights(self) -> Tensor | None:
-        """The base's."""
-        return self.base.category_weights()
+        """p_nj (1 - p_nC) with p = sigmoid(z)."""
+        return scores_without_background(logits.sigmoid())

@@ -9,8 +9,7 @@ from helpers import statistics_of
 from later_cases import labels_of, matrix
 from torch import Tensor
 
-from methods.rog.classifier import GapLoss, Ranked, SigmoidCrossEntropy
-from methods.seesaw.classifier import Seesaw
+from methods.rog.classifier import GapLoss, Ranked
 
 CLOSE = tolerance("rog")
 
@@ -75,24 +74,17 @@ def test_what_positives_win_negatives_lose() -> None:
     assert not torch.autograd.grad(loss, sure)[0].any()
 
 
-def test_it_joins_any_classifier() -> None:
-    """Losses and scores of the other stay as they are; a zero weight leaves its gradient, too."""
+def test_without_its_weight_only_sigmoids_are_trained() -> None:
     torch.manual_seed(0)
-    statistics = statistics_of([3, 40, 500])
-    for base, kind in (("methods.seesaw.classifier:Seesaw", Seesaw), (None, SigmoidCrossEntropy)):
-        options: dict[str, Any] = {} if base is None else {"base": base}
-        joined = Ranked(6, statistics, rank_weight=0.0, **options)
-        alone = kind(6, statistics)
-        alone.load_state_dict(joined.base.state_dict())
-        features, labels = torch.randn(9, 6), torch.tensor([0, 1, 2, 2, 3, 3, 3, 3, 3])
-        logits = joined(features)
-        assert logits.equal(alone(features))
-        assert joined.scores(logits).equal(alone.scores(logits))
-        losses = joined.loss(logits, labels)
-        own = alone.loss(logits, labels)
-        assert losses.keys() == own.keys() | {"loss_cls_rank"}
-        total, of_own = (torch.stack(list(x.values())).sum() for x in (losses, own))
-        gradients = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (total, of_own)]
-        torch.testing.assert_close(*gradients)
-        joined.finish_step(_alone)
-        assert joined.seen.value.tolist() == [1, 1, 2, 5]
+    classifier = Ranked(6, statistics_of([3, 40, 500]), rank_weight=0.0)
+    features, labels = torch.randn(9, 6), torch.tensor([0, 1, 2, 2, 3, 3, 3, 3, 3])
+    logits = classifier(features)
+    losses = classifier.loss(logits, labels)
+    targets = torch.nn.functional.one_hot(labels, 4).float()
+    plain = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / 9
+    torch.testing.assert_close(losses["loss_cls"], plain)
+    total = losses["loss_cls"] + losses["loss_cls_rank"]
+    gradients = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (total, plain)]
+    torch.testing.assert_close(*gradients)
+    p = logits.sigmoid()
+    torch.testing.assert_close(classifier.scores(logits)[:, :3], p[:, :3] * (1 - p[:, 3:]))
