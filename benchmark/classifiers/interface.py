@@ -23,11 +23,12 @@ class Classifier(nn.Module):
     A random draw inside ``loss`` uses PyTorch's default generator, which the training loop seeds anew from
     (seed, iteration) for every step.
 
-    A loss may have state, in ``RunningSum`` modules. ``loss`` is called once for each worker in every step of
-    a training, and never in testing; it reads the sums as they were when the step began, and adds to them.
-    After all losses of a step, every process calls ``finish_step`` once, which brings the additions of all
-    workers of all processes into the sums: these are then the same everywhere, whichever process had which
-    images. They are saved in checkpoints of finished and unfinished trainings.
+    A loss may have state, in ``RunningSum`` modules. ``loss`` is called once in every step of a training for
+    each worker (a process, or a part of its images), and never in testing; it reads the sums as they were
+    when the step began, and adds to them. After all losses of a step, every process calls ``finish_step``
+    once, which brings the additions of all workers of all processes into the sums: these are then the same
+    everywhere, whichever process had which images. They are saved in checkpoints of finished and unfinished
+    trainings.
 
     Args:
         in_features: width D of the box-head features.

@@ -34,8 +34,5 @@ class LabelledImages:
         return self._counts(self.labels)
 
     def _counts(self, images: Iterable[Iterable[int]]) -> NDArray[np.int64]:
-        counts = np.zeros(self.num_classes, np.int64)
-        for labels in images:
-            for label in labels:
-                counts[label] += 1
-        return counts
+        labels = np.fromiter((label for labels in images for label in labels), np.int64)
+        return np.bincount(labels, minlength=self.num_classes)
