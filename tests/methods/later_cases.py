@@ -13,6 +13,18 @@ def matrix(values: Any, columns: int = 0) -> Tensor:
     )
 
 
+def with_holes(values: Any) -> Tensor:
+    """A float64 vector in which ``null`` (NaN, infinity) is NaN."""
+    return torch.tensor([float("nan") if value is None else value for value in values], dtype=torch.float64)
+
+
+def check_where_known(found: Tensor, golden: Tensor, close: dict[str, float]) -> None:
+    """Equal but where the original is NaN or infinite, as for a category that never occurs; there finite."""
+    known = golden.isfinite()
+    torch.testing.assert_close(found[known], golden[known], **close)
+    assert found.isfinite().all()
+
+
 def labels_of(case: dict[str, Any]) -> Tensor:
     """Labels (N,)."""
     return torch.tensor(case["labels"], dtype=torch.int64)

@@ -28,13 +28,15 @@ def test_weights_loss_and_gradient_equal_the_original(case: dict[str, Any]) -> N
     inputs, expected = case["inputs"], case["expected"]
     threshold = case["hyperparameters"]["score_threshold"]
     classifier = classifier_with(inputs["frequencies"], score_threshold=threshold)
-    logits = background_last(inputs["logits"]).requires_grad_()
+    width = classifier.num_classes + 1
+    logits = background_last(inputs["logits"], width).requires_grad_()
     labels = labels_from_released(inputs["labels"], classifier.num_classes)
     rows = [torch.tensor(inputs[name], dtype=torch.int64) for name in ("rare_rows", "common_rows")]
     weights = classifier.weights(logits.detach(), labels, *rows)
-    assert weights.equal(background_last(expected["weights"]))
-    gradient = {"loss": expected["loss"], "grad_logits": background_last(expected["grad_logits"]).tolist()}
-    check_loss({"loss": classifier.suppression_loss(logits, labels, *rows)}, logits, gradient, CLOSE)
+    assert weights.equal(background_last(expected["weights"], width))
+    gradient = background_last(expected["grad_logits"], width).tolist()
+    golden = {"loss": expected["loss"], "grad_logits": gradient}
+    check_loss({"loss": classifier.suppression_loss(logits, labels, *rows)}, logits, golden, CLOSE)
     assert [len(row) for row in rows] == list(draw_counts(int((labels == classifier.num_classes).sum())))
     assert [len(row) for row in rows] == [expected["rare_draws"], expected["common_draws"]]
 
