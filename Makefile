@@ -13,7 +13,7 @@ TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR)
 CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR))
 SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 
-.PHONY: smoke experiment dry-run unlock test faults performance lint format shown clean
+.PHONY: smoke experiment dry-run unlock test agreement faults performance lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -32,6 +32,10 @@ unlock: $(INSTALLED)
 
 test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The published rows' detectors compared between all back ends that are installed; ten minutes
+agreement: $(VENV)/installed_mmdet
+	$(BIN)/python -m tests.agreement
 
 # Kills, damage, full disks and hostile input, two hundred times and more: a quarter of an hour on two cores
 faults: $(VENV)/installed

@@ -304,6 +304,10 @@ def train(
     devices: Devices = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
     work: Annotated[Path, typer.Option(help="folder of checkpoints for resuming")] = Path("results/work"),
+    images_at_once: Annotated[
+        int | None,
+        typer.Option(min=1, help="images of a pass, where memory is short; same result"),
+    ] = None,
     attempt: Attempt = 1,
 ) -> None:
     """Run one stage of a recipe; run it again after an interruption and it continues."""
@@ -318,7 +322,16 @@ def train(
         return
     from benchmark.training import run_stage
 
-    run_stage(run, stage, output, init=init, devices=devices, workers=workers, work=work)
+    run_stage(
+        run,
+        stage,
+        output,
+        init=init,
+        devices=devices,
+        workers=workers,
+        work=work,
+        images_at_once=images_at_once,
+    )
 
 
 @app.command("import-checkpoint")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,8 @@ GRACE = 10.0  # seconds that the others have to end by themselves when one has f
 POLL = 0.05
 TAIL = 8192  # bytes of a process's messages that are searched for its error
 INTERRUPTED = 3
+# what Fabric calls a schedule's `precision`
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "tf32": "32-true", "bf16-mixed": "bf16-mixed"}
 _PARENT = "LONGTAIL_PARENT"  # process id of the one that started this one
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _LOST_CONNECTION = re.compile(r"gloo|nccl|connection|broken pipe|socket", re.IGNORECASE)
@@ -93,15 +96,21 @@ def launched(devices: int, output: Path) -> bool:
     raise ProcessError(what, codes[rank])
 
 
-def fabric_of(devices: int, precision: Any = "32-true") -> "Fabric":
-    """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler."""
+def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
+    """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler.
+
+    ``precision`` is a schedule's. A GPU rounds the factors of float32 products to TF32 only where that says
+    so; PyTorch by itself does it in convolutions and not in linear layers.
+    """
+    import torch
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
 
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return Fabric(
         accelerator="auto" if devices else "cpu",
         devices=max(devices, 1),
-        precision=precision,
+        precision=PRECISIONS[precision],
         plugins=[LightningEnvironment()],
     )
 
@@ -126,15 +135,59 @@ def average(value: "Tensor") -> "Tensor":
     return sum_over_processes(value) / distributed.get_world_size()
 
 
-def over_processes(losses: "dict[str, Tensor]", count: "int | Tensor") -> "dict[str, Tensor]":
-    """Losses that are means over ``count`` items (RoIs, say) of this process, weighted so that their mean
-    over the processes is the mean over the items of all. With one process they stay as they are."""
-    import torch
+class Team:
+    """Consecutive processes that together have the images of one worker of a release; usually one alone.
 
-    like = next(iter(losses.values()))
-    own = torch.as_tensor(count, dtype=torch.float32, device=like.device)
-    weight = own / average(own).clamp(min=1e-9)
-    return {name: weight * loss for name, loss in losses.items()}
+    All processes make their teams at once, and those of a team call its methods equally often.
+
+    Args:
+        size: processes of a team; divides their number.
+    """
+
+    def __init__(self, size: int = 1) -> None:
+        self.size, self.rank = size, 0
+        if size > 1:
+            from torch import distributed
+
+            number, self.rank = divmod(distributed.get_rank(), size)
+            starts = range(0, distributed.get_world_size(), size)
+            self._group = [distributed.new_group(range(start, start + size)) for start in starts][number]
+
+    def summed(self, value: "Tensor") -> "Tensor":
+        """Sum over the team, without gradient."""
+        total = value.detach().clone()
+        if self.size > 1:
+            from torch import distributed
+
+            distributed.all_reduce(total, group=self._group)
+        return total
+
+    def largest(self, numbers: "Sequence[int]") -> tuple[int, ...]:
+        """The largest of each number in the team."""
+        if self.size == 1:
+            return tuple(numbers)
+        from torch import distributed
+
+        found: list[tuple[int, ...]] = [()] * self.size
+        distributed.all_gather_object(found, tuple(numbers), group=self._group)
+        return tuple(map(max, zip(*found, strict=True)))
+
+    def gathered(self, values: "Tensor") -> "list[Tensor]":
+        """What each process of the team has, (n, ...) with different n, in their order, without gradient."""
+        if self.size == 1:
+            return [values.detach()]
+        import torch
+        from torch import distributed
+
+        length = torch.tensor([len(values)], device=values.device)
+        lengths = [torch.zeros_like(length) for _ in range(self.size)]
+        distributed.all_gather(lengths, length, group=self._group)
+        counts = [int(item) for item in lengths]
+        padded = values.new_zeros(max(counts), *values.shape[1:])
+        padded[: len(values)] = values.detach()
+        found = [torch.zeros_like(padded) for _ in range(self.size)]
+        distributed.all_gather(found, padded, group=self._group)
+        return [item[:count] for item, count in zip(found, counts, strict=True)]
 
 
 def _start(rank: int, processes: int, port: int, messages: IO[bytes]) -> "subprocess.Popen[bytes]":

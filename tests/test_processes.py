@@ -35,16 +35,16 @@ DETECTOR = {"norm": "frozen_statistics", "roi_background_min_iou": 0.1}
 OF_LOSSES, OF_MOVES = 1e-4, 1e-3
 
 
-def recipe(row: str, options: dict[str, Any] | None = None, **schedule: Any) -> Run:
+def recipe(row: str, images_per_worker: int | None = 2, **schedule: Any) -> Run:
     run = find_run(f"{RECIPES}:{row}")
     (stage,) = run.stages
     assert stage.schedule is not None
     changed = stage.schedule.model_copy(update=SGD | schedule)
+    worker = {"schedule": changed, "images_per_worker": images_per_worker}
     return run.model_copy(
         update={
             "detector": run.detector.model_copy(update=DETECTOR),
-            "stages": [stage.model_copy(update={"schedule": changed})],
-            "options": run.options | (options or {}),
+            "stages": [stage.model_copy(update=worker)],
         }
     )
 
@@ -119,9 +119,12 @@ def test_two_processes_train_as_one_does(base: Path, inside: Path, tmp_path: Pat
     assert record["facts"]["processes"] == 2
 
 
-def test_two_processes_keep_the_state_of_a_loss_as_one_does(inside: Path, tmp_path: Path) -> None:
-    """EQL v2 sums gradient magnitudes over all RoIs; so its loss in later steps is that of one process."""
-    run = recipe("eqlv2", learning_rate=1e-3)
+@pytest.mark.parametrize("images_per_worker", [1, 2, None])
+def test_two_processes_keep_the_state_of_a_loss_as_one_does(
+    inside: Path, tmp_path: Path, images_per_worker: int | None
+) -> None:
+    """EQL v2 sums gradient magnitudes over the RoIs of all workers, and its later losses depend on them."""
+    run = recipe("eqlv2", images_per_worker, learning_rate=1e-3)
     one = alone(run, tmp_path / "one" / "checkpoint.pt")
     process = start(run, tmp_path / "two", inside)
     assert process.wait() == 0, process.communicate()[1]
@@ -135,11 +138,14 @@ def test_two_processes_keep_the_state_of_a_loss_as_one_does(inside: Path, tmp_pa
         torch.testing.assert_close(b, a, rtol=OF_MOVES, atol=1e-6)
 
 
-@pytest.mark.skipif(find_spec("detectron2") is None, reason="back end 'detectron2' is not installed")
-def test_two_processes_train_a_model_of_detectron2_as_one_does(inside: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["mmdet", "detectron2"])
+def test_two_processes_train_a_model_of_another_framework_as_one_does(
+    backend: str, inside: Path, tmp_path: Path
+) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"back end '{backend}' is not installed")
     run = recipe("balms:0:base", iterations=3)
-    settings = run.detector.model_copy(update={"coordinates": "aligned"})
-    run = run.model_copy(update={"detector_name": "detectron2/tiny_mask_rcnn", "detector": settings})
+    run = run.model_copy(update={"detector_name": f"{backend}/tiny_mask_rcnn"})
     one = alone(run, tmp_path / "one" / "checkpoint.pt")
     process = start(run, tmp_path / "two", inside)
     assert process.wait() == 0, process.communicate()[1]
@@ -147,11 +153,12 @@ def test_two_processes_train_a_model_of_detectron2_as_one_does(inside: Path, tmp
     check_equal(one, tmp_path / "two" / "checkpoint.pt", build_detector(run, statistics).state_dict())
 
 
+@pytest.mark.parametrize("images_per_worker", [1, 2, None])
 def test_two_processes_learn_weights_of_categories_as_one_does(
-    base: Path, inside: Path, tmp_path: Path
+    base: Path, inside: Path, tmp_path: Path, images_per_worker: int | None
 ) -> None:
-    """BALMS with a common inner step: weights, virtual step and meta batch are of all processes."""
-    run = recipe("balms", {"local_inner_step": False}, iterations=3)
+    """BALMS' virtual steps and meta batches are of each worker, that two processes may share."""
+    run = recipe("balms", images_per_worker, iterations=3)
     one = alone(run, tmp_path / "one" / "checkpoint.pt", base)
     process = start(run, tmp_path / "two", inside, base)
     assert process.wait() == 0, process.communicate()[1]

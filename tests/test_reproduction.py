@@ -14,7 +14,7 @@ from workflow.project_copy import copy_project
 
 from benchmark.cli import app
 from benchmark.detectors import build_detector
-from benchmark.detectors.checkpoints import conventions_of, load, with_conventions
+from benchmark.detectors.checkpoints import conventions_of, load
 from benchmark.detectors.layouts import MMDET_V1
 from benchmark.errors import BenchmarkError
 from benchmark.evaluation import METRICS
@@ -140,7 +140,8 @@ def test_an_imported_checkpoint_is_a_finished_one(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert "tensors in the layout of mmdetection 1 taken over" in done.output
-    assert conventions_of(output) == {"coordinates": "mmdet_v1", "stride_in_1x1": False}
+    expected = {"coordinates": "mmdet_v1", "stride_in_1x1": False, "pixels": "torchvision"}
+    assert conventions_of(output) == expected
     run = find_run("released:right1")
     assert load(output)["digest"] == run.digest(final_checkpoint_path(run).parent.name)
     again = tmp_path / "again.pt"
@@ -161,7 +162,6 @@ def test_a_released_cascade_is_evaluated_in_back_end_mmdet(tmp_path: Path) -> No
     )  # fmt: skip
     assert imported.exit_code == 0, imported.output
     assert "kept       coordinates: mmdet_v1" in imported.output
-    assert "up to a pixel of their border differs" in imported.output
     found = tmp_path / "detections.parquet"
     done = longtail("predict", "released:cascade", "--checkpoint", str(output), "-o", str(found))
     assert done.exit_code == 0, done.output
@@ -181,16 +181,6 @@ def test_a_refused_file_leaves_nothing_but_its_record(tmp_path: Path) -> None:
     record = read_record(tmp_path / "checkpoint.provenance.json")
     assert record is not None
     assert record["state"] == "failed"
-
-
-def test_conventions_are_of_the_back_end_that_has_them() -> None:
-    """MMDetection 3 has no rules of torchvision: weights that need them are refused there."""
-    if importlib.util.find_spec("mmdet") is None:
-        pytest.skip("back end mmdet is not installed")
-    run = with_conventions(find_run("released:right1"), {"coordinates": "torchvision"})
-    run = run.model_copy(update={"detector_name": "mmdet/tiny_mask_rcnn"})
-    with pytest.raises(BenchmarkError, match="coordinates: torchvision"):
-        build_detector(run, ClassStatistics.read(statistics_path(run.dataset)), initial_weights=False)
 
 
 def test_bins_are_those_of_the_mean_that_the_row_has() -> None:

@@ -1,7 +1,7 @@
 """The border between a method and any detector: logits, loss, scores."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,18 +17,17 @@ INITIAL_WEIGHT_STD = 0.01  # of the last layer in the detection code bases of al
 class Classifier(nn.Module):
     """Box classification layer of a detector: one instance per RoI head stage.
 
-    Labels are int64 in ``0..C``, ``C`` meaning background. One call gets all RoIs of one process. A loss is a
-    mean over them: of several processes, it is averaged with the numbers of their RoIs as weights, so that it
-    is the mean over all where nothing else in it depends on the other RoIs.
-    A random draw inside ``loss`` uses PyTorch's default generator, which the training loop seeds anew from
-    (seed, iteration) for every step.
+    Labels are int64 in ``0..C``, ``C`` meaning background. One call of ``loss`` gets all RoIs of one worker
+    of the release (``images_per_worker`` of the stage), whatever the number of processes here; the losses of
+    the workers of a step are averaged. It depends on the parameters through the logits alone, and a random
+    draw inside it uses PyTorch's default generator, which the training loop seeds anew from (seed, iteration,
+    worker).
 
     A loss may have state, in ``RunningSum`` modules. ``loss`` is called once in every step of a training for
-    each worker (a process, or a part of its images), and never in testing; it reads the sums as they were
-    when the step began, and adds to them. After all losses of a step, every process calls ``finish_step``
-    once, which brings the additions of all workers of all processes into the sums: these are then the same
-    everywhere, whichever process had which images. They are saved in checkpoints of finished and unfinished
-    trainings.
+    each worker, and never in testing; it reads the sums as they were when the step began, and adds to them.
+    After all losses of a step, every process calls ``finish_step`` once, which brings the additions of all
+    workers into the sums, each worker's once: these are then the same everywhere, whichever process had which
+    images. They are saved in checkpoints of finished and unfinished trainings.
 
     Args:
         in_features: width D of the box-head features.
@@ -57,7 +56,7 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def finish_step(self, total: Total) -> None:
-        """Bring into the state what the losses of this step have added; ``total`` sums over the processes."""
+        """Bring into the state what the losses of this step have added; ``total`` sums over the workers."""
         for module in self.modules():
             if isinstance(module, RunningSum):
                 module.finish_step(total)
@@ -66,16 +65,24 @@ class Classifier(nn.Module):
         """Scores (N, C + 1) in [0, 1] of logits (N, L), background last."""
         raise NotImplementedError
 
-    def detection_scores(self, stages: Sequence[Tensor], objectness: Tensor) -> Tensor:
+    def detection_scores(
+        self,
+        stages: Sequence[Tensor],
+        objectness: Tensor,
+        average: Literal["logits", "scores"] = "logits",
+    ) -> Tensor:
         """The scores (N, C + 1) in [0, 1], background last, that detections get in testing.
 
-        Here those of the logits' mean over the stages, as in MMDetection. A method that averages something
-        else, or lets the proposal's own score count, overrides this. Asked of the last stage's classifier.
+        A method that has a way of its own to combine the stages, or lets the proposal's own score count,
+        overrides this. Asked of the last stage's classifier.
 
         Args:
             stages: logits (N, L) of each stage of a cascade, or of the only one.
             objectness: the proposal network's score (N,) in [0, 1] of each proposal.
+            average: what the cascade takes the mean of (see ``cascade`` of the detector's settings).
         """
+        if average == "scores":
+            return torch.stack([self.scores(logits) for logits in stages]).mean(dim=0)
         return self.scores(torch.stack(list(stages)).mean(dim=0))
 
     def category_weights(self) -> Tensor | None:

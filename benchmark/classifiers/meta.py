@@ -1,6 +1,6 @@
 """The border between the training loop and a method that learns something beside the classifier."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ Average = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Rois:
-    """What the classifier sees of one batch on one process: features (N, D), labels (N,) in ``0..C``."""
+    """What the classifier sees of one worker's images: features (N, D), labels (N,) in ``0..C``."""
 
     features: Tensor
     labels: Tensor
@@ -60,10 +60,13 @@ class MetaStep:
     def __init__(self, classifier: Classifier) -> None:
         raise NotImplementedError
 
-    def step(self, train: Rois, meta: Rois, virtual: VirtualSgd, average: Average) -> dict[str, Tensor]:
+    def step(
+        self, train: Sequence[Rois], meta: Sequence[Rois], virtual: VirtualSgd, average: Average
+    ) -> dict[str, Tensor]:
         """Learn from the training batch that the real step will use, and a batch of the meta sampler.
 
-        ``average`` is called equally often on every process. Returns scalars to report, by name.
+        Both have an entry for each worker of the release whose images this process has; all workers count
+        alike. ``average`` is called equally often on every process. Returns scalars to report, by name.
         """
         raise NotImplementedError
 

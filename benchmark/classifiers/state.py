@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 Total = Callable[[Tensor], Tensor]
-"""Sum of a tensor over the processes; returns the tensor itself where there is one."""
+"""Sum of a tensor over the workers of all processes; maybe the tensor itself."""
 
 
 class RunningSum(nn.Module):
@@ -33,7 +33,7 @@ class RunningSum(nn.Module):
         self._added = amount if self._added is None else self._added + amount
 
     def finish_step(self, total: Total) -> None:
-        """Add what all processes have remembered since the last call."""
+        """Add what all workers have remembered since the last call."""
         added = torch.zeros_like(self.value) if self._added is None else self._added
         self.value += total(added)
         self._added = None

@@ -6,7 +6,9 @@ import numpy as np
 
 from benchmark.classifiers import Classifier
 from benchmark.detectors import mmcv_ops, torchvision
+from benchmark.detectors.initial_weights import load_initial_weights
 from benchmark.detectors.interface import POOLED_SIDE, Detector
+from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run
@@ -21,52 +23,41 @@ def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bo
     Random initial weights depend on the detector and the seed only, so that methods start alike.
 
     Raises:
-        BenchmarkError: the classifier refuses its options, or the back end is unknown.
+        BenchmarkError: the classifier refuses its options, the back end its settings, or it is unknown.
         MissingDependencyError: the back end is not installed, or initial weights are not at hand.
     """
-    backend, _, _ = run.detector_name.partition("/")
-    if backend not in _BACKENDS:
-        raise BenchmarkError(
-            f"unknown back end '{backend}'", where=run.detector_name, expected=" or ".join(_BACKENDS)
-        )
+    detector_type = _of_backend(run.detector_name)
     with seeded(derive_seed(run.seed, "classifier weights", run.detector_name, run.classifier)):
         classifiers = [build_classifier(run, statistics) for _ in range(run.detector.stages)]
     with seeded(derive_seed(run.seed, "detector weights", run.detector_name)):
-        return _BACKENDS[backend](run, classifiers, initial_weights)
-
-
-def _torchvision(run: Run, classifiers: list[Classifier], initial_weights: bool) -> Detector:
-    detector = torchvision.TorchvisionDetector(run.detector, classifiers[0], run.test)
+        detector = detector_type(run.detector, classifiers, run.test)
     if initial_weights:
-        torchvision.load_initial_weights(detector, run.detector)
+        load_initial_weights(detector)
     return detector
 
 
-def _mmdet(run: Run, classifiers: list[Classifier], initial_weights: bool) -> Detector:
-    mmcv_ops.provide_operators()
-    from benchmark.detectors import mmdet  # an extra, and seconds to import
+def _of_backend(detector_name: str) -> type[TwoStageDetector]:
+    """The class of the back end that a detector's name begins with; other frameworks stay unimported."""
+    backend, _, _ = detector_name.partition("/")
+    if backend == "torchvision":
+        return torchvision.TorchvisionDetector
+    if backend == "mmdet":
+        mmcv_ops.provide_operators()
+        from benchmark.detectors.mmdet import MMDetDetector  # an extra, and seconds to import
 
-    detector = mmdet.MMDetDetector(run.detector, classifiers, run.test)
-    if initial_weights:
-        mmdet.load_initial_weights(detector, run.detector)
-    return detector
-
-
-def _detectron2(run: Run, classifiers: list[Classifier], initial_weights: bool) -> Detector:
+        return MMDetDetector
+    if backend != "detectron2":
+        raise BenchmarkError(
+            f"unknown back end '{backend}'", where=detector_name, expected="torchvision, mmdet or detectron2"
+        )
     if importlib.util.find_spec("detectron2") is None:
         raise MissingDependencyError(
             "back end 'detectron2' needs the package detectron2",
             remedy="it is on no package registry; CONTRIBUTING.md has the line that installs it from source",
         )
-    from benchmark.detectors import detectron2
+    from benchmark.detectors.detectron2 import Detectron2Detector
 
-    detector = detectron2.Detectron2Detector(run.detector, classifiers, run.test)
-    if initial_weights:
-        detectron2.load_initial_weights(detector, run.detector)
-    return detector
-
-
-_BACKENDS = {"torchvision": _torchvision, "mmdet": _mmdet, "detectron2": _detectron2}
+    return Detectron2Detector
 
 
 def parameters_of(run: Run) -> int:

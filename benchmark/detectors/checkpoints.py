@@ -17,7 +17,7 @@ from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.loading import parse
 from benchmark.recipes.models import Run
 
-CONVENTIONS = ("coordinates", "stride_in_1x1")
+CONVENTIONS = ("coordinates", "stride_in_1x1", "pixels")
 """Detector settings that weights are made for: those of imported weights go before the recipe's."""
 
 

@@ -2,8 +2,7 @@
 
 Nothing is guessed: every tensor of the model must have its counterpart in the file, and every tensor of the
 file must have been used or be known not to matter. Where the frameworks differ in more than names and order,
-the difference is folded into the weights if that is exact (order and scale of the input channels), and is
-otherwise kept with them as a convention of the detector (``benchmark.detectors.checkpoints.CONVENTIONS``).
+the difference is kept with the weights (``benchmark.detectors.checkpoints.CONVENTIONS``).
 """
 
 import re
@@ -18,10 +17,18 @@ from torch import Tensor
 
 from benchmark.detectors.build import build_detector
 from benchmark.detectors.checkpoints import CheckpointError, finished, is_counter, save, why_unreadable
-from benchmark.detectors.colours import Colours
 from benchmark.detectors.initial_weights import read_zoo
 from benchmark.detectors.interface import Detector
-from benchmark.detectors.layouts import DETECTRON2, SOURCES, Layout
+from benchmark.detectors.layouts import (
+    DETECTRON2,
+    MASK,
+    REGRESSOR,
+    SOURCES,
+    Layout,
+    fitting,
+    naming_of,
+)
+from benchmark.detectors.pixels import of_detectron2
 from benchmark.errors import MissingDependencyError
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import statistics_path
@@ -33,17 +40,7 @@ LISTED = 60  # names in an error message; a file of another layout lacks hundred
 # Beginnings of our names, in all back ends; a number is that of a cascade's stage
 CLASSIFIER = re.compile(r"classifiers\.\d\.linear\.")
 CALIBRATED = re.compile(r"classifiers\.\d\.calibrated\.")
-REGRESSOR = re.compile(
-    r"roi_heads\.box_regressor\.|roi_head\.bbox_head\.(\d\.)?fc_reg\."
-    r"|roi_heads\.box_predictor\.(\d\.)?bbox_pred\."
-)
-MASK = re.compile(
-    r"roi_heads\.mask_predictor\.mask_fcn_logits\.|roi_head\.mask_head\.(\d\.)?conv_logits\."
-    r"|roi_heads\.mask_head\.predictor\."
-)
 REWEIGHTER = "classifiers.0.reweighter"
-# where weights of detectron2 go
-FIRST_CONVOLUTION = ("backbone.body.conv1.weight", "backbone.bottom_up.stem.conv1.weight")
 
 
 @dataclass
@@ -142,7 +139,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".pkl":
         try:
-            return read_zoo(path)[0]
+            return read_zoo(path)
         except MissingDependencyError as error:
             raise CheckpointError(str(error)) from None
     try:
@@ -180,8 +177,8 @@ def convert(
         CheckpointError: a tensor is missing, has another shape, is not finite, or has no use; or the
             detector's back end has no counterpart of the layout.
     """
-    own, naming = detector.state_dict(), _naming(detector)
-    layout = max(SOURCES[source], key=lambda item: _fitting(item, own, released, naming))
+    own, naming = detector.state_dict(), naming_of(detector)
+    layout = max(SOURCES[source], key=lambda item: fitting(item, detector, released))
     if naming not in layout.names:
         raise CheckpointError(
             f"weights in the layout of {layout.title} are not imported into back end '{detector.backend}'",
@@ -190,8 +187,9 @@ def convert(
             + " or ".join(name for name in layout.names if " " not in name),
         )
     given = {layout.current(name): name for name in released}
-    imported = Imported(layout.title, conventions={"coordinates": layout.coordinates, "stride_in_1x1": False})
-    colours = _colours(layout, released, detector.settings.backbone, imported)
+    imported = Imported(layout.title, conventions=_conventions(layout, released, detector.settings.backbone))
+    if layout is DETECTRON2 and "pixel_mean" not in released:
+        imported.notes.append("no pixel_mean in the file: read as the models that detectron2 has converted")
     problems: list[str] = []
     state: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -214,11 +212,9 @@ def convert(
             problems.append(f"{theirs}: values that are not finite")
             continue
         value = order.apply(value)
-        change = order.what
-        if name in FIRST_CONVOLUTION and colours.what:
-            value, change = colours.apply(value), colours.what
-        if change:
-            imported.changed.append(f"{given[theirs]} {order.shape} -> {name} {tuple(value.shape)}: {change}")
+        if order.what:
+            places = f"{given[theirs]} {order.shape} -> {name} {tuple(value.shape)}"
+            imported.changed.append(f"{places}: {order.what}")
         state[name] = value.to(target.dtype)
     left = [name for name in given if name not in used]
     problems += [f"{name}: no place in the model" for name in left if not layout.is_harmless(name)]
@@ -228,12 +224,12 @@ def convert(
             f"{type(detector.classifiers[0]).__name__}, read as {layout.title}",
             where=where,
             found=_listed(problems),
-            remedy=_advice(own, released, layout, naming),
+            remedy=_advice(detector, released, layout),
         )
-    if layout.coordinates == "mmdet_v1" and detector.settings.masks:
+    if layout.coordinates == "mmdet_v1" and detector.settings.mask_pasting != "whole_pixels":
         imported.notes.append(
-            "anchors, RoIs and boxes follow the rules of mmdetection 1; masks are pasted as back end "
-            f"'{detector.backend}' does it, so that up to a pixel of their border differs"
+            "mmdetection 1 pastes masks into whole pixels; the recipe does not (mask_pasting: "
+            f"{detector.settings.mask_pasting}), so that up to a pixel of their border differs"
         )
     imported.used = len(used)
     imported.left_out = [given[name] for name in left]
@@ -278,39 +274,24 @@ class _Order:
         return torch.cat([value[self.first :], value[: self.first]])[self.dropped :]
 
 
-def _colours(layout: Layout, released: Mapping[str, Tensor], backbone: str, imported: Imported) -> Colours:
-    """Only detectron2 leaves it to the model what the input is."""
-    if layout is not DETECTRON2:
-        return Colours()
-    if "pixel_mean" not in released or "pixel_std" not in released:
-        imported.notes.append("no pixel_mean and pixel_std in the file: read as detectron2's own ResNets")
-    colours = Colours.of_detectron2(released, backbone)
-    imported.conventions["stride_in_1x1"] = colours.stride_in_1x1
-    return colours
+def _conventions(layout: Layout, released: Mapping[str, Tensor], backbone: str) -> dict[str, Any]:
+    """Only detectron2 leaves it to the model what the input is; MSRA's ResNets have another stride too."""
+    pixels = of_detectron2(released, backbone) if layout is DETECTRON2 else "torchvision"
+    return {"coordinates": layout.coordinates, "stride_in_1x1": pixels == "caffe", "pixels": pixels}
 
 
-def _naming(detector: Detector) -> str:
-    """Key of ``Layout.names``."""
-    return f"{detector.backend} cascade" if detector.settings.stages > 1 else detector.backend
-
-
-def _fitting(layout: Layout, own: Mapping[str, Tensor], released: Mapping[str, Tensor], naming: str) -> int:
-    given = {layout.current(name) for name in released}
-    return sum(layout.theirs(name, naming) in given for name in own if not is_counter(name))
-
-
-def _advice(own: Mapping[str, Tensor], released: Mapping[str, Tensor], layout: Layout, naming: str) -> str:
-    wanted = sum(not is_counter(name) for name in own)
+def _advice(detector: Detector, released: Mapping[str, Tensor], layout: Layout) -> str:
+    own = [name for name in detector.state_dict() if not is_counter(name)]
     lacking = {
-        source: wanted - max(_fitting(item, own, released, naming) for item in layouts)
+        source: len(own) - max(fitting(item, detector, released) for item in layouts)
         for source, layouts in SOURCES.items()
     }
     least = min(lacking.values())
     better = [source for source, count in lacking.items() if count == least]
-    if 2 * least < wanted - _fitting(layout, own, released, naming):
+    if 2 * least < len(own) - fitting(layout, detector, released):
         return f"its names are those of another layout: --from {' or '.join(better)}"
     if any(".calibrated." in name for name in own) and not any("feat_" in name for name in released):
-        more = ", once for each stage in order" if naming == "mmdet cascade" else ""
+        more = ", once for each stage in order" if detector.settings.stages > 1 else ""
         return f"SimCal's calibrated head is a file of its own: --head FILE{more}"
     return "check that the recipe's method, detector and dataset are those of the weights"
 

@@ -1,52 +1,131 @@
-"""Weights that a detector starts from: torchvision's, from its hub, or a local file."""
+"""Weights that a detector starts from: of somebody's hub, or a local file, in any known layout."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import get_model_weights
 
-from benchmark.detectors.checkpoints import why_unreadable
+from benchmark.detectors.checkpoints import is_counter, why_unreadable
+from benchmark.detectors.interface import Detector
+from benchmark.detectors.layouts import (
+    LAYOUTS,
+    Layout,
+    fitting,
+    is_by_class,
+    naming_of,
+    trunk_name,
+)
+from benchmark.detectors.pixels import of_detectron2
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.statistics.unpickling import read_objects
 
 LARGEST_FILE = 2 * 2**30  # bytes of weights
+LEAST_SHARE = 0.9
+"""Of the tensors that initial weights are for, at least so many must come from them."""
+
+MSRA = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-{}.pkl"
+_MSRA_DEPTHS = {"resnet50": 50, "resnet101": 101}
 _COCO_MODELS = {"faster_rcnn": "fasterrcnn_{}_fpn", "mask_rcnn": "maskrcnn_{}_fpn"}
+_CAFFE2_STEM = {"conv1_": "stem.conv1.", "res_conv1_bn_": "stem.conv1.norm."}
+_CAFFE2_LAYERS = {"1": "shortcut", "2a": "conv1", "2b": "conv2", "2c": "conv3"}
+_CAFFE2_ENDS = {"w": "weight", "s": "weight", "b": "bias"}
+_OF_DETECTRON2 = re.compile(r"(backbone\.bottom_up\.)?(stem|res[2-5])\.")
 
 
-def read_weights(settings: Settings, coco_from: str = "torchvision") -> dict[str, Tensor]:
-    """The tensors by the names of their source: the file that the settings name, or torchvision's hub.
+def load_initial_weights(detector: Detector) -> None:
+    """Copy the weights that the settings name, and note in ``initial_weights`` how many tensors they filled.
 
-    ``coco_from`` is the framework whose COCO weights fit; those of others than torchvision are files.
+    ImageNet's are for the trunk; COCO's for all but the last layers, which are of other categories:
+    classifier, class-specific box regressors and mask predictors stay as initialised, as in the released code
+    of BAGS.
+
+    Raises:
+        MissingDependencyError: not at hand, cannot be fetched, or cannot be read as data.
+        BenchmarkError: they fill less than ``LEAST_SHARE``, or are of models with another input.
+    """
+    settings = detector.settings
+    if settings.init == "none":
+        return
+    source, state = read_weights(settings)
+    if settings.init == "imagenet":
+        layout, found = "a trunk", _trunk(detector, _with_statistics(state))
+    else:
+        known = [item for item in LAYOUTS if naming_of(detector) in item.names]
+        best = max(known, key=lambda item: fitting(item, detector, state))
+        layout, found = best.title, _whole(detector, _with_statistics(state), best)
+    own = detector.state_dict()
+    fitted = {
+        name: value for name, value in found.items() if value is not None and value.shape == own[name].shape
+    }
+    share = len(fitted) / len(found)
+    if share < LEAST_SHARE:
+        lacking = [name for name in found if name not in fitted]
+        raise BenchmarkError(
+            f"{settings.init} weights fill {share:.0%} of a {settings.architecture} with {settings.backbone}",
+            where=source,
+            found=f"read as {layout}: {len(lacking)} are not there, {', '.join(lacking[:3])} among them",
+            expected=f"at least {LEAST_SHARE:.0%} of {len(found)} tensors",
+            remedy="give weights of the same architecture, or choose another init",
+        )
+    if any(_OF_DETECTRON2.match(name) for name in state):
+        _check_input(state, settings, source)
+    detector.load_state_dict(fitted, strict=False)
+    detector.initial_weights = {"initial_weights": source, "initial_weights_share": round(share, 4)}
+
+
+def read_weights(settings: Settings) -> tuple[str, dict[str, Tensor]]:
+    """The place of the weights and their tensors by the names of their source.
 
     Raises:
         MissingDependencyError: not at hand and cannot be fetched.
     """
-    if settings.weights is not None:
-        try:
-            state = torch.load(Path(settings.weights), map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise MissingDependencyError(
-                "cannot read the initial weights",
-                where=settings.weights,
-                found=why_unreadable(error),
-                expected="a file saved by torch.save that holds tensors only",
-            ) from None
-        return dict(state.get("model", state.get("state_dict", state)))
+    file = settings.weights_file
+    if file is None:
+        return _fetched(settings)
+    if file.endswith(".pkl"):
+        return file, read_zoo(Path(file))
+    try:
+        content = torch.load(Path(file), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise MissingDependencyError(
+            "cannot read the initial weights",
+            where=file,
+            found=why_unreadable(error),
+            expected="a file saved by torch.save that holds tensors only",
+        ) from None
+    return file, dict(content.get("model", content.get("state_dict", content)))
+
+
+def _fetched(settings: Settings) -> tuple[str, dict[str, Tensor]]:
+    """Of torchvision's hub, or of detectron2's model zoo where the trunk takes its pixels."""
+    if settings.init == "imagenet" and settings.pixels == "caffe" and settings.backbone in _MSRA_DEPTHS:
+        url = MSRA.format(_MSRA_DEPTHS[settings.backbone])
+        path = Path(torch.hub.get_dir()) / "checkpoints" / f"MSRA_{Path(url).name}"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                torch.hub.download_url_to_file(url, str(path))
+            except (OSError, RuntimeError) as error:
+                raise _cannot_fetch(settings, url, error) from None
+        return url, read_zoo(path)
+    if settings.pixels != "torchvision":
+        raise MissingDependencyError(
+            f"{settings.init} weights for pixels: {settings.pixels} come from a file, and none is named",
+            remedy=f"name it under `weights: {{{settings.init}: FILE}}` of the detector",
+        )
     if settings.init == "coco":
-        if coco_from != "torchvision":
-            raise MissingDependencyError(
-                f"COCO weights of a {settings.architecture} in {coco_from} come from a file, "
-                "and none is named",
-                remedy=f"fetch a model of {coco_from}'s model zoo and name it as `weights:` of the detector",
-            )
         if settings.backbone not in HUB_COCO_BACKBONES or settings.architecture not in _COCO_MODELS:
             raise MissingDependencyError(
                 f"torchvision has no COCO weights for {settings.architecture} with {settings.backbone}",
-                remedy="give a local file as `weights:` of the detector, or use init: imagenet",
+                remedy="name a file of a model zoo under `weights: {coco: FILE}` of the detector, "
+                "or use init: imagenet",
             )
         name = _COCO_MODELS[settings.architecture].format(settings.backbone)
         url = get_model_weights(name)["COCO_V1"].url
@@ -57,23 +136,29 @@ def read_weights(settings: Settings, coco_from: str = "torchvision") -> dict[str
             url, map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:
-        raise MissingDependencyError(
-            f"cannot fetch the {settings.init} weights",
-            where=url,
-            found=error,
-            remedy="fetch that file elsewhere and name it as `weights:` of the detector",
-        ) from None
-    return dict(state)
+        raise _cannot_fetch(settings, url, error) from None
+    return url, dict(state)
 
 
-def read_zoo(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Tensors by name and the author of a pickle of detectron2's model zoo, without running anything in it.
+def _cannot_fetch(settings: Settings, url: str, error: Exception) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"cannot fetch the {settings.init} weights",
+        where=url,
+        found=error,
+        remedy=f"fetch it elsewhere and name it as `weights: {{{settings.init}: FILE}}` of the detector",
+    )
+
+
+def read_zoo(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a pickle of detectron2's model zoo, without running anything in it.
+
+    Caffe2's names of a ResNet come as detectron2's.
 
     Raises:
         MissingDependencyError: the file is not there, or holds anything but data.
     """
     try:
-        content = read_objects(path, LARGEST_FILE)
+        content: Any = read_objects(path, LARGEST_FILE)
     except BenchmarkError as error:
         raise MissingDependencyError(
             "cannot read the weights",
@@ -81,31 +166,68 @@ def read_zoo(path: Path) -> tuple[dict[str, Tensor], str]:
             found=error.found or error.what,
             expected="a file of detectron2's model zoo: arrays by name",
         ) from None
-    author = str(content.get("__author__", "")) if isinstance(content, dict) else ""
     for key in ("model", "blobs"):  # of detectron2; of Detectron
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     arrays = content if isinstance(content, dict) else {}
-    return {
-        name: torch.tensor(value) for name, value in arrays.items() if isinstance(value, np.ndarray)
-    }, author
+    state = {name: torch.tensor(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
+    return {_from_caffe2(name): value for name, value in state.items()} if "conv1_w" in state else state
 
 
-def copy_fitting(detector: nn.Module, state: dict[str, Tensor], settings: Settings, layout: str) -> None:
-    """Copy every tensor whose name and shape match; the rest stays as initialised.
+def _from_caffe2(name: str) -> str:
+    """detectron2's name of a tensor of a ResNet; ``res2_0_branch2a_bn_s`` is ``res2.0.conv1.norm.weight``."""
+    for theirs, ours in _CAFFE2_STEM.items():
+        if name.startswith(theirs) and name.removeprefix(theirs) in _CAFFE2_ENDS:
+            return ours + _CAFFE2_ENDS[name.removeprefix(theirs)]
+    found = re.fullmatch(r"(res\d)_(\d+)_branch(1|2[abc])(_bn)?_([wsb])", name)
+    if found is None:
+        return name
+    stage, block, layer, norm, end = found.groups()
+    return f"{stage}.{block}.{_CAFFE2_LAYERS[layer]}.{'norm.' if norm else ''}{_CAFFE2_ENDS[end]}"
 
-    This is the rule of the released BAGS code: of a COCO model, the classifier, the class-specific regressor
-    and mask channels stay random.
 
-    Raises:
-        BenchmarkError: not one tensor fits; ``layout`` says whose names are expected.
-    """
-    own = detector.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
+def _check_input(state: Mapping[str, Tensor], settings: Settings, source: str) -> None:
+    pixels = of_detectron2(state, settings.backbone)
+    found = {"pixels": settings.pixels, "stride_in_1x1": settings.stride_in_1x1}
+    # MSRA's ResNets have the stride in the 1x1, all others in the 3x3
+    expected = {"pixels": pixels, "stride_in_1x1": pixels == "caffe"}
+    if found != expected:
         raise BenchmarkError(
-            f"{settings.init} weights fit no tensor of a {settings.architecture} with {settings.backbone}",
-            where=settings.weights,
-            remedy=f"give weights of the same architecture in {layout} layout",
+            "the initial weights are of models with another input, or their stride in another convolution",
+            where=source,
+            found=_settings_text(found),
+            expected=_settings_text(expected),
+            remedy="set both in the preset, or take other weights",
         )
-    detector.load_state_dict(fitting, strict=False)
+
+
+def _settings_text(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name}: {str(value).lower()}" for name, value in settings.items())
+
+
+def _with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Caffe's batch norms are scale and shift only: mean 0 and, with what is added to it, deviation 1."""
+    filled = dict(state)
+    for name, value in state.items():
+        if name.endswith(".norm.weight"):
+            stem = name.removesuffix("weight")
+            filled.setdefault(f"{stem}running_mean", torch.zeros_like(value))
+            filled.setdefault(f"{stem}running_var", torch.ones_like(value) - 1e-5)
+    return filled
+
+
+def _trunk(detector: Detector, state: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+    """The weight for each of the trunk's tensors. Offsets of deformable convolutions have none."""
+    given = {trunk_name(name): value for name, value in state.items()}
+    names = {name: trunk_name(name) for name in detector.state_dict() if not is_counter(name)}
+    return {name: given.get(plain) for name, plain in names.items() if plain and "conv_offset" not in plain}
+
+
+def _whole(detector: Detector, state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor | None]:
+    """The weight for each of the tensors that are not of the categories."""
+    given = {layout.current(name): value for name, value in state.items()}
+    found: dict[str, Tensor | None] = {}
+    for name in detector.state_dict():
+        if not (is_counter(name) or is_by_class(name, detector.settings)):
+            found[name] = given.get(layout.theirs(name, naming_of(detector)) or "")
+    return found

@@ -1,12 +1,14 @@
 """The border between detectors and everything else; no framework's own types cross it."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from benchmark.classifiers import Classifier
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
@@ -16,9 +18,10 @@ POOLED_SIDE = 7  # RoIAlign before the box head gives 7 x 7 positions in all fou
 ChooseRoIs = Callable[[Tensor, Tensor], Tensor]
 """From labels (N,) in ``0..C`` and image numbers (N,) of sampled RoIs to the indices of those to keep."""
 
+CASCADE_WEIGHTS = {"mmdet": (1.0, 0.5, 0.25), "detectron2": (1.0, 1.0, 1.0)}
+"""Of the losses of a cascade's heads, by ``cascade`` of the settings."""
 
-STAGE_WEIGHTS = (1.0, 0.5, 0.25)
-"""Of the losses of a cascade's stages (Cascade R-CNN, CVPR 2018)."""
+_HEAD = re.compile(r"s(\d)\.")
 
 
 @dataclass
@@ -45,34 +48,65 @@ class Detections:
     rles: list[dict[str, Any]] | None
 
 
+class TrainingPass(NamedTuple):
+    """What images contribute to the losses of the worker that has them.
+
+    A classifier's loss needs the RoIs of all images of the worker: of each head, logits (N, L) float32 and
+    labels (N,) in ``0..C``. Every other loss is a mean over items (RoIs, anchors, pixels): the sum of their
+    losses, and the number of the items, both scalars by the loss's name.
+    """
+
+    logits: list[Tensor]
+    labels: list[Tensor]
+    sums: dict[str, Tensor]
+    counts: dict[str, Tensor]
+
+
 class Detector(nn.Module):
     """A detector of any back end. Images are float (3, H, W), RGB in [0, 1], of different sizes.
 
     It has one classifier, or one for each stage of a cascade: methods return a list with an entry for each.
+    ``canvas`` is the height and width that images are padded to; None: the least that holds them.
     """
 
     backend: ClassVar[str]
     classifiers: nn.ModuleList
+    initial_weights: dict[str, Any]
+    """Facts for records: the file that it starts from, and the share of tensors that came from it."""
 
     def __init__(self, settings: Settings, test: TestSettings, num_classes: int) -> None:
         super().__init__()
         self.settings, self.test, self.num_classes = settings, test, num_classes
+        self.initial_weights = {}
 
     @property
     def box_head_layers(self) -> list[list[nn.Linear]]:
         """The fully connected layers between the pooled features and each classifier, in order."""
         raise NotImplementedError
 
-    def forward(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """``losses``; the name that data-parallel wrappers call."""
-        return self.losses(images, targets)
-
-    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """All training losses by name, scalars; their sum is minimised."""
+    def forward(
+        self, images: list[Tensor], targets: list[Target], canvas: tuple[int, int] | None = None
+    ) -> TrainingPass:
+        """A pass in training; the name that data-parallel wrappers call."""
         raise NotImplementedError
 
+    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """All training losses by name, scalars, of images that are all those of one worker.
+
+        Those of a cascade's heads begin with ``s0.``, ``s1.`` and ``s2.``.
+        """
+        found = self(images, targets)
+        weights = CASCADE_WEIGHTS[self.settings.cascade]
+        return weighted(
+            classifier_losses(self.classifiers, found.logits, found.labels) | mean_losses([found]), weights
+        )
+
     def box_features(
-        self, images: list[Tensor], targets: list[Target], choose: ChooseRoIs | None = None
+        self,
+        images: list[Tensor],
+        targets: list[Target],
+        choose: ChooseRoIs | None = None,
+        canvas: tuple[int, int] | None = None,
     ) -> list[RoIBatch]:
         """What the classifiers see in a training step, without gradient, mask or regression losses.
 
@@ -94,12 +128,35 @@ def image_numbers(labels: list[Tensor]) -> Tensor:
     return torch.cat([torch.full_like(label, number) for number, label in enumerate(labels)])
 
 
-def stage_losses(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The losses of all stages, weighted and with the stage before their names; of one stage as they are."""
-    if len(losses) == 1:
-        return losses[0]
+def classifier_losses(
+    classifiers: nn.ModuleList, logits: Sequence[Tensor], labels: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """The losses of all heads' classifiers; those of a cascade begin with the head's number."""
+    losses: dict[str, Tensor] = {}
+    for number, (classifier, z, y) in enumerate(zip(classifiers, logits, labels, strict=True)):
+        prefix = head_prefix(number, len(classifiers))
+        found = cast(Classifier, classifier).loss(z, y)
+        losses |= {f"{prefix}{name}": value for name, value in found.items()}
+    return losses
+
+
+def mean_losses(passes: Sequence[TrainingPass]) -> dict[str, Tensor]:
+    """The other losses of a worker: means over the items of all its passes; 0 without items."""
     return {
-        f"s{stage}.{name}": value * weight
-        for stage, (weight, found) in enumerate(zip(STAGE_WEIGHTS, losses, strict=True))
-        for name, value in found.items()
+        name: torch.stack([found.sums[name] for found in passes]).sum()
+        / torch.stack([found.counts[name] for found in passes]).sum().clamp(min=1)
+        for name in passes[0].sums
+    }
+
+
+def head_prefix(number: int, heads: int) -> str:
+    """What stands before the names of a head's losses."""
+    return f"s{number}." if heads > 1 else ""
+
+
+def weighted(losses: dict[str, Tensor], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Losses of a cascade's heads multiplied by their weights; all others as they are."""
+    return {
+        name: value * weights[int(head[1])] if (head := _HEAD.match(name)) else value
+        for name, value in losses.items()
     }

@@ -15,15 +15,20 @@ Where background comes first, class-specific box regressors and mask predictors 
 nothing reads. All four flatten RoIs as (channels, 7, 7), order anchors by the ratios 0.5, 1, 2 and box deltas
 as x, y, width, height of category after category.
 
-Weights of mmdetection 1 keep their coordinates in both back ends that take them: anchors, samples of RoIs,
-clipping, overlap and rescaling of boxes are those of their framework. Masks are pasted as in the back end,
-where mmdetection 1 cuts the corners of boxes down to whole pixels: up to a pixel of a mask's border differs.
+Coordinates and input go with the weights (``checkpoints.CONVENTIONS``): anchors, samples of RoIs, clipping,
+overlap and rescaling of boxes are those of their framework in every back end.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from torch import Tensor
+
+from benchmark.detectors.checkpoints import is_counter
+from benchmark.detectors.interface import Detector
+from benchmark.recipes.detector_settings import DetectorSettings
 
 Coordinates = Literal["torchvision", "mmdet_v1", "aligned"]
 
@@ -33,8 +38,8 @@ class Layout:
     """One way to name and order weights.
 
     ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
-    counts. Its keys are our back ends, and ``mmdet cascade`` and ``detectron2 cascade``, where names have the
-    number of the stage.
+    counts. Its keys are our back ends, and these with the word ``cascade`` behind, where a classifier's name
+    has the number of the stage.
     ``harmless`` are their tensors that no inference needs.
     """
 
@@ -64,8 +69,53 @@ class Layout:
         return any(re.search(pattern, name) for pattern in self.harmless)
 
 
+# Beginnings of our names, in all back ends; a number is that of a cascade's stage
+REGRESSOR = re.compile(
+    r"roi_heads\.box_regressor\.|roi_head\.bbox_head\.(\d\.)?fc_reg\."
+    r"|roi_heads\.box_predictor\.(\d\.)?bbox_pred\."
+)
+MASK = re.compile(
+    r"roi_heads\.mask_predictor\.(\d\.)?mask_fcn_logits\.|roi_head\.mask_head\.(\d\.)?conv_logits\."
+    r"|roi_heads\.mask_head\.(\d\.)?predictor\."
+)
+
+
+def is_by_class(name: str, settings: DetectorSettings) -> bool:
+    """Whether a tensor of ours has rows of its own for every category."""
+    if REGRESSOR.match(name):
+        return not settings.class_agnostic_boxes
+    if MASK.match(name):
+        return not settings.class_agnostic_masks
+    return name.startswith("classifiers.")
+
+
+def naming_of(detector: Detector) -> str:
+    """Key of ``Layout.names``."""
+    return f"{detector.backend} cascade" if detector.settings.stages > 1 else detector.backend
+
+
+def fitting(layout: Layout, detector: Detector, weights: Mapping[str, Tensor]) -> int:
+    """How many tensors of the detector have a counterpart of their layout's name."""
+    given, naming = {layout.current(name) for name in weights}, naming_of(detector)
+    return sum(layout.theirs(name, naming) in given for name in detector.state_dict() if not is_counter(name))
+
+
+def trunk_name(name: str) -> str | None:
+    """torchvision's name of a tensor of a ResNet under any framework's, alone or in a detector; else None."""
+    found = re.sub(r"^backbone\.(body\.|bottom_up\.)?", "", name)
+    found = found.removeprefix("stem.")
+    found = re.sub(r"^res(\d)\.", lambda match: f"layer{int(match[1]) - 1}.", found)
+    found = found.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
+    found = re.sub(r"conv(\d)\.norm\.", r"bn\1.", found)
+    return found if re.match(r"(conv1|bn1|layer\d)\.", found) else None
+
+
+# a cascade's stage in our names and theirs
+_STAGE = r"((?:\d\.)?)"
+
+
 def _mmdet(roi_head: str) -> dict[str, str]:
-    box, mask = f"{roi_head}bbox_head", f"{roi_head}mask_head"
+    box, mask = rf"{roi_head}bbox_head.\1", rf"{roi_head}mask_head.\1"
     return {
         r"backbone\.body\.": "backbone.",
         r"backbone\.fpn\.inner_blocks\.(\d)\.0\.": r"neck.lateral_convs.\1.conv.",
@@ -73,13 +123,12 @@ def _mmdet(roi_head: str) -> dict[str, str]:
         r"rpn\.head\.conv\.0\.0\.": "rpn_head.rpn_conv.",
         r"rpn\.head\.cls_logits\.": "rpn_head.rpn_cls.",
         r"rpn\.head\.bbox_pred\.": "rpn_head.rpn_reg.",
-        r"roi_heads\.box_head\.fc6\.": f"{box}.shared_fcs.0.",
-        r"roi_heads\.box_head\.fc7\.": f"{box}.shared_fcs.1.",
-        r"roi_heads\.box_regressor\.": f"{box}.fc_reg.",
-        r"roi_heads\.mask_head\.(\d)\.0\.": rf"{mask}.convs.\1.conv.",
-        r"roi_heads\.mask_predictor\.conv5_mask\.": f"{mask}.upsample.",
-        r"roi_heads\.mask_predictor\.mask_fcn_logits\.": f"{mask}.conv_logits.",
-        r"classifiers\.0\.linear\.": f"{box}.fc_cls.",
+        rf"roi_heads\.box_head\.{_STAGE}fc6\.": f"{box}shared_fcs.0.",
+        rf"roi_heads\.box_head\.{_STAGE}fc7\.": f"{box}shared_fcs.1.",
+        rf"roi_heads\.box_regressor\.{_STAGE}(?=weight|bias)": f"{box}fc_reg.",
+        rf"roi_heads\.mask_head\.{_STAGE}(\d)\.0\.": rf"{mask}convs.\2.conv.",
+        rf"roi_heads\.mask_predictor\.{_STAGE}conv5_mask\.": f"{mask}upsample.",
+        rf"roi_heads\.mask_predictor\.{_STAGE}mask_fcn_logits\.": f"{mask}conv_logits.",
     }
 
 
@@ -100,13 +149,16 @@ _OFFSETS = {r"\.conv2_offset\.": ".conv2.conv_offset."}
 
 def _of_mmdet(roi_head: str, simcal: bool = False) -> dict[str, Mapping[str, str]]:
     """In the back end mmdet only classifiers have names of ours."""
+    ours = _mmdet(roi_head)
     same = {r"(backbone|neck|rpn_head)\.": r"\1.", r"roi_head\.": roi_head}
-    one = {r"classifiers\.0\.linear\.": f"{roi_head}bbox_head.fc_cls."}
+    one = {r"classifiers\.0\.linear\.": f"{roi_head}bbox_head.fc_cls."} | (_SIMCAL_HEADS if simcal else {})
     stages = {r"classifiers\.(\d)\.linear\.": rf"{roi_head}bbox_head.\1.fc_cls."}
+    stages |= _SIMCAL_STAGES if simcal else {}
     return {
-        "torchvision": _mmdet(roi_head) | (_SIMCAL_HEADS if simcal else {}),
-        "mmdet": same | one | (_SIMCAL_HEADS if simcal else {}),
-        "mmdet cascade": same | stages | (_SIMCAL_STAGES if simcal else {}),
+        "torchvision": ours | one,
+        "torchvision cascade": ours | stages,
+        "mmdet": same | one,
+        "mmdet cascade": same | stages,
     }
 
 
@@ -129,29 +181,33 @@ def _detectron2() -> dict[str, str]:
         r"rpn\.head\.conv\.0\.0\.": "proposal_generator.rpn_head.conv.",
         r"rpn\.head\.cls_logits\.": "proposal_generator.rpn_head.objectness_logits.",
         r"rpn\.head\.bbox_pred\.": "proposal_generator.rpn_head.anchor_deltas.",
-        r"roi_heads\.box_head\.fc6\.": "roi_heads.box_head.fc1.",
-        r"roi_heads\.box_head\.fc7\.": "roi_heads.box_head.fc2.",
-        r"roi_heads\.box_regressor\.": "roi_heads.box_predictor.bbox_pred.",
-        r"roi_heads\.mask_predictor\.conv5_mask\.": "roi_heads.mask_head.deconv.",
-        r"roi_heads\.mask_predictor\.mask_fcn_logits\.": "roi_heads.mask_head.predictor.",
-        r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
-        # BALMS' Learner
-        r"classifiers\.0\.reweighter$": "roi_heads.box_predictor.learner.fc.0.weight",
+        rf"roi_heads\.box_head\.{_STAGE}fc6\.": r"roi_heads.box_head.\1fc1.",
+        rf"roi_heads\.box_head\.{_STAGE}fc7\.": r"roi_heads.box_head.\1fc2.",
+        rf"roi_heads\.box_regressor\.{_STAGE}(?=weight|bias)": r"roi_heads.box_predictor.\1bbox_pred.",
+        rf"roi_heads\.mask_predictor\.{_STAGE}conv5_mask\.": r"roi_heads.mask_head.\1deconv.",
+        rf"roi_heads\.mask_predictor\.{_STAGE}mask_fcn_logits\.": r"roi_heads.mask_head.\1predictor.",
     }
     for layer in range(8):
-        names[rf"roi_heads\.mask_head\.{layer}\.0\."] = f"roi_heads.mask_head.mask_fcn{layer + 1}."
+        theirs = rf"roi_heads.mask_head.\1mask_fcn{layer + 1}."
+        names[rf"roi_heads\.mask_head\.{_STAGE}{layer}\.0\."] = theirs
     return names
 
 
 def _of_detectron2() -> dict[str, Mapping[str, str]]:
     """In the back end detectron2 only classifiers have names of ours."""
-    same = {r"(backbone|proposal_generator|roi_heads)\.": r"\1."}
+    ours, same = _detectron2(), {r"(backbone|proposal_generator|roi_heads)\.": r"\1."}
     one = {
         r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
+        # BALMS' Learner
         r"classifiers\.0\.reweighter$": "roi_heads.box_predictor.learner.fc.0.weight",
     }
     stages = {r"classifiers\.(\d)\.linear\.": r"roi_heads.box_predictor.\1.cls_score."}
-    return {"torchvision": _detectron2(), "detectron2": same | one, "detectron2 cascade": same | stages}
+    return {
+        "torchvision": ours | one,
+        "torchvision cascade": ours | stages,
+        "detectron2": same | one,
+        "detectron2 cascade": same | stages,
+    }
 
 
 _TORCHVISION = {
@@ -208,6 +264,7 @@ TORCHVISION = Layout(
     renamed=TORCHVISION_RENAMED,
 )
 
+LAYOUTS = (TORCHVISION, MMDET, MMDET_V1, DETECTRON2)
 SOURCES: dict[str, tuple[Layout, ...]] = {
     "balms": (DETECTRON2,),
     "bags": (MMDET_V1,),

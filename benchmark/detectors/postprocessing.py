@@ -1,86 +1,61 @@
 """From scored boxes to detections, alike for all back ends: the LVIS test protocol."""
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
-from torchvision.ops import batched_nms
-from torchvision.ops import boxes as box_ops
+from torchvision.ops import remove_small_boxes
 
+from benchmark.detectors.boxes import Size, suppressed
 from benchmark.detectors.interface import Detections
+from benchmark.detectors.masks import paste_masks
+from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import TestSettings
 
-MASKS_PASTED_AT_ONCE = 32  # bounds the memory of full-size float masks
-
-Paste = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
-"""From mask probabilities (n, 1, M, M) and boxes (n, 4) to full-size masks (n, height, width), float."""
+SMALLEST_SIDE = 1e-2  # pixels; nothing smaller is a detection
 
 
-def select(
-    boxes: Tensor, scores: Tensor, size: tuple[int, int], test: TestSettings
-) -> tuple[Tensor, Tensor, Tensor]:
+def select(boxes: Tensor, scores: Tensor, test: TestSettings) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (n, 4), labels and scores that survive threshold, suppression and the cap, best first.
 
     Args:
         boxes: (N, C, 4), or (N, 1, 4) where all categories share a box.
         scores: (N, C + 1), background last.
-        size: height and width that boxes are clipped to.
         test: thresholds.
     """
-    boxes = box_ops.clip_boxes_to_image(boxes, size)
     roi, label = (scores[:, :-1] > test.score_threshold).nonzero(as_tuple=True)
     chosen = boxes[roi, label if boxes.shape[1] > 1 else 0]
     score = scores[roi, label]
-    solid = box_ops.remove_small_boxes(chosen, min_size=1e-2)
+    solid = remove_small_boxes(chosen, min_size=SMALLEST_SIDE)
     chosen, label, score = chosen[solid], label[solid], score[solid]
-    keep = batched_nms(chosen, score, label, test.nms_threshold)[: test.max_detections]
+    keep = suppressed(chosen, score, label, test.nms_threshold, test.max_detections)
     return chosen[keep], label[keep], score[keep]
-
-
-def with_a_pixel(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) of which at least one pixel is inside the image, as mmdetection 1 clips them."""
-    height, width = size
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack(
-        [x1.clamp(max=width - 1), y1.clamp(max=height - 1), x2.clamp(min=1), y2.clamp(min=1)], dim=-1
-    )
 
 
 def finish(
     kept: tuple[Tensor, Tensor, Tensor],
     masks: Tensor | None,
-    paste: Paste,
+    settings: DetectorSettings,
     mask_threshold: float,
     *,
-    from_size: tuple[int, int],
-    to_size: tuple[int, int],
-    coordinates: str = "aligned",
+    from_size: Size,
+    to_size: Size,
 ) -> Detections:
     """Back to the original image's pixels, on the CPU, masks compressed.
 
     Args:
         kept: boxes, labels and scores of an image.
-        masks: mask probabilities (n, 1, M, M) in those boxes, or None.
-        paste: puts them into an image.
+        masks: mask probabilities (n, M, M) in those boxes, or None.
+        settings: of the detector.
         mask_threshold: probability from which a pixel is foreground.
         from_size: height and width of the image as the detector saw it.
         to_size: height and width of the original.
-        coordinates: those of the detector's settings.
     """
     boxes, labels, scores = kept
     height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
-    if coordinates == "mmdet_v1":
+    if settings.coordinates == "mmdet_v1":
         # there a box ends in its last pixel, and that pixel is what the factor multiplies
         boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
-    boxes = boxes * boxes.new_tensor([width, height, width, height])
-    rles: list[dict[str, Any]] | None = None
+    boxes = boxes * torch.tensor([width, height, width, height], device=boxes.device)
+    rles = None
     if masks is not None:
-        rles = []
-        for m, b in zip(masks.split(MASKS_PASTED_AT_ONCE), boxes.split(MASKS_PASTED_AT_ONCE), strict=True):
-            pasted = paste(m, b, to_size) >= mask_threshold
-            columns = np.asfortranarray(pasted.permute(1, 2, 0).cpu().numpy().astype(np.uint8))
-            rles += coco_mask.encode(columns)
+        rles = paste_masks(masks, boxes, to_size, mask_threshold, settings.mask_pasting)
     return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), rles)

@@ -256,7 +256,7 @@ def _missing(run: Run) -> str | None:
     if importlib.util.find_spec(backend) is None:
         return f"back end '{backend}' is not installed"
     for item in with_bases(run):
-        weights = item.detector.weights
+        weights = item.detector.weights_file
         if weights is not None and not Path(weights).is_file():
             return f"weight file {weights} of {item.title} is missing"
         published = backend == "torchvision" and item.detector.backbone in HUB_COCO_BACKBONES

@@ -36,7 +36,10 @@ class Schedule(Strict):
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
     clip_norm: float | None = Field(None, gt=0, description="gradients are clipped to this L2 norm")
-    precision: Literal["fp32", "bf16-mixed"] = Field("fp32", description="arithmetic of forward and backward")
+    precision: Literal["fp32", "tf32", "bf16-mixed"] = Field(
+        "fp32",
+        description="arithmetic of forward and backward; tf32: float32 products of a GPU rounded to TF32",
+    )
     checkpoint_every: int = Field(1000, gt=0, description="iterations between checkpoints for resuming")
 
     @model_validator(mode="after")
@@ -117,6 +120,18 @@ class Stage(Strict):
     )
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
     meta: Meta | None = Field(None, description="step before every real one, where the classifier trains")
+    images_per_worker: int | None = Field(
+        None,
+        gt=0,
+        description="images of one worker of the release: losses, and what they draw, are of so many images "
+        "and then averaged, whatever runs here; default: the whole batch",
+    )
+    cascade_weights: list[float] | None = Field(
+        None,
+        min_length=3,
+        max_length=3,
+        description="of the losses of a cascade's heads; default: 1, 0.5, 0.25; in detectron2's kind 1 each",
+    )
     annotations: AnnotationFilter | None = Field(
         None, description="a part of the training annotations; default: all"
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.recipes.catalog import PAPER_BUDGET, Catalog
-from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.detector_settings import FRAMEWORKS, DetectorSettings
 from benchmark.recipes.loading import RecipeError, parse
 from benchmark.recipes.models import Budget, Dataset, Run, Sampler, Schedule, Stage, TestSettings
 
@@ -62,6 +62,8 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         (f"preset {preset.name} ({preset.file})", preset.settings),
     ]
     detector = parse(DetectorSettings, merge("detector", detector_layers), f"detector of {choice.method}")
+    for key in FRAMEWORKS[detector.framework]:  # what nothing else sets
+        sources.setdefault(f"detector.{key}", f"framework {detector.framework}")
     test = parse(
         TestSettings,
         merge("test", [(main, method.test.model_dump(exclude_unset=True)), (variation, variant.test)]),

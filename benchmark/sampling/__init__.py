@@ -3,6 +3,7 @@
 from benchmark.sampling.images import LabelledImages
 from benchmark.sampling.randomness import seeded
 from benchmark.sampling.stream import (
+    AlikeStream,
     CategoryStream,
     DrawnStream,
     ImageStream,
@@ -12,6 +13,7 @@ from benchmark.sampling.stream import (
 )
 
 __all__ = [
+    "AlikeStream",
     "CategoryStream",
     "DrawnStream",
     "ImageStream",

@@ -91,10 +91,46 @@ class CategoryStream(ImageStream):
         return int(self.drawn[position - self._start])
 
 
+class AlikeStream(ImageStream):
+    """The images of another stream, in runs of ``size`` that are all wide or all not.
+
+    An image waits until ``size`` of its kind have come, as in the loaders of detectron2.
+
+    Args:
+        stream: gives the images.
+        wide: whether each image is wider than high, (I,).
+        size: length of a run.
+    """
+
+    def __init__(self, stream: ImageStream, wide: np.ndarray, size: int) -> None:
+        self.repeat_factors, self.seed = stream.repeat_factors, stream.seed
+        self._stream, self._wide, self._size = stream, wide, size
+        self._taken = 0
+        self._given: list[int] = []
+        self._waiting: tuple[list[int], list[int]] = ([], [])
+
+    @property
+    def epoch_length(self) -> int:
+        """Images of an epoch of the other stream, on average."""
+        return self._stream.epoch_length
+
+    def __getitem__(self, position: int) -> int:
+        """The index of the image at a position."""
+        while position >= len(self._given):
+            index = self._stream[self._taken]
+            self._taken += 1
+            run = self._waiting[int(self._wide[index])]
+            run.append(index)
+            if len(run) == self._size:
+                self._given += run
+                run.clear()
+        return self._given[position]
+
+
 class StreamBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (image index, position in the stream) for one process, from one iteration to another.
 
-    The global batch of an iteration does not depend on the number of processes; it is dealt round-robin.
+    The batch of an iteration does not depend on the number of processes; each has a part of it without gaps.
 
     Args:
         stream: the images.
@@ -122,8 +158,9 @@ class StreamBatches(Sampler[list[tuple[int, int]]]):
 
     def positions(self, iteration: int) -> range:
         """Positions in the stream of this process's images of an iteration."""
-        start = iteration * self.batch_size
-        return range(start + self.rank, start + self.batch_size, self.world_size)
+        own = self.batch_size // self.world_size
+        start = iteration * self.batch_size + self.rank * own
+        return range(start, start + own)
 
 
 class PairedBatches(Sampler[list[tuple[int, int]]]):

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from benchmark.classifiers import Classifier, MetaStep, Rois, VirtualSgd
 from benchmark.detectors import Detector, RoIBatch
+from benchmark.detectors.interface import head_prefix
+from benchmark.processes import Team
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
 
@@ -21,29 +23,45 @@ class MetaTraining:
         stage: one with ``meta``.
         detector: on its device.
         optimizer: of the classifier, unwrapped.
+        team: processes that share a worker's images.
     """
 
     def __init__(
-        self, fabric: Fabric, run: Run, stage: Stage, detector: Detector, optimizer: torch.optim.Optimizer
+        self,
+        fabric: Fabric,
+        run: Run,
+        stage: Stage,
+        detector: Detector,
+        optimizer: torch.optim.Optimizer,
+        team: Team,
     ) -> None:
         assert stage.meta is not None
         assert stage.schedule is not None
         self.resample_rois = stage.meta.resample_rois
         self._fabric, self._schedule, self._optimizer = fabric, stage.schedule, optimizer
+        self._team = team
         self._classifiers = [cast(Classifier, classifier) for classifier in detector.classifiers]
         step = load_object(stage.meta.function, run.plugin_path)
         self._steps: list[MetaStep] = [step(classifier) for classifier in self._classifiers]
 
-    def step(self, train: list[RoIBatch], meta: list[RoIBatch]) -> dict[str, Tensor]:
-        """Take the step of every classifier; returns what the method reports, in a cascade by stage."""
+    def step(self, train: list[list[RoIBatch]], meta: list[list[RoIBatch]]) -> dict[str, Tensor]:
+        """Take the step of every classifier; returns what the method reports, in a cascade by stage.
+
+        ``train`` and ``meta`` have the RoIs of each worker that this process has, or shares, and of these one
+        entry for each classifier.
+        """
         measured: dict[str, Tensor] = {}
-        stages = zip(self._steps, self._classifiers, train, meta, strict=True)
-        for number, (step, classifier, own, other) in enumerate(stages):
-            rois = (Rois(own.features, own.labels), Rois(other.features, other.labels))
-            found = step.step(*rois, self._virtual_sgd(classifier), self._average)
-            prefix = f"s{number}." if len(self._steps) > 1 else ""
+        for number, (step, classifier) in enumerate(zip(self._steps, self._classifiers, strict=True)):
+            own, other = ([self._whole(worker[number]) for worker in batch] for batch in (train, meta))
+            found = step.step(own, other, self._virtual_sgd(classifier), self._average)
+            prefix = head_prefix(number, len(self._steps))
             measured |= {f"{prefix}{name}": value for name, value in found.items()}
         return measured
+
+    def _whole(self, rois: RoIBatch) -> Rois:
+        """With those that the others of the team have."""
+        features, labels = self._team.gathered(rois.features), self._team.gathered(rois.labels)
+        return Rois(torch.cat(features), torch.cat(labels))
 
     def _virtual_sgd(self, classifier: Classifier) -> VirtualSgd:
         """The SGD step that a classifier would take now; of AdamW, rate and weight decay are taken."""

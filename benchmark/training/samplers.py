@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from benchmark.images import TrainImages
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Sampler
-from benchmark.sampling import ImageStream, LabelledImages
+from benchmark.sampling import AlikeStream, CategoryStream, ImageStream, LabelledImages
 from benchmark.statistics import (
     category_repeat_factors,
     ceiling_repeat_factors,
@@ -49,6 +49,17 @@ def image_stream(sampler: Sampler, data: TrainImages, seed: int, plugin_path: st
             expected="a benchmark.sampling.ImageStream",
         )
     return stream
+
+
+def grouped(stream: ImageStream, data: TrainImages, images_per_worker: int) -> ImageStream:
+    """The stream with a worker's images all wide or all not, where the settings ask for it.
+
+    Images that are drawn for a category stay in their order: the draw belongs to the position.
+    """
+    if isinstance(stream, CategoryStream) or not data.settings.aspect_grouping:
+        return stream
+    wide = np.array([image.width > image.height for image, _ in data.items])
+    return AlikeStream(stream, wide, images_per_worker)
 
 
 def repeat_factors(sampler: Sampler, images: LabelledImages) -> NDArray[np.float32]:

@@ -5,7 +5,6 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -37,8 +36,6 @@ from benchmark.training.errors import TrainingError
 from benchmark.training.fitting import FitData
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
-
-PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
 def read_training_data(run: Run) -> tuple[AnnotationFile, ClassStatistics]:
@@ -76,6 +73,7 @@ def run_stage(
     devices: int,
     workers: int,
     work: Path,
+    images_at_once: int | None = None,
 ) -> None:
     """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` and the record beside it.
 
@@ -88,6 +86,7 @@ def run_stage(
             trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
         work: folder of unfinished trainings; the one of this stage is keyed by all that it depends on.
+        images_at_once: where all parameters train, a pass is over at most so many images; None for no bound.
 
     The function of a fit stage is called as ``function(detector, data, statistics, **options)`` with
     ``FitData``, that of a transform stage without it; either may return a dictionary of facts for the record.
@@ -108,7 +107,7 @@ def run_stage(
         if int(os.environ.get("LOCAL_RANK", 0)):
             return
         devices = min(devices, 1)
-    fabric = fabric_of(devices, PRECISIONS[precision])
+    fabric = fabric_of(devices, precision)
     fabric.launch()
     inputs = {
         "annotations": annotations_path(run.dataset, "train"),
@@ -132,6 +131,8 @@ def run_stage(
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
             )
+        if record is not None and detector.initial_weights:
+            record.add(**detector.initial_weights)
         categories = _categories(stage, statistics)
         resume = ResumeFolder(work / _work_key(run, stage, inputs))
         if stage.kind == "train":
@@ -155,6 +156,7 @@ def run_stage(
                 resume=resume,
                 log_path=output.parent / "progress.jsonl",
                 workers=workers,
+                images_at_once=images_at_once,
             )
             if record is not None:
                 record.add(**facts)

@@ -92,8 +92,13 @@ class AdaptiveSuppression(CategoricalClassifier):
         """sigmoid(z); rows do not sum to 1."""
         return logits.sigmoid()
 
-    def detection_scores(self, stages: Sequence[Tensor], objectness: Tensor) -> Tensor:
+    def detection_scores(
+        self,
+        stages: Sequence[Tensor],
+        objectness: Tensor,
+        average: Literal["logits", "scores"] = "logits",
+    ) -> Tensor:
         """The scores of the averaged logits, of a cascade with the link that was chosen for it."""
         if len(stages) > 1 and self.cascade_link == "softmax":
             return torch.stack(list(stages)).mean(dim=0).softmax(dim=1)
-        return super().detection_scores(stages, objectness)
+        return super().detection_scores(stages, objectness, average)

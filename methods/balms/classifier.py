@@ -9,20 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.classifiers import Average, BalancedPerCategoryClassifier, one_hot
+from benchmark.classifiers import BalancedPerCategoryClassifier, one_hot
 from benchmark.errors import BenchmarkError
-from benchmark.processes import average
 from benchmark.statistics import ClassStatistics
 
 MetaLoss = Literal["as_released", "unadjusted"]
 
 
-def alone(value: Tensor) -> Tensor:
-    """The mean over this process only."""
-    return value
-
-
-def sample_weights(reweighter: Tensor, labels: Tensor, average: Average = alone) -> Tensor:
+def sample_weights(reweighter: Tensor, labels: Tensor) -> Tensor:
     """omega_n = F s_{y_n} / S with s = sigmoid(w), S = sum of s_{y_m} over the foreground; 1 for background.
 
     Their mean over the F foreground proposals is 1; scaling all s by a constant changes nothing.
@@ -30,12 +24,11 @@ def sample_weights(reweighter: Tensor, labels: Tensor, average: Average = alone)
     Args:
         reweighter: w (C,).
         labels: (N,) in ``0..C``.
-        average: over the processes whose proposals F and S count.
     """
     foreground = labels < len(reweighter)
     s = reweighter.sigmoid()[labels.clamp(max=len(reweighter) - 1)] * foreground
-    normaliser = average(s.sum()).clamp(min=torch.finfo(s.dtype).tiny)
-    return torch.where(foreground, average(foreground.sum()) * s / normaliser, 1.0)
+    normaliser = s.sum().clamp(min=torch.finfo(s.dtype).tiny)
+    return torch.where(foreground, foreground.sum() * s / normaliser, 1.0)
 
 
 class BalancedMeta(BalancedPerCategoryClassifier):
@@ -45,8 +38,6 @@ class BalancedMeta(BalancedPerCategoryClassifier):
         prior_probability: initial score, where the weights are not taken from the base model.
         meta_loss: logits of the loss on the meta batch. ``as_released``: lowered like those of the training
             batch; ``unadjusted``: raw, as the paper's classification code has it.
-        local_inner_step: every process weights its own proposals and takes its own virtual step, as released;
-            False: all processes together, as if one had the whole batch.
         learner_rate: Adam's constant learning rate of the re-weighter.
     """
 
@@ -58,7 +49,6 @@ class BalancedMeta(BalancedPerCategoryClassifier):
         statistics: ClassStatistics,
         prior_probability: float = 0.001,
         meta_loss: MetaLoss = "as_released",
-        local_inner_step: bool = True,
         learner_rate: float = 0.01,
     ) -> None:
         super().__init__(in_features, statistics, prior_probability)
@@ -66,7 +56,7 @@ class BalancedMeta(BalancedPerCategoryClassifier):
             raise BenchmarkError(
                 "unknown meta_loss", found=meta_loss, expected=" or ".join(get_args(MetaLoss))
             )
-        self.meta_loss, self.local_inner_step, self.learner_rate = meta_loss, local_inner_step, learner_rate
+        self.meta_loss, self.learner_rate = meta_loss, learner_rate
         self.register_buffer("reweighter", torch.zeros(self.num_classes))
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -74,5 +64,5 @@ class BalancedMeta(BalancedPerCategoryClassifier):
         targets = one_hot(labels, self.num_classes, logits.dtype)
         adjusted = self.adjusted(logits, labels)
         losses = F.binary_cross_entropy_with_logits(adjusted, targets, reduction="none").sum(dim=1)
-        weights = sample_weights(self.reweighter, labels, alone if self.local_inner_step else average)
+        weights = sample_weights(self.reweighter, labels)
         return {"loss_cls": (weights * losses).sum() / max(len(labels), 1)}

@@ -4,6 +4,7 @@ Only the last layer theta = (W, b) trains, so features X and labels y of both ba
 virtual step theta' depends on the re-weighter w through the weights omega alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from benchmark.classifiers import Average, Classifier, MetaStep, Rois, VirtualSgd, one_hot
 
-from .classifier import BalancedMeta, alone, sample_weights
+from .classifier import BalancedMeta, sample_weights
 
 
 @dataclass(frozen=True)
@@ -27,39 +28,32 @@ class MetaGradient:
 
 
 @torch.no_grad()
-def meta_gradient(
-    classifier: BalancedMeta, train: Rois, meta: Rois, virtual: VirtualSgd, average: Average
-) -> MetaGradient:
-    """dL_meta(theta'(w)) / dw of this process's batches; the README derives it.
-
-    Its mean over the processes is the gradient by w. Without ``local_inner_step``, numbers of proposals and
-    sums over them are means over the processes, so that it is that of all their batches as one.
+def meta_gradient(classifier: BalancedMeta, train: Rois, meta: Rois, virtual: VirtualSgd) -> MetaGradient:
+    """dL_meta(theta'(w)) / dw of a worker's batches; the README derives it.
 
     Categories without foreground proposal in the training batch get exactly 0.
     """
     weight, bias = classifier.linear.weight, classifier.linear.bias
-    together = alone if classifier.local_inner_step else average
     x, y = train.features.to(weight.dtype), train.labels
-    n = together(weight.new_tensor(len(y))).clamp(min=1e-9)
+    n = max(len(y), 1)
 
     # R = sigmoid(z~) - t;  G_W = (1/N) sum_n omega_n R_n x_n^T,  G_b = (1/N) sum_n omega_n R_n
     targets = one_hot(y, classifier.num_classes, weight.dtype)
     residual = classifier.adjusted(F.linear(x, weight, bias), y).sigmoid() - targets
-    weighted = sample_weights(classifier.reweighter, y, together)[:, None] * residual
-    new_weight = virtual.step("linear.weight", weight, together(weighted.T @ x / n))
-    new_bias = virtual.step("linear.bias", bias, together(weighted.sum(dim=0) / n))
+    weighted = sample_weights(classifier.reweighter, y)[:, None] * residual
+    new_weight = virtual.step("linear.weight", weight, weighted.T @ x / n)
+    new_bias = virtual.step("linear.bias", bias, weighted.sum(dim=0) / n)
 
     # at theta' on the meta batch: M = dL_meta/dW' = (1/N') R'^T X',  m = dL_meta/db' = (1/N') sum_n R'_n
     meta_x, meta_y = meta.features.to(weight.dtype), meta.labels
-    meta_n = together(weight.new_tensor(len(meta_y))).clamp(min=1e-9)
+    meta_n = max(len(meta_y), 1)
     logits = F.linear(meta_x, new_weight, new_bias)
     if classifier.meta_loss == "as_released":
         logits = classifier.adjusted(logits, meta_y)
     meta_targets = one_hot(meta_y, classifier.num_classes, weight.dtype)
     meta_loss = F.binary_cross_entropy_with_logits(logits, meta_targets, reduction="sum") / meta_n
     meta_residual = logits.sigmoid() - meta_targets
-    outer_weight = together(meta_residual.T @ meta_x / meta_n)
-    outer_bias = together(meta_residual.sum(dim=0) / meta_n)
+    outer_weight, outer_bias = meta_residual.T @ meta_x / meta_n, meta_residual.sum(dim=0) / meta_n
 
     # q_n = dL_meta/d omega_n = -(eta/N) R_n . (M x_n + m) for foreground n
     foreground = y < classifier.num_classes
@@ -68,9 +62,9 @@ def meta_gradient(
 
     # dL_meta/dw_c = s_c (1 - s_c) (F/S) sum_{n: y_n = c} (q_n - (1/S) sum_m s_{y_m} q_m)
     s = classifier.reweighter.sigmoid()
-    normaliser = together(s[y].sum()).clamp(min=torch.finfo(s.dtype).tiny)
-    deviation = q - together((s[y] * q).sum()) / normaliser
-    gradient = s * (1 - s) * (together(weight.new_tensor(len(y))) / normaliser) * (targets.T @ deviation)
+    normaliser = s[y].sum().clamp(min=torch.finfo(s.dtype).tiny)
+    deviation = q - (s[y] * q).sum() / normaliser
+    gradient = s * (1 - s) * (len(y) / normaliser) * (targets.T @ deviation)
     return MetaGradient(new_weight, new_bias, meta_loss, gradient)
 
 
@@ -81,12 +75,18 @@ class Reweighting(MetaStep):
         self.classifier = cast(BalancedMeta, classifier)
         self.adam = torch.optim.Adam([self.classifier.reweighter], lr=self.classifier.learner_rate)
 
-    def step(self, train: Rois, meta: Rois, virtual: VirtualSgd, average: Average) -> dict[str, Tensor]:
-        """One Adam step on w; the gradient is the mean over the processes, so w stays the same on all."""
-        result = meta_gradient(self.classifier, train, meta, virtual, average)
-        self.classifier.reweighter.grad = average(result.gradient)
+    def step(
+        self, train: Sequence[Rois], meta: Sequence[Rois], virtual: VirtualSgd, average: Average
+    ) -> dict[str, Tensor]:
+        """One Adam step on w down the mean gradient of the workers; each takes a virtual step of its own."""
+        workers = [
+            meta_gradient(self.classifier, own, other, virtual)
+            for own, other in zip(train, meta, strict=True)
+        ]
+        gradient = torch.stack([worker.gradient for worker in workers]).mean(dim=0)
+        self.classifier.reweighter.grad = average(gradient)
         self.adam.step()
-        return {"meta_loss": result.meta_loss}
+        return {"meta_loss": torch.stack([worker.meta_loss for worker in workers]).mean()}
 
     def state_dict(self) -> dict[str, Any]:
         """Adam's moments; the re-weighter itself is saved with the classifier."""

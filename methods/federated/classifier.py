@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -74,7 +75,12 @@ class Federated(PerCategoryClassifier):
         kept[labels] = kept[drawn] = True
         return kept[:-1]
 
-    def detection_scores(self, stages: Sequence[Tensor], objectness: Tensor) -> Tensor:
+    def detection_scores(
+        self,
+        stages: Sequence[Tensor],
+        objectness: Tensor,
+        average: Literal["logits", "scores"] = "logits",
+    ) -> Tensor:
         """p, the mean over the stages of the probabilities, not of the logits; or sqrt(p o)."""
         scores = torch.stack([self.scores(logits) for logits in stages]).mean(dim=0)
         return (scores * objectness[:, None]).sqrt() if self.objectness else scores

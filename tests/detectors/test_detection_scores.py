@@ -14,8 +14,11 @@ from benchmark.detectors import Detector, build_detector
 from benchmark.recipes import find_run
 
 COUNTS = [1, 8, 30, 90, 400, 5000]
-DETECTORS = ["torchvision/tiny_mask_rcnn", "mmdet/tiny_mask_rcnn", "mmdet/tiny_cascade_mask_rcnn"]
-DETECTORS += ["detectron2/tiny_mask_rcnn", "detectron2/tiny_cascade_mask_rcnn"]
+DETECTORS = [
+    f"{backend}/tiny_{form}"
+    for backend in ("torchvision", "mmdet", "detectron2")
+    for form in ("mask_rcnn", "cascade_mask_rcnn")
+]
 
 
 def detector_of(name: str, folder: Path) -> Detector:
@@ -35,7 +38,8 @@ def test_the_method_gets_all_stages_and_the_proposals_scores(name: str, tmp_path
     detector = detector_of(name, tmp_path)
     seen: list[tuple[list[Tensor], Tensor]] = []
 
-    def only_objectness(stages: Sequence[Tensor], objectness: Tensor) -> Tensor:
+    def only_objectness(stages: Sequence[Tensor], objectness: Tensor, average: str) -> Tensor:
+        assert average == ("scores" if detector.settings.cascade == "detectron2" else "logits")
         seen.append((list(stages), objectness))
         return objectness[:, None].expand(-1, len(COUNTS) + 1)
 

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "fpn_channels": released.CHANNELS,
     "box_head_width": released.WIDTH,
     "mask_channels": released.CHANNELS,
+    "rpn_test_candidates": released.PROPOSALS,
     "rpn_test_proposals": released.PROPOSALS,
 }
 TEST = TestSettings(score_threshold=0.02, max_detections=60)
@@ -50,7 +51,7 @@ def detector(source: str, **changes: Any) -> TorchvisionDetector:
         "softmax": lambda: Softmax(released.WIDTH, statistics),
     }[source]()
     settings = SETTINGS | ({"mask_predictor": "normed"} if source == "gol" else {}) | changes
-    return TorchvisionDetector(DetectorSettings(**settings), classifier, TEST).eval()
+    return TorchvisionDetector(DetectorSettings(**settings), [classifier], TEST).eval()
 
 
 def weights(source: str, categories: int = CATEGORIES, *, agnostic: bool = False) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ def test_a_release_detects_the_same_after_import(source: str, agnostic: bool) ->
     torch.testing.assert_close(found.scores, scores, atol=2e-5, rtol=1e-4)
     assert found.labels.tolist() == labels.tolist()
     torch.testing.assert_close(found.boxes, boxes, atol=2e-3, rtol=1e-4)
-    torch.testing.assert_close(seen[0][:, 0], masks, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(seen[0], masks, atol=1e-3, rtol=1e-3)
 
 
 def normalise_like_gol(reference: released.Reference) -> None:
@@ -213,23 +214,29 @@ def test_files_of_the_frameworks_themselves() -> None:
                 name = name.replace(new, former)
             theirs[name] = value
         converted, imported = convert(theirs, "torchvision", model)
-        assert imported.conventions == {"coordinates": "torchvision", "stride_in_1x1": False}
+        expected = {"coordinates": "torchvision", "stride_in_1x1": False, "pixels": "torchvision"}
+        assert imported.conventions == expected
         assert all(torch.equal(converted[name], value) for name, value in own.items())
 
 
-def test_detectron2_tells_order_scale_and_stride_by_its_normalisation() -> None:
+def test_detectron2_tells_input_and_stride_by_its_normalisation() -> None:
     state = weights("balms")
-    state["pixel_mean"], state["pixel_std"] = released.RGB_MEAN, released.RGB_STD
-    converted, imported = convert(state, "balms", detector("balms"))
-    weight = "backbone.body.conv1.weight"
-    assert torch.equal(converted[weight], state["backbone.bottom_up.stem.conv1.weight"])
-    assert imported.conventions["stride_in_1x1"] is False
+    bgr = released.RGB_MEAN.flip(0)
+    for mean, std, pixels in (
+        (released.RGB_MEAN, released.RGB_STD, "torchvision"),
+        (bgr, torch.ones(3), "caffe"),
+        (bgr, torch.tensor([57.375, 57.12, 58.395]), "caffe2"),
+    ):
+        state["pixel_mean"], state["pixel_std"] = mean, std
+        _, imported = convert(state, "balms", detector("balms"))
+        assert imported.conventions["pixels"] == pixels
+        assert imported.conventions["stride_in_1x1"] is (pixels == "caffe")
     state["pixel_mean"] = torch.tensor([127.5, 127.5, 127.5])
     with pytest.raises(CheckpointError, match="normalised"):
         convert(state, "balms", detector("balms"))
     del state["pixel_mean"], state["pixel_std"]
     _, imported = convert(state, "balms", detector("balms"))
-    assert imported.conventions["stride_in_1x1"] is True
+    assert imported.conventions["pixels"] == "caffe"
     assert "no pixel_mean" in imported.text()
 
 
@@ -291,7 +298,7 @@ def test_simcals_heads() -> None:
     with pytest.raises(CheckpointError, match="--head FILE"):
         convert(state, "simcal", detector("simcal"))
     classifier = DualHead(released.WIDTH, statistics_of(COUNTS), 49 * released.CHANNELS, layers=2)
-    model = TorchvisionDetector(DetectorSettings(**SETTINGS), classifier, TEST)
+    model = TorchvisionDetector(DetectorSettings(**SETTINGS), [classifier], TEST)
     converted, _ = convert(state | simcal_head(2), "simcal", model)
     bias = simcal_head(2)["feat_extractor.fc2.bias"]
     assert torch.equal(converted["classifiers.0.calibrated.2.bias"], bias.roll(-1))

@@ -1,7 +1,6 @@
 """BALMS equals the released code, and its closed-form meta gradient equals double backward."""
 
 import copy
-import threading
 from typing import Any
 
 import pytest
@@ -113,7 +112,7 @@ def test_both_readings_of_the_meta_loss_equal_the_original(case: dict[str, Any],
     layer = {"weight": torch.eye(c).tolist(), "bias": [0.0] * c}
     classifier = _classifier(inputs | layer, meta_loss=reading)
     batch = Rois(_tensor(inputs["logits"]), torch.tensor(inputs["labels"]))
-    result = meta_gradient(classifier, batch, batch, VirtualSgd(0.0, 0.0, 0.0), _alone)
+    result = meta_gradient(classifier, batch, batch, VirtualSgd(0.0, 0.0, 0.0))
     _equal(result.meta_loss, expected[f"meta_loss_{reading}"])
     assert not result.gradient.any()
 
@@ -130,11 +129,11 @@ def test_iterations_equal_the_original(case: dict[str, Any]) -> None:
         rois, meta_rois = _rois(train), _rois(meta)
         virtual = _virtual(classifier, optimizer, after["sgd_lr"])
         _equal(classifier.loss(classifier(rois.features), rois.labels)["loss_cls"], after["inner_loss"])
-        result = meta_gradient(classifier, rois, meta_rois, virtual, _alone)
+        result = meta_gradient(classifier, rois, meta_rois, virtual)
         _equal(result.weight, after["virtual_weight"])
         _equal(result.bias, after["virtual_bias"])
         _equal(result.gradient, after["meta_grad_learner_weight"])
-        _equal(learner.step(rois, meta_rois, virtual, _alone)["meta_loss"], after["meta_loss"])
+        _equal(learner.step([rois], [meta_rois], virtual, _alone)["meta_loss"], after["meta_loss"])
         _equal(classifier.reweighter, after["learner_weight_after"])
         adam = learner.state_dict()["state"][0]
         _equal(adam["exp_avg"], after["adam_exp_avg"])
@@ -163,11 +162,11 @@ def test_two_workers_equal_the_original(case: dict[str, Any]) -> None:
         (_rois(train), _rois(meta))
         for train, meta in zip(inputs["train_batches"], inputs["meta_batches"], strict=True)
     ]
-    gradients = [meta_gradient(classifier, *pair, virtual, _alone).gradient for pair in batches]
+    gradients = [meta_gradient(classifier, *pair, virtual).gradient for pair in batches]
     _equal(torch.stack(gradients), expected["meta_grad_per_worker"])
     mean = torch.stack(gradients).mean(dim=0)
     _equal(mean, expected["meta_grad_averaged"])
-    learner.step(*batches[0], virtual, lambda _: mean)
+    learner.step(*map(list, zip(*batches, strict=True)), virtual, _alone)
     _equal(classifier.reweighter, expected["learner_weight_after"])
     losses = [classifier.loss(classifier(train.features), train.labels)["loss_cls"] for train, _ in batches]
     _equal(torch.stack(losses), expected["main_loss_per_worker"])
@@ -241,7 +240,7 @@ def test_closed_form_equals_double_backward(
     seed: int, labels: list[int], meta_labels: list[int], reading: str
 ) -> None:
     classifier, train, meta, sgd = _random_problem(seed, labels, meta_labels, meta_loss=reading)
-    gradient = meta_gradient(classifier, train, meta, sgd, _alone).gradient
+    gradient = meta_gradient(classifier, train, meta, sgd).gradient
     torch.testing.assert_close(gradient, _reference(classifier, [train], [meta], sgd), rtol=1e-8, atol=1e-14)
 
     present = set(labels) - {5}
@@ -256,36 +255,24 @@ def test_closed_form_equals_double_backward(
 
 @given(seed=st.integers(0, 2**31), labels=st.lists(LABELS, min_size=4, max_size=4))
 @settings(deadline=None, max_examples=15)
-def test_a_common_inner_step_equals_double_backward(seed: int, labels: list[list[int]]) -> None:
-    """Two processes, as threads that meet in ``average``: as if both batches were in one training."""
-    classifier, train, meta, sgd = _random_problem(seed, *labels[:2], local_inner_step=False)
+def test_the_step_is_down_the_mean_gradient_of_the_workers(seed: int, labels: list[list[int]]) -> None:
+    """Each with a virtual step of its own; the mean over the processes comes on top."""
+    classifier, train, meta, sgd = _random_problem(seed, *labels[:2])
     _, other_train, other_meta, _ = _random_problem(seed + 1, *labels[2:])
     trains, metas = [train, other_train], [meta, other_meta]
-    barrier, slots, gradients = threading.Barrier(2, timeout=30), [train.features] * 2, [train.features] * 2
+    expected = torch.stack(
+        [_reference(classifier, [one], [two], sgd) for one, two in zip(trains, metas, strict=True)]
+    ).mean(dim=0)
+    learner, averaged = Reweighting(classifier), []
 
-    def work(rank: int) -> None:
-        def average(value: Tensor) -> Tensor:
-            slots[rank] = value
-            barrier.wait()
-            mean = (slots[0] + slots[1]) / 2
-            barrier.wait()
-            return mean
+    def average(value: Tensor) -> Tensor:
+        averaged.append(value)
+        return value / 2
 
-        gradients[rank] = average(meta_gradient(classifier, trains[rank], metas[rank], sgd, average).gradient)
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert gradients[0].equal(gradients[1])
-    train, meta = (
-        Rois(torch.cat([one.features for one in batch]), torch.cat([one.labels for one in batch]))
-        for batch in (trains, metas)
-    )
-    torch.testing.assert_close(
-        gradients[0], _reference(classifier, [train], [meta], sgd), rtol=1e-8, atol=1e-14
-    )
+    learner.step(trains, metas, sgd, average)
+    torch.testing.assert_close(averaged[0], expected, rtol=1e-8, atol=1e-14)
+    assert classifier.reweighter.grad is not None
+    assert classifier.reweighter.grad.equal(averaged[0] / 2)
 
 
 @pytest.mark.parametrize("labels", [[], [2], [0], [0, 0], [0, 1, 2], [2, 2]])
@@ -295,7 +282,7 @@ def test_edge_cases_are_finite(labels: list[int], w: float) -> None:
     classifier = BalancedMeta(4, statistics_of([0, 7]))
     classifier.reweighter.fill_(w)
     batch = Rois(torch.randn(len(labels), 4), torch.tensor(labels, dtype=torch.int64))
-    Reweighting(classifier).step(batch, batch, VirtualSgd(0.02, 0.9, 1e-4), _alone)
+    Reweighting(classifier).step([batch], [batch], VirtualSgd(0.02, 0.9, 1e-4), _alone)
     assert classifier.reweighter.isfinite().all()
     loss = classifier.loss(classifier(batch.features), batch.labels)["loss_cls"]
     loss.backward()
@@ -308,14 +295,14 @@ def test_the_state_of_the_learner_continues() -> None:
     """Adam's state and the buffer, restored into new objects, take the same next step."""
     classifier, train, meta, sgd = _random_problem(1, [0, 1, 3, 5], [2, 3, 4, 5])
     learner = Reweighting(classifier)
-    learner.step(train, meta, sgd, _alone)
+    learner.step([train], [meta], sgd, _alone)
     other = _random_problem(2, [0], [0])[0]
     other.load_state_dict(classifier.state_dict())
     restored = Reweighting(other)
     restored.load_state_dict(copy.deepcopy(learner.state_dict()))
     for one, of in ((learner, classifier), (restored, other)):
         assert one.classifier is of
-        one.step(train, meta, sgd, _alone)
+        one.step([train], [meta], sgd, _alone)
     assert other.reweighter.equal(classifier.reweighter)
     assert {name for name, _ in classifier.named_parameters()} == set(NAMES)
 

@@ -42,7 +42,8 @@ COUNTS = {
     "all alike": [20, 20, 20, 20, 20, 20],  # group tables have empty groups
 }
 TINY = "torchvision/tiny_mask_rcnn"
-DETECTORS = [TINY, "mmdet/tiny_mask_rcnn", "mmdet/tiny_cascade_mask_rcnn", "mmdet/tiny_htc"]
+DETECTORS = [TINY, "torchvision/tiny_cascade_mask_rcnn"]
+DETECTORS += ["mmdet/tiny_mask_rcnn", "mmdet/tiny_cascade_mask_rcnn", "mmdet/tiny_htc"]
 DETECTORS += ["detectron2/tiny_mask_rcnn", "detectron2/tiny_cascade_mask_rcnn"]
 DETECTORS += [name for name in os.environ.get("CONFORMANCE_DETECTORS", "").split(",") if name]
 END_TO_END = [(detector, method) for detector in dict.fromkeys(DETECTORS) for method in sorted(PLUGINS)]
@@ -115,6 +116,17 @@ def test_losses_and_gradients_are_finite(method: str, counts: str, labels: str) 
     assert all(gradient.isfinite().all() for gradient in gradients)
     if labels == "mixed":
         assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_sees_parameters_through_the_logits_alone(method: str) -> None:
+    """Training differentiates the losses of all workers by the logits first, and then the network once."""
+    classifier, y = classifier_of(method), torch.tensor(LABELS["mixed"])
+    logits = classifier(features_of(classifier, len(y))).detach().requires_grad_()
+    with seeded(5):
+        torch.stack(list(classifier.loss(logits, y).values())).sum().backward()
+    assert logits.grad is not None
+    assert all(parameter.grad is None for parameter in classifier.parameters())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -87,7 +87,7 @@ class ClosedForm:
 
     def meta_step(self, train: Rois, meta: Rois) -> None:
         """Virtual step, meta loss, meta gradient, Adam's step on the re-weighter."""
-        self.learner.step(train, meta, self.virtual(), lambda value: value)
+        self.learner.step([train], [meta], self.virtual(), lambda value: value)
 
     def real_step(self, train: Rois) -> None:
         """SGD on the re-weighted loss of the training batch."""
@@ -176,7 +176,7 @@ def differences(size: Size) -> dict[str, float]:
             with higher.innerloop_ctx(unrolled.classifier, unrolled.sgd) as (model, virtual):
                 virtual.step(model.loss(model(train.features), train.labels)["loss_cls"])
                 virtual_weight = model.linear.weight.detach()
-            mine = meta_gradient(closed.classifier, train, meta, closed.virtual(), lambda value: value)
+            mine = meta_gradient(closed.classifier, train, meta, closed.virtual())
             for training in (closed, unrolled):
                 training.meta_step(train, meta)
             gradient = unrolled.classifier.reweighter.grad

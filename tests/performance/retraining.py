@@ -80,7 +80,7 @@ class Retraining:
         settings = DetectorSettings(**{**detector_presets()[size.preset].settings, **changes})
         with seeded(0):
             classifier = Softmax(settings.box_head_width, lvis_statistics(size.categories))
-            self.detector = TorchvisionDetector(settings, classifier, TestSettings())
+            self.detector = TorchvisionDetector(settings, [classifier], TestSettings())
         self.detector.requires_grad_(False)
         self.detector.classifiers.requires_grad_(True)
         self.detector.to(device)
@@ -94,16 +94,15 @@ class Retraining:
             samples = [data[index, index] for index in range(size.images)]
         self.images = [sample.image.to(device) for sample in samples]
         self.targets = [sample.target.to(torch.device(device)) for sample in samples if sample.target]
-        # the losses of proposals draw random numbers too, so RoIs are drawn from a generator of their own
-        sample_rois = self.detector.roi_heads.select_training_samples
+        propose = self.detector._proposals
 
-        def sampled(proposals: list[Tensor], targets: list[dict[str, Tensor]]) -> Any:
+        def proposed(*arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
+            boxes, objectness = propose(*arguments)
             with seeded(0):
-                near = [_near(target["boxes"], settings.roi_samples) for target in targets]
-                pairs = zip(proposals, near, strict=True)
-                return sample_rois([torch.cat(pair) for pair in pairs], targets)
+                near = [_near(target.boxes, settings.roi_samples) for target in self.targets]
+            return [torch.cat(pair) for pair in zip(boxes, near, strict=True)], objectness
 
-        self.detector.roi_heads.select_training_samples = sampled
+        self.detector._proposals = proposed  # type: ignore[assignment, method-assign]
 
     def loss(self, how: str) -> Tensor:
         """The classifier's loss, or the sum of all losses."""

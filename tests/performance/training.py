@@ -105,7 +105,7 @@ def reference_model(run: Run) -> nn.Module:
         min_size=settings.train_short_edges[0],
         max_size=settings.long_edge,
         rpn_anchor_generator=anchors,
-        rpn_pre_nms_top_n_train=settings.rpn_train_proposals,
+        rpn_pre_nms_top_n_train=settings.rpn_train_candidates,
         rpn_post_nms_top_n_train=settings.rpn_train_proposals,
         rpn_batch_size_per_image=settings.rpn_samples,
         box_batch_size_per_image=settings.roi_samples,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmark.sampling import (
+    AlikeStream,
     DrawnStream,
     ImageStream,
     PairedBatches,
@@ -67,7 +68,22 @@ def test_processes_share_the_batches_of_one(world_size: int, first: int) -> None
         list(StreamBatches(stream, 8, first, first + 5, rank, world_size)) for rank in range(world_size)
     ]
     for batch, *parts in zip(alone, *shares, strict=True):
-        assert sorted(item for part in parts for item in part) == sorted(batch)
+        assert [item for part in parts for item in part] == batch
+
+
+@given(size=st.sampled_from([1, 2, 4]), start=st.integers(0, 60), seed=st.integers(0, 100))
+def test_images_of_a_shape_come_together_and_in_their_order(size: int, start: int, seed: int) -> None:
+    stream, wide = ImageStream(np.linspace(1, 3, 17), seed), np.arange(17) % 3 == 0
+    alike = AlikeStream(stream, wide, size)
+    given_out = [alike[position] for position in range(100 * size)]
+    for run in range(0, len(given_out), size):
+        assert len({bool(wide[index]) for index in given_out[run : run + size]}) == 1
+    for shape in (True, False):
+        mine = [index for index in given_out if wide[index] == shape]
+        theirs = [index for index in (stream[p] for p in range(110 * size)) if wide[index] == shape]
+        assert mine == theirs[: len(mine)]
+    resumed = AlikeStream(ImageStream(np.linspace(1, 3, 17), seed), wide, size)
+    assert [resumed[position] for position in range(start, start + 5)] == (given_out * 2)[start : start + 5]
 
 
 def test_paired_batches_share_no_position() -> None:

@@ -1,0 +1,137 @@
+"""Boxes (..., 4) xyxy in pixels: anchors, deltas, clipping and suppression, alike for all back ends.
+
+A box ends behind its last pixel, so that its width is x2 - x1. What the frameworks have otherwise is named
+``coordinates`` in the settings.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image, nms
+
+STRIDES = (4, 8, 16, 32, 64)  # pixels, of the pyramid's levels
+SIZE_DIVISOR = 32  # of padded images
+ASPECT_RATIOS = (0.5, 1.0, 2.0)  # height over width
+RPN_STDS = (1.0, 1.0, 1.0, 1.0)
+# A box may become that much larger or smaller. torchvision and detectron2 bound only how it grows; the deltas
+# of a trained network never come near.
+LARGEST_LOG_SCALE = math.log(1000 / 16)
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+def padded(size: Size) -> Size:
+    """The next size that the trunk takes."""
+    height, width = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
+    return height, width
+
+
+def anchors_of(
+    base_sizes: list[int], grids: list[Size], canvas: Size, coordinates: str, device: torch.device
+) -> list[Tensor]:
+    """Anchors (height * width * 3, 4) of every level, float32; position after position, all shapes at each.
+
+    ``aligned`` anchors are around the corner of a cell. So are torchvision's, rounded, but the stride of a
+    level is the padded image's size over the level's: 61 instead of 64 for the coarsest level of an 800-pixel
+    side. MMDetection 1 has them around the middle and rounds the first and the last pixel that one includes.
+
+    Args:
+        base_sizes: square root of an anchor's area, of each level, pixels.
+        grids: size of each level.
+        canvas: size of the padded images.
+        coordinates: see the settings.
+        device: of the result.
+    """
+    found = []
+    for base, stride, (rows, columns) in zip(base_sizes, STRIDES, grids, strict=True):
+        heights = base * torch.tensor(ASPECT_RATIOS, dtype=torch.float64).sqrt()
+        half = torch.stack([base**2 / heights, heights], dim=1) / 2
+        cell = torch.cat([-half, half], dim=1)
+        if coordinates == "torchvision":
+            cell = cell.float().round()
+        elif coordinates == "mmdet_v1":
+            cell = torch.cat([(stride / 2 - half).round(), (stride / 2 + half - 1).round() + 1], dim=1)
+        step = (canvas[0] // rows, canvas[1] // columns) if coordinates == "torchvision" else (stride, stride)
+        y, x = torch.arange(rows) * step[0], torch.arange(columns) * step[1]
+        corner = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).repeat(1, 1, 2)
+        found.append((corner[:, :, None] + cell).reshape(-1, 4).float().to(device))
+    return found
+
+
+def usable(anchors: list[Tensor], grids: list[Size], size: Size, used: str) -> Tensor | None:
+    """Which of all levels' anchors may learn from an image of ``size``, (A,) bool; None for all of them.
+
+    One that ends at the border is inside, as it is in MMDetection 1.
+
+    Args:
+        anchors: of every level.
+        grids: size of each level.
+        size: of the image without padding.
+        used: ``anchors_used`` of the settings.
+    """
+    if used == "all":
+        return None
+    height, width = padded(size)
+    flags = []
+    for level, stride, (rows, columns) in zip(anchors, STRIDES, grids, strict=True):
+        flag = torch.zeros(rows, columns, len(level) // (rows * columns), dtype=torch.bool)
+        flag[: math.ceil(height / stride), : math.ceil(width / stride)] = True
+        flags.append(flag.flatten())
+    found = torch.cat(flags).to(anchors[0].device)
+    if used == "inside":
+        boxes = torch.cat(anchors)
+        found &= (boxes[:, :2] >= 0).all(dim=1) & (boxes[:, 2] <= size[1]) & (boxes[:, 3] <= size[0])
+    return found
+
+
+def encode(boxes: Tensor, truth: Tensor, stds: tuple[float, ...]) -> Tensor:
+    """Deltas (n, 4) that ``decode`` makes ``truth`` of: shift by the box's size, logarithm of the scale."""
+    size, goal = boxes[:, 2:] - boxes[:, :2], truth[:, 2:] - truth[:, :2]
+    shift = ((truth[:, :2] + goal / 2) - (boxes[:, :2] + size / 2)) / size
+    return torch.cat([shift, (goal / size).log()], dim=1) / boxes.new_tensor(stds)
+
+
+def decode(boxes: Tensor, deltas: Tensor, stds: tuple[float, ...]) -> Tensor:
+    """Boxes (n, K, 4) from boxes (n, 4) and deltas (n, K, 4)."""
+    deltas = deltas * deltas.new_tensor(stds)
+    size = (boxes[:, 2:] - boxes[:, :2])[:, None]
+    middle = boxes[:, None, :2] + size / 2 + deltas[..., :2] * size
+    half = size * deltas[..., 2:].clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp() / 2
+    return torch.cat([middle - half, middle + half], dim=-1)
+
+
+def clipped(boxes: Tensor, size: Size, coordinates: str) -> Tensor:
+    """Boxes (..., 4) inside an image; MMDetection 1 clips to pixels, so that each keeps one."""
+    if coordinates == "mmdet_v1":
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        height, width = size
+        corners = [x1.clamp(max=width - 1), y1.clamp(max=height - 1), x2.clamp(min=1), y2.clamp(min=1)]
+        boxes = torch.stack(corners, dim=-1)
+    return clip_boxes_to_image(boxes, size)
+
+
+def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, most: int) -> Tensor:
+    """Indices of at most ``most`` boxes that suppression within each group keeps, best first.
+
+    The best candidates are looked at first: what scores less cannot change what is kept of them.
+
+    Args:
+        boxes: (n, 4), not negative.
+        scores: (n,).
+        groups: (n,) int64.
+        threshold: IoU from which the box with the lower score goes.
+        most: boxes that are needed.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    count = 4 * most
+    while True:
+        best = order[:count]
+        # groups are moved apart; in float64, where that costs no part of a pixel
+        apart = boxes[best].double()
+        apart = apart + (groups[best] * (boxes.max() + 1 if len(boxes) else 1))[:, None].double()
+        keep = best[nms(apart, scores[best].double(), threshold)]
+        if len(keep) >= most or count >= len(order):
+            return keep[:most]
+        count *= 4

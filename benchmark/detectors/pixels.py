@@ -1,0 +1,64 @@
+"""What trunks take: order, mean and deviation of the colour channels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmark.detectors.checkpoints import CheckpointError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B; pixels from 0 to 1
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """``std`` is of R, G, B with pixels from 0 to 1; ``bgr`` says that the trunk takes blue first."""
+
+    std: tuple[float, float, float]
+    bgr: bool = False
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """An image (3, H, W), RGB in [0, 1], as the trunk takes it."""
+        mean, std = (image.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, self.std))
+        found = (image - mean) / std
+        return found.flip(0) if self.bgr else found
+
+
+PIXELS = {
+    "torchvision": Pixels((0.229, 0.224, 0.225)),
+    "caffe": Pixels((1 / 255, 1 / 255, 1 / 255), bgr=True),
+    "caffe2": Pixels((58.395 / 255, 57.12 / 255, 57.375 / 255), bgr=True),
+}
+"""By ``pixels`` of the settings."""
+
+
+def told_by(mean: Tensor, std: Tensor) -> str:
+    """Key of ``PIXELS`` from ``pixel_mean`` and ``pixel_std`` of detectron2, 3 numbers each, pixels to 255.
+
+    Raises:
+        CheckpointError: no setting has them.
+    """
+    mean, std = mean.double().flatten() / 255, std.double().flatten() / 255
+    for name, pixels in PIXELS.items():
+        expected = torch.tensor([IMAGENET_MEAN, pixels.std], dtype=torch.float64)
+        if pixels.bgr:
+            expected = expected.flip(1)
+        if mean.shape == std.shape == (3,) and torch.allclose(torch.stack([mean, std]), expected, atol=1e-5):
+            return name
+    raise CheckpointError(
+        "the weights are of models whose input is normalised in another way",
+        found=f"pixel_mean {(255 * mean).tolist()}, pixel_std {(255 * std).tolist()}",
+        expected=f"those of pixels: {', '.join(PIXELS)}",
+    )
+
+
+def of_detectron2(weights: Mapping[str, Tensor], backbone: str) -> str:
+    """Key of ``PIXELS`` for a file of detectron2's.
+
+    Few of its files say it: its configuration knows. They are then read as those of the models that it has
+    converted itself: ResNets of MSRA, ResNeXts of Facebook.
+    """
+    if "pixel_mean" in weights and "pixel_std" in weights:
+        return told_by(weights["pixel_mean"], weights["pixel_std"])
+    return "caffe2" if backbone.startswith("resnext") else "caffe"

@@ -1,0 +1,655 @@
+"""The two-stage detector that all back ends share: features, proposals, RoIs, heads, detections.
+
+A back end brings its framework's trunk, pyramid, heads, elementwise losses and RoIAlign. Everything between
+them is here, so that with the same settings, weights, images and draws all back ends give the same losses,
+gradients and detections (``tests/agreement``). Where frameworks differ there is a setting, and a back end
+that does not have it says so.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from benchmark.classifiers import Classifier, NormedConv2d
+from benchmark.classifiers.cosine import normed
+from benchmark.detectors.boxes import (
+    RPN_STDS,
+    STRIDES,
+    Size,
+    anchors_of,
+    clipped,
+    decode,
+    encode,
+    padded,
+    suppressed,
+    usable,
+)
+from benchmark.detectors.initialisation import (
+    convolutions,
+    initialise_box_head,
+    initialise_mask_head,
+    initialise_proposal_head,
+    initialise_pyramid,
+)
+from benchmark.detectors.interface import (
+    POOLED_SIDE,
+    ChooseRoIs,
+    Detections,
+    Detector,
+    RoIBatch,
+    TrainingPass,
+    head_prefix,
+    image_numbers,
+)
+from benchmark.detectors.masks import mask_targets
+from benchmark.detectors.matching import MatchingRule, draw, generator_of
+from benchmark.detectors.pixels import PIXELS
+from benchmark.detectors.postprocessing import finish, select
+from benchmark.images import Target
+from benchmark.recipes.detector_settings import DetectorSettings as Settings
+from benchmark.recipes.models import TestSettings
+
+MASK_SIDE = 14  # positions of the pooled features of masks along each side; masks have twice as many
+SEMANTIC_STRIDE = 8  # pixels, of the features of an HTC's semantic branch
+UNLABELLED = 255  # in stuff maps
+FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
+RPN_FOREGROUND, RPN_BACKGROUND, RPN_SUPPRESSION = 0.7, 0.3, 0.7  # IoU
+RPN_POSITIVE_FRACTION = 0.5
+STAGE_FOREGROUND = (0.5, 0.6, 0.7)  # IoU from which a RoI is foreground in each stage of a cascade
+STAGE_STDS = {
+    "mmdet": ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)),
+    "detectron2": (
+        (1 / 10, 1 / 10, 1 / 5, 1 / 5),
+        (1 / 20, 1 / 20, 1 / 10, 1 / 10),
+        (1 / 30, 1 / 30, 1 / 15, 1 / 15),
+    ),
+}  # of box deltas, by ``cascade``
+
+
+@dataclass
+class _Pyramid:
+    """A batch after the trunk: levels (N, channels, H, W) float32 from stride 4 to 64, the stuff scores and
+    features of the semantic branch if there is one, sizes of the images, and the size they are padded to."""
+
+    levels: list[Tensor]
+    stuff: tuple[Tensor, Tensor] | None
+    sizes: list[Size]
+    canvas: Size
+
+
+@dataclass
+class _Anchors:
+    """Anchors of all levels and what the proposal network says of them, (images, A) and (images, A, 4)."""
+
+    levels: list[Tensor]
+    grids: list[Size]
+    objectness: Tensor
+    deltas: Tensor
+
+
+@dataclass
+class _RoIs:
+    """RoIs in training, an entry for each image: boxes (n, 4), labels (n,) in ``0..C``, the number (n,) of
+    the object that each belongs to, and whether it is a ground-truth box itself."""
+
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    matches: list[Tensor]
+    truth: list[Tensor]
+
+    def only(self, kept: Sequence[Tensor]) -> "_RoIs":
+        """Those that masks or indices say."""
+        lists = (self.boxes, self.labels, self.matches, self.truth)
+        return _RoIs(*([item[keep] for item, keep in zip(items, kept, strict=True)] for items in lists))
+
+
+class TwoStageDetector(Detector):
+    """A detector of Fast R-CNN's kind behind ``benchmark.detectors.interface.Detector``.
+
+    Args:
+        settings: architecture and sizes.
+        classifiers: one for each box head.
+        test: thresholds of ``predict``.
+
+    Raises:
+        BenchmarkError: settings that the back end does not have.
+    """
+
+    roi_align: Callable[..., Tensor] = staticmethod(roi_align)
+    """As torchvision's, by position: features, RoIs (n, 5), side, scale, samples, aligned."""
+
+    def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
+        super().__init__(settings, test, classifiers[0].num_classes)
+        self.build()
+        self.classifiers = nn.ModuleList(classifiers)
+        initialise_pyramid(convolutions(*self.pyramid_modules), settings)
+        initialise_proposal_head(convolutions(self.proposal_head))
+        for layers, regressor in zip(self.box_head_layers, self.box_regressors, strict=True):
+            initialise_box_head(layers, regressor, settings)
+        for head, predictor in zip(self.mask_heads, self.mask_predictors, strict=True):
+            others = [layer for layer in convolutions(head) if layer is not predictor]
+            initialise_mask_head(others, predictor, settings)
+
+    # ---- what a back end brings
+
+    def build(self) -> None:
+        """Make the modules, under the names of the framework; raises for settings that it does not have."""
+        raise NotImplementedError
+
+    @property
+    def pyramid_modules(self) -> list[nn.Module]:
+        """The feature pyramid's modules without the trunk."""
+        raise NotImplementedError
+
+    @property
+    def proposal_head(self) -> nn.Module:
+        """The proposal network's convolutions."""
+        raise NotImplementedError
+
+    @property
+    def box_regressors(self) -> list[nn.Linear]:
+        """The last layer for boxes of each box head: 4 deltas for each category, or for all."""
+        raise NotImplementedError
+
+    @property
+    def mask_heads(self) -> list[nn.Module]:
+        """The mask head of each stage, or one for all stages of a cascade; none of a Faster R-CNN."""
+        raise NotImplementedError
+
+    @property
+    def mask_predictors(self) -> list[nn.Module]:
+        """The last layer of each mask head: a 1x1 convolution to a channel for each category, or for all."""
+        raise NotImplementedError
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """Five levels of normalised and padded images (N, 3, H, W)."""
+        raise NotImplementedError
+
+    def semantic(self, levels: list[Tensor]) -> tuple[Tensor, Tensor] | None:
+        """Stuff scores (N, S, h, w) and features (N, channels, h, w), of stride 8, if there is the branch."""
+        return None
+
+    def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness logits (N, 3, h, w) and deltas (N, 12, h, w) of each level."""
+        raise NotImplementedError
+
+    def mask_features(
+        self, stage: int, pooled: Tensor, before: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the last layer of a stage's mask head takes, (n, channels, M, M), and what an HTC hands to the
+        next stage, of pooled features (n, channels, 14, 14) and what the stage before handed on."""
+        raise NotImplementedError
+
+    def box_losses(self, deltas: Tensor, goals: Tensor, beta: float) -> Tensor:
+        """Smooth L1, L1 where ``beta`` is 0, of every element."""
+        return F.smooth_l1_loss(deltas, goals, beta=beta, reduction="none")
+
+    def binary_losses(self, logits: Tensor, goals: Tensor) -> Tensor:
+        """Binary cross entropy of every element."""
+        return F.binary_cross_entropy_with_logits(logits, goals, reduction="none")
+
+    def stuff_losses(self, scores: Tensor, categories: Tensor) -> Tensor:
+        """Losses (N, h, w) of stuff scores; 0 where a pixel is unlabelled."""
+        raise NotImplementedError
+
+    # ---- what it does
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch norms of frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+    def forward(
+        self, images: list[Tensor], targets: list[Target], canvas: Size | None = None
+    ) -> TrainingPass:
+        """Losses of the proposal network, and of classifier, box regressor and mask head of each stage."""
+        found = TrainingPass([], [], {}, {})
+        pyramid = self._pyramid(images, canvas)
+        anchors = self._anchors(pyramid)
+        self._proposal_losses(found, pyramid, anchors, targets)
+        if pyramid.stuff is not None:
+            self._stuff_loss(found, pyramid.stuff[0], targets, pyramid.canvas)
+        settings = self.settings
+        boxes, _ = self._proposals(
+            pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals
+        )
+        rois = self._first_rois(boxes, targets)
+        for stage in range(settings.stages):
+            pooled = self._pooled_for_boxes(pyramid, rois.boxes)
+            classified, activated = self._box_features(stage, pooled)
+            deltas = self.box_regressors[stage](activated).float()
+            found.logits.append(self._classifier(stage)(classified).float())
+            found.labels.append(torch.cat(rois.labels))
+            self._box_loss(found, stage, deltas, rois, targets)
+            masked = rois
+            if settings.architecture == "htc" or stage + 1 < settings.stages:
+                refined = self._refined(stage, pyramid, rois, deltas, classified)
+                if settings.architecture == "htc":  # the boxes that its box head has just corrected
+                    masked = self._drawn(stage, refined, targets, f"RoIs of masks {stage}")
+            if stage < len(self.mask_heads):
+                self._mask_loss(found, stage, pyramid, masked, targets)
+            if stage + 1 < settings.stages:
+                rois = self._next_rois(stage + 1, refined, targets)
+        return found
+
+    @torch.no_grad()
+    def box_features(
+        self,
+        images: list[Tensor],
+        targets: list[Target],
+        choose: ChooseRoIs | None = None,
+        canvas: Size | None = None,
+    ) -> list[RoIBatch]:
+        """Features of RoIs proposed, sampled and refined as in training, in evaluation mode."""
+        pyramid = self._pyramid(images, canvas)
+        settings, anchors = self.settings, self._anchors(pyramid)
+        boxes, _ = self._proposals(
+            pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals
+        )
+        rois = self._first_rois(boxes, targets)
+        batches = []
+        for stage in range(settings.stages):
+            chosen = _chosen(rois.labels, choose)
+            last = stage + 1 == settings.stages
+            if last:  # no stage is refined from the others
+                rois, chosen = rois.only(chosen), [keep[keep] for keep in chosen]
+            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, rois.boxes))
+            kept = torch.cat(chosen)
+            parts = (classified, torch.cat(rois.labels), torch.cat(rois.boxes), image_numbers(rois.labels))
+            batches.append(RoIBatch(*(part[kept] for part in parts)))
+            if not last:
+                deltas = self.box_regressors[stage](activated).float()
+                refined = self._refined(stage, pyramid, rois, deltas, classified)
+                rois = self._next_rois(stage + 1, refined, targets)
+        return batches
+
+    @torch.no_grad()
+    def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:
+        """Features of the ground-truth boxes as they are, in every stage, in evaluation mode."""
+        pyramid = self._pyramid(images, None)
+        boxes, labels = [target.boxes for target in targets], [target.labels for target in targets]
+        pooled = self._pooled_for_boxes(pyramid, boxes)
+        return [
+            RoIBatch(
+                self._box_features(stage, pooled)[0],
+                torch.cat(labels),
+                torch.cat(boxes),
+                image_numbers(labels),
+            )
+            for stage in range(self.settings.stages)
+        ]
+
+    @torch.no_grad()
+    def predict(self, images: list[Tensor], sizes: list[Size]) -> list[Detections]:
+        """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
+        settings, pyramid = self.settings, self._pyramid(images, None)
+        anchors = self._anchors(pyramid)
+        boxes, objectness = self._proposals(
+            pyramid, anchors, settings.rpn_test_candidates, settings.rpn_test_proposals
+        )
+        logits = []
+        for stage in range(settings.stages):
+            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, boxes))
+            logits.append(self._classifier(stage)(classified).float())
+            deltas = self.box_regressors[stage](activated).float()
+            if stage + 1 < settings.stages:
+                boxes = self._moved(stage, pyramid, boxes, deltas, classified)
+        counts = [len(item) for item in boxes]
+        decoded = decode(torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage))
+        scores = self._classifier(-1).detection_scores(
+            logits, torch.cat(objectness), "scores" if settings.cascade == "detectron2" else "logits"
+        )
+        kept = [
+            select(clipped(own, size, settings.coordinates), score, self.test)
+            for own, score, size in zip(
+                decoded.split(counts), scores.split(counts), pyramid.sizes, strict=True
+            )
+        ]
+        masks: Sequence[Tensor | None] = [None] * len(kept)
+        if settings.masks:
+            masks = self._mask_probabilities(pyramid, [box for box, _, _ in kept], [y for _, y, _ in kept])
+        return [
+            finish(item, mask, settings, self.test.mask_threshold, from_size=given, to_size=original)
+            for item, mask, given, original in zip(kept, masks, pyramid.sizes, sizes, strict=True)
+        ]
+
+    # ---- features
+
+    def _pyramid(self, images: list[Tensor], canvas: Size | None) -> _Pyramid:
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        height, width = canvas or padded((max(size[0] for size in sizes), max(size[1] for size in sizes)))
+        normalised = [PIXELS[self.settings.pixels].normalised(image) for image in images]
+        batch = torch.stack(
+            [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in normalised]
+        )
+        # RoIAlign takes boxes in the type of the features, and bfloat16 knows every eighth pixel beyond 1024
+        levels = [level.float() for level in self.pyramid(batch)]
+        stuff = self.semantic(levels)
+        if stuff is not None:
+            stuff = (stuff[0].float(), stuff[1].float())
+        return _Pyramid(levels, stuff, sizes, (height, width))
+
+    def _pooled(self, pyramid: _Pyramid, boxes: list[Tensor], side: int) -> Tensor:
+        """RoIAlign features (n, channels, side, side), of the level that fits a box's size."""
+        rois = _numbered(boxes)
+        sizes = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+        fitting = (sizes / FINEST_ROI + 1e-6).log2().floor().clamp(0, 3)
+        first = pyramid.levels[0]
+        pooled = first.new_zeros(len(rois), first.shape[1], side, side)
+        for number, (level, stride) in enumerate(zip(pyramid.levels[:4], STRIDES, strict=False)):
+            chosen = (fitting == number).nonzero().squeeze(1)
+            pooled = pooled.index_copy(0, chosen, self._aligned(level, rois[chosen], side, stride))
+        return pooled
+
+    def _aligned(self, level: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
+        """RoIAlign of one level at RoIs (n, 5); where its pixels lie follows from the coordinates."""
+        how = self.settings.coordinates
+        if how == "mmdet_v1":  # at i, where ``aligned`` has it at i + 0.5
+            rois = rois + rois.new_tensor([0, 0.5, 0.5, 0.5, 0.5]) * stride
+        samples = 0 if how == "aligned" else 2
+        return self.roi_align(level, rois, side, 1 / stride, samples, how != "torchvision")
+
+    def _pooled_for_boxes(self, pyramid: _Pyramid, boxes: list[Tensor]) -> Tensor:
+        pooled = self._pooled(pyramid, boxes, POOLED_SIDE)
+        if pyramid.stuff is not None:
+            wide = self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
+            pooled = pooled + F.adaptive_avg_pool2d(wide, POOLED_SIDE)
+        if self.settings.cascade == "detectron2" and self.settings.stages > 1:
+            pooled = _with_less_gradient(pooled, 1 / self.settings.stages)
+        return pooled
+
+    def _box_features(self, stage: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
+        classifier, (first, second) = self._classifier(stage), self.box_head_layers[stage]
+        flat = pooled.flatten(start_dim=1)
+        raw = second(F.relu(first(flat)))
+        activated = F.relu(raw)
+        classified = raw if classifier.before_activation else activated
+        if classifier.takes_pooled:
+            classified = torch.cat([classified, flat], dim=1)
+        return classified, activated
+
+    def _classifier(self, stage: int) -> Classifier:
+        return cast(Classifier, self.classifiers[stage])
+
+    # ---- proposals
+
+    def _anchors(self, pyramid: _Pyramid) -> _Anchors:
+        objectness, deltas = self.proposal_outputs(pyramid.levels)
+        grids = [(level.shape[2], level.shape[3]) for level in objectness]
+        settings, device = self.settings, objectness[0].device
+        levels = anchors_of(settings.anchor_sizes, grids, pyramid.canvas, settings.coordinates, device)
+        count = len(pyramid.sizes)
+        return _Anchors(
+            levels,
+            grids,
+            torch.cat([level.float().permute(0, 2, 3, 1).reshape(count, -1) for level in objectness], dim=1),
+            torch.cat([level.float().permute(0, 2, 3, 1).reshape(count, -1, 4) for level in deltas], dim=1),
+        )
+
+    @torch.no_grad()
+    def _proposals(
+        self, pyramid: _Pyramid, anchors: _Anchors, candidates: int, most: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes (n, 4) of each image and their scores (n,) in [0, 1], best first: at most ``candidates`` of a
+        level, ``most`` of an image."""
+        found, objectness = [], []
+        boxes, counts = torch.cat(anchors.levels), [len(level) for level in anchors.levels]
+        for logits, deltas, size in zip(anchors.objectness, anchors.deltas, pyramid.sizes, strict=True):
+            best, levels, start = [], [], 0
+            for number, scores in enumerate(logits.split(counts)):
+                best.append(start + scores.topk(min(candidates, len(scores))).indices)
+                levels.append(torch.full_like(best[-1], number))
+                start += len(scores)
+            chosen, level = torch.cat(best), torch.cat(levels)
+            box = decode(boxes[chosen], deltas[chosen, None], RPN_STDS)[:, 0]
+            box, score = clipped(box, size, self.settings.coordinates), logits[chosen]
+            # what is not finite is left out: divergence shows in the losses
+            good = (
+                (box[:, 2:] > box[:, :2]).all(dim=1) & box.isfinite().all(dim=1) & score.isfinite()
+            ).nonzero()
+            box, score, level = box[good[:, 0]], score[good[:, 0]], level[good[:, 0]]
+            kept = suppressed(box, score, level, RPN_SUPPRESSION, most)
+            found.append(box[kept])
+            objectness.append(score[kept].sigmoid())
+        return found, objectness
+
+    def _proposal_losses(
+        self, found: TrainingPass, pyramid: _Pyramid, anchors: _Anchors, targets: list[Target]
+    ) -> None:
+        """Objectness of drawn anchors, and boxes of the foreground among them."""
+        settings = self.settings
+        rule = MatchingRule(
+            RPN_FOREGROUND,
+            RPN_BACKGROUND,
+            low_quality=settings.rpn_low_quality_iou,
+            own_targets=settings.low_quality_targets == "own",
+        )
+        boxes = torch.cat(anchors.levels)
+        objectness, goals, deltas, box_goals = [], [], [], []
+        for number, (target, size) in enumerate(zip(targets, pyramid.sizes, strict=True)):
+            flags = usable(anchors.levels, anchors.grids, size, settings.anchors_used)
+            places = torch.arange(len(boxes), device=boxes.device) if flags is None else flags.nonzero()[:, 0]
+            matches, kinds = rule.match(boxes[places], target.boxes)
+            drawn = draw(kinds, settings.rpn_samples, RPN_POSITIVE_FRACTION, generator_of(target, "anchors"))
+            positive = drawn[kinds[drawn] == 1]
+            objectness.append(anchors.objectness[number, places[drawn]])
+            goals.append((kinds[drawn] == 1).float())
+            deltas.append(anchors.deltas[number, places[positive]])
+            truth = target.boxes[matches[positive]]
+            box_goals.append(encode(boxes[places[positive]], truth, RPN_STDS))
+        logits = torch.cat(objectness)
+        count = len(logits) if settings.rpn_loss_divisor == "drawn" else settings.rpn_samples * len(targets)
+        _add(found, "loss_rpn_objectness", self.binary_losses(logits, torch.cat(goals)), count)
+        box_losses = self.box_losses(torch.cat(deltas), torch.cat(box_goals), settings.rpn_smooth_l1_beta)
+        _add(found, "loss_rpn_box", box_losses, count)
+
+    def _stuff_loss(self, found: TrainingPass, scores: Tensor, targets: list[Target], canvas: Size) -> None:
+        """Mean over the labelled pixels."""
+        maps = []
+        for target in targets:
+            assert target.stuff is not None
+            height, width = (whole - own for whole, own in zip(canvas, target.stuff.shape, strict=True))
+            maps.append(F.pad(target.stuff, (0, width, 0, height), value=UNLABELLED))
+        small = F.interpolate(torch.stack(maps)[:, None].float(), scale_factor=1 / SEMANTIC_STRIDE)
+        categories = small[:, 0].long()
+        count = (categories != UNLABELLED).sum()
+        _add(found, "loss_semantic_seg", self.stuff_losses(scores, categories), count)
+
+    # ---- RoIs
+
+    def _stds(self, stage: int) -> tuple[float, ...]:
+        return STAGE_STDS[self.settings.cascade][stage]
+
+    def _first_rois(self, proposals: list[Tensor], targets: list[Target]) -> _RoIs:
+        nothing = [torch.zeros_like(box[:, 0], dtype=torch.int64) for box in proposals]
+        return self._drawn(0, _RoIs(proposals, nothing, nothing, nothing), targets, "RoIs 0")
+
+    def _drawn(self, stage: int, rois: _RoIs, targets: list[Target], purpose: str) -> _RoIs:
+        """RoIs drawn from boxes and the ground truth, with their labels."""
+        boxes = [torch.cat([own, target.boxes]) for own, target in zip(rois.boxes, targets, strict=True)]
+        truth = [
+            torch.arange(len(both), device=both.device) >= len(own)
+            for both, own in zip(boxes, rois.boxes, strict=True)
+        ]
+        labelled, kinds = self._labelled(stage, boxes, truth, targets)
+        size, fraction = self.settings.roi_samples, self.settings.roi_positive_fraction
+        return labelled.only(
+            [
+                draw(kind, size, fraction, generator_of(target, purpose))
+                for kind, target in zip(kinds, targets, strict=True)
+            ]
+        )
+
+    def _next_rois(self, stage: int, refined: _RoIs, targets: list[Target]) -> _RoIs:
+        """A cascade's RoIs from those of the stage before: drawn anew, or all of them with new labels."""
+        if self.settings.cascade == "mmdet":
+            return self._drawn(stage, refined, targets, f"RoIs {stage}")
+        solid = refined.only([(box[:, 2:] > box[:, :2]).all(dim=1) for box in refined.boxes])
+        labelled, kinds = self._labelled(stage, solid.boxes, solid.truth, targets)
+        return labelled.only([kind >= 0 for kind in kinds])
+
+    def _labelled(
+        self, stage: int, boxes: list[Tensor], truth: list[Tensor], targets: list[Target]
+    ) -> tuple[_RoIs, list[Tensor]]:
+        """RoIs with their labels, and their kinds (see ``MatchingRule.match``)."""
+        settings, foreground = self.settings, STAGE_FOREGROUND[stage]
+        floor = settings.roi_low_quality_iou
+        rule = MatchingRule(
+            foreground,
+            foreground,
+            nearest=settings.roi_background_min_iou,
+            low_quality=None if floor is None else max(floor, foreground),
+            own_targets=settings.low_quality_targets == "own",
+        )
+        rois, kinds = _RoIs(boxes, [], [], truth), []
+        for box, target in zip(boxes, targets, strict=True):
+            matches, kind = rule.match(box, target.boxes)
+            label = torch.full_like(matches, self.num_classes)
+            label[kind == 1] = target.labels[matches[kind == 1]]
+            rois.labels.append(label)
+            rois.matches.append(matches)
+            kinds.append(kind)
+        return rois, kinds
+
+    def _box_loss(
+        self, found: TrainingPass, stage: int, deltas: Tensor, rois: _RoIs, targets: list[Target]
+    ) -> None:
+        """Over foreground RoIs, divided by the number of all RoIs."""
+        labels = torch.cat(rois.labels)
+        foreground = (labels < self.num_classes).nonzero().squeeze(1)
+        own = deltas.unflatten(1, (-1, 4))[foreground, self._column(labels[foreground])]
+        only = rois.only([label < self.num_classes for label in rois.labels])
+        truth = [target.boxes[match] for target, match in zip(targets, only.matches, strict=True)]
+        goals = encode(torch.cat(only.boxes), torch.cat(truth), self._stds(stage))
+        name = f"{head_prefix(stage, self.settings.stages)}loss_box"
+        _add(found, name, self.box_losses(own, goals, self.settings.smooth_l1_beta), len(labels))
+
+    def _column(self, labels: Tensor) -> Tensor:
+        return torch.zeros_like(labels) if self.settings.class_agnostic_boxes else labels
+
+    @torch.no_grad()
+    def _refined(
+        self, stage: int, pyramid: _Pyramid, rois: _RoIs, deltas: Tensor, classified: Tensor
+    ) -> _RoIs:
+        """The RoIs that a stage of a cascade hands on; where they are drawn anew, without ground truth."""
+        labels = torch.cat(rois.labels)
+        moved = self._moved(stage, pyramid, rois.boxes, deltas, classified, labels)
+        refined = _RoIs(moved, rois.labels, rois.matches, rois.truth)
+        return (
+            refined if self.settings.cascade == "detectron2" else refined.only([~own for own in rois.truth])
+        )
+
+    @torch.no_grad()
+    def _moved(
+        self,
+        stage: int,
+        pyramid: _Pyramid,
+        boxes: list[Tensor],
+        deltas: Tensor,
+        classified: Tensor,
+        labels: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Boxes after a stage's regressor; class-specific ones are of the true or else the best label."""
+        column = torch.zeros_like(deltas[:, 0], dtype=torch.int64)
+        if not self.settings.class_agnostic_boxes:
+            classifier = self._classifier(stage)
+            column = classifier.scores(classifier(classified).float())[:, :-1].argmax(dim=1)
+            if labels is not None:
+                column = torch.where(labels < self.num_classes, labels, column)
+        own = deltas.unflatten(1, (-1, 4))[torch.arange(len(deltas), device=deltas.device), column]
+        moved = decode(torch.cat(boxes), own[:, None], self._stds(stage))[:, 0]
+        return [
+            clipped(box, size, self.settings.coordinates)
+            for box, size in zip(moved.split([len(box) for box in boxes]), pyramid.sizes, strict=True)
+        ]
+
+    # ---- masks
+
+    def _mask_logits(
+        self, pyramid: _Pyramid, boxes: list[Tensor], labels: Tensor, stages: Iterable[int]
+    ) -> list[Tensor]:
+        """Logits (n, M, M) of the labels' channels in the mask heads of some stages."""
+        pooled = self._pooled(pyramid, boxes, MASK_SIDE)
+        if pyramid.stuff is not None:
+            pooled = pooled + self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
+        wanted, before, found = set(stages), None, []
+        chained = self.settings.architecture == "htc"  # a stage takes features of the one before
+        for stage in range(max(wanted) + 1):
+            if stage in wanted or chained:
+                features, carried = self.mask_features(stage, pooled, before)
+                before = carried if chained else None
+            if stage in wanted:
+                column = torch.zeros_like(labels) if self.settings.class_agnostic_masks else labels
+                found.append(_of_channel(self.mask_predictors[stage], features, column).float())
+        return found
+
+    def _mask_loss(
+        self, found: TrainingPass, stage: int, pyramid: _Pyramid, rois: _RoIs, targets: list[Target]
+    ) -> None:
+        """Mean over the foreground RoIs."""
+        only = rois.only([label < self.num_classes for label in rois.labels])
+        (logits,) = self._mask_logits(pyramid, only.boxes, torch.cat(only.labels), [stage])
+        goals = torch.cat(
+            [
+                mask_targets(target, box, match, logits.shape[-1])
+                for target, box, match in zip(targets, only.boxes, only.matches, strict=True)
+            ]
+        )
+        losses = self.binary_losses(logits, goals).flatten(start_dim=1).mean(dim=1)
+        _add(found, f"{head_prefix(stage, len(self.mask_heads))}loss_mask", losses, len(losses))
+
+    def _mask_probabilities(
+        self, pyramid: _Pyramid, boxes: list[Tensor], labels: list[Tensor]
+    ) -> Sequence[Tensor]:
+        """Probabilities (n, M, M) of each image's detections, the mean over a cascade's stages."""
+        logits = self._mask_logits(pyramid, boxes, torch.cat(labels), range(len(self.mask_heads)))
+        found = torch.stack([item.sigmoid() for item in logits]).mean(dim=0)
+        return found.split([len(box) for box in boxes])
+
+
+def _numbered(boxes: list[Tensor]) -> Tensor:
+    """RoIs (N, 5): the image's number, then the box."""
+    return torch.cat([F.pad(box, (1, 0), value=number) for number, box in enumerate(boxes)])
+
+
+def _chosen(labels: list[Tensor], choose: ChooseRoIs | None) -> list[Tensor]:
+    """Whether each of the RoIs is kept, per image."""
+    if choose is None:
+        return [torch.ones_like(label, dtype=torch.bool) for label in labels]
+    flat = torch.cat(labels)
+    kept = torch.zeros_like(flat, dtype=torch.bool)
+    kept[choose(flat, image_numbers(labels))] = True
+    return list(kept.split([len(label) for label in labels]))
+
+
+def _add(found: TrainingPass, name: str, losses: Tensor, count: Any) -> None:
+    found.sums[name] = losses.sum()
+    found.counts[name] = torch.as_tensor(count, dtype=torch.float32, device=losses.device)
+
+
+def _with_less_gradient(values: Tensor, factor: float) -> Tensor:
+    """The same values, with a part of their gradient."""
+    fixed = values.detach()
+    return fixed + factor * (values - fixed)
+
+
+def _of_channel(predictor: nn.Module, features: Tensor, columns: Tensor) -> Tensor:
+    """Logits (n, M, M) of one channel of a 1x1 convolution for each of features (n, channels, M, M).
+
+    Those of all categories would be most of a training's memory.
+    """
+    weight, bias = cast(Tensor, predictor.weight)[:, :, 0, 0], cast(Tensor, predictor.bias)
+    if isinstance(predictor, NormedConv2d):
+        features = predictor.temperature * normed(features, 1, predictor.power)
+        weight = normed(weight, 1, predictor.power)
+    own = torch.bmm(weight[columns, None], features.flatten(start_dim=2))[:, 0]
+    return (own + bias[columns, None]).unflatten(1, features.shape[2:])
