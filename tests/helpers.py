@@ -1,9 +1,11 @@
 """Small real inputs that several tests share."""
 
+import csv
 from collections.abc import Sequence
 
 import numpy as np
 
+from benchmark.recipes.project import project_root
 from benchmark.statistics import ClassStatistics, frequency_letter
 
 
@@ -24,3 +26,13 @@ def statistics_of(
         num_annotations=int(instances.sum()),
         vocabulary="test",
     )
+
+
+def published_detectors() -> set[str]:
+    """The detectors of all published rows but those that no recipe answers."""
+    folder = project_root() / "results" / "reported"
+    with (folder / "unanswered.csv").open() as file:
+        unanswered = {(line["paper"], line["row"]) for line in csv.DictReader(file)}
+    with (folder / "reported.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    return {line["detector"] for line in lines if (line["paper"], line["row"]) not in unanswered}

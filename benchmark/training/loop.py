@@ -20,10 +20,10 @@ from benchmark.seeds import derive_seed
 from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
 from benchmark.training.meta import MetaTraining
 from benchmark.training.optimisation import Plan, build_optimizer, plan
-from benchmark.training.order import grouped, image_stream
 from benchmark.training.passes import Choice, Logits, Retraining, WholeDetector
 from benchmark.training.progress import TrainingLog
 from benchmark.training.resume import ResumeFolder
+from benchmark.training.samplers import grouped, image_stream
 from benchmark.training.workers import Gradients, Workers
 
 DIVERGED = 100.0  # times the first loss (at least 1): far beyond any fluctuation of a training that works
@@ -109,6 +109,7 @@ class _Training:
         assert stage.schedule is not None
         self._fabric, self._data, self._stage, self._resume = fabric, data, stage, resume
         self._seed = derive_seed(run.seed, "training", stage.name)
+        self._plugin_path = run.plugin_path
         self._clip_norm, self.checkpoint_every = stage.schedule.clip_norm, stage.schedule.checkpoint_every
         self.schedule = plan(stage.schedule, self._stream(stage.sampler).epoch_length)
         self._workers = Workers(
@@ -186,6 +187,7 @@ class _Training:
             raise self._diverged(iteration, losses)
         if iteration == 0:
             self._limit = DIVERGED * max(1.0, value)
+        self._gradients.finish_step()
         if self._clip_norm is not None:
             norm = self._fabric.clip_gradients(
                 self._module, self._optimizer, max_norm=self._clip_norm, error_if_nonfinite=False
@@ -219,10 +221,10 @@ class _Training:
             )
 
     def _stream(self, sampler: Sampler | None) -> ImageStream:
-        return image_stream(sampler or Sampler(), self._data, self._seed)
+        return image_stream(sampler or Sampler(), self._data, self._seed, self._plugin_path)
 
     def _dealt(self, sampler: Sampler | None, seed: int) -> StreamBatches:
-        stream = image_stream(sampler or Sampler(), self._data, seed)
+        stream = image_stream(sampler or Sampler(), self._data, seed, self._plugin_path)
         stream = grouped(stream, self._data, self._workers.size)
         lengths = (self.schedule.batch_size, self.first, self.schedule.iterations)
         return StreamBatches(stream, *lengths, self._fabric.global_rank, self._fabric.world_size)

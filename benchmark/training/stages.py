@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from benchmark.annotations import (
     vocabulary_hash,
 )
 from benchmark.detectors import Detector, build_detector, checkpoints
-from benchmark.images import Sample, TrainImages
+from benchmark.images import TrainImages
 from benchmark.notices import data_warnings
 from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
@@ -26,10 +25,9 @@ from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics, warn_unless_divided
 from benchmark.training.errors import TrainingError
+from benchmark.training.fitting import FitData
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
-
-FIT_BATCH = 2
 
 
 def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, ClassStatistics]:
@@ -85,8 +83,8 @@ def run_stage(
         workers: data loading processes of each.
         images_at_once: where all parameters train, a pass is over at most so many images; None for no bound.
 
-    The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
-    transform stage without ``batches``; either may return a dictionary of facts for the record.
+    The function of a fit stage is called as ``function(detector, data, statistics, **options)`` with
+    ``FitData``, that of a transform stage without it; either may return a dictionary of facts for the record.
 
     Returns:
         Facts for the record.
@@ -113,19 +111,19 @@ def run_stage(
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
             )
-        whole = stage.trainable == "all"
-        data = TrainImages(
-            annotations,
-            files.train_images,
-            run.detector,
-            derive_seed(run.seed, "augmentation", name),
-            masks=whole and run.detector.masks,
-            stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
-            augment=stage.kind == "train",
-            categories=trained_categories(stage, statistics),
-        )
+        categories = trained_categories(stage, statistics)
         resume = ResumeFolder(output.parent / "resume")
         if stage.kind == "train":
+            whole = stage.trainable == "all"
+            data = TrainImages(
+                annotations,
+                files.train_images,
+                run.detector,
+                derive_seed(run.seed, "augmentation", name),
+                masks=whole and run.detector.masks,
+                stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
+                categories=categories,
+            )
             facts: dict[str, Any] = train(
                 fabric,
                 detector,
@@ -140,7 +138,9 @@ def run_stage(
             if fabric.is_global_zero:
                 print(_describe(facts), file=sys.stderr)
         else:
-            facts = _without_gradients(stage, run, detector.to(fabric.device).eval(), data, statistics)
+            detector.to(fabric.device).eval()
+            seen = FitData(run, stage, annotations, files.train_images, categories, fabric.device, workers)
+            facts = _without_gradients(stage, run, detector, seen, statistics)
     if fabric.is_global_zero:
         detector.cpu()
         checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
@@ -153,15 +153,14 @@ def _say(warning: str) -> None:
 
 
 def _without_gradients(
-    stage: Stage, run: Run, detector: Detector, data: TrainImages, statistics: ClassStatistics
+    stage: Stage, run: Run, detector: Detector, data: FitData, statistics: ClassStatistics
 ) -> dict[str, Any]:
     """Carry out a fit or transform stage; returns what its function says for the record."""
     function = load_object(stage.function or "", run.plugin_path)
-    device = next(detector.parameters()).device
     # a pass over the data may sample RoIs
     with torch.no_grad(), seeded(derive_seed(run.seed, stage.kind, stage.name)):
         if stage.kind == "fit":
-            return function(detector, _batches(data, device), statistics, **stage.options) or {}
+            return function(detector, data, statistics, **stage.options) or {}
         return function(detector, statistics, **stage.options) or {}
 
 
@@ -180,16 +179,6 @@ def trained_categories(stage: Stage, statistics: ClassStatistics) -> set[int] | 
     setting = f"stage {stage.name}, max_instance_count {stage.annotations.max_instance_count}"
     warn_unless_divided(few, setting, "trained on", "training instances", statistics.instance_counts)
     return set(statistics.category_ids[few].tolist())
-
-
-def _batches(data: TrainImages, device: torch.device) -> Iterator[tuple[list[torch.Tensor], list[Any]]]:
-    """One pass over the training images without augmentation: (images, targets) of each batch."""
-    for start in range(0, len(data), FIT_BATCH):
-        samples: list[Sample] = [
-            data[index, index] for index in range(start, min(start + FIT_BATCH, len(data)))
-        ]
-        images = [sample.image.to(device) for sample in samples]
-        yield images, [sample.target.to(device) for sample in samples if sample.target is not None]
 
 
 def _describe(facts: dict[str, float | int | str]) -> str:

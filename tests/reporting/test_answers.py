@@ -12,11 +12,18 @@ from benchmark.recipes.project import project_root
 from benchmark.reporting.answers import REPORTED, Answers, find_answers
 from benchmark.reporting.collect import read_reported
 
+WITHOUT_VERDICT = {"seesaw/cascade_r101_rfs": {"bbox/AP"}}  # a misprint, by its neighbours
+
+
+def published_rows() -> set[str]:
+    lines = (project_root() / REPORTED).read_text().splitlines()[1:]
+    return {"/".join(line.split(",")[:2]) for line in lines}
+
 
 def test_every_published_row_is_answered_or_has_a_reason() -> None:
     answers = find_answers()
     assert answers.problems == []
-    assert len(answers.recipes) == 37
+    assert answers.recipes.keys() == published_rows()
     assert all(answers.reasons.values())
 
 
@@ -31,7 +38,8 @@ def test_recipes_are_on_the_dataset_of_their_row() -> None:
 
 def test_every_published_number_has_a_tolerance() -> None:
     for row, numbers in read_reported(project_root() / REPORTED).items():
-        assert numbers.tolerances.keys() == numbers.values.keys(), row
+        without = WITHOUT_VERDICT.get(row, set())
+        assert numbers.tolerances.keys() == numbers.values.keys() - without, row
         assert all(0 < tolerance <= 2 for tolerance in numbers.tolerances.values())
 
 
@@ -50,4 +58,5 @@ def test_the_count_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     said = CliRunner().invoke(app, ["list", "experiments"]).output
     answers = find_answers()
     assert answers.text() in said
-    assert f"{len(answers.recipes) - len(answers.reasons)} of 37 rows" in said
+    rows = published_rows()
+    assert f"{len(rows) - len(answers.reasons)} of {len(rows)} rows" in said

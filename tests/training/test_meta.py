@@ -143,7 +143,7 @@ def test_the_result_predicts(base: Path, tmp_path: Path) -> None:
 
 
 def test_only_a_classifier_stage_has_a_meta_step() -> None:
-    meta = {"function": "a:B", "sampler": {"kind": "class_balanced"}}
+    meta = {"function": "a:B", "sampler": {"kind": "a:b"}}
     schedule = {"iterations": 1, "learning_rate": 1.0}
     stage = Stage.model_validate({"name": "a", "trainable": "classifier", "meta": meta, "schedule": schedule})
     assert stage.meta is not None
@@ -157,5 +157,5 @@ def test_the_resolved_recipe_says_where_the_meta_sampler_comes_from() -> None:
     from benchmark.recipes.explanation import explain
 
     lines = explain("balms:balms").splitlines()
-    (line,) = [line for line in lines if "kind: class_balanced" in line]
+    (line,) = [line for line in lines if "kind: methods.balms.sampler:class_balanced" in line]
     assert "methods/balms/method.yaml" in line

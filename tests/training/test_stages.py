@@ -250,9 +250,9 @@ def test_the_learning_rate_scale_is_recorded_and_printed(
 PLUGIN = """
 import torch
 
-def count_labels(detector, batches, statistics, scale):
+def count_labels(detector, data, statistics, scale):
     counts = torch.zeros(statistics.num_classes)
-    for images, targets in batches:
+    for images, targets in data.batches():
         (rois,) = detector.box_features(images, targets)
         assert rois.features.shape[1] == detector.classifiers[0].in_features
         for target in targets:
