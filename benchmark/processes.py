@@ -104,14 +104,27 @@ def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
     """
     import torch
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
     from lightning_fabric.plugins.environments import LightningEnvironment
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+    class Autocast(MixedPrecision):
+        """Fabric's would also round what a module is called with, boxes in pixels among it, to bfloat16."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    kind = PRECISIONS[precision]
+    plugins: list[Any] = [LightningEnvironment()]
+    if kind == "bf16-mixed":
+        plugins.append(Autocast(kind, "cuda" if devices and torch.cuda.is_available() else "cpu"))
+        kind = None
     return Fabric(
         accelerator="auto" if devices else "cpu",
         devices=max(devices, 1),
-        precision=PRECISIONS[precision],
-        plugins=[LightningEnvironment()],
+        precision=kind,
+        plugins=plugins,
     )
 
 

@@ -4,7 +4,11 @@ import csv
 from collections.abc import Sequence
 
 import numpy as np
+from pycocotools import mask as coco_mask
+from torch import Tensor
 
+from benchmark.images import InstanceMasks
+from benchmark.recipes.detector_settings import MaskTargets
 from benchmark.recipes.project import project_root
 from benchmark.statistics import ClassStatistics, frequency_letter
 
@@ -36,3 +40,9 @@ def published_detectors() -> set[str]:
     with (folder / "reported.csv").open() as file:
         lines = list(csv.DictReader(file))
     return {line["detector"] for line in lines if (line["paper"], line["row"]) not in unanswered}
+
+
+def instance_masks(bitmaps: Tensor, way: MaskTargets = "coverage") -> InstanceMasks:
+    """Masks of an image from bitmaps (n, H, W), 0 and 1."""
+    codes = [coco_mask.encode(np.asfortranarray(bitmap.byte().numpy()))["counts"] for bitmap in bitmaps]
+    return InstanceMasks.of(codes, *bitmaps.shape[1:], way)

@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import instance_masks
 from places import make_command, place_beside, record_in, step_of
 
 from benchmark.detectors import build_detector
 from benchmark.detectors.checkpoints import load
 from benchmark.devices import VISIBLE
+from benchmark.images import Target
 from benchmark.inference.predict import predict_dataset
-from benchmark.processes import _cause
+from benchmark.processes import _cause, fabric_of
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
 from benchmark.records import Record, State
@@ -33,6 +35,30 @@ SGD |= {"iterations": 6, "checkpoint_every": 2}
 DETECTOR = {"norm": "frozen_statistics", "roi_background_min_iou": 0.1}
 # float32, sums in another order, three iterations; weights that move little are rounded themselves
 OF_LOSSES, OF_MOVES = 1e-4, 1e-3
+
+
+class _Seen(torch.nn.Linear):
+    """Remembers what it is called with, and in which type it computes."""
+
+    def forward(self, images: list[torch.Tensor], targets: list[Target]) -> torch.Tensor:
+        self.given = images, targets
+        computed = super().forward(images[0])
+        self.computed_in = computed.dtype
+        return computed
+
+
+def test_mixed_precision_rounds_no_boxes() -> None:
+    """bfloat16 knows every eighth pixel beyond 1024; it is for arithmetic, not for what a detector gets."""
+    boxes, image = torch.tensor([[1001.3, 20.7, 1014.1, 33.2]]), torch.rand(2, 4)
+    target = Target(boxes, torch.tensor([1]), instance_masks(torch.ones(1, 8, 8)))
+    model = _Seen(4, 4)
+    fabric_of(0, "bf16-mixed").setup_module(model)([image], [target])
+    (given,), (ground_truth,) = model.given
+    assert given.equal(image)
+    assert ground_truth.boxes.equal(boxes)
+    assert ground_truth.masks is not None
+    assert ground_truth.masks.vertices.dtype == torch.float64
+    assert model.computed_in == torch.bfloat16
 
 
 def recipe(row: str, images_per_worker: int | None = 2, **schedule: Any) -> Run:

@@ -1,78 +1,131 @@
-"""Masks in RoIs and in images: what a mask head learns, and what becomes of its probabilities."""
+"""Masks of any back end: the targets that mask heads learn, and what they predict put into the image."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import roi_align
 
+from benchmark.annotations.run_lengths import encode_run_lengths
 from benchmark.detectors.boxes import Size
 from benchmark.images import Target
+from benchmark.recipes.detector_settings import Pasting
+
+PIXELS_AT_ONCE = 2**18  # of pasted masks, so that they stay in a processor's cache
 
 
-@torch.no_grad()
 def mask_targets(target: Target, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
-    """Masks (K, side, side) float32, 0 or 1, of an image's objects in boxes around them.
-
-    As ``BitMasks.crop_and_resize`` of detectron2 and ``BitmapMasks`` of MMDetection: the mean of bilinear
-    samples in each cell, cut at one half.
+    """Mask targets (K, side, side) float32 in [0, 1], made as the setting ``mask_targets`` says.
 
     Args:
-        target: ground truth with masks.
-        boxes: (K, 4).
-        matched: (K,) index of each box's object.
-        side: cells along a side.
+        target: ground truth of an image, with masks.
+        boxes: (K, 4) xyxy of foreground RoIs in pixels of the image.
+        matched: (K,) int64, the object that each belongs to.
+        side: cells along each side of a target.
     """
     assert target.masks is not None
-    used, position = matched.unique(return_inverse=True)  # full-size masks in float32 are large
-    numbered = torch.cat([position[:, None].to(boxes), boxes], dim=1)
-    cells = roi_align(target.masks[used, None].float(), numbered, side, 1.0, 0, aligned=True)[:, 0]
-    return (cells >= 0.5).float()
+    return target.masks.targets(boxes, matched, side)
 
 
-@torch.no_grad()
 def paste_masks(
-    masks: Tensor, boxes: Tensor, size: Size, threshold: float, pasting: str = "grid"
+    probabilities: Tensor, boxes: Tensor, size: Size, threshold: float, pasting: Pasting = "grid"
 ) -> list[dict[str, Any]]:
-    """Compressed COCO RLE of the size of an image, of masks in their boxes.
+    """Masks as compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each, in order.
+
+    A pixel is foreground where the probability at its centre reaches the threshold. Probabilities are those
+    of cells, at the centres of the cells into which the continuous box is divided; between these they are
+    bilinear, and fall to 0 on the next half cell outside of the box. So do detectron2 (layers/mask_ops.py)
+    and MMDetection from 2 on (fcn_mask_head.py) by ``grid_sample``. MMDetection 1 (``get_seg_masks`` in the
+    same file) rounds the box to whole pixels and does not go beyond it: probabilities of the outermost cells
+    go on to its border. Here only pixels near the box are computed, down the columns as RLE counts them.
 
     Args:
-        masks: probabilities (n, M, M).
-        boxes: (n, 4) in pixels of that image.
-        size: of the image.
-        threshold: probability from which a pixel is foreground.
+        probabilities: (n, M, M) float, in [0, 1].
+        boxes: (n, 4) float32 xyxy in pixels of the image, which they may leave.
+        size: height and width of the image.
+        threshold: above 0.
         pasting: ``mask_pasting`` of the settings.
     """
-    if pasting == "whole_pixels":  # the last pixel that a box includes is cut down too
-        boxes = torch.cat([boxes[:, :2].floor(), (boxes[:, 2:] - 1).floor() + 1], dim=1)
-        boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     height, width = size
-    rles: list[dict[str, Any]] = []
-    corners = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1).tolist()
-    for mask, box, (x1, y1, x2, y2) in zip(masks, boxes, corners, strict=True):
-        left, top = min(max(int(x1), 0), width), min(max(int(y1), 0), height)
-        right, bottom = min(max(int(x2), left), width), min(max(int(y2), top), height)
-        plane = np.zeros((height, width), np.uint8, order="F")
-        if right > left and bottom > top:
-            window = _sampled(mask, box, (left, top, right, bottom), pasting)
-            plane[top:bottom, left:right] = (window >= threshold).cpu().numpy()
-        rles.append(coco_mask.encode(plane))
-    return rles
+    cells, fading = probabilities.shape[-1], pasting == "grid"
+    if not fading:
+        boxes = _in_whole_pixels(boxes)
+    margin = 1 / (2 * cells) if fading else 0.0
+    left, right = _spans(boxes[:, 0], boxes[:, 2], margin, width)
+    top, bottom = _spans(boxes[:, 1], boxes[:, 3], margin, height)
+    owners, places = [], []
+    for part in _parts(right - left, bottom - top):
+        columns = _weights(boxes[part, 0], boxes[part, 2], left[part], right[part], cells, fading)
+        rows = _weights(boxes[part, 1], boxes[part, 3], top[part], bottom[part], cells, fading)
+        with torch.autocast(boxes.device.type, enabled=False):
+            pasted = columns @ probabilities[part].float().transpose(1, 2) @ rows.transpose(1, 2)
+        inside = F.pad(pasted >= threshold, (1, 1))
+        # where a run begins, or the one behind it
+        number, column, row = (inside[..., 1:] != inside[..., :-1]).nonzero().unbind(1)
+        owner = part[number]
+        owners.append(owner.cpu().numpy())
+        places.append(((left[owner] + column) * height + top[owner] + row).cpu().numpy())
+    return _encoded(owners, places, len(boxes), size)
 
 
-def _sampled(mask: Tensor, box: Tensor, window: tuple[int, int, int, int], pasting: str) -> Tensor:
-    """Bilinear samples of a mask (M, M) at the middles of the pixels of a window.
+def _in_whole_pixels(boxes: Tensor) -> Tensor:
+    """Corners cut down, those of the last pixel too that a box includes; at least one pixel."""
+    first = boxes[:, :2].floor()
+    return torch.cat([first, torch.maximum((boxes[:, 2:] - 1).floor(), first) + 1], dim=1)
 
-    Outside the middles of its outermost cells a mask fades to 0 (grid), or goes on as it is.
+
+def _spans(begin: Tensor, end: Tensor, margin: float, length: int) -> tuple[Tensor, Tensor]:
+    """First pixel and the one behind the last, (n,) int64, with a centre in a box or its margin, a share of
+    its side."""
+    around = (end - begin) * margin
+    first = (begin - around - 0.5).ceil().clamp(0, length).long()
+    behind = (end + around + 0.5).floor().clamp(0, length).long()
+    return first, torch.maximum(first, behind)
+
+
+def _parts(widths: Tensor, heights: Tensor) -> Iterator[Tensor]:
+    """Numbers of masks that are pasted at once: bounded memory and like sizes, for all become the largest."""
+    order = (widths * heights).argsort()
+    sizes = torch.stack([widths, heights], dim=1)[order].tolist()
+    first = most_wide = most_high = 0
+    for number, (wide, high) in enumerate(sizes):
+        most_wide, most_high = max(most_wide, wide), max(most_high, high)
+        if most_wide * most_high * (number + 1 - first) > PIXELS_AT_ONCE and number > first:
+            yield order[first:number]
+            first, most_wide, most_high = number, wide, high
+    if sizes:
+        yield order[first:]
+
+
+def _weights(begin: Tensor, end: Tensor, first: Tensor, behind: Tensor, cells: int, fading: bool) -> Tensor:
+    """Weights (n, pixels, cells) of bilinear interpolation at pixels from ``first`` on; 0 from ``behind``.
+
+    Beyond the centres of the outermost cells the values fade to 0, or stay.
     """
-    left, top, right, bottom = window
-    x = torch.arange(left, right, device=mask.device, dtype=torch.float32) + 0.5
-    y = torch.arange(top, bottom, device=mask.device, dtype=torch.float32) + 0.5
-    x, y = (x - box[0]) / (box[2] - box[0]) * 2 - 1, (y - box[1]) / (box[3] - box[1]) * 2 - 1
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
-    outside = "zeros" if pasting == "grid" else "border"
-    sampled = F.grid_sample(mask[None, None].float(), grid[None], padding_mode=outside, align_corners=False)
-    return sampled[0, 0]
+    pixel = first[:, None] + torch.arange(int((behind - first).max()), device=first.device)
+    place = (pixel + 0.5 - begin[:, None]) / (end - begin)[:, None] * cells - 0.5
+    if not fading:
+        place = place.clamp(0, cells - 1)
+    place = torch.where(pixel < behind[:, None], place, -1.0)
+    return (1 - (place[..., None] - torch.arange(cells, device=first.device)).abs()).clamp(min=0)
+
+
+def _encoded(
+    owners: list[NDArray[np.int64]], places: list[NDArray[np.int64]], count: int, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """RLE of ``count`` masks, from the places, down the columns, where the runs of each begin and end."""
+    stop = size[0] * size[1]
+    keys = np.concatenate([np.zeros(0, np.int64), *owners]) * (stop + 1)
+    keys, times = np.unique(keys + np.concatenate([np.zeros(0, np.int64), *places]), return_counts=True)
+    # a run to the foot of a column goes on at the head of the next; the last run ends with the image
+    changes = keys[(times == 1) & (keys % (stop + 1) < stop)]
+    ends = np.arange(count) * (stop + 1) + stop
+    owner, place = np.divmod(np.sort(np.concatenate([changes, ends])), stop + 1)
+    numbers = np.bincount(owner, minlength=count)
+    runs = np.diff(place, prepend=0)
+    heads = (np.cumsum(numbers) - numbers)[:count]
+    runs[heads] = place[heads]
+    return [{"size": list(size), "counts": code} for code in encode_run_lengths(runs, numbers)]

@@ -1,6 +1,8 @@
 """From image files and annotations to what detectors train and predict on."""
 
-from benchmark.images.dataset import ImageError, Sample, TestImages, TrainImages, load
+from benchmark.images.dataset import Sample, TestImages, TrainImages, load
+from benchmark.images.files import ImageError
+from benchmark.images.masks import InstanceMasks
 from benchmark.images.target import Target
 
-__all__ = ["ImageError", "Sample", "Target", "TestImages", "TrainImages", "load"]
+__all__ = ["ImageError", "InstanceMasks", "Sample", "Target", "TestImages", "TrainImages", "load"]

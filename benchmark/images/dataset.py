@@ -1,40 +1,43 @@
 """Images with their ground truth, decoded, resized and flipped, ready for any detector."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
-from torchvision.io import ImageReadMode, decode_image
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
 
-from benchmark.annotations import Annotation, AnnotationFile, Image, annotation_rle, resolve_image
+from benchmark.annotations import AnnotationFile
 from benchmark.errors import BenchmarkError
+from benchmark.images.annotated import AnnotatedImages
+from benchmark.images.files import decode, decode_stuff, find_images
+from benchmark.images.masks import InstanceMasks
 from benchmark.images.target import Target
 from benchmark.recipes.detector_settings import DetectorSettings
-from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
-
-
-class ImageError(BenchmarkError):
-    """An image file is missing or cannot be decoded."""
 
 
 @dataclass
 class Sample:
-    """One image as a detector takes it: float (3, H, W) RGB in [0, 1], its id, its original (height, width),
-    and the ground truth in the resized image's pixels (None in testing)."""
+    """One image as it is loaded: uint8 (3, H, W) RGB, its id, its original (height, width), and the ground
+    truth in the resized image's pixels (None in testing)."""
 
     image_id: int
     image: Tensor
     size: tuple[int, int]
     target: Target | None
+
+    def on(self, device: torch.device) -> tuple[Tensor, Target | None]:
+        """What a detector takes, on its device: the image in float32, in [0, 1], and the ground truth.
+
+        Copies from pinned memory do not wait, and are of bytes: floats are made on the device.
+        """
+        image = transforms.to_dtype(self.image.to(device, non_blocking=True), torch.float32, scale=True)
+        return image, None if self.target is None else self.target.to(device)
 
     def pin_memory(self) -> "Sample":
         """The same in pinned memory, from which copies to a GPU do not wait; the data loader calls this."""
@@ -42,88 +45,10 @@ class Sample:
         return replace(self, image=self.image.pin_memory(), target=target)
 
 
-def find_images(images: Sequence[Image], folder: Path) -> list[Path]:
-    """The file of every image, looked for once, before anything expensive starts.
-
-    Raises:
-        ImageError: files are missing; names the first and counts them.
-    """
-    paths, problems = [], []
-    for image in images:
-        try:
-            paths.append(resolve_image(image, folder))
-        except BenchmarkError as error:
-            problems.append((image, error))
-    if problems:
-        raise ImageError(
-            f"{len(problems)} of {len(images)} image files are missing",
-            where=folder,
-            found=f"first: image {problems[0][0].id}, {problems[0][0].relative_path}: {problems[0][1].what}",
-            remedy="put the images there, or correct the image folder of the dataset",
-        )
-    return paths
-
-
 def resized(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
     """Size with the short side at ``short_edge``, or smaller where the long side would pass ``long_edge``."""
     scale = min(short_edge / min(height, width), long_edge / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _decode(path: Path, image: Image) -> Tensor:
-    try:
-        pixels = decode_image(str(path), mode=ImageReadMode.RGB)
-    except (RuntimeError, OSError) as error:
-        raise ImageError(
-            f"cannot decode the file of image {image.id}",
-            where=path,
-            found=str(error).splitlines()[0],
-            remedy="fetch the file again if it is damaged; convert other formats to JPEG or PNG",
-        ) from None
-    if pixels.ndim != 3:
-        raise ImageError(
-            f"the file of image {image.id} is an animation",
-            where=path,
-            found=f"{len(pixels)} pictures",
-            expected="one",
-            remedy="save the picture that is annotated as JPEG or PNG",
-        )
-    if tuple(pixels.shape[-2:]) != (image.height, image.width):
-        raise ImageError(
-            f"image {image.id} does not have the size of its annotation",
-            where=path,
-            found=f"{pixels.shape[-2]} x {pixels.shape[-1]} (height x width)",
-            expected=f"{image.height} x {image.width}",
-            remedy="check that the images belong to this annotation file",
-        )
-    return pixels
-
-
-def _decode_map(path: Path, image: Image) -> Tensor:
-    """Stuff categories (1, H, W) uint8 of an image."""
-    try:
-        categories = decode_image(str(path), mode=ImageReadMode.GRAY)
-    except (RuntimeError, OSError) as error:
-        raise ImageError(
-            f"cannot decode the stuff map of image {image.id}",
-            where=path,
-            found=str(error).splitlines()[0],
-            remedy="unpack COCO's stuffthingmaps there, or take a detector with semantic_branch: false",
-        ) from None
-    if tuple(categories.shape[-2:]) != (image.height, image.width):
-        raise ImageError(
-            f"the stuff map of image {image.id} does not have the image's size",
-            where=path,
-            found=f"{categories.shape[-2]} x {categories.shape[-1]} (height x width)",
-            expected=f"{image.height} x {image.width}",
-        )
-    return categories
-
-
-def _seen(annotation: Annotation, image: Image) -> float:
-    """The shorter side, in pixels, of the part of a box that lies in its image; 0 or less outside."""
-    x, y, width, height = annotation.bbox
-    return min(min(x + width, image.width) - max(x, 0.0), min(y + height, image.height) - max(y, 0.0))
 
 
 class _Caught(Dataset[Any]):
@@ -153,16 +78,15 @@ def load(data: Dataset[Any], **options: Any) -> Iterator[Any]:
 
 
 class TrainImages(Dataset[Sample]):
-    """Training images that have annotations; crowd regions and boxes of which less than one pixel lies in the
-    image are left out.
+    """Training images with their ground truth, as far as ``AnnotatedImages`` has it.
 
     An item is asked for as (index, position): the augmentation and the draws of anchors and RoIs depend on
     the seed and the position in the stream of images, not on the process that loads it.
 
     Args:
-        annotations: ground truth.
+        annotations: ground truth; not kept.
         folder: image folder.
-        settings: sizes and flips.
+        settings: sizes, flips and how mask targets are made.
         seed: of the augmentation and of those draws.
         masks: also make instance masks.
         stuff_maps: folder of the images' stuff maps, for detectors with a semantic branch; None for none.
@@ -182,92 +106,64 @@ class TrainImages(Dataset[Sample]):
         augment: bool = True,
         categories: Collection[int] | None = None,
     ) -> None:
-        self.settings, self.seed = settings, seed
-        self.masks, self.augment = masks, augment
+        self.settings, self.seed, self.augment = settings, seed, augment
+        self.folder, self.stuff_maps = folder, stuff_maps
         self.label_of = {int(category): label for label, category in enumerate(annotations.category_ids)}
-        by_image = annotations.annotations_by_image()
-        self.items: list[tuple[Image, list[Annotation]]] = []
-        for image in annotations.images:
-            usable = [
-                item
-                for item in by_image.get(image.id, [])
-                if not item.iscrowd
-                and _seen(item, image) >= 1
-                and (categories is None or item.category_id in categories)
-            ]
-            if usable:
-                self.items.append((image, usable))
-        if not self.items:
-            raise ImageError("no image has an annotation to train on", where=annotations.path)
-        bare = [item for _, items in self.items for item in items if not bytes(item.segmentation)]
-        if masks and bare:
-            raise ImageError(
-                f"{len(bare)} annotations have no mask to train on",
-                where=annotations.path,
-                found=f"first: annotation {bare[0].id} without segmentation",
-                remedy="train a Faster R-CNN, which needs boxes only, or take a file with segmentations",
-            )
-        self.paths = find_images([image for image, _ in self.items], folder)
-        self.stuff_paths: list[Path] = []
-        if stuff_maps is not None:
-            self.stuff_paths = [
-                stuff_maps / path.relative_to(folder).with_suffix(".png") for path in self.paths
-            ]
+        self.images = AnnotatedImages(annotations, folder, masks=masks, categories=categories)
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.images)
 
     def labels(self, index: int) -> list[int]:
         """Labels of the annotations of an image, with repeats."""
-        return [self.label_of[item.category_id] for item in self.items[index][1]]
+        labels: list[int] = self.images.labels[self.images.annotations(index)].tolist()
+        return labels
+
+    def stuff_path(self, index: int) -> Path:
+        """The file of an image's stuff map."""
+        assert self.stuff_maps is not None
+        return self.stuff_maps / self.images.path(index).relative_to(self.folder).with_suffix(".png")
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         index, position = key
-        image, annotations = self.items[index]
-        size = (image.height, image.width)
-        pixels = tv_tensors.Image(_decode(self.paths[index], image))
-        corners = [
-            (x, y, x + width, y + height) for x, y, width, height in (item.bbox for item in annotations)
-        ]
-        content: dict[str, Tensor] = {
-            "image": pixels,
-            "boxes": tv_tensors.BoundingBoxes(
-                torch.tensor(corners, dtype=torch.float32), format="XYXY", canvas_size=size
-            ),
-        }
-        if self.masks:
-            rles = [annotation_rle(item, *size) for item in annotations]
-            decoded = np.ascontiguousarray(coco_mask.decode(rles).transpose(2, 0, 1))
-            content["masks"] = tv_tensors.Mask(torch.from_numpy(decoded))
-        if self.stuff_paths:
-            content["stuff"] = tv_tensors.Mask(_decode_map(self.stuff_paths[index], image))
-        with seeded(derive_seed(self.seed, "augmentation", position)):
-            content = self._transform(size)(content)
-        labels = torch.tensor([self.label_of[item.category_id] for item in annotations])
-        masks = content["masks"].as_subclass(Tensor) if self.masks else None
-        stuff = content["stuff"].as_subclass(Tensor)[0] if self.stuff_paths else None
+        image_id, own = int(self.images.ids[index]), self.images.annotations(index)
+        height, width = self.images.sizes[index].tolist()
+        new, mirrored = self._drawn(height, width, position)
+        image = decode(self.images.path(index), image_id, (height, width))
+        image = transforms.resize(image, list(new), antialias=True)
+        stuff = None
+        if self.stuff_maps is not None:
+            stuff = decode_stuff(self.stuff_path(index), image_id, (height, width))
+            stuff = transforms.resize(stuff, list(new), interpolation=InterpolationMode.NEAREST)[0]
+        boxes = torch.from_numpy(self.images.boxes[own]).clamp(min=0)
+        boxes = torch.minimum(boxes, boxes.new_tensor([width, height] * 2))
+        boxes *= torch.tensor([new[1] / width, new[0] / height] * 2)
+        masks = None
+        if self.images.segmentations is not None:
+            shapes = self.images.segmentations.shapes(own.start, own.stop)
+            masks = InstanceMasks.of(shapes, height, width, self.settings.mask_targets).resized(*new)
+        if mirrored:
+            image, stuff = image.flip(-1), None if stuff is None else stuff.flip(-1)
+            boxes[:, [2, 0]] = new[1] - boxes[:, [0, 2]]
+            masks = None if masks is None else masks.flipped()
         seed = derive_seed(self.seed, "anchors and RoIs", position)
-        target = Target(content["boxes"].as_subclass(Tensor), labels, masks, stuff, seed)
-        return Sample(image.id, content["image"].as_subclass(Tensor), size, target)
+        labels = torch.from_numpy(self.images.labels[own]).clone()
+        return Sample(image_id, image, (height, width), Target(boxes, labels, masks, stuff, seed))
 
-    def _transform(self, size: tuple[int, int]) -> v2.Transform:
+    def _drawn(self, height: int, width: int, position: int) -> tuple[tuple[int, int], bool]:
+        """Height and width at which an image comes, and whether it comes mirrored."""
         settings = self.settings
         edges, flip = settings.train_short_edges, settings.flip_probability
         long_edge = settings.train_long_edge or settings.long_edge
         if not self.augment:
             edges, flip, long_edge = [settings.test_short_edge], 0.0, settings.long_edge
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "augmentation", position))
         if settings.short_edge_sampling == "range":
-            edge = int(torch.randint(min(edges), max(edges) + 1, ()))
+            edge = int(torch.randint(min(edges), max(edges) + 1, (), generator=generator))
         else:
-            edge = edges[int(torch.randint(len(edges), ()))]
-        return v2.Compose(
-            [
-                v2.ClampBoundingBoxes(),
-                v2.Resize(list(resized(*size, edge, long_edge)), antialias=True),
-                v2.RandomHorizontalFlip(flip),
-                v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
-            ]
-        )
+            edge = edges[int(torch.randint(len(edges), (), generator=generator))]
+        mirrored = bool(torch.rand(1, generator=generator) < flip)
+        return resized(height, width, edge, long_edge), mirrored
 
 
 class TestImages(Dataset[Sample]):
@@ -285,7 +181,6 @@ class TestImages(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image = self.images[index]
         size = (image.height, image.width)
-        pixels = _decode(self.paths[index], image)
+        pixels = decode(self.paths[index], image.id, size)
         new = resized(*size, self.settings.test_short_edge, self.settings.long_edge)
-        pixels = v2.functional.resize(pixels, list(new), antialias=True)
-        return Sample(image.id, v2.functional.to_dtype(pixels, torch.float32, scale=True), size, None)
+        return Sample(image.id, transforms.resize(pixels, list(new), antialias=True), size, None)

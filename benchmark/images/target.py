@@ -1,17 +1,19 @@
 """Ground truth of one image as detectors take it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmark.images.masks import InstanceMasks
+
 
 @dataclass
 class Target:
-    """Boxes (n, 4) float32 xyxy in pixels of the given image, labels (n,) int64 in ``0..C-1``, and masks
-    (n, H, W) uint8, or None where nobody needs them; stuff (H, W) uint8, category of every pixel with 255 for
-    unknown, or None where there is no map.
+    """Boxes (n, 4) float32 xyxy in pixels of the given image, labels (n,) int64 in ``0..C-1``, and n masks,
+    or None where nobody needs them; stuff (H, W) uint8, category of every pixel with 255 for unknown, or None
+    where there is no map.
 
     ``seed`` is of the random draws for this image (which anchors and RoIs are sampled), so that they do not
     depend on the other images of a batch and the process that draws; None: PyTorch's default generator.
@@ -19,23 +21,32 @@ class Target:
 
     boxes: Tensor
     labels: Tensor
-    masks: Tensor | None
+    masks: InstanceMasks | None
     stuff: Tensor | None = None
     seed: int | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # between processes: a tensor would take shared memory and an open file each
+        return vars(self) | {"boxes": self.boxes.numpy(), "labels": self.labels.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parts = {name: torch.from_numpy(state[name]) for name in ("boxes", "labels")}
+        vars(self).update(state | parts)
+
     def to(self, device: torch.device) -> "Target":
         """The same on another device; copies from pinned memory do not wait."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        masks = None if self.masks is None else self.masks.to(device)
+        stuff = None if self.stuff is None else self.stuff.to(device, non_blocking=True)
+        boxes, labels = (part.to(device, non_blocking=True) for part in (self.boxes, self.labels))
+        return replace(self, boxes=boxes, labels=labels, masks=masks, stuff=stuff)
 
     def pin_memory(self) -> "Target":
         """The same in pinned memory."""
-        return self._each(Tensor.pin_memory)
+        masks = None if self.masks is None else self.masks.pin_memory()
+        stuff = None if self.stuff is None else self.stuff.pin_memory()
+        boxes, labels = self.boxes.pin_memory(), self.labels.pin_memory()
+        return replace(self, boxes=boxes, labels=labels, masks=masks, stuff=stuff)
 
     def generator(self, device: torch.device) -> torch.Generator | None:
         """A fresh generator of the image's draws."""
         return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Target":
-        masks, stuff = (None if part is None else change(part) for part in (self.masks, self.stuff))
-        boxes, labels = change(self.boxes), change(self.labels)
-        return replace(self, boxes=boxes, labels=labels, masks=masks, stuff=stuff)

@@ -24,6 +24,7 @@ from msgspec import Meta
 
 from benchmark.annotations import Vocabulary, check_same_vocabulary, vocabulary_hash
 from benchmark.annotations.reading import Id
+from benchmark.annotations.run_lengths import decode_run_lengths
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
 from benchmark.formats import BYTE_ORDER_MARK, HEAD, foreign_format
@@ -32,8 +33,6 @@ METADATA = b"longtail"
 ROW_GROUP = 65536
 _CACHED = 4096  # masks whose numbers fit into a processor's cache
 _FEW = 2**20
-_DIGITS = 7  # of 5 bits: more than a run as long as COCO's 32 bits can say
-_LAST_DIGIT = np.array([*range(16), *range(-16, 0)])  # its highest bit is the sign
 _MAXIMUM_ROWS = 2**27  # 20 times LVIS's 300 in 20,000 images: more is a damaged or a malicious file
 _BOX = ("x", "y", "width", "height")
 _BOX_FIELDS = [
@@ -205,50 +204,24 @@ def run_length_sums(codes: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Sums of M compressed run-length codes (a binary Arrow array): all pixels and those of the object.
 
     Both are int64 (M,). The sum is -1 for a code that cannot be read, that has a negative run, or that ends
-    in the middle of a number. A code is COCO's: numbers of 5 bits a character from ``"0"`` on, the lowest
-    first, the sixth bit set where the number goes on, the highest bit a sign; from the fourth number on the
-    difference from the number before the last.
+    in the middle of a number.
     """
     _, buffer, content = codes.buffers()
     width = np.int64 if pa.types.is_large_binary(codes.type) else np.int32
     offsets = np.frombuffer(buffer, width)[codes.offset : codes.offset + len(codes) + 1].astype(np.int64)
     lengths = np.diff(offsets)
     areas, totals = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
-    filled = lengths > 0
-    if not filled.any():
-        return totals - 1, areas
-    characters = np.frombuffer(content, np.uint8, int(lengths.sum()), int(offsets[0])) - np.uint8(48)
-    stops = np.cumsum(lengths)
-    goes_on = (characters & 0x20) != 0
-    bad = ~filled
-    last = stops[filled] - 1
-    bad[filled] = goes_on[last]
-    goes_on[last] = False  # so that no number reaches into the next code
-    bad[np.searchsorted(stops, np.flatnonzero(characters > 0x3F), side="right")] = True
-    ends = np.flatnonzero(~goes_on)
-    values = _LAST_DIGIT[characters[ends] & 0x1F]
-    # the lower digits of the numbers that have some
-    places = np.flatnonzero(goes_on)
-    owners = places - np.arange(len(places))
-    digits = np.bincount(owners, minlength=1)
-    bad[np.searchsorted(stops, ends[np.flatnonzero(digits >= _DIGITS)], side="right")] = True
-    long = np.flatnonzero(digits)
-    values[long] <<= 5 * np.minimum(digits[long], _DIGITS)
-    digit = np.arange(len(places)) - np.repeat(np.cumsum(digits[long]) - digits[long], digits[long])
-    lower = (characters[places] & 0x1F).astype(np.int64) << (5 * np.minimum(digit, _DIGITS))
-    values[long] += np.bincount(owners, lower, minlength=1).astype(np.int64)[long]
-    # from differences to runs: two interleaved sums through all codes, less what they were before the code
-    numbers = np.diff(np.searchsorted(ends, stops), prepend=0)[filled]
-    heads = np.cumsum(numbers) - numbers
-    sums = np.append(values, [0] * (len(values) % 2)).reshape(-1, 2).cumsum(axis=0).ravel()
-    inside = (np.arange(len(values)) - np.repeat(heads, numbers)) & 1
-    before = np.stack([sums[heads], np.append(0, sums)[heads]], axis=1)
-    runs = sums[: len(values)] - before[np.repeat(np.arange(len(heads)), numbers), inside]
-    runs[heads] = values[heads]
-    bad[filled] |= np.minimum.reduceat(runs, heads) < 0
-    totals[filled] = np.add.reduceat(runs, heads)
-    areas[filled] = np.add.reduceat(runs * inside, heads)
-    totals[bad] = -1
+    if lengths.any():
+        characters = np.frombuffer(content, np.uint8, int(lengths.sum()), int(offsets[0]))
+        runs, numbers, bad = decode_run_lengths(characters, lengths)
+        filled = numbers > 0
+        heads = (np.cumsum(numbers) - numbers)[filled]
+        foreground = (np.arange(len(runs)) - np.repeat(heads, numbers[filled])) & 1
+        totals[filled] = np.add.reduceat(runs, heads)
+        areas[filled] = np.add.reduceat(runs * foreground, heads)
+        totals[bad] = -1
+    else:
+        totals -= 1
     return totals, areas
 
 

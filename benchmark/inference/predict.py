@@ -96,7 +96,7 @@ def predict_dataset(
             own: tuple[int, Detections] | None = None
             if number + fabric.global_rank < len(data):
                 sample = next(loader)
-                image = sample.image.to(fabric.device, non_blocking=True)
+                image, _ = sample.on(fabric.device)
                 own = sample.image_id, detector.predict([image], [sample.size])[0]
             for item in _gathered(own, fabric):
                 if writer is not None and item is not None:

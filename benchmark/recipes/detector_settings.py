@@ -44,8 +44,13 @@ FRAMEWORKS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What a framework's Mask R-CNN has otherwise than detectron2's (commit 02b5c4e), whose values are the
-defaults of the settings: of MMDetection 2.21 and later, of MMDetection 1.0, and of torchvision 0.26. Only
-torchvision's way to paste masks, into boxes cut to whole pixels plus one, is nobody's setting."""
+defaults of the settings: of MMDetection 2.21 and later, of MMDetection 1.0, and of torchvision 0.26.
+``mask_targets`` is not of a framework: each had several ways. Only torchvision's way to paste masks, into
+boxes cut to whole pixels plus one, is nobody's setting."""
+
+
+MaskTargets = Literal["coverage", "polygons", "bitmaps", "bitmaps_mmdet_v1"]
+Pasting = Literal["grid", "whole_pixels"]
 
 
 class ModelSettings(Strict):
@@ -187,6 +192,11 @@ class TrainingSettings(Strict):
         description="an anchor that is foreground because an object has no better one belongs to the object "
         "that it overlaps best, or to that one",
     )
+    mask_targets: MaskTargets = Field(
+        "coverage",
+        description="what masks learn in each cell of a RoI: the share that the object covers; whether the "
+        "cell is inside its polygons, as in detectron2; or its bitmap resized, as in mmdetection 2 or 1",
+    )
     smooth_l1_beta: float = Field(0.0, ge=0, description="transition point of the box loss; 0 is L1")
     train_short_edges: list[int] = Field(
         [800], min_length=1, description="short side is drawn from these, pixels"
@@ -213,7 +223,7 @@ class TestingSettings(Strict):
     rpn_test_proposals: int = Field(
         1000, gt=0, description="proposals of an image that are kept after suppression in testing"
     )
-    mask_pasting: Literal["grid", "whole_pixels"] = Field(
+    mask_pasting: Pasting = Field(
         "grid",
         description="a mask is sampled at the middle of every pixel of its box, or of the box rounded to "
         "whole pixels, as mmdetection 1 does",

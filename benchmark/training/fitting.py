@@ -111,7 +111,8 @@ class FitData:
             with DetectionWriter(found, names, {}, settings.masks) as writer:
                 for index in range(len(data)):
                     sample = data[index]
-                    (detections,) = detector.predict([sample.image.to(self._device)], [sample.size])
+                    image, _ = sample.on(self._device)
+                    (detections,) = detector.predict([image], [sample.size])
                     add_detections(writer, sample.image_id, detections, part.category_ids)
             metrics = evaluate_detections(truth, found).metrics
         return metrics["segm" if settings.masks else "bbox"]["AP"]
@@ -137,6 +138,5 @@ class FitData:
             generator=torch.Generator(),  # the loader's own draw must not touch the default generator
         )
         for samples in loader:
-            images = [sample.image.to(self._device) for sample in samples]
-            targets = [sample.target for sample in samples if sample.target is not None]
-            yield images, [target.to(self._device) for target in targets]
+            pairs = [sample.on(self._device) for sample in samples]
+            yield [image for image, _ in pairs], [target for _, target in pairs if target is not None]

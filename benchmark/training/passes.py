@@ -164,8 +164,8 @@ def _own_of(function: ChooseRoIs, team: Team, images: int, labels: Tensor, image
 
 def on_device(fabric: Fabric, samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
     """Images and ground truth of samples."""
-    images = [sample.image.to(fabric.device, non_blocking=True) for sample in samples]
-    return images, [sample.target.to(fabric.device) for sample in samples if sample.target is not None]
+    pairs = [sample.on(fabric.device) for sample in samples]
+    return [image for image, _ in pairs], [target for _, target in pairs if target is not None]
 
 
 def _drawn_anew(sample: Sample) -> Sample:

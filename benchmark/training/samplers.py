@@ -58,8 +58,8 @@ def grouped(stream: ImageStream, data: TrainImages, images_per_worker: int) -> I
     """
     if isinstance(stream, CategoryStream) or not data.settings.aspect_grouping:
         return stream
-    wide = np.array([image.width > image.height for image, _ in data.items])
-    return AlikeStream(stream, wide, images_per_worker)
+    height, width = np.asarray(data.images.sizes).T
+    return AlikeStream(stream, width > height, images_per_worker)
 
 
 def repeat_factors(sampler: Sampler, images: LabelledImages) -> NDArray[np.float32]:

@@ -124,6 +124,7 @@ def run_stage(
                 stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
                 categories=categories,
             )
+            del annotations  # a gigabyte of objects, of which the data hold what they need
             facts: dict[str, Any] = train(
                 fabric,
                 detector,

@@ -27,7 +27,7 @@ from benchmark.detectors.layouts import DETECTRON2, MMDET
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError
-from benchmark.images import Target
+from benchmark.images import InstanceMasks, Target
 from benchmark.recipes import load_experiment
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.experiments import lineage
@@ -185,7 +185,9 @@ def carry(source: TwoStageDetector, target: TwoStageDetector) -> dict[str, str]:
     return {name: str(other) for name, other in names.items()}
 
 
-def examples(edges: tuple[int, int], seed: int = 0) -> tuple[list[Tensor], list[Target]]:
+def examples(
+    edges: tuple[int, int], settings: DetectorSettings, seed: int = 0
+) -> tuple[list[Tensor], list[Target]]:
     """Two smooth images of different sizes with elliptic objects, and their ground truth."""
     generator = torch.Generator().manual_seed(seed)
     images, targets = [], []
@@ -195,13 +197,15 @@ def examples(edges: tuple[int, int], seed: int = 0) -> tuple[list[Tensor], list[
         sides = torch.rand(4, 2, generator=generator) * torch.tensor([width, height]) / 3 + 8
         corners = torch.rand(4, 2, generator=generator) * (torch.tensor([width, height]) - sides)
         boxes = torch.cat([corners, corners + sides], dim=1)
-        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, sides / 2
-        apart = torch.stack([x, y], dim=-1)[None] - middle[:, None, None]
-        masks = ((apart / half[:, None, None]).square().sum(dim=-1) <= 1).to(torch.uint8)
+        angle = torch.arange(48) / 48 * 2 * torch.pi
+        circle = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        outlines = (corners + sides / 2)[:, None] + circle * sides[:, None] / 2
+        shapes = [[outline.flatten().double().numpy()] for outline in outlines]
+        masks = InstanceMasks.of(shapes, height, width, settings.mask_targets)
+        stuff = torch.zeros(height, width, dtype=torch.uint8) if settings.semantic_branch else None
         labels = torch.randint(CATEGORIES, (4,), generator=generator)
         images.append(image)
-        targets.append(Target(boxes, labels, masks, seed=100 * seed + number))
+        targets.append(Target(boxes, labels, masks, stuff, seed=100 * seed + number))
     return images, targets
 
 
@@ -308,11 +312,7 @@ def compare(case: Case, edges: tuple[int, int]) -> tuple[dict[tuple[str, str], D
             detectors[backend] = build(backend, case.settings)
         except BenchmarkError as error:
             refused[backend] = error.what
-    images, targets = examples(edges)
-    for target in targets:
-        if case.settings.semantic_branch:
-            height, width = target.masks.shape[1:]  # type: ignore[union-attr]
-            target.stuff = torch.zeros(height, width, dtype=torch.uint8)
+    images, targets = examples(edges, case.settings)
     if "torchvision" in detectors:
         make_lively(detectors["torchvision"])
         for backend, detector in detectors.items():

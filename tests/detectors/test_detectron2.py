@@ -8,7 +8,7 @@ import torch
 from at_home import check_detections, check_gradients, gradients, make_different
 from helpers import statistics_of
 from pycocotools import mask as coco_mask
-from tiny_detectors import BACKENDS, COUNTS, FORMS, TINY, UNDRAWN, batch, detector
+from tiny_detectors import BACKENDS, COUNTS, FORMS, TINY, UNDRAWN, batch, bitmaps, detector
 
 from benchmark.detectors.importing import convert
 from benchmark.detectors.two_stage import TwoStageDetector
@@ -104,12 +104,12 @@ def test_losses_and_gradients_are_those_of_detectron2(form: str) -> None:
     """A cascade's too, where a third of the gradient reaches the features."""
     model = lively(form)
     home = at_home(model).train()
-    images, targets = batch()
+    images, targets = batch(way="bitmaps")
     inputs = []
     for image, target in zip(images, targets, strict=True):
         truth = Instances(tuple(image.shape[1:]))
         truth.gt_boxes, truth.gt_classes = Boxes(target.boxes), target.labels
-        truth.gt_masks = BitMasks(target.masks)
+        truth.gt_masks = BitMasks(bitmaps(target.boxes, *image.shape[1:]))
         inputs.append({"image": 255 * image, "instances": truth})
     with EventStorage():
         wanted = home(inputs)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from at_home import check_detections, check_gradients, gradients, make_different
 from pycocotools import mask as coco_mask
-from tiny_detectors import BACKENDS, FORMS, UNDRAWN, batch, detector
+from tiny_detectors import BACKENDS, FORMS, UNDRAWN, batch, bitmaps, detector
 from torch import Tensor
 
 from benchmark.detectors.mmcv_ops import provide_operators
@@ -100,9 +100,9 @@ def samples(images: list[Tensor], targets: list[Target]) -> tuple[Tensor, list[D
         size = dict.fromkeys(("img_shape", "ori_shape"), (height, width))
         pad = {"pad_shape": (-(-height // 32) * 32, -(-width // 32) * 32), "batch_input_shape": (64, 96)}
         sample = DetDataSample(metainfo=size | pad | {"scale_factor": (1.0, 1.0)})
-        assert target.masks is not None
+        planes = bitmaps(target.boxes, height, width).numpy()
         sample.gt_instances = InstanceData(
-            bboxes=target.boxes, labels=target.labels, masks=BitmapMasks(target.masks.numpy(), height, width)
+            bboxes=target.boxes, labels=target.labels, masks=BitmapMasks(planes, height, width)
         )
         if target.stuff is not None:
             padded = torch.nn.functional.pad(target.stuff, (0, 96 - width, 0, 64 - height), value=255)
@@ -116,7 +116,7 @@ def test_losses_and_gradients_are_those_of_mmdetection(form: str) -> None:
     """But for that of stuff, which MMDetection 1 divides by the labelled pixels, and later ones by all."""
     model = lively(form)
     home = at_home(model).train()
-    images, targets = batch(model.settings.semantic_branch, SIZES)
+    images, targets = batch(model.settings.semantic_branch, SIZES, "bitmaps")
     wanted = {}
     for name, value in home.loss(*samples(images, targets)).items():
         if "loss" in name:
@@ -142,7 +142,7 @@ def test_detections_are_those_of_mmdetection(form: str) -> None:
     """But for an HTC's masks: MMDetection 1 and 2 take the mean of the stages, as here, 3 only the last."""
     model = lively(form)
     home = at_home(model).eval()
-    images, targets = batch(model.settings.semantic_branch, SIZES)
+    images, targets = batch(model.settings.semantic_branch, SIZES, "bitmaps")
     wanted = home.predict(*samples(images, targets), rescale=False)
     found = model.eval().predict(images, [(image.shape[1], image.shape[2]) for image in images])
     for ours, sample in zip(found, wanted, strict=True):

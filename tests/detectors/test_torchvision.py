@@ -3,7 +3,7 @@
 import pytest
 import torch
 from at_home import check_detections, check_gradients, gradients, make_different
-from tiny_detectors import UNDRAWN, batch, detector
+from tiny_detectors import UNDRAWN, batch, bitmaps, detector
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -75,7 +75,11 @@ def test_losses_and_gradients_are_those_of_torchvision() -> None:
     model = lively()
     home = at_home(model).train()
     images, targets = batch()
-    wanted = home(images, [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks} for t in targets])
+    given = [
+        {"boxes": t.boxes, "labels": t.labels + 1, "masks": bitmaps(t.boxes, *image.shape[1:])}
+        for image, t in zip(images, targets, strict=True)
+    ]
+    wanted = home(images, given)
     found = model.train().losses(images, targets)
     names = {
         "loss_cls": "loss_classifier",

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from helpers import statistics_of
+from helpers import instance_masks, statistics_of
 from torch import Tensor
 
 from benchmark.classifiers import Classifier
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.images import Target
-from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.detector_settings import DetectorSettings, MaskTargets
 from benchmark.recipes.models import TestSettings
 from methods.softmax.classifier import Softmax
 
@@ -91,7 +91,9 @@ def detector(
 
 
 def batch(
-    stuff: bool = False, sizes: Sequence[tuple[int, int]] = ((64, 64), (48, 72))
+    stuff: bool = False,
+    sizes: Sequence[tuple[int, int]] = ((64, 64), (48, 72)),
+    way: MaskTargets = "coverage",
 ) -> tuple[list[Tensor], list[Target]]:
     """Two images of different sizes, with two objects and one."""
     torch.manual_seed(1)
@@ -100,12 +102,18 @@ def batch(
     labels = [torch.tensor([0, 2]), torch.tensor([1])]
     targets = []
     for image, box, label in zip(images, boxes, labels, strict=True):
-        mask = torch.zeros(len(box), *image.shape[1:], dtype=torch.uint8)
-        for plane, (x1, y1, x2, y2) in zip(mask, box.long().tolist(), strict=True):
-            plane[y1:y2, x1:x2] = 1
+        masks = instance_masks(bitmaps(box, *image.shape[1:]), way)
         map_ = torch.randint(0, 183, image.shape[1:], dtype=torch.uint8) if stuff else None
-        targets.append(Target(box, label, mask, map_))
+        targets.append(Target(box, label, masks, map_))
     return images, targets
+
+
+def bitmaps(boxes: Tensor, height: int, width: int) -> Tensor:
+    """(n, height, width) uint8 of objects that fill their boxes."""
+    found = torch.zeros(len(boxes), height, width, dtype=torch.uint8)
+    for plane, (x1, y1, x2, y2) in zip(found, boxes.long().tolist(), strict=True):
+        plane[y1:y2, x1:x2] = 1
+    return found
 
 
 def batch_for(model: TwoStageDetector) -> tuple[list[Tensor], list[Target]]:

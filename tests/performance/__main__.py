@@ -20,6 +20,8 @@ TOPICS = (
     "balms",
     "retraining",
     "training",
+    "loading",
+    "masks",
     "class_statistics",
     "intermediates",
     "evaluation",

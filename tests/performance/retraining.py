@@ -92,8 +92,9 @@ class Retraining:
             annotations = read_annotations(Path(folder) / "train.json")
             data = TrainImages(annotations, Path(folder) / "images", settings, seed=0, masks=True)
             samples = [data[index, index] for index in range(size.images)]
-        self.images = [sample.image.to(device) for sample in samples]
-        self.targets = [sample.target.to(torch.device(device)) for sample in samples if sample.target]
+        pairs = [sample.on(torch.device(device)) for sample in samples]
+        self.images = [image for image, _ in pairs]
+        self.targets = [target for _, target in pairs if target is not None]
         propose = self.detector._proposals
 
         def proposed(*arguments: Any) -> tuple[list[Tensor], list[Tensor]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -17,7 +18,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from benchmark.annotations import read_annotations
 from benchmark.detectors import build_detector
-from benchmark.images import Sample, TrainImages, load
+from benchmark.images import TrainImages, load
 from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
 from benchmark.recipes.detector_settings import DetectorSettings
@@ -118,18 +119,33 @@ def reference_model(run: Run) -> nn.Module:
     )
 
 
+class WithBitmaps(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    """Square training images as torchvision takes them, with bitmaps for masks."""
+
+    def __init__(self, data: TrainImages) -> None:
+        self.data = data
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        image, target = self.data[key].on(torch.device("cpu"))
+        assert target is not None
+        assert target.masks is not None
+        height, width = image.shape[1:]
+        whole = torch.tensor([[0.0, 0, width, height]]).expand(len(target.labels), 4)
+        masks = target.masks.targets(whole, torch.arange(len(whole)), height) >= 0.5
+        return image, {"boxes": target.boxes, "labels": target.labels + 1, "masks": masks.byte()}
+
+
 def batches(run: Run, case: dict[str, Any], device: torch.device) -> Iterator[tuple[list[Tensor], list[Any]]]:
     """Images and targets in torchvision's form, in the order of the benchmark's loop."""
     files = dataset_files(run.dataset)
     data = TrainImages(read_annotations(files.train), files.train_images, run.detector, 0, masks=True)
     stream = ImageStream(torch.ones(len(data)).numpy(), 0)
     order = StreamBatches(stream, case["batch"], 0, WARM_UP + MEASURED)
-    samples: list[Sample]
-    for samples in load(data, batch_sampler=order, collate_fn=list, num_workers=case["workers"]):
-        targets = [sample.target.to(device) for sample in samples if sample.target is not None]
+    loaded = load(WithBitmaps(data), batch_sampler=order, collate_fn=list, num_workers=case["workers"])
+    for pairs in loaded:
         yield (
-            [sample.image.to(device) for sample in samples],
-            [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks} for t in targets],
+            [image.to(device) for image, _ in pairs],
+            [{name: part.to(device) for name, part in target.items()} for _, target in pairs],
         )
 
 
