@@ -181,7 +181,7 @@ def test_the_box_head_is_copied_where_it_fits(layers: int) -> None:
         architecture="faster_rcnn", backbone="resnet18", fpn_channels=2, box_head_width=8
     )
     classifier = DualHead(8, statistics_of([5, 900]), pooled_features=98, layers=layers)
-    detector = TorchvisionDetector(settings, classifier, TestSettings())
+    detector = TorchvisionDetector(settings, [classifier], TestSettings())
     with torch.no_grad():
         if layers == 2:
             with pytest.raises(BenchmarkError, match="3fc_rand"):
