@@ -152,16 +152,14 @@ def test_two_processes_train_as_one_does(base: Path, place: Path) -> None:
 
 
 @pytest.mark.parametrize("images_per_worker", [1, 2, None])
+@pytest.mark.usefixtures("inside")
 def test_two_processes_keep_the_state_of_a_loss_as_one_does(
-    inside: Path, tmp_path: Path, images_per_worker: int | None
+    place: Path, tmp_path: Path, images_per_worker: int | None
 ) -> None:
     """EQL v2 sums gradient magnitudes over the RoIs of all workers, and its later losses depend on them."""
     run = recipe("eqlv2", images_per_worker, learning_rate=1e-3)
-    one = alone(run, tmp_path / "one" / "checkpoint.pt")
-    process = start(run, tmp_path / "two", inside)
-    assert process.wait() == 0, process.communicate()[1]
-    two = tmp_path / "two" / "checkpoint.pt"
-    _, statistics = read_training_data(run)
+    one, two = alone(run, tmp_path / "one" / "checkpoint.pt"), by_two(run, place)
+    _, statistics = read_training_data(run, dataset_files(run.dataset))
     check_equal(one, two, build_detector(run, statistics).state_dict())
     states = load(one)["model"], load(two)["model"]
     for name in ("positive", "negative", "rois"):
