@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import instance_masks
-from places import make_command, place_beside, record_in, step_of
+from places import made_in, make_command, place_beside, record_in, step_of
 
 from benchmark.detectors import build_detector
 from benchmark.detectors.checkpoints import load
@@ -108,13 +108,9 @@ def losses(checkpoint: Path) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def base_step(workplace: Path) -> Step:
     """A sigmoid model after six iterations of one process, in the store of the workplace."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workplace)
-        run = recipe("balms").base
-        assert run is not None
-        step = step_of(run, "train")
-        make(step, Means())
-    return step
+    run = recipe("balms").base
+    assert run is not None
+    return made_in(workplace, run, "train")
 
 
 @pytest.fixture

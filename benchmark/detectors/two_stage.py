@@ -50,6 +50,7 @@ from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.matching import MatchingRule, draw, generator_of
 from benchmark.detectors.pixels import PIXELS
 from benchmark.detectors.postprocessing import finish, select
+from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
@@ -196,6 +197,29 @@ class TwoStageDetector(Detector):
     def stuff_losses(self, scores: Tensor, categories: Tensor) -> Tensor:
         """Losses (N, h, w) of stuff scores; 0 where a pixel is unlabelled."""
         raise NotImplementedError
+
+    # ---- what back ends build alike
+
+    @property
+    def delta_columns(self) -> int:
+        """Outputs of a box regressor: 4 deltas for each category, or for all."""
+        return 4 * (1 if self.settings.class_agnostic_boxes else self.num_classes)
+
+    @property
+    def mask_head_count(self) -> int:
+        """One for each stage of a cascade of MMDetection's kind, else one."""
+        return self.settings.stages if self.settings.cascade == "mmdet" else 1
+
+    def refuse_hybrid_and_deformable(self, lacking: str) -> None:
+        """Raise for settings that only MMDetection has; ``lacking`` says what the back end lacks."""
+        settings = self.settings
+        if settings.architecture == "htc" or settings.deformable:
+            raise BenchmarkError(
+                f"back end '{self.backend}' has {lacking}",
+                found=f"{settings.architecture}{', deformable' if settings.deformable else ''}",
+                expected="Faster, Mask or Cascade R-CNN, not deformable",
+                remedy="take the detector from back end mmdet",
+            )
 
     # ---- what it does
 

@@ -33,6 +33,14 @@ class TrainingBoxes:
     boxes: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part of the training split, and the annotation file that it stands in."""
+
+    annotations: AnnotationFile
+    file: bytes
+
+
 class FitData:
     """The training split of a fit stage; nothing of it is read before it is asked for.
 
@@ -58,6 +66,7 @@ class FitData:
     ) -> None:
         self._run, self._stage, self._annotations, self._folder = run, stage, annotations, images
         self._categories, self._device, self._workers = categories, device, workers
+        self._parts: dict[int, _Part] = {}
 
     def batches(self, size: int = 2) -> Iterator[Batch]:
         """One pass over the images that have annotations, in the order of the file, without augmentation."""
@@ -100,22 +109,29 @@ class FitData:
             detector: in evaluation mode, on its device.
             images: how many; all, if there are fewer. At least as many as it takes to show all categories.
         """
-        settings = self._run.detector
-        count, seed = min(images, len(self._annotations.images)), derive_seed(self._run.seed, "search images")
+        masks, part = self._run.detector.masks, self._part(min(images, len(self._annotations.images)))
+        names = {category.id: category.name for category in part.annotations.categories}
         with tempfile.TemporaryDirectory() as folder:
             truth, found = Path(folder) / "truth.json", Path(folder) / "found.parquet"
-            subset_annotations(self._annotations.path, truth, count, seed)
-            part = read_annotations(truth)
-            data = TestImages(part, self._folder, settings)
-            names = {category.id: category.name for category in part.categories}
-            with DetectionWriter(found, names, {}, settings.masks) as writer:
+            truth.write_bytes(part.file)
+            data = TestImages(part.annotations, self._folder, self._run.detector)
+            with DetectionWriter(found, names, {}, masks) as writer:
                 for index in range(len(data)):
                     sample = data[index]
                     image, _ = sample.on(self._device)
                     (detections,) = detector.predict([image], [sample.size])
-                    add_detections(writer, sample.image_id, detections, part.category_ids)
+                    add_detections(writer, sample.image_id, detections, part.annotations.category_ids)
             metrics = evaluate_detections(truth, found).metrics
-        return metrics["segm" if settings.masks else "bbox"]["AP"]
+        return metrics["segm" if masks else "bbox"]["AP"]
+
+    def _part(self, count: int) -> _Part:
+        """Of ``count`` images; a search asks for the same one again and again."""
+        if count not in self._parts:
+            with tempfile.TemporaryDirectory() as folder:
+                path, seed = Path(folder) / "part.json", derive_seed(self._run.seed, "search images")
+                subset_annotations(self._annotations.path, path, count, seed)
+                self._parts[count] = _Part(read_annotations(path), path.read_bytes())
+        return self._parts[count]
 
     def _images(self, *, augment: bool) -> TrainImages:
         return TrainImages(

@@ -111,7 +111,7 @@ class _Training:
         self._seed = derive_seed(run.seed, "training", stage.name)
         self._plugin_path = run.plugin_path
         self._clip_norm, self.checkpoint_every = stage.schedule.clip_norm, stage.schedule.checkpoint_every
-        self.schedule = plan(stage.schedule, self._stream(stage.sampler).epoch_length)
+        self.schedule = plan(stage.schedule, self._stream(stage.sampler, self._seed).epoch_length)
         self._workers = Workers(
             self.schedule.batch_size,
             stage.images_per_worker,
@@ -220,17 +220,16 @@ class _Training:
                 remedy=DIVERGED_REMEDY,
             )
 
-    def _stream(self, sampler: Sampler | None) -> ImageStream:
-        return image_stream(sampler or Sampler(), self._data, self._seed, self._plugin_path)
+    def _stream(self, sampler: Sampler | None, seed: int) -> ImageStream:
+        return image_stream(sampler or Sampler(), self._data, seed, self._plugin_path)
 
     def _dealt(self, sampler: Sampler | None, seed: int) -> StreamBatches:
-        stream = image_stream(sampler or Sampler(), self._data, seed, self._plugin_path)
-        stream = grouped(stream, self._data, self._workers.size)
+        stream = grouped(self._stream(sampler, seed), self._data, self._workers.size)
         lengths = (self.schedule.batch_size, self.first, self.schedule.iterations)
         return StreamBatches(stream, *lengths, self._fabric.global_rank, self._fabric.world_size)
 
     def _choice(self, run: Run) -> Choice:
-        stream, classes = self._stream(self._stage.sampler), len(self._data.label_of)
+        stream, classes = self._stream(self._stage.sampler, self._seed), len(self._data.label_of)
         return Choice(self._stage, run, stream, classes, self._workers, self._seed)
 
     def _diverged(self, iteration: int, losses: dict[str, Tensor]) -> TrainingDivergedError:

@@ -82,5 +82,5 @@ class Federated(PerCategoryClassifier):
         average: Literal["logits", "scores"] = "logits",
     ) -> Tensor:
         """p, the mean over the stages of the probabilities, not of the logits; or sqrt(p o)."""
-        scores = torch.stack([self.scores(logits) for logits in stages]).mean(dim=0)
+        scores = super().detection_scores(stages, objectness, "scores")
         return (scores * objectness[:, None]).sqrt() if self.objectness else scores
