@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchmark.errors import BenchmarkError
+from benchmark.notices import data_warnings
 
 app = typer.Typer(
     name="longtail",
@@ -86,21 +87,52 @@ def _print_json(value: object) -> None:
 @app.command()
 def check(
     annotations: Annotations,
-    images: Annotated[Path | None, typer.Option(help="image folder; also look for every file")] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="validation file; also check that it fits ANN, the training file")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="image folder; also open every image file")] = None,
+    val_images: Annotated[
+        Path | None, typer.Option(help="image folder of the validation file [default: --images]")
+    ] = None,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="with --val: every annotation needs a mask, for mask models")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes that open image files [default: one a core]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable problems")] = False,
 ) -> None:
-    """Report every problem of an annotation file at once (exit status 2 if there is one)."""
-    from benchmark.annotations import check_annotations
+    """Report every problem of annotation and image files at once: what any other command would refuse.
 
-    problems = check_annotations(annotations, images)
+    Exit status 2 if one is an error, 1 if there are only warnings: what training and evaluation cope with.
+    """
+    from benchmark.annotations import check_annotations, check_dataset, counted, problems_text
+    from benchmark.annotations.image_files import usable_cores
+    from benchmark.progress import shown_progress
+
+    if val is None and (val_images is not None or masks):
+        raise BenchmarkError(
+            "--val-images and --masks are for two files", remedy="give the second with --val"
+        )
+    processes = workers or usable_cores()
+    with shown_progress("image files") as progress:
+        if val is None:
+            problems = check_annotations(annotations, images, workers=processes, progress=progress)
+        else:
+            problems = check_dataset(
+                annotations, val, images, val_images, masks=masks, workers=processes, progress=progress
+            )
     if as_json:
         _print_json([problem.as_dict() for problem in problems])
-    else:
-        for problem in problems:
-            typer.echo(str(problem))
-    typer.echo(f"{annotations}: {len(problems)} problem{'s' * (len(problems) != 1)}", err=True)
+    elif problems:
+        typer.echo(problems_text(problems))
+    totals = counted(problems)
+    total = sum(totals.values())
+    kinds = ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in totals.items())
+    words = f"{total:,} problem{'s' * (total != 1)}" + (f": {kinds}" if total else "")
+    typer.echo(f"{annotations}{f' and {val}' if val else ''}: {words}", err=True)
     if problems:
-        raise typer.Exit(2)
+        raise typer.Exit(2 if totals["error"] else 1)
 
 
 @app.command()
@@ -108,12 +140,44 @@ def subset(
     annotations: Annotations,
     images: Annotated[int, typer.Option(min=1, help="number of images to keep")],
     output: Output,
+    val: Annotated[
+        Path | None, typer.Option(help="validation file to draw with ANN, the training file, alike")
+    ] = None,
+    val_images: Annotated[int | None, typer.Option(min=1, help="number of validation images to keep")] = None,
+    val_output: Annotated[Path | None, typer.Option(help="where the validation subset goes")] = None,
+    categories: Annotated[
+        int | None, typer.Option(min=1, help="number of categories to keep, evenly over their frequencies")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="category to keep, by name or id; repeat for more [default: all]")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="category to leave out, by name or id; repeat for more")
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of the draw")] = 0,
 ) -> None:
-    """Draw a subset with at least one image of every category that has one; counts are recomputed."""
-    from benchmark.annotations import subset_annotations
+    """Draw a subset with at least one image of every category that has one; counts are recomputed.
 
-    typer.echo(subset_annotations(annotations, output, images, seed), err=True)
+    With --val, the validation file keeps the same categories, and its letters are those of the training
+    subset.
+    """
+    from benchmark.annotations import Choice, subset_annotations, subset_pair
+
+    choice = Choice(categories, tuple(keep or ()), tuple(drop or ()))
+    if val is None and val_images is None and val_output is None:
+        typer.echo(subset_annotations(annotations, output, images, seed, choice), err=True)
+        return
+    if val is None or val_images is None or val_output is None:
+        given = {"--val": val, "--val-images": val_images, "--val-output": val_output}
+        raise BenchmarkError(
+            "a validation file needs three options",
+            found=", ".join(name for name, value in given.items() if value is not None),
+            expected=", ".join(given),
+        )
+    lines = subset_pair(
+        annotations, val, output, val_output, images=images, val_images=val_images, seed=seed, choice=choice
+    )
+    typer.echo(lines, err=True)
 
 
 @app.command()
@@ -470,6 +534,22 @@ def results(
     write_lvis_results(detections, output)
 
 
+def _caps(words: list[str]) -> dict[str, int]:
+    """Numbers of detections by protocol, from ``300``, ``lvis=300`` or ``coco=100``."""
+    caps = {}
+    for word in words:
+        protocol, _, number = word.rpartition("=")
+        sound = number.isdecimal() and len(number) < 10 and int(number) > 0
+        if protocol not in ("", "lvis", "coco") or not sound:
+            raise BenchmarkError(
+                "--max-detections is no number of detections",
+                found=word,
+                expected="N from 1, or lvis=N, of an image; coco=N of a category in an image",
+            )
+        caps[protocol or "lvis"] = int(number)
+    return caps
+
+
 @app.command()
 def evaluate(
     gt: Annotated[Path, typer.Option(help="ground truth: LVIS- or COCO-format JSON")],
@@ -480,8 +560,12 @@ def evaluate(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
     max_detections: Annotated[
-        int | None,
-        typer.Option(min=1, help="highest scores kept [default: LVIS 300 an image, COCO 100 a category]"),
+        list[str] | None,
+        typer.Option(
+            metavar="[PROTOCOL=]N",
+            help="highest scores kept: N or lvis=N of an image where the ground truth is LVIS, coco=N of a "
+            "category in an image where it is COCO [default: lvis=300, coco=100]",
+        ),
     ] = None,
     statistics: Annotated[
         Path | None, typer.Option(help="class statistics of the training split, for AP by training counts")
@@ -496,9 +580,8 @@ def evaluate(
     from benchmark.evaluation import evaluate_detections
 
     iou_types = [item.value for item in iou] if iou else None
-    evaluation = evaluate_detections(
-        gt, dt, iou_types, max_detections, statistics, errors, calibration is not None
-    )
+    caps = _caps(max_detections or [])
+    evaluation = evaluate_detections(gt, dt, iou_types, caps, statistics, errors, calibration is not None)
     evaluation.write(output, per_class, curves, calibration)
     typer.echo(evaluation.text())
 
@@ -636,7 +719,8 @@ def main() -> None:
     """Entry point: turns the errors of bad input into one message and exit status 2."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        app()
+        with data_warnings(lambda text: typer.echo(f"warning: {text}", err=True)):
+            app()
     except BenchmarkError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

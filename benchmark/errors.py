@@ -22,7 +22,7 @@ class BenchmarkError(Exception):
         parts = {"where": where, "found": found, "expected": expected, "remedy": remedy}
         lines = [what, *(f"  {name + ':':<10}{value}" for name, value in parts.items() if value is not None)]
         super().__init__("\n".join(lines))
-        self.what, self.found = what, found
+        self.what, self.where, self.found, self.expected, self.remedy = what, where, found, expected, remedy
 
 
 class FileError(BenchmarkError):

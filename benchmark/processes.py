@@ -128,15 +128,24 @@ def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
     )
 
 
+def sum_over_processes(value: "Tensor") -> "Tensor":
+    """Sum of a tensor over the processes, without gradient; the tensor itself where there is one process."""
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    found = value.detach().clone()
+    distributed.all_reduce(found)
+    return found
+
+
 def average(value: "Tensor") -> "Tensor":
     """Mean of a tensor over the processes, without gradient; the tensor itself where there is one process."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
         return value
-    total = value.detach().clone()
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
+    return sum_over_processes(value) / distributed.get_world_size()
 
 
 class Team:

@@ -118,11 +118,11 @@ def reproduce(
     evaluation = evaluate_detections(
         files.val,
         folder / "detections.parquet",
-        max_detections=run.test.max_detections,
+        max_detections={"lvis": run.test.max_detections},
         statistics=files.statistics,
     )
     evaluation.write(folder / "metrics.json", folder / "per_class.csv")
-    comparisons = compare(reported, evaluation.metrics, run.test.max_detections)
+    comparisons = compare(reported, evaluation.metrics, evaluation.max_detections)
     found = Reproduction(f"{paper}/{row}: {run.title} on {run.dataset.title}", imported.text(), comparisons)
     content = [
         {"metric": item.metric, "ours": item.ours, "theirs": item.theirs, "tolerance": item.tolerance}

@@ -1,5 +1,6 @@
 """Small real inputs that several tests share."""
 
+import csv
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from benchmark.images import InstanceMasks
 from benchmark.recipes.detector_settings import MaskTargets
+from benchmark.recipes.project import project_root
 from benchmark.statistics import ClassStatistics, frequency_letter
 
 
@@ -28,6 +30,16 @@ def statistics_of(
         num_annotations=int(instances.sum()),
         vocabulary="test",
     )
+
+
+def published_detectors() -> set[str]:
+    """The detectors of all published rows but those that no recipe answers."""
+    folder = project_root() / "results" / "reported"
+    with (folder / "unanswered.csv").open() as file:
+        unanswered = {(line["paper"], line["row"]) for line in csv.DictReader(file)}
+    with (folder / "reported.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    return {line["detector"] for line in lines if (line["paper"], line["row"]) not in unanswered}
 
 
 def instance_masks(bitmaps: Tensor, way: MaskTargets = "coverage") -> InstanceMasks:

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from benchmark.recipes.models import Run
 from benchmark.records import Record, read_record, record_step
-from benchmark.steps import Step, find_step
+from benchmark.steps import Means, Step, find_step, make
 from benchmark.steps.store import publish
 
 
@@ -21,6 +23,15 @@ def place_beside(folder: Path, workplace: Path, *finished: Step) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(entry)
     return folder
+
+
+def made_in(workplace: Path, run: Run, name: str) -> Step:
+    """A step of any run, made in the store of ``workplace``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        step = step_of(run, name)
+        make(step, Means())
+    return step
 
 
 def make_command(run: Run, step: str, place: Path, *options: str) -> list[str]:

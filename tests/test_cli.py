@@ -136,11 +136,12 @@ def test_a_folder_that_cannot_be_written_is_one_message(command: str, tmp_path: 
 
 
 def test_real_annotations_are_checked_counted_and_listed(tmp_path: Path) -> None:
-    """On 100 real images of LVIS v0.5 the check finds the annotations whose box and polygon disagree."""
+    """On 100 real images of LVIS v0.5 the check warns of the annotations whose box and polygon disagree."""
     done = longtail("check", LVIS, "--json", cwd=tmp_path)
     problems = json.loads(done.stdout)
-    assert done.returncode == 2
-    assert {problem["field"] for problem in problems} == {"bbox"}
+    assert done.returncode == 1
+    assert "13 problems: 0 errors, 13 warnings" in done.stderr
+    assert {(problem["field"], problem["severity"]) for problem in problems} == {("bbox", "warning")}
     done = longtail("stats", LVIS, "-o", "table.csv", cwd=tmp_path)
     assert done.returncode == 0
     assert "1230 categories" in done.stderr
@@ -149,6 +150,108 @@ def test_real_annotations_are_checked_counted_and_listed(tmp_path: Path) -> None
         entry["name"] for entry in json.loads(longtail("list", "methods", "--json", cwd=tmp_path).stdout)
     }
     assert {"softmax", "sigmoid", "bags"} <= names
+
+
+def own_data(folder: Path) -> None:
+    """A training file of 30 and a validation file of 10 images, all with a mask."""
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    for name, first, number in (("train", 1, 30), ("val", 101, 10)):
+        images = [
+            {"id": i, "width": 64, "height": 48, "file_name": f"{i}.jpg"}
+            for i in range(first, first + number)
+        ]
+        annotations = [
+            {"id": i, "image_id": image["id"], "category_id": 1 + i % 2, "bbox": [5, 5, 20, 20], "area": 400}
+            | {"segmentation": [[5, 5, 25, 5, 25, 25, 5, 25]]}
+            for i, image in enumerate(images, start=1)
+        ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def test_training_and_validation_are_checked_together(tmp_path: Path) -> None:
+    own_data(tmp_path)
+    done = longtail("check", "train.json", "--val", "val.json", "--masks", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "train.json and val.json: 0 problems" in done.stderr
+    done = longtail("check", "train.json", "--val", "val.json", "--images", ".", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error: missing image file (40 times)" in done.stdout
+    assert "and 35 more" in done.stdout
+    val = json.loads((tmp_path / "val.json").read_text())
+    val["categories"].pop()
+    val["annotations"] = [item for item in val["annotations"] if item["category_id"] == 1]
+    (tmp_path / "val.json").write_text(json.dumps(val))
+    done = longtail("check", "train.json", "--val", "val.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "category 2, name: found no such category, expected 'dog'" in done.stdout
+
+
+def test_a_mask_row_never_becomes_box_ap(tmp_path: Path) -> None:
+    """One null among the masks of the ground truth ends the evaluation, with the record's name."""
+    own_data(tmp_path)
+    val = json.loads((tmp_path / "val.json").read_text())
+    mask = {"size": [48, 64], "counts": "\\`1d0l0"}
+    results = [
+        {"image_id": item["image_id"], "category_id": item["category_id"], "score": 0.9, "bbox": item["bbox"]}
+        | {"segmentation": mask}
+        for item in val["annotations"]
+    ]
+    (tmp_path / "dt.json").write_text(json.dumps(results))
+    val["annotations"][3]["segmentation"] = None
+    (tmp_path / "val.json").write_text(json.dumps(val))
+    done = longtail("evaluate", "--gt", "val.json", "--dt", "dt.json", "-o", "out/metrics.json", cwd=tmp_path)
+    refused(done, "annotation 4", "without a mask", "longtail check", "remedy")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    done = longtail("check", "val.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "annotation 4, segmentation: found nothing" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "recall", "status"),
+    [
+        ([], "AR@100", 0),
+        (["300"], "AR@100", 0),
+        (["lvis=7"], "AR@100", 0),
+        (["lvis=7", "coco=50"], "AR@50", 0),
+    ]
+    + [([word], None, 2) for word in ("0", "-1", "coco=", "coco", "pascal=5", "1.5", "9" * 20)],
+)
+def test_a_cap_is_that_of_its_protocol(
+    words: list[str], recall: str | None, status: int, tmp_path: Path
+) -> None:
+    own_data(tmp_path)
+    val = json.loads((tmp_path / "val.json").read_text())
+    fields = ("image_id", "category_id", "bbox")
+    results = [{field: item[field] for field in fields} | {"score": 0.5} for item in val["annotations"]]
+    (tmp_path / "dt.json").write_text(json.dumps(results))
+    options = [f"--max-detections={word}" for word in words]
+    done = longtail(
+        *("evaluate", "--gt", "val.json", "--dt", "dt.json", "-o", "out/metrics.json", *options), cwd=tmp_path
+    )
+    assert done.returncode == status
+    if recall is None:
+        refused(done, "--max-detections")
+        return
+    assert recall in json.loads((tmp_path / "out" / "metrics.json").read_text())["bbox"]
+    assert ("is for LVIS" in done.stdout) == (words in (["300"], ["lvis=7"]))
+
+
+def test_both_subsets_of_a_dataset_are_drawn_alike(tmp_path: Path) -> None:
+    own_data(tmp_path)
+    pair = ["subset", "train.json", "--images", 12, "-o", "out/train.json", "--val", "val.json"]
+    refused(longtail(*pair, cwd=tmp_path), "--val-images", "--val-output")
+    done = longtail(
+        *pair, *("--val-images", 4, "--val-output", "out/val.json", "--drop", "cat"), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12 of 30 images, 12 of 30 annotations, 1 categories with an image" in done.stderr
+    done = longtail("check", "out/train.json", "--val", "out/val.json", cwd=tmp_path)
+    assert done.returncode == 0
+    refused(
+        longtail(*pair, *("--keep", "dgo", "--val-images", 4, "--val-output", "v.json"), cwd=tmp_path), "dog"
+    )
 
 
 def test_intermediate_files_are_made_and_inspected(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import instance_masks
-from places import make_command, place_beside, record_in, step_of
+from places import made_in, make_command, place_beside, record_in, step_of
 
 from benchmark.detectors import build_detector
 from benchmark.detectors.checkpoints import load
@@ -108,13 +108,9 @@ def losses(checkpoint: Path) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def base_step(workplace: Path) -> Step:
     """A sigmoid model after six iterations of one process, in the store of the workplace."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workplace)
-        run = recipe("balms").base
-        assert run is not None
-        step = step_of(run, "train")
-        make(step, Means())
-    return step
+    run = recipe("balms").base
+    assert run is not None
+    return made_in(workplace, run, "train")
 
 
 @pytest.fixture
@@ -149,6 +145,23 @@ def test_two_processes_train_as_one_does(base: Path, place: Path) -> None:
     assert record is not None
     assert record.state == State.done
     assert record.facts["processes"] == 2
+
+
+@pytest.mark.parametrize("images_per_worker", [1, 2, None])
+@pytest.mark.usefixtures("inside")
+def test_two_processes_keep_the_state_of_a_loss_as_one_does(
+    place: Path, tmp_path: Path, images_per_worker: int | None
+) -> None:
+    """EQL v2 sums gradient magnitudes over the RoIs of all workers, and its later losses depend on them."""
+    run = recipe("eqlv2", images_per_worker, learning_rate=1e-3)
+    one, two = alone(run, tmp_path / "one" / "checkpoint.pt"), by_two(run, place)
+    _, statistics = read_training_data(run, dataset_files(run.dataset))
+    check_equal(one, two, build_detector(run, statistics).state_dict())
+    states = load(one)["model"], load(two)["model"]
+    for name in ("positive", "negative", "rois"):
+        a, b = (state[f"classifiers.0.{name}.value"] for state in states)
+        assert (a > 0).any()
+        torch.testing.assert_close(b, a, rtol=OF_MOVES, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["mmdet", "detectron2"])

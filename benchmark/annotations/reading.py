@@ -4,6 +4,7 @@ Files of a gigabyte are normal, so the JSON is memory-mapped and decoded straigh
 segmentations, most of the bytes, stay undecoded views of the map until a mask is needed.
 """
 
+import codecs
 import mmap
 import re
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pycocotools import mask as mask_utils
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import file_error
+from benchmark.formats import BYTE_ORDER_MARK, HEAD, foreign_format
 
 
 class AnnotationError(BenchmarkError):
@@ -101,12 +103,18 @@ class Annotation(Struct, gc=False, frozen=True):
     ignore: int = 0
     segmentation: msgspec.Raw = msgspec.Raw()
 
+    @property
+    def has_segmentation(self) -> bool:
+        """Whether there is a segmentation, sound or not; null is none."""
+        return bytes(self.segmentation) not in (b"", b"null")
+
     def shape(self) -> list[list[float]] | Rle | None:
-        """The decoded segmentation: polygons (x, y, ...) in pixels, a run-length code, or None if absent.
+        """The decoded segmentation: polygons (x, y, ...) in pixels, a run-length code, or None if absent
+        or null.
 
         Raises ``AnnotationError`` where it is neither.
         """
-        if not bytes(self.segmentation):
+        if not self.has_segmentation:
             return None
         try:
             return _SHAPE.decode(self.segmentation)
@@ -232,13 +240,24 @@ def map_file(path: Path | str) -> mmap.mmap:
 def decode_file(path: Path | str, type_: type[T]) -> T:
     """Decode a JSON file into a msgspec type; what the type does not name is skipped without being built.
 
-    Raises ``AnnotationError`` with the byte position (malformed) or JSON path (wrong type, missing field).
+    Raises ``AnnotationError`` with the byte position (malformed) or JSON path (wrong type, missing field), or
+    saying what the file is where it is no JSON at all.
     """
     data = map_file(path)
+    start = len(BYTE_ORDER_MARK) if data[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK else 0
+    text = memoryview(data)[start:]
     try:
-        return msgspec.json.decode(data, type=type_)
+        return msgspec.json.decode(text, type=type_)
     except msgspec.ValidationError as error:
         expected, _, place = str(error).partition(" - at ")
+        if not place and (other := _other_content(text)) is not None:
+            raise AnnotationError(
+                "not an annotation file",
+                where=path,
+                found=other[0],
+                expected="the lists images, annotations and categories, as LVIS and COCO have them",
+                remedy=other[1],
+            ) from None
         raise AnnotationError(
             "a record is not as it should be",
             where=f"{path}, {place.strip('`') or 'top level'}",
@@ -246,14 +265,69 @@ def decode_file(path: Path | str, type_: type[T]) -> T:
             remedy=CHECK_REMEDY,
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        truncated = "truncated" in str(error)
-        raise AnnotationError(
-            "the file ends in the middle of a record" if truncated else "not valid JSON",
-            where=f"{path}, byte {len(data)} (end of file)" if truncated else path,
-            found=error,
-            expected="a complete JSON file in LVIS or COCO format",
-            remedy="download or generate the file again",
-        ) from None
+        raise _malformed(path, data, error) from None
+
+
+def _other_content(text: memoryview) -> tuple[str, str] | None:
+    """What sound JSON without the lists of an annotation file is, and what to do; None if it has them."""
+    try:
+        keys = sorted(msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
+    except msgspec.ValidationError:
+        is_list = text[:HEAD].tobytes().lstrip().startswith(b"[")
+        return (
+            ("a list, such as results are", "give the ground truth that the results belong to")
+            if is_list
+            else ("a single value", "give an annotation file")
+        )
+    missing = sorted({"images", "annotations", "categories"}.difference(keys))
+    if not missing:
+        return None
+    remedy = "give a file with ground truth"
+    if missing == ["annotations"]:
+        remedy += "; lists of images (image_info, test splits) have none"
+    return f"no {' and no '.join(missing)}, but {', '.join(keys)[:200] or 'nothing'}", remedy
+
+
+def _malformed(path: Path | str, data: mmap.mmap, error: Exception) -> AnnotationError:
+    """The error for a file that is no JSON: what it is instead, if that can be told."""
+    foreign = foreign_format(data[:HEAD])
+    expected = "a complete JSON file in LVIS or COCO format"
+    if foreign is not None:
+        return AnnotationError(
+            "not a JSON file", where=path, found=foreign.name, expected=expected, remedy=foreign.remedy
+        )
+    truncated = "truncated" in str(error)
+    found: object = error
+    remedy = "download or generate the file again"
+    if (place := _first_foreign_byte(data)) is not None:
+        found = f"byte 0x{data[place]:02x} at position {place}, which is no UTF-8"
+        remedy = "if the text is Latin-1, convert it: iconv -f LATIN1 -t UTF-8 FILE > NEW; else " + remedy
+    return AnnotationError(
+        "the file ends in the middle of a record" if truncated else "not valid JSON",
+        where=f"{path}, byte {len(data)} (end of file)" if truncated else path,
+        found=found,
+        expected=expected,
+        remedy=remedy,
+    )
+
+
+def require_text(path: Path | str) -> None:
+    """Raise ``AnnotationError`` for a file that is not UTF-8 throughout; readers pass over what they skip."""
+    data = map_file(path)
+    if foreign_format(data[:HEAD]) is not None or _first_foreign_byte(data) is not None:
+        raise _malformed(path, data, UnicodeError("not UTF-8"))
+
+
+def _first_foreign_byte(data: mmap.mmap) -> int | None:
+    """Position of the first byte that cannot be UTF-8, None without one."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data), 1 << 20):
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(data[start : start + (1 << 20)])
+        except UnicodeDecodeError as error:
+            return start - pending + error.start
+    return None
 
 
 def _inside(image_id: int, name: str) -> str:
@@ -336,7 +410,7 @@ def annotation_rle(annotation: Annotation, height: int, width: int) -> dict[str,
             remedy=CHECK_REMEDY,
         )
     if isinstance(shape, Rle):
-        rle = {"size": [height, width], "counts": _run_lengths(shape)}
+        rle = {"size": [height, width], "counts": run_lengths(shape)}
         return dict(mask_utils.frPyObjects(rle, height, width))
     return dict(mask_utils.merge(mask_utils.frPyObjects(shape, height, width)))
 
@@ -346,7 +420,7 @@ def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack
     if isinstance(shape, Rle):
         if shape.size != (height, width):
             return [f"run-length code of size {list(shape.size)} in an image of size {[height, width]}"]
-        total = sum(_run_lengths(shape))
+        total = sum(run_lengths(shape))
         return (
             []
             if total == height * width
@@ -372,7 +446,7 @@ def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack
     return defects
 
 
-def _run_lengths(rle: Rle) -> list[int]:
+def run_lengths(rle: Rle) -> list[int]:
     """Run lengths of a code; compressed text has 5 bits a character, differences from the fourth run on."""
     if isinstance(rle.counts, list):
         return rle.counts

@@ -1,5 +1,6 @@
 """The classifier interface and the building blocks that methods share."""
 
+from benchmark.classifiers.background import scores_without_background
 from benchmark.classifiers.cosine import NormedConv2d, NormedLinear
 from benchmark.classifiers.initialisation import constant_
 from benchmark.classifiers.interface import CategoricalClassifier, Classifier, LinearClassifier
@@ -14,6 +15,7 @@ from benchmark.classifiers.links import (
 )
 from benchmark.classifiers.meta import Average, MetaStep, Rois, VirtualSgd
 from benchmark.classifiers.per_category import BalancedPerCategoryClassifier, PerCategoryClassifier
+from benchmark.classifiers.state import RunningSum, Total
 from benchmark.classifiers.suppression import foreground_weights, infrequent_share, random_weights
 from benchmark.classifiers.targets import one_hot
 
@@ -29,6 +31,8 @@ __all__ = [
     "NormedLinear",
     "PerCategoryClassifier",
     "Rois",
+    "RunningSum",
+    "Total",
     "VirtualSgd",
     "constant_",
     "foreground_weights",
@@ -40,5 +44,6 @@ __all__ = [
     "normal_loss",
     "one_hot",
     "random_weights",
+    "scores_without_background",
     "sigmoid_loss",
 ]

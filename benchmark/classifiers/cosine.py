@@ -1,6 +1,6 @@
 """Layers whose outputs are scaled cosines (``normed_predictor.py`` of mmdetection).
 
-    output = tau x / (|x|^power + eps) * W / (|W|^power + eps) + bias
+    output = tau x / (|x|^power + epsilon) * W / (|W|^power + epsilon) + bias
 
 An all-zero feature gives the bias.
 """
@@ -10,26 +10,49 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-6
+SMALLEST_NORM = 1e-12  # of ``torch.nn.functional.normalize``
 
 
-def normed(values: Tensor, dim: int | tuple[int, ...], power: float = 1.0) -> Tensor:
-    """x / (|x|^power + 1e-6) with the Euclidean norm over ``dim``."""
-    return values / (torch.linalg.vector_norm(values, dim=dim, keepdim=True).pow(power) + EPSILON)
+def normed(
+    values: Tensor, dim: int | tuple[int, ...], power: float = 1.0, epsilon: float = EPSILON
+) -> Tensor:
+    """x / (|x|^power + epsilon) with the Euclidean norm over ``dim``; the divisor is at least 1e-12."""
+    norm = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
+    return values / (norm.pow(power) + epsilon).clamp(min=SMALLEST_NORM)
 
 
 class NormedLinear(nn.Linear):
-    """Cosine of a feature (..., D) and each row of W (L, D), times ``temperature``, plus bias."""
+    """Cosine of a feature (..., D) and each row of W (L, D), times ``temperature``, plus bias.
+
+    Args:
+        in_features: D.
+        out_features: L.
+        temperature: tau; where it is learned, what it starts from.
+        power: of the norms.
+        bias: whether there is one.
+        learned: tau is a parameter.
+        epsilon: added to the norms; 0 for plain cosines, as ``torch.nn.functional.normalize`` gives them.
+    """
 
     def __init__(
-        self, in_features: int, out_features: int, temperature: float = 20.0, power: float = 1.0
+        self,
+        in_features: int,
+        out_features: int,
+        temperature: float = 20.0,
+        power: float = 1.0,
+        *,
+        bias: bool = True,
+        learned: bool = False,
+        epsilon: float = EPSILON,
     ) -> None:
-        super().__init__(in_features, out_features)
-        self.temperature, self.power = temperature, power
+        super().__init__(in_features, out_features, bias)
+        self.power, self.epsilon = power, epsilon
+        self.temperature = nn.Parameter(torch.tensor(float(temperature))) if learned else temperature
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., L) of features (..., D)."""
-        x = self.temperature * normed(features, -1, self.power)
-        return F.linear(x, normed(self.weight, 1, self.power), self.bias)
+        x = self.temperature * normed(features, -1, self.power, self.epsilon)
+        return F.linear(x, normed(self.weight, 1, self.power, self.epsilon), self.bias)
 
 
 class NormedConv2d(nn.Conv2d):

@@ -1,10 +1,14 @@
 """The border between a method and any detector: logits, loss, scores."""
 
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.classifiers.cosine import NormedLinear
+from benchmark.classifiers.state import RunningSum, Total
 from benchmark.statistics import ClassStatistics
 
 INITIAL_WEIGHT_STD = 0.01  # of the last layer in the detection code bases of all four papers
@@ -18,6 +22,15 @@ class Classifier(nn.Module):
     the workers of a step are averaged. It depends on the parameters through the logits alone, and a random
     draw inside it uses PyTorch's default generator, which the training loop seeds anew from (seed, iteration,
     worker).
+
+    The constructor warns (``benchmark.notices.DataWarning``) where a setting means nothing on these counts,
+    such as a threshold that no category passes; training shows and records that before its first step.
+
+    A loss may have state, in ``RunningSum`` modules. ``loss`` is called once in every step of a training for
+    each worker, and never in testing; it reads the sums as they were when the step began, and adds to them.
+    After all losses of a step, every process calls ``finish_step`` once, which brings the additions of all
+    workers into the sums, each worker's once: these are then the same everywhere, whichever process had which
+    images. They are saved in checkpoints of finished and unfinished trainings.
 
     Args:
         in_features: width D of the box-head features.
@@ -45,9 +58,35 @@ class Classifier(nn.Module):
         """Scalar losses by name, each starting with ``loss_cls``, of logits (N, L) and labels (N,)."""
         raise NotImplementedError
 
+    def finish_step(self, total: Total) -> None:
+        """Bring into the state what the losses of this step have added; ``total`` sums over the workers."""
+        for module in self.modules():
+            if isinstance(module, RunningSum):
+                module.finish_step(total)
+
     def scores(self, logits: Tensor) -> Tensor:
         """Scores (N, C + 1) in [0, 1] of logits (N, L), background last."""
         raise NotImplementedError
+
+    def detection_scores(
+        self,
+        stages: Sequence[Tensor],
+        objectness: Tensor,
+        average: Literal["logits", "scores"] = "logits",
+    ) -> Tensor:
+        """The scores (N, C + 1) in [0, 1], background last, that detections get in testing.
+
+        A method that has a way of its own to combine the stages, or lets the proposal's own score count,
+        overrides this. Asked of the last stage's classifier.
+
+        Args:
+            stages: logits (N, L) of each stage of a cascade, or of the only one.
+            objectness: the proposal network's score (N,) in [0, 1] of each proposal.
+            average: what the cascade takes the mean of (see ``cascade`` of the detector's settings).
+        """
+        if average == "scores":
+            return torch.stack([self.scores(logits) for logits in stages]).mean(dim=0)
+        return self.scores(torch.stack(list(stages)).mean(dim=0))
 
     def category_weights(self) -> Tensor | None:
         """The weight vector (C, D) of every category's test score; None where there is not one for each."""
@@ -55,15 +94,32 @@ class Classifier(nn.Module):
 
 
 class LinearClassifier(Classifier):
-    """A classifier whose logits are one linear map of the features: weights N(0, 0.01), bias 0."""
+    """A classifier whose logits are one linear map of the features: weights N(0, 0.01), bias 0.
+
+    Args:
+        in_features: width D of the box-head features.
+        statistics: training counts of the C categories.
+        width: number of logits.
+        pooled_features: as above.
+        cosine: keyword arguments of ``NormedLinear``, for logits that are scaled cosines of features and
+            weights; None for plain products.
+    """
 
     def __init__(
-        self, in_features: int, statistics: ClassStatistics, width: int, pooled_features: int = 0
+        self,
+        in_features: int,
+        statistics: ClassStatistics,
+        width: int,
+        pooled_features: int = 0,
+        cosine: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(in_features, statistics, pooled_features)
-        self.linear = nn.Linear(in_features, width)
+        self.linear = (
+            nn.Linear(in_features, width) if cosine is None else NormedLinear(in_features, width, **cosine)
+        )
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_STD)
-        nn.init.zeros_(self.linear.bias)
+        if self.linear.bias is not None:
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (N, width) of features (N, D)."""
@@ -82,8 +138,14 @@ class CategoricalClassifier(LinearClassifier):
     Trained with plain cross entropy unless a method overrides ``loss``.
     """
 
-    def __init__(self, in_features: int, statistics: ClassStatistics, pooled_features: int = 0) -> None:
-        super().__init__(in_features, statistics, statistics.num_classes + 1, pooled_features)
+    def __init__(
+        self,
+        in_features: int,
+        statistics: ClassStatistics,
+        pooled_features: int = 0,
+        cosine: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(in_features, statistics, statistics.num_classes + 1, pooled_features, cosine)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """L = (1/N) sum_n CE(z_n, y_n); 0 without proposals."""

@@ -64,7 +64,8 @@ def parameters_of(run: Run) -> int:
     """Numbers in the recipe's checkpoints, buffers included; counted on a model that is built for it."""
     ids = np.arange(1, run.dataset.categories + 1)
     names = tuple(str(number) for number in ids)
-    statistics = ClassStatistics(ids, names, ("f",) * len(ids), ids, ids, num_annotated_images=len(ids))
+    images = len(ids)
+    statistics = ClassStatistics(ids, names, ("f",) * images, ids, ids, images, images)
     detector = build_detector(run, statistics, initial_weights=False)
     return sum(value.numel() for value in detector.state_dict().values())
 

@@ -17,7 +17,6 @@ from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.interface import POOLED_SIDE
 from benchmark.detectors.modules import FrozenStatisticsNorm, alone_or_all, listed
 from benchmark.detectors.two_stage import MASK_SIDE, TwoStageDetector
-from benchmark.errors import BenchmarkError
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 
 # or the first pooling warns of a PyTorch function that detectron2 asks whether it is traced
@@ -85,15 +84,8 @@ class Detectron2Detector(TwoStageDetector):
     def build(self) -> None:
         """Refuses hybrid task cascades, and deformable convolutions, which detectron2 has for GPUs only."""
         settings = self.settings
-        if settings.architecture == "htc" or settings.deformable:
-            raise BenchmarkError(
-                "back end 'detectron2' has no hybrid task cascade, and deformable convolutions for GPUs only",
-                found=f"{settings.architecture}{', deformable' if settings.deformable else ''}",
-                expected="Faster, Mask or Cascade R-CNN, not deformable",
-                remedy="take the detector from back end mmdet",
-            )
+        self.refuse_hybrid_and_deformable("no hybrid task cascade, and deformable convolutions for GPUs only")
         channels, width, stages = settings.fpn_channels, settings.box_head_width, settings.stages
-        columns = 4 * (1 if settings.class_agnostic_boxes else self.num_classes)
         body = trunk(settings)
         self.backbone = FPN(body, list(body.output_shape()), channels, top_block=LastLevelMaxPool())
         self.proposal_generator, self.roi_heads = nn.Module(), nn.Module()
@@ -101,11 +93,12 @@ class Detectron2Detector(TwoStageDetector):
         shape = ShapeSpec(channels=channels, height=POOLED_SIDE, width=POOLED_SIDE)
         heads = [FastRCNNConvFCHead(shape, conv_dims=[], fc_dims=[width] * 2) for _ in range(stages)]
         self.roi_heads.box_head = alone_or_all(heads)
-        predictors = [nn.ModuleDict({"bbox_pred": nn.Linear(width, columns)}) for _ in range(stages)]
+        predictors = [
+            nn.ModuleDict({"bbox_pred": nn.Linear(width, self.delta_columns)}) for _ in range(stages)
+        ]
         self.roi_heads.box_predictor = alone_or_all(predictors)
         if settings.masks:
-            count = stages if settings.cascade == "mmdet" else 1
-            self.roi_heads.mask_head = alone_or_all([self._mask_head() for _ in range(count)])
+            self.roi_heads.mask_head = alone_or_all([self._mask_head() for _ in range(self.mask_head_count)])
 
     def _mask_head(self) -> MaskRCNNConvUpsampleHead:
         settings = self.settings

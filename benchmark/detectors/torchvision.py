@@ -16,7 +16,6 @@ from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.interface import POOLED_SIDE
 from benchmark.detectors.modules import FrozenStatisticsNorm, alone_or_all, listed
 from benchmark.detectors.two_stage import TwoStageDetector
-from benchmark.errors import BenchmarkError
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 
 _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[str, int]]] = {
@@ -74,28 +73,24 @@ class TorchvisionDetector(TwoStageDetector):
     def build(self) -> None:
         """Refuses hybrid task cascades and deformable convolutions."""
         settings = self.settings
-        if settings.architecture == "htc" or settings.deformable:
-            raise BenchmarkError(
-                "back end 'torchvision' has neither hybrid task cascades nor deformable convolutions",
-                found=f"{settings.architecture}{', deformable' if settings.deformable else ''}",
-                expected="Faster, Mask or Cascade R-CNN, not deformable",
-                remedy="take the detector from back end mmdet",
-            )
+        self.refuse_hybrid_and_deformable("neither hybrid task cascades nor deformable convolutions")
         channels, width, stages = settings.fpn_channels, settings.box_head_width, settings.stages
-        columns = 4 * (1 if settings.class_agnostic_boxes else self.num_classes)
         self.backbone = _backbone(settings)
         self.rpn, self.roi_heads = nn.Module(), nn.Module()
         self.rpn.head = RPNHead(channels, 3)
         heads = [TwoMLPHead(channels * POOLED_SIDE**2, width) for _ in range(stages)]
         self.roi_heads.box_head = alone_or_all(heads)
-        self.roi_heads.box_regressor = alone_or_all([nn.Linear(width, columns) for _ in range(stages)])
+        self.roi_heads.box_regressor = alone_or_all(
+            [nn.Linear(width, self.delta_columns) for _ in range(stages)]
+        )
         if settings.masks:
-            count = stages if settings.cascade == "mmdet" else 1
             layers = [settings.mask_channels] * settings.mask_layers
             self.roi_heads.mask_head = alone_or_all(
-                [MaskRCNNHeads(channels, layers, 1) for _ in range(count)]
+                [MaskRCNNHeads(channels, layers, 1) for _ in range(self.mask_head_count)]
             )
-            self.roi_heads.mask_predictor = alone_or_all([self._mask_predictor() for _ in range(count)])
+            self.roi_heads.mask_predictor = alone_or_all(
+                [self._mask_predictor() for _ in range(self.mask_head_count)]
+            )
 
     def _mask_predictor(self) -> MaskRCNNPredictor:
         channels = self.settings.mask_channels

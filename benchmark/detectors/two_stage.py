@@ -50,6 +50,7 @@ from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.matching import MatchingRule, draw, generator_of
 from benchmark.detectors.pixels import PIXELS
 from benchmark.detectors.postprocessing import finish, select
+from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
@@ -197,6 +198,29 @@ class TwoStageDetector(Detector):
         """Losses (N, h, w) of stuff scores; 0 where a pixel is unlabelled."""
         raise NotImplementedError
 
+    # ---- what back ends build alike
+
+    @property
+    def delta_columns(self) -> int:
+        """Outputs of a box regressor: 4 deltas for each category, or for all."""
+        return 4 * (1 if self.settings.class_agnostic_boxes else self.num_classes)
+
+    @property
+    def mask_head_count(self) -> int:
+        """One for each stage of a cascade of MMDetection's kind, else one."""
+        return self.settings.stages if self.settings.cascade == "mmdet" else 1
+
+    def refuse_hybrid_and_deformable(self, lacking: str) -> None:
+        """Raise for settings that only MMDetection has; ``lacking`` says what the back end lacks."""
+        settings = self.settings
+        if settings.architecture == "htc" or settings.deformable:
+            raise BenchmarkError(
+                f"back end '{self.backend}' has {lacking}",
+                found=f"{settings.architecture}{', deformable' if settings.deformable else ''}",
+                expected="Faster, Mask or Cascade R-CNN, not deformable",
+                remedy="take the detector from back end mmdet",
+            )
+
     # ---- what it does
 
     def train(self, mode: bool = True) -> Self:
@@ -218,7 +242,9 @@ class TwoStageDetector(Detector):
         if pyramid.stuff is not None:
             self._stuff_loss(found, pyramid.stuff[0], targets, pyramid.canvas)
         settings = self.settings
-        boxes = self._proposals(pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals)
+        boxes, _ = self._proposals(
+            pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals
+        )
         rois = self._first_rois(boxes, targets)
         for stage in range(settings.stages):
             pooled = self._pooled_for_boxes(pyramid, rois.boxes)
@@ -249,7 +275,9 @@ class TwoStageDetector(Detector):
         """Features of RoIs proposed, sampled and refined as in training, in evaluation mode."""
         pyramid = self._pyramid(images, canvas)
         settings, anchors = self.settings, self._anchors(pyramid)
-        boxes = self._proposals(pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals)
+        boxes, _ = self._proposals(
+            pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals
+        )
         rois = self._first_rois(boxes, targets)
         batches = []
         for stage in range(settings.stages):
@@ -288,7 +316,9 @@ class TwoStageDetector(Detector):
         """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
         settings, pyramid = self.settings, self._pyramid(images, None)
         anchors = self._anchors(pyramid)
-        boxes = self._proposals(pyramid, anchors, settings.rpn_test_candidates, settings.rpn_test_proposals)
+        boxes, objectness = self._proposals(
+            pyramid, anchors, settings.rpn_test_candidates, settings.rpn_test_proposals
+        )
         logits = []
         for stage in range(settings.stages):
             classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, boxes))
@@ -298,7 +328,9 @@ class TwoStageDetector(Detector):
                 boxes = self._moved(stage, pyramid, boxes, deltas, classified)
         counts = [len(item) for item in boxes]
         decoded = decode(torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage))
-        scores = self._scores(logits)
+        scores = self._classifier(-1).detection_scores(
+            logits, torch.cat(objectness), "scores" if settings.cascade == "detectron2" else "logits"
+        )
         kept = [
             select(clipped(own, size, settings.coordinates), score, self.test)
             for own, score, size in zip(
@@ -372,13 +404,6 @@ class TwoStageDetector(Detector):
     def _classifier(self, stage: int) -> Classifier:
         return cast(Classifier, self.classifiers[stage])
 
-    def _scores(self, logits: list[Tensor]) -> Tensor:
-        """Scores (N, C + 1) of the logits of all stages."""
-        if self.settings.cascade == "detectron2":
-            scores = [self._classifier(stage).scores(z) for stage, z in enumerate(logits)]
-            return torch.stack(scores).mean(dim=0)
-        return self._classifier(-1).scores(torch.stack(logits).mean(dim=0))
-
     # ---- proposals
 
     def _anchors(self, pyramid: _Pyramid) -> _Anchors:
@@ -395,26 +420,31 @@ class TwoStageDetector(Detector):
         )
 
     @torch.no_grad()
-    def _proposals(self, pyramid: _Pyramid, anchors: _Anchors, candidates: int, most: int) -> list[Tensor]:
-        """Boxes (n, 4) of each image, best first: at most ``candidates`` of a level, ``most`` of an image."""
-        found = []
+    def _proposals(
+        self, pyramid: _Pyramid, anchors: _Anchors, candidates: int, most: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes (n, 4) of each image and their scores (n,) in [0, 1], best first: at most ``candidates`` of a
+        level, ``most`` of an image."""
+        found, objectness = [], []
         boxes, counts = torch.cat(anchors.levels), [len(level) for level in anchors.levels]
-        for objectness, deltas, size in zip(anchors.objectness, anchors.deltas, pyramid.sizes, strict=True):
+        for logits, deltas, size in zip(anchors.objectness, anchors.deltas, pyramid.sizes, strict=True):
             best, levels, start = [], [], 0
-            for number, scores in enumerate(objectness.split(counts)):
+            for number, scores in enumerate(logits.split(counts)):
                 best.append(start + scores.topk(min(candidates, len(scores))).indices)
                 levels.append(torch.full_like(best[-1], number))
                 start += len(scores)
             chosen, level = torch.cat(best), torch.cat(levels)
             box = decode(boxes[chosen], deltas[chosen, None], RPN_STDS)[:, 0]
-            box, score = clipped(box, size, self.settings.coordinates), objectness[chosen]
+            box, score = clipped(box, size, self.settings.coordinates), logits[chosen]
             # what is not finite is left out: divergence shows in the losses
             good = (
                 (box[:, 2:] > box[:, :2]).all(dim=1) & box.isfinite().all(dim=1) & score.isfinite()
             ).nonzero()
             box, score, level = box[good[:, 0]], score[good[:, 0]], level[good[:, 0]]
-            found.append(box[suppressed(box, score, level, RPN_SUPPRESSION, most)])
-        return found
+            kept = suppressed(box, score, level, RPN_SUPPRESSION, most)
+            found.append(box[kept])
+            objectness.append(score[kept].sigmoid())
+        return found, objectness
 
     def _proposal_losses(
         self, found: TrainingPass, pyramid: _Pyramid, anchors: _Anchors, targets: list[Target]

@@ -4,6 +4,8 @@ hotcoco is young, so nothing outside this file knows about it, and the tests com
 and pycocotools.
 """
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import numpy as np
 from benchmark.evaluation.errors import EvaluationError
 from benchmark.evaluation.ground_truth import GroundTruth
 from benchmark.evaluation.selection import Selection
+from benchmark.formats import BYTE_ORDER_MARK
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
@@ -130,8 +133,11 @@ class Engine:
     @cached_property
     def _masks(self) -> hotcoco.COCO:
         self._truth.check_masks()
-        with _errors("bad annotation file", self._truth.path):
-            truth = hotcoco.COCO(str(self._truth.path))
+        measured = self._truth.measured
+        with _errors("bad annotation file", self._truth.path), _without_mark(self._truth.path) as path:
+            truth = hotcoco.COCO(str(path))
+            if measured.any():
+                truth.update_anns(ids=self._truth.ids[measured], area=self._truth.areas[measured])
             if not self._lvis:
                 return truth
             return truth.filter(area_rng=_POSITIVE_AREA, drop_empty_images=False)
@@ -256,6 +262,19 @@ class Loaded:
         whole = np.full(shape, -1.0)
         whole[(slice(None),) * axis + (places,)] = values
         return whole
+
+
+@contextmanager
+def _without_mark(path: Path) -> Iterator[Path]:
+    """The file, or a copy of it without the byte order mark, which the engine does not know."""
+    with path.open("rb") as file:
+        if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
+            yield path
+            return
+        with tempfile.NamedTemporaryFile(suffix=".json") as copy:
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            yield Path(copy.name)
 
 
 def _only_all(evaluation: Any) -> None:

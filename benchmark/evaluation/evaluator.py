@@ -1,7 +1,5 @@
 """Evaluation of files of detections against one ground truth."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmark.annotations import vocabulary_hash
+from benchmark.annotations import Vocabulary, check_same_vocabulary
 from benchmark.evaluation.engine import (
     AREAS,
     IOU_THRESHOLDS,
@@ -21,12 +19,14 @@ from benchmark.evaluation.engine import (
 )
 from benchmark.evaluation.errors import EvaluationError
 from benchmark.evaluation.ground_truth import read_ground_truth
-from benchmark.evaluation.metrics import PROTOCOL_DETECTIONS, Metric, metrics_of
+from benchmark.evaluation.metrics import CAP_WORDS, PROTOCOL_DETECTIONS, Caps, Metric, metrics_of
+from benchmark.evaluation.notes import area_notes, bin_notes, cap_notes, detection_notes, letter_notes
 from benchmark.evaluation.selection import Selection
 from benchmark.evaluation.summary import bin_mean, mean_of, mean_precision, mean_recall, per_category
 from benchmark.files import atomic_path, write_json, write_text
 from benchmark.inference.detections import DetectionTable, read_detections
 from benchmark.statistics import ClassStatistics
+from benchmark.tables import csv_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,12 +76,9 @@ class Evaluation:
         (T, C, A), -1 where not defined.
         """
         if per_class is not None:
-            text = io.StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(self.columns)
-            for row in zip(*(column.tolist() for column in self.columns.values()), strict=True):
-                table.writerow(["" if value != value else value for value in row])
-            write_text(per_class, text.getvalue())
+            rows = zip(*(column.tolist() for column in self.columns.values()), strict=True)
+            cells = [["" if value != value else value for value in row] for row in rows]
+            write_text(per_class, csv_text([list(self.columns), *cells]))
         if curves is not None:
             arrays = {
                 "category_ids": self.columns["id"],
@@ -95,13 +92,11 @@ class Evaluation:
             with atomic_path(curves) as temporary, temporary.open("wb") as stream:
                 np.savez_compressed(stream, allow_pickle=False, **arrays)
         if calibration is not None:
-            text = io.StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(["iou", "score", "precision", "count"])
+            rows_of_bins: list[Sequence[object]] = [["iou", "score", "precision", "count"]]
             for iou, bins in self.calibration.items():
                 columns = (bins.scores.tolist(), bins.precision.tolist(), bins.counts.tolist())
-                table.writerows((iou, *row) for row in zip(*columns, strict=True))
-            write_text(calibration, text.getvalue())
+                rows_of_bins += [(iou, *row) for row in zip(*columns, strict=True)]
+            write_text(calibration, csv_text(rows_of_bins))
         if metrics is not None:
             write_json(metrics, self.metrics)
 
@@ -112,7 +107,7 @@ class Evaluation:
             f"{self.images:,} images, {evaluated:,} of {len(self.columns['id']):,} categories with ground "
             f"truth, {self.rows:,} detections, {self.protocol.upper()} protocol, at most "
             f"{self.max_detections} detections "
-            + ("an image" if self.protocol == "lvis" else "of a category in an image"),
+            f"{CAP_WORDS[self.protocol]}",
             "",
             " " * 15 + "".join(f"{name:>7}" for name in self.metrics),
         ]
@@ -129,28 +124,35 @@ class Evaluator:
 
     Follows the LVIS protocol where the images of the annotation file say which categories were looked for in
     them, else the COCO protocol. ``statistics`` is a table of class statistics of the *training* split
-    (``longtail stats``): with it there are AP by training instances, bAP and eAP. Raises ``AnnotationError``,
-    ``StatisticsError`` and ``EvaluationError`` for files that cannot be used.
+    (``longtail stats``): with it there are AP by training instances, bAP and eAP, and ``frequencies`` (C,),
+    the letters r, c, f, are the training split's; without it, those of the ground truth, or empty. Raises
+    ``AnnotationError``, ``StatisticsError`` and ``EvaluationError`` for files that cannot be used.
     """
 
     def __init__(self, ground_truth: Path, statistics: Path | None = None) -> None:
-        self.truth = read_ground_truth(ground_truth)
-        self.counts = None if statistics is None else self._training_counts(Path(statistics))
+        self.truth = read_ground_truth(ground_truth, letters=statistics is not None)
+        self.counts: np.ndarray | None = None
+        self.frequencies = self.truth.frequencies
+        self._about_data = area_notes(self.truth)
+        if statistics is not None:
+            table = self._training_statistics(Path(statistics))
+            self.counts, self.frequencies = table.instance_counts, np.array(table.frequencies)
+            self._about_data += letter_notes(self.truth, table, Path(statistics))
         self._engine = Engine(self.truth)
 
     def evaluate(
         self,
         detections: Path,
         iou_types: list[str] | None = None,
-        max_detections: int | None = None,
+        max_detections: Caps | None = None,
         errors: bool = False,
         calibration: bool = False,
     ) -> Evaluation:
         """Compute every number of ``detections`` (Parquet, or LVIS or COCO results JSON).
 
-        ``iou_types`` are ``bbox`` and ``segm``, by default all that both files hold; ``max_detections`` is
-        by default the protocol's; ``errors`` adds TIDE's error types, which take as long as all the rest, and
-        ``calibration`` the expected calibration error and its bins.
+        ``iou_types`` are ``bbox`` and ``segm``, by default all that ``detections`` hold; ``max_detections``
+        replaces the protocols' own caps, which count different things; ``errors`` adds TIDE's error types,
+        which take as long as all the rest, and ``calibration`` the expected calibration error and its bins.
         The numbers are those of lvis-api 0.5.3 on results without ``bbox`` in mask evaluation, or of
         pycocotools, except that an empty file gives zeros. Raises ``EvaluationError`` and ``DetectionError``
         for files that cannot be evaluated.
@@ -160,11 +162,11 @@ class Evaluator:
         table = read_detections(detections)
         selection = Selection(truth, table)
         rows = selection.rows(number)
-        asked = self.metrics(number, errors, calibration)
+        asked = self.metrics(max_detections, errors, calibration)
         columns: dict[str, np.ndarray] = {
             "id": np.fromiter(truth.names, np.int64, len(truth.names)),
             "name": np.array(list(truth.names.values())),
-            "frequency": truth.frequencies,
+            "frequency": self.frequencies,
             "instances": truth.instances,
         }
         if self.counts is not None:
@@ -196,14 +198,19 @@ class Evaluator:
             columns=columns,
             curves=curves,
             calibration=bins,
-            notes=self._notes(next(iter(metrics.values())), number),
+            notes=[
+                *self._about_data,
+                *cap_notes(truth.protocol, max_detections),
+                *detection_notes(table.scores, table.boxes, selection.sizes),
+                *bin_notes(metrics_of(truth.protocol, number), next(iter(metrics.values()))),
+            ],
         )
 
     def metrics(
-        self, max_detections: int | None = None, errors: bool = False, calibration: bool = False
+        self, max_detections: Caps | None = None, errors: bool = False, calibration: bool = False
     ) -> list[Metric]:
         """The metrics of which everything is known that they need, in the order in which they are shown."""
-        letters = bool((self.truth.frequencies != "").any())
+        letters = bool((self.frequencies != "").any())
         return [
             metric
             for metric in metrics_of(self.truth.protocol, self._number(max_detections)).values()
@@ -214,7 +221,7 @@ class Evaluator:
         ]
 
     def match(
-        self, detections: Path, iou_type: str, metrics: Sequence[Metric], max_detections: int | None = None
+        self, detections: Path, iou_type: str, metrics: Sequence[Metric], max_detections: Caps | None = None
     ) -> tuple[dict[str, float | None], Matches]:
         """The numbers of one file for ``metrics``, and what each of its detections matched."""
         table = read_detections(detections)
@@ -240,22 +247,19 @@ class Evaluator:
         precision[:, :, changed] = other.precision[:, :, changed]
         return Curves(precision, curves.scores, curves.recall)
 
-    def _training_counts(self, path: Path) -> np.ndarray:
+    def _training_statistics(self, path: Path) -> ClassStatistics:
         statistics = ClassStatistics.read(path)
-        named = dict(zip(statistics.category_ids.tolist(), statistics.names, strict=True))
-        if named != self.truth.names:
-            raise EvaluationError(
-                "the class statistics are of other categories, e.g. of another LVIS version",
-                where=path,
-                found=f"{len(named)} categories with hash {vocabulary_hash(named.items())[:16]}",
-                expected=f"the {len(self.truth.names)} categories of {self.truth.path}, with hash "
-                f"{vocabulary_hash(self.truth.names.items())[:16]}",
-                remedy="count the training annotations of the same dataset with longtail stats",
-            )
-        return statistics.instance_counts
+        check_same_vocabulary(
+            statistics.spoken(f"class statistics {path}"),
+            Vocabulary.of(f"ground truth {self.truth.path}", self.truth.names.items()),
+            EvaluationError,
+            remedy="count the training annotations of the same dataset with longtail stats",
+        )
+        return statistics
 
-    def _number(self, max_detections: int | None) -> int:
-        return PROTOCOL_DETECTIONS[self.truth.protocol] if max_detections is None else max_detections
+    def _number(self, max_detections: Caps | None) -> int:
+        own = PROTOCOL_DETECTIONS[self.truth.protocol]
+        return (max_detections or {}).get(self.truth.protocol, own)
 
     def _numbers(
         self,
@@ -271,7 +275,7 @@ class Evaluator:
         for metric in metrics:
             categories = np.ones(len(ap), bool)
             if metric.frequency is not None:
-                categories = self.truth.frequencies == metric.frequency
+                categories = self.frequencies == metric.frequency
             if engine is not None and metric.key in engine:
                 value = engine[metric.key]
             elif metric.kind == "mean":
@@ -287,29 +291,20 @@ class Evaluator:
             numbers[metric.key] = value
         return numbers
 
-    def _notes(self, numbers: dict[str, float | None], number: int) -> list[str]:
-        notes = []
-        for metric in metrics_of(self.truth.protocol, number).values():
-            empty = [key for key in metric.of if key in numbers and numbers[key] is None]
-            if empty:
-                notes.append(
-                    f"{metric.key} is the mean of {len(metric.of) - len(empty)} bins: "
-                    f"no category with ground truth in {', '.join(empty)}."
-                )
-        return notes
-
     def _iou_types(self, table: DetectionTable, asked: list[str] | None) -> list[str]:
-        found, truth = table.iou_types, self.truth
-        available = [name for name in found if name == "bbox" or truth.masks]
-        selected = available if asked is None else list(dict.fromkeys(asked))
-        missing = [name for name in selected if name not in available]
-        if missing or not selected:
-            masks = "yes" if truth.masks else "no"
+        found, masks = table.iou_types, self.truth.masks
+        selected = found if asked is None else list(dict.fromkeys(asked))
+        if asked is None and len(table) == 0 and not masks:
+            selected = ["bbox"]  # no detection says that masks are meant
+        missing = [name for name in selected if name not in found or (name == "segm" and not masks)]
+        if missing:
             raise EvaluationError(
-                f"nothing to evaluate for {missing[0] if missing else 'segm'}",
-                where=f"{table.path} with {truth.path}",
-                found=f"detections: {' and '.join(found)}; ground truth masks: {masks}",
-                remedy="evaluate what both files hold, or predict with a mask model",
+                f"nothing to evaluate for {missing[0]}",
+                where=f"{table.path} with {self.truth.path}",
+                found=f"detections: {' and '.join(found)}; ground truth masks: {'yes' if masks else 'no'}",
+                remedy="evaluate the boxes alone (--iou bbox), or take a ground truth with masks"
+                if "segm" in found and not masks
+                else "evaluate what both files hold, or predict with a mask model",
             )
         return selected
 
@@ -322,7 +317,7 @@ def evaluate_detections(
     ground_truth: Path,
     detections: Path,
     iou_types: list[str] | None = None,
-    max_detections: int | None = None,
+    max_detections: Caps | None = None,
     statistics: Path | None = None,
     errors: bool = False,
     calibration: bool = False,

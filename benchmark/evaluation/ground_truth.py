@@ -1,16 +1,16 @@
 """What the evaluation needs of an annotation file, checked for what would falsify the numbers."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 
-from benchmark.annotations import AnnotationError, AnnotationFile, read_annotations
-from benchmark.annotations.reading import shape_defects
+from benchmark.annotations import Annotation, AnnotationFile, read_annotations
+from benchmark.annotations.reading import Rle, run_lengths
+from benchmark.annotations.rules import FEDERATED, evaluation_problems, mask_problems, protocol_of
 from benchmark.evaluation.errors import EvaluationError
-
-_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class GroundTruth:
     width in pixels; ``names`` is category id to name, ascending; ``frequencies`` (C,) r, c or f, or empty;
     ``instances`` int64 (C,) counts annotations. ``verified`` bool (I, C) tells where a detection can change a
     number. Of the annotations: ``ids``, ``image_positions``, ``category_positions``, ``crowd`` int64 (N,),
-    ``boxes`` float64 (N, 4) x, y, width, height and ``areas`` (N,) in pixels. ``masks``: whether all have
-    one.
+    ``boxes`` float64 (N, 4) x, y, width, height and ``areas`` (N,) in pixels; ``measured`` bool (N,) tells
+    where the file has no area. ``masks``: whether any has a segmentation,
+    or there is none.
     """
 
     path: Path
@@ -41,41 +42,30 @@ class GroundTruth:
     crowd: np.ndarray
     boxes: np.ndarray
     areas: np.ndarray
+    measured: np.ndarray
     masks: bool
 
     def check_masks(self) -> None:
-        """Raise ``EvaluationError`` for an annotation whose mask is malformed or does not fit its image.
+        """Raise ``EvaluationError`` for an annotation whose mask is missing or does not fit its image.
 
         Coordinates may leave the image by its length, as everywhere; run lengths must make up the image.
         """
         content = read_annotations(self.path)
-        sizes = {image.id: (image.height, image.width) for image in content.images}
-        for item in content.annotations:
-            height, width = sizes[item.image_id]
-            try:
-                shape = item.shape()
-            except AnnotationError as error:
-                raise EvaluationError(error.what, where=f"{self.path}, annotation {item.id}") from None
-            defects = shape_defects(shape, height, width, max(height, width)) if shape else ["no mask"]
-            if defects:
-                _refuse(
-                    self.path,
-                    "a mask of the ground truth cannot be evaluated",
-                    f"annotation {item.id}",
-                    "; ".join(defects),
-                    f"polygons or run lengths of an image of {height} x {width} pixels",
-                    f"longtail check {self.path} shows every problem",
-                )
+        for problem in mask_problems(content.images, content.annotations):
+            raise problem.as_error(EvaluationError, self.path)
 
 
-def read_ground_truth(path: Path) -> GroundTruth:
-    """Read an annotation file in LVIS or COCO format.
+def read_ground_truth(path: Path, letters: bool = False) -> GroundTruth:
+    """Read an annotation file in LVIS or COCO format; ``letters``: frequency groups are known from elsewhere.
 
+    An annotation without ``area`` gets the area of its polygons, of its run lengths, or else of its box, as
+    in detectron2's ``convert_to_coco_dict``.
     Raises ``AnnotationError`` where it is not one, ``EvaluationError`` where its evaluation is not defined.
     """
     content = read_annotations(path)
+    _refuse(content, letters)
     records = sorted(content.images, key=lambda image: image.id)
-    protocol: Literal["lvis", "coco"] = "coco" if not any(map(_federated, records)) else "lvis"
+    protocol = protocol_of(records)
     categories, count = content.category_ids, len(content.annotations)
     image_ids = np.array([image.id for image in records], np.int64)
     columns = {
@@ -83,25 +73,16 @@ def read_ground_truth(path: Path) -> GroundTruth:
         for field, kind in (("id", np.int64), ("image_id", np.int64), ("category_id", np.int64))
     }
     crowd = np.fromiter((item.iscrowd != 0 for item in content.annotations), np.int64, count)
-    ignore = np.fromiter((item.ignore != 0 for item in content.annotations), np.int64, count)
-    areas = np.array([item.area for item in content.annotations], np.float64)  # None becomes NaN
-    boxes = np.array([item.bbox for item in content.annotations], np.float64).reshape(-1, 4)
-    _check_annotations(content, protocol, columns["id"], crowd, ignore, areas, boxes)
     image_positions = np.searchsorted(image_ids, columns["image_id"])
     category_positions = np.searchsorted(categories, columns["category_id"])
-    verified = np.zeros((len(image_ids), len(categories)), bool)
+    instances = np.bincount(category_positions, minlength=len(categories))
     images: list[dict[str, Any]] = [
         {"id": image.id, "width": image.width, "height": image.height} for image in records
     ]
     if protocol == "lvis":
-        _check_lists(content)
-        verified[image_positions, category_positions] = True
         for position, image in enumerate(records):
-            verified[position, np.searchsorted(categories, image.neg_category_ids or ())] = True
-            images[position] |= {field: list(getattr(image, field)) for field in _LISTS}
-    else:
-        verified[:] = True
-    instances = np.bincount(category_positions, minlength=len(categories))
+            images[position] |= {field: list(getattr(image, field)) for field in FEDERATED}
+    verified = _verified(content, protocol, (image_positions, category_positions))
     verified[:, instances == 0] = False  # such a category has no AP
     return GroundTruth(
         path=content.path,
@@ -117,107 +98,47 @@ def read_ground_truth(path: Path) -> GroundTruth:
         image_positions=image_positions,
         category_positions=category_positions,
         crowd=crowd,
-        boxes=boxes,
-        areas=areas,
-        masks=all(bytes(item.segmentation) not in (b"", b"null") for item in content.annotations),
+        boxes=np.array([item.bbox for item in content.annotations], np.float64).reshape(-1, 4),
+        areas=np.fromiter(map(_area, content.annotations), np.float64, count),
+        measured=np.fromiter((item.area is None for item in content.annotations), bool, count),
+        masks=count == 0 or any(item.has_segmentation for item in content.annotations),
     )
 
 
-def _federated(image: Any) -> bool:
-    return any(getattr(image, field) is not None for field in _LISTS)
-
-
-def _refuse(path: Path, what: str, record: str, found: object, expected: str, remedy: str) -> NoReturn:
-    raise EvaluationError(what, where=f"{path}, {record}", found=found, expected=expected, remedy=remedy)
-
-
-def _check_lists(content: AnnotationFile) -> None:
-    """Refuse what the official API crashes on in the federated lists and the frequency groups."""
-    categories = {category.id for category in content.categories}
-    for image in content.images:
-        for field in _LISTS:
-            listed = getattr(image, field)
-            if listed is None:
-                _refuse(
-                    content.path,
-                    "only a part of the ground truth is federated, so neither LVIS nor COCO AP is defined",
-                    f"image {image.id}",
-                    f"no field {field}",
-                    "the LVIS format: both lists in every image; or the COCO format: in none",
-                    "for images with exhaustive annotations list in neg_category_ids every category that is "
-                    "not in the image, and give an empty not_exhaustive_category_ids",
-                )
-            if not categories.issuperset(listed):
-                _refuse(
-                    content.path,
-                    f"unknown category in {field}",
-                    f"image {image.id}",
-                    sorted(set(listed) - categories)[0],
-                    "a category of the file",
-                    f"longtail check {content.path} shows every problem",
-                )
-    for category in content.categories:
-        if category.frequency is None:
-            _refuse(
-                content.path,
-                "category without a frequency group",
-                f"category {category.id}",
-                category.frequency,
-                "frequency r, c or f",
-                "add the groups by training image counts: r 1-10, c 11-100, f over 100",
-            )
-
-
-def _check_annotations(
-    content: AnnotationFile,
-    protocol: str,
-    ids: np.ndarray,
-    crowd: np.ndarray,
-    ignore: np.ndarray,
-    areas: np.ndarray,
-    boxes: np.ndarray,
-) -> None:
-    """Refuse what the official APIs crash on, or what they and their reimplementations read differently."""
-    check = f"longtail check {content.path} shows every problem"
-    repeated = np.ones(len(ids), bool)
-    repeated[np.unique(ids, return_index=True)[1]] = False
-    # lvis-api honours only ignore, others only iscrowd; COCO's API only iscrowd
-    flagged = ignore != 0 if protocol == "coco" else (crowd != 0) | (ignore != 0)
-    for wrong, what, found, expected, remedy in (
-        (repeated, "repeated annotation id", lambda item: item.id, "unique ids", check),
-        (
-            ~np.isfinite(areas),
-            "annotation without an area",
-            lambda item: item.area or "no field area",
-            "square pixels",
-            check,
-        ),
-        (
-            ~np.isfinite(boxes).all(axis=1),
-            "bad box",
-            lambda item: item.bbox,
-            "four finite numbers: x, y, width, height",
-            check,
-        ),
-        (  # the official APIs use 0 for "not matched"
-            ids < 1,
-            "annotation id below 1",
-            lambda item: item.id,
-            "ids from 1",
-            "number the annotations from 1",
-        ),
-        (
-            flagged,
-            "ignored annotations are not defined in COCO evaluation"
-            if protocol == "coco"
-            else "LVIS evaluation has no crowd or ignored annotations",
-            lambda item: f"iscrowd {item.iscrowd}, ignore {item.ignore}",
-            "ignore 0; regions of many objects have iscrowd 1" if protocol == "coco" else "0",
-            "remove these annotations, or mark them as crowd"
-            if protocol == "coco"
-            else "remove these annotations, or list the category in the image's not_exhaustive_category_ids",
-        ),
+def _refuse(content: AnnotationFile, letters: bool) -> None:
+    """Raise ``EvaluationError`` for the first problem of a file that cannot be evaluated."""
+    to_measure = [item for item in content.annotations if item.area is None and item.has_segmentation]
+    for problem in chain(
+        evaluation_problems(content.categories, content.images, content.annotations, letters=letters),
+        mask_problems(content.images, to_measure),
     ):
-        if wrong.any():
-            item = content.annotations[int(np.argmax(wrong))]
-            _refuse(content.path, what, f"annotation {item.id}", found(item), expected, remedy)
+        raise problem.as_error(EvaluationError, content.path)
+
+
+def _verified(content: AnnotationFile, protocol: str, present: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Whether a detection of a category in an image can change a number, bool (I, C)."""
+    records = sorted(content.images, key=lambda image: image.id)
+    verified = np.full((len(records), len(content.categories)), protocol == "coco")
+    if protocol == "lvis":
+        verified[present] = True
+        for position, image in enumerate(records):
+            absent = np.searchsorted(content.category_ids, image.neg_category_ids or ())
+            verified[position, absent] = True
+    return verified
+
+
+def _area(item: Annotation) -> float:
+    """Square pixels of an annotation."""
+    if item.area is not None:
+        return item.area
+    shape = item.shape()
+    if isinstance(shape, Rle):
+        return float(sum(run_lengths(shape)[1::2]))
+    if shape:
+        return sum(map(_polygon_area, shape))
+    return item.bbox[2] * item.bbox[3]
+
+
+def _polygon_area(polygon: list[float]) -> float:
+    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
+    return 0.5 * abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))))

@@ -1,11 +1,17 @@
 """The registry of metrics: the one place that names, explains and formats them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 PROTOCOL_DETECTIONS = {"lvis": 300, "coco": 100}
-"""Detections kept by the protocol: of an image in LVIS, of a category in an image in COCO."""
+"""Detections kept by the protocol, those with the highest scores; ``CAP_WORDS`` tells of what."""
+
+CAP_WORDS = {"lvis": "an image", "coco": "of a category in an image"}
+"""What each protocol's cap is a cap of."""
+
+Caps = Mapping[str, int]
+"""Caps by protocol that replace the protocol's own: 300 an image is none of COCO's."""
 
 Bin = tuple[int, int | None]
 """Training instances from the first number on, up to and without the second; None is no limit."""

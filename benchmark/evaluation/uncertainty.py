@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmark.evaluation.engine import IOU_THRESHOLDS, RECALL_THRESHOLDS
 from benchmark.evaluation.evaluator import Evaluator
-from benchmark.evaluation.metrics import Metric
+from benchmark.evaluation.metrics import Caps, Metric
 from benchmark.evaluation.summary import bin_mean, mean_of
 
 RESAMPLES = 1000
@@ -40,7 +40,7 @@ def bootstrap(
     evaluator: Evaluator,
     detections: Sequence[Path],
     iou_type: str,
-    max_detections: int | None = None,
+    max_detections: Caps | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Bootstrap:
@@ -96,7 +96,7 @@ class ImageWeights:
     """
 
     def __init__(
-        self, evaluator: Evaluator, detections: Path, iou_type: str, max_detections: int | None
+        self, evaluator: Evaluator, detections: Path, iou_type: str, max_detections: Caps | None
     ) -> None:
         known = evaluator.metrics(max_detections)
         highest = max(metric.max_detections or 0 for metric in known)
@@ -108,7 +108,7 @@ class ImageWeights:
         ]
         self.points, matches = evaluator.match(detections, iou_type, self._metrics, max_detections)
         self._counts = evaluator.counts
-        self._frequencies = evaluator.truth.frequencies
+        self._frequencies = evaluator.frequencies
         categories = len(self._frequencies)
         self._objects = matches.objects
         self._images = matches.images

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
@@ -45,15 +46,14 @@ def decode(path: Path, image_id: int, size: tuple[int, int]) -> Tensor:
     Raises:
         ImageError: it cannot be decoded, is an animation, or does not have ``size``, height and width.
     """
-    try:
-        pixels = decode_image(str(path), mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    except (RuntimeError, OSError) as error:
-        raise ImageError(
-            f"cannot decode the file of image {image_id}",
-            where=path,
-            found=str(error).splitlines()[0],
-            remedy="fetch the file again if it is damaged; convert other formats to JPEG or PNG",
-        ) from None
+    remedy = "fetch the file again if it is damaged; convert other formats to JPEG or PNG"
+    pixels = _decoded(
+        path,
+        f"the file of image {image_id}",
+        remedy,
+        mode=ImageReadMode.RGB,
+        apply_exif_orientation=True,
+    )
     if pixels.ndim != 3:
         raise ImageError(
             f"the file of image {image_id} is an animation",
@@ -63,12 +63,12 @@ def decode(path: Path, image_id: int, size: tuple[int, int]) -> Tensor:
             remedy="save the picture that is annotated as JPEG or PNG",
         )
     if tuple(pixels.shape[-2:]) != size:
-        raise ImageError(
+        raise _of_other_size(
             f"image {image_id} does not have the size of its annotation",
-            where=path,
-            found=f"{pixels.shape[-2]} x {pixels.shape[-1]} (height x width)",
-            expected=f"{size[0]} x {size[1]}",
-            remedy="check that the images belong to this annotation file",
+            path,
+            pixels,
+            size,
+            "check that the images belong to this annotation file",
         )
     return pixels
 
@@ -79,20 +79,30 @@ def decode_stuff(path: Path, image_id: int, size: tuple[int, int]) -> Tensor:
     Raises:
         ImageError: the file cannot be decoded, or does not have ``size``, height and width.
     """
+    what = f"the stuff map of image {image_id}"
+    remedy = "unpack COCO's stuffthingmaps there, or take a detector with semantic_branch: false"
+    categories = _decoded(path, what, remedy, mode=ImageReadMode.GRAY)
+    if tuple(categories.shape[-2:]) != size:
+        raise _of_other_size(f"{what} does not have the image's size", path, categories, size)
+    return categories
+
+
+def _decoded(path: Path, what: str, remedy: str, **options: Any) -> Tensor:
     try:
-        categories = decode_image(str(path), mode=ImageReadMode.GRAY)
+        return decode_image(str(path), **options)
     except (RuntimeError, OSError) as error:
         raise ImageError(
-            f"cannot decode the stuff map of image {image_id}",
-            where=path,
-            found=str(error).splitlines()[0],
-            remedy="unpack COCO's stuffthingmaps there, or take a detector with semantic_branch: false",
+            f"cannot decode {what}", where=path, found=str(error).splitlines()[0], remedy=remedy
         ) from None
-    if tuple(categories.shape[-2:]) != size:
-        raise ImageError(
-            f"the stuff map of image {image_id} does not have the image's size",
-            where=path,
-            found=f"{categories.shape[-2]} x {categories.shape[-1]} (height x width)",
-            expected=f"{size[0]} x {size[1]}",
-        )
-    return categories
+
+
+def _of_other_size(
+    what: str, path: Path, pixels: Tensor, size: tuple[int, int], remedy: str | None = None
+) -> ImageError:
+    return ImageError(
+        what,
+        where=path,
+        found=f"{pixels.shape[-2]} x {pixels.shape[-1]} (height x width)",
+        expected=f"{size[0]} x {size[1]}",
+        remedy=remedy,
+    )

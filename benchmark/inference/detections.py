@@ -27,6 +27,7 @@ from benchmark.annotations.reading import Id
 from benchmark.annotations.run_lengths import decode_run_lengths
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
+from benchmark.formats import BYTE_ORDER_MARK, HEAD, foreign_format
 
 METADATA = b"longtail"
 ROW_GROUP = 65536
@@ -342,7 +343,16 @@ def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
             isinstance(error, OSError) and error.errno is not None
         ):  # Arrow's errors about the content have none
             raise file_error("read", path, error) from error
-        raise DetectionError("not a file of detections", where=path, found=error, remedy=remedy) from None
+        with path.open("rb") as stream:
+            head = stream.read(HEAD)
+        foreign = None if head.startswith(b"PAR1") else foreign_format(head)
+        raise DetectionError(
+            "not a file of detections",
+            where=path,
+            found=foreign.name if foreign else error,
+            expected="Parquet, or results as JSON under a name that ends in .json",
+            remedy=foreign.remedy if foreign else remedy,
+        ) from None
     fields = _BOX_FIELDS + (_MASK_FIELDS if "segm" in content.iou_types else [])
     for field in fields:
         index = file.schema_arrow.get_field_index(field.name)
@@ -462,10 +472,14 @@ def read_lvis_results(path: Path) -> DetectionTable:
     two. Raises ``DetectionError`` naming the record for anything else.
     """
     path = Path(path)
-    content = read_bytes(path)
+    content = read_bytes(path).removeprefix(BYTE_ORDER_MARK)
     try:
         results = msgspec.json.decode(content, type=list[_Result])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if foreign := foreign_format(content[:HEAD]):
+            raise DetectionError(
+                "not a JSON file", where=path, found=foreign.name, remedy=foreign.remedy
+            ) from None
         special = next((word for word in (b"NaN", b"Infinity") if word in content), None)
         raise DetectionError(
             "not an LVIS results file",

@@ -4,8 +4,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import distributed
@@ -59,7 +61,7 @@ def predict_dataset(
         statistics.spoken(f"training statistics {files.statistics}"),
         Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
         CheckpointError,
-        remedy="use training and validation files of the same LVIS version",
+        remedy="list the same categories with the same ids and names in both files",
     )
     as_trained = with_conventions(run, conventions_of(checkpoint))
     detector = build_detector(as_trained, statistics, initial_weights=False)
@@ -99,16 +101,23 @@ def predict_dataset(
             for item in _gathered(own, fabric):
                 if writer is not None and item is not None:
                     image_id, found = item
-                    boxes = found.boxes.clone()
-                    boxes[:, 2:] -= boxes[:, :2]
-                    category_ids = annotations.category_ids[found.labels.numpy()]
-                    writer.add(image_id, category_ids, found.scores.numpy(), boxes.numpy(), found.rles)
+                    add_detections(writer, image_id, found, annotations.category_ids)
     return {
         "images": len(data),
         "detections": writer.rows if writer is not None else None,
         "device": str(fabric.device),
         "threads": torch.get_num_threads(),
     }
+
+
+def add_detections(
+    writer: DetectionWriter, image_id: int, found: Detections, category_ids: NDArray[np.int64]
+) -> None:
+    """Write the detections of an image, their labels as the category ids (C,) of the ground truth."""
+    boxes = found.boxes.clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    ids = category_ids[found.labels.numpy()]
+    writer.add(image_id, ids, found.scores.numpy(), boxes.numpy(), found.rles)
 
 
 def _gathered(own: Any, fabric: Fabric) -> list[Any]:

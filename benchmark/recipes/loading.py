@@ -24,8 +24,19 @@ class RecipeError(BenchmarkError):
 class _Loader(yaml.SafeLoader):
     """YAML's safe subset, with duplicate keys refused and ``1e-4`` read as a number."""
 
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self._expanded: set[int] = set()  # nodes, which live as long as their document is read
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Expand merge keys, after a look for keys that are written twice."""
+        """Expand merge keys, after a look for keys that are written twice.
+
+        Only the first time: of a mapping that has been expanded, what it merges and what replaces it stand
+        side by side.
+        """
+        if id(node) in self._expanded:
+            return
+        self._expanded.add(id(node))
         seen: set[Any] = set()
         for key, _ in node.value:
             if key.tag != "tag:yaml.org,2002:merge":

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.schedules import expanded
 from benchmark.recipes.strict import Strict
 
 Seed = Annotated[int, Field(ge=0)]
@@ -49,28 +50,24 @@ class Schedule(Strict):
 class Sampler(Strict):
     """Which training images a stage sees how often."""
 
-    kind: Literal[
+    kind: str = Field(
         "uniform",
-        "repeat_factor",
-        "repeat_factor_ceiling",
-        "repeat_factor_plus_one",
-        "class_balanced",
-        "category_first",
-    ] = Field(
-        "uniform",
-        description="uniform shuffling; repeat factors rounded by chance anew in every epoch, rounded up, or "
-        "rounded up and one more; draws weighted by the rarest category of an image, 1 / (image frequency); "
-        "a category drawn uniformly, then an image that contains it",
+        pattern=r"^(uniform|repeat_factor|repeat_factor_ceiling|repeat_factor_plus_one|[\w.]+:\w+)$",
+        description="`uniform` shuffling; repeat factors rounded by chance anew in every epoch "
+        "(`repeat_factor`), rounded up (`repeat_factor_ceiling`), or rounded up and one more "
+        "(`repeat_factor_plus_one`); or module:function of a method's own, from the labels of all images to "
+        "a stream of them",
     )
     threshold: float = Field(
-        0.001, gt=0, le=1, description="image frequency below which a category is repeated"
+        0.001, gt=0, le=1, description="image frequency below which repeat factors repeat a category"
     )
-    exponent: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="category_first draws in proportion to min(instances, 100)^exponent; 0: all alike",
-    )
+    options: dict[str, Any] = Field({}, description="keyword arguments of a function")
+
+    @model_validator(mode="after")
+    def _options_of_functions(self) -> "Sampler":
+        if self.options and ":" not in self.kind:
+            raise ValueError(f"options are those of a function; sampler '{self.kind}' has none")
+        return self
 
 
 class AnnotationFilter(Strict):
@@ -91,6 +88,12 @@ class Meta(Strict):
     )
 
 
+def _or_a_name(schema: dict[str, Any]) -> None:
+    """The two short forms of a schedule, which are expanded before it is read."""
+    like = {"type": "object", "properties": {"like": {"type": "string"}}, "required": ["like"]}
+    schema["anyOf"] = [{"type": "string"}, like, *schema["anyOf"]]
+
+
 class Stage(Strict):
     """One step from checkpoint to checkpoint."""
 
@@ -107,7 +110,12 @@ class Stage(Strict):
         "all", description="which parameters train; the rest is frozen"
     )
     reset: Literal["classifier"] | None = Field(None, description="what starts from a fresh initialisation")
-    schedule: Schedule | None = Field(None, description="length and optimiser of a train stage")
+    schedule: Schedule | None = Field(
+        None,
+        description="length and optimiser of a train stage: a name of workflows/schedules.yaml, such a name "
+        "as `like` with the keys that differ, or all keys",
+        json_schema_extra=_or_a_name,
+    )
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
     meta: Meta | None = Field(None, description="step before every real one, where the classifier trains")
     images_per_worker: int | None = Field(
@@ -129,10 +137,12 @@ class Stage(Strict):
         None,
         pattern=r"^[\w.]+:\w+$",
         description="module:function that chooses among the sampled RoIs of a step, given the category that "
-        "each image was drawn for (sampler category_first), where the classifier trains",
+        "each image was drawn for, where the classifier trains; for samplers that draw images for categories",
     )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
+
+    _expanded = field_validator("schedule", mode="before")(expanded)
 
     @model_validator(mode="after")
     def _complete(self) -> "Stage":
@@ -322,6 +332,9 @@ class Budget(Strict):
         {}, description="schedule settings of stages that train the classifier"
     )
     sampler: dict[str, Any] = Field({}, description="settings of repeat-factor samplers, e.g. the threshold")
+    fit: dict[str, Any] = Field(
+        {}, description="options of fit stages that state them, e.g. how many images they look at"
+    )
 
 
 class Row(Strict):

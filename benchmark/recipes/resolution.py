@@ -96,6 +96,10 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
             settings["meta"] = meta | {"sampler": sampler_of_meta}
         if stage.schedule is not None:
             settings["schedule"] = _schedule(path, stage, stage_source, choice, merge)
+        if stage.kind == "fit" and choice.budget is not None:
+            shared = {key: value for key, value in choice.budget.fit.items() if key in stage.options}
+            layers = [(stage_source, stage.options), (choice.budget_file, shared)]
+            settings["options"] = merge(f"{path}.options", layers)
         resolved_stages.append(Stage.model_validate(settings))
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
@@ -121,9 +125,14 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
 
 
 def _sampler(path: str, sampler: Sampler, source: str, choice: Choice, merge: Any) -> Sampler:
+    """A method's sampler; a budget's settings reach one of the method's own where it has such an option."""
     layers = [(source, sampler.model_dump(exclude_unset=True))]
     if choice.budget is not None and sampler.kind != "uniform":
-        layers.append((choice.budget_file, choice.budget.sampler))
+        changes = choice.budget.sampler
+        if ":" in sampler.kind:
+            shared = {key: value for key, value in changes.items() if key in sampler.options}
+            changes = {"options": sampler.options | shared} if shared else {}
+        layers.append((choice.budget_file, changes))
     return parse(Sampler, merge(f"{path}.sampler", layers), f"{path}.sampler")
 
 

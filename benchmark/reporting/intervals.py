@@ -48,7 +48,7 @@ def paired(results: Sequence[RunResult], iou: str, resamples: int = RESAMPLES) -
         evaluator,
         [result.file("predict", "detections.parquet") for result in results],
         iou,
-        max_detections=run.test.max_detections,
+        max_detections={"lvis": run.test.max_detections},
         resamples=resamples,
     )
 

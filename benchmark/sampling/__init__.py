@@ -1,9 +1,10 @@
 """Which training image comes when."""
 
+from benchmark.sampling.images import LabelledImages
 from benchmark.sampling.randomness import seeded
 from benchmark.sampling.stream import (
     AlikeStream,
-    CategoryFirstStream,
+    CategoryStream,
     DrawnStream,
     ImageStream,
     PairedBatches,
@@ -13,9 +14,10 @@ from benchmark.sampling.stream import (
 
 __all__ = [
     "AlikeStream",
-    "CategoryFirstStream",
+    "CategoryStream",
     "DrawnStream",
     "ImageStream",
+    "LabelledImages",
     "PairedBatches",
     "StreamBatches",
     "round_stochastically",

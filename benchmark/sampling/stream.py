@@ -1,6 +1,6 @@
 """The endless stream of training images, as a function of (seed, position)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -77,36 +77,18 @@ class DrawnStream(ImageStream):
         return np.searchsorted(bounds, draws, side="right").clip(max=len(bounds) - 1)
 
 
-class CategoryFirstStream(ImageStream):
-    """Independent draws of a category and then, uniformly, of an image that contains it.
+class CategoryStream(ImageStream):
+    """A stream that draws a category for every position, and then an image that contains it.
 
-    An epoch is as many draws as there are images.
-
-    Args:
-        labels: labels in ``0..C-1`` of the annotations of each image, with repeats.
-        probabilities: of the categories, (C,); 0 for one that no image contains.
-        seed: as of any stream.
+    What makes an epoch's order of images also sets ``drawn``, the category of each, a label in ``0..C-1``.
     """
 
-    def __init__(self, labels: Sequence[Sequence[int]], probabilities: np.ndarray, seed: int) -> None:
-        # one pair for each category in an image; sorted by category, its images are a run
-        pairs = np.array([(label, index) for index, present in enumerate(labels) for label in set(present)])
-        self._images = pairs[np.lexsort(pairs.T[::-1]), 1]
-        self._counts = np.bincount(pairs[:, 0], minlength=len(probabilities))
-        self._starts = np.cumsum(self._counts) - self._counts
-        self._probabilities = probabilities
-        super().__init__(np.ones(len(labels)), seed)
+    drawn: np.ndarray
 
     def label(self, position: int) -> int:
         """The category that the image at a position was drawn for."""
         self[position]  # brings its epoch here
-        return int(self._drawn[position - self._start])
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        generator = np.random.default_rng(derive_seed(self.seed, "category draw", epoch))
-        count = len(self.repeat_factors)
-        self._drawn = generator.choice(len(self._probabilities), size=count, p=self._probabilities)
-        return self._images[self._starts[self._drawn] + generator.integers(self._counts[self._drawn])]
+        return int(self.drawn[position - self._start])
 
 
 class AlikeStream(ImageStream):

@@ -14,16 +14,15 @@ from benchmark.statistics.class_weights import (
     group_class_weights,
     inverse_count_weights,
 )
+from benchmark.statistics.divisions import warn_of_empty_groups, warn_unless_divided
 from benchmark.statistics.errors import StatisticsError
-from benchmark.statistics.frequencies import image_frequencies
+from benchmark.statistics.frequencies import counts_and_total, image_frequencies, rarity
 from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.inspection import inspect_intermediates
 from benchmark.statistics.intermediates import intermediates, write_intermediates
 from benchmark.statistics.repeat_factors import (
-    category_draw_probabilities,
     category_repeat_factors,
     ceiling_repeat_factors,
-    class_balanced_factors,
     copies_added_to_original,
     image_repeat_factors,
     infrequent_categories,
@@ -34,16 +33,15 @@ __all__ = [
     "ClassStatistics",
     "GroupTables",
     "StatisticsError",
-    "category_draw_probabilities",
     "category_repeat_factors",
     "ceiling_repeat_factors",
-    "class_balanced_factors",
     "class_balanced_weights",
     "class_balanced_weights_with_background",
     "class_statistics",
     "class_statistics_with_differences",
     "class_weights",
     "copies_added_to_original",
+    "counts_and_total",
     "frequency_letter",
     "group_class_weights",
     "group_tables",
@@ -53,5 +51,8 @@ __all__ = [
     "inspect_intermediates",
     "intermediates",
     "inverse_count_weights",
+    "rarity",
+    "warn_of_empty_groups",
+    "warn_unless_divided",
     "write_intermediates",
 ]

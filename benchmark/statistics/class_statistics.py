@@ -1,7 +1,5 @@
 """How many images and instances every category has: counted, written, read back."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +12,7 @@ from benchmark.annotations import AnnotationError, Category, Vocabulary, frequen
 from benchmark.annotations.reading import References, decode_file
 from benchmark.files import read_bytes, write_text
 from benchmark.statistics.errors import StatisticsError
+from benchmark.tables import csv_rows, csv_text
 
 _COLUMNS = ["id", "name", "frequency", "image_count", "instance_count"]
 _SCALARS = ["num_images", "num_annotated_images", "num_annotations"]
@@ -68,15 +67,11 @@ class ClassStatistics:
 
         The scalars lead as ``# key: value`` lines. Raises ``FileError`` where it cannot be written.
         """
-        text = io.StringIO()
-        for key in (*_SCALARS, "vocabulary"):
-            if getattr(self, key) is not None:
-                text.write(f"# {key}: {getattr(self, key)}\n")
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(_COLUMNS)
+        scalars = {key: getattr(self, key) for key in (*_SCALARS, "vocabulary")}
+        head = [f"# {key}: {value}\n" for key, value in scalars.items() if value is not None]
         counts = (self.image_counts.tolist(), self.instance_counts.tolist())
-        table.writerows(zip(self.category_ids.tolist(), self.names, self.frequencies, *counts, strict=True))
-        write_text(path, text.getvalue())
+        rows = zip(self.category_ids.tolist(), self.names, self.frequencies, *counts, strict=True)
+        write_text(path, "".join(head) + csv_text([_COLUMNS, *rows]))
 
     @classmethod
     def read(cls, path: Path | str) -> "ClassStatistics":
@@ -85,16 +80,19 @@ class ClassStatistics:
         Raises ``StatisticsError`` naming line, field, found and expected; ``FileError`` if it cannot be read.
         """
         try:
-            lines = read_bytes(path).decode("utf-8-sig").splitlines(keepends=True)
+            text = read_bytes(path).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise StatisticsError("not a text file", where=path, found=error, remedy=_REMEDY) from None
         scalars: dict[str, str] = {}
-        while len(scalars) < len(lines) and lines[len(scalars)].startswith("#"):
-            key, _, value = lines[len(scalars)].lstrip("# ").partition(":")
+        start = 0
+        while text.startswith("#", start):
+            stop = text.find("\n", start) + 1 or len(text)
+            key, _, value = text[start:stop].lstrip("# ").partition(":")
             scalars[key.strip()] = value.strip()
-        rows = list(csv.reader(lines[len(scalars) :]))
-        if not rows or rows[0] != _COLUMNS:
-            found = ",".join(rows[0]) if rows else "nothing"
+            start = stop
+        rows = csv_rows(text[start:])
+        if not rows or rows[0][1] != _COLUMNS:
+            found = ",".join(rows[0][1]) if rows else "nothing"
             raise StatisticsError(
                 "not a table of class statistics",
                 where=path,
@@ -102,10 +100,7 @@ class ClassStatistics:
                 expected=",".join(_COLUMNS),
                 remedy=_REMEDY,
             )
-        first = len(scalars) + 2
-        records = [
-            _record(row, f"{path}, line {first + number}") for number, row in enumerate(rows[1:]) if row
-        ]
+        records = [_record(row, f"{path}, line {len(scalars) + line}") for line, row in rows[1:]]
         ids = [record[0] for record in records]
         if not ids or any(left >= right for left, right in pairwise(ids)):
             raise StatisticsError("category ids must be there and ascend", where=path, remedy=_REMEDY)

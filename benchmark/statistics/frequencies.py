@@ -1,10 +1,15 @@
 """How often a category is seen in training images, as losses with a class prior need it."""
 
+from collections.abc import Callable
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.statistics.class_statistics import ClassStatistics
 from benchmark.statistics.errors import StatisticsError
+
+_NORMAL = NormalDist()
 
 
 def image_frequencies(statistics: ClassStatistics) -> NDArray[np.float32]:
@@ -24,3 +29,54 @@ def image_frequencies(statistics: ClassStatistics) -> NDArray[np.float32]:
     images = max(statistics.num_annotated_images, 1)
     counts = np.minimum(np.maximum(statistics.image_counts, 1), images - 0.5)
     return (counts / images).astype(np.float32)
+
+
+def counts_and_total(statistics: ClassStatistics, of: str) -> tuple[NDArray[np.float64], float]:
+    """Counts (C,) of at least 1, and what their shares divide by.
+
+    Args:
+        statistics: of the training split.
+        of: ``images``: images with the category, of all images, annotated or not; ``instances``: annotations
+            of the category, of all annotations.
+
+    Raises:
+        StatisticsError: the table does not tell the number of images, or ``of`` is neither.
+    """
+    if of == "instances":
+        return np.maximum(statistics.instance_counts, 1.0), float(max(statistics.instance_counts.sum(), 1))
+    if of != "images":
+        raise StatisticsError("unknown kind of counts", found=of, expected="images or instances")
+    if statistics.num_images is None:
+        raise StatisticsError(
+            "shares of images need the number of images, which this table does not tell",
+            remedy="make the table anew with longtail stats",
+        )
+    return np.maximum(statistics.image_counts, 1.0), float(max(statistics.num_images, 1))
+
+
+def rarity(link: str, counts: NDArray[np.float64], total: float) -> NDArray[np.float64]:
+    """How rare a category is on the scale of a link, larger for rarer ones (IIF, arXiv 2209.04861).
+
+    With the share f = counts / total, in the right column below 1 by at least half a count:
+
+        raw     -log f                                prob    log((1 - f) / f)
+        base2   -log2 f                               normit  -Phi^-1(f)
+        base10  -log10 f                              gombit  -log(-log(1 - f))
+        smooth  log((total + 1) / (counts + 1)) + 1
+
+    Raises:
+        StatisticsError: an unknown link.
+    """
+    f, below = counts / total, np.minimum(counts, total - 0.5) / total
+    links: dict[str, Callable[[], NDArray[np.float64]]] = {
+        "raw": lambda: -np.log(f),
+        "base2": lambda: -np.log2(f),
+        "base10": lambda: -np.log10(f),
+        "smooth": lambda: np.log((total + 1) / (counts + 1)) + 1,
+        "prob": lambda: np.log((1 - below) / below),
+        "normit": lambda: -np.array([_NORMAL.inv_cdf(share) for share in below.tolist()]),
+        "gombit": lambda: -np.log(-np.log1p(-below)),
+    }
+    if link not in links:
+        raise StatisticsError("unknown link", found=link, expected=", ".join(links))
+    return links[link]()

@@ -17,7 +17,6 @@ category_images.parquet     category_id, image_id, position (row of images.parqu
 With ``upstream`` the releases' own files stand beside them (``benchmark.statistics.upstream_files``).
 """
 
-import csv
 import io
 import pickle
 import shutil
@@ -47,6 +46,7 @@ from benchmark.statistics.upstream_files import (
     pickle_bytes,
     tensor_bytes,
 )
+from benchmark.tables import csv_rows, csv_text
 
 EDGES = (10, 100, 1000)
 ABLATIONS = {"2bins": (100,), "8bins": (5, 10, 50, 100, 500, 1000, 5000)}
@@ -272,11 +272,7 @@ _OURS = {
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
-    return text.getvalue().encode()
+    return csv_text([columns, *rows]).encode()
 
 
 def _parquet(table: object) -> bytes:
@@ -295,9 +291,10 @@ def read_groups(path: Path | str, statistics: ClassStatistics) -> tuple[list[int
         FileError: it cannot be read.
     """
     try:
-        head, *rows = read_bytes(path).decode("utf-8").splitlines()
+        head, _, text = read_bytes(path).decode("utf-8").partition("\n")
         edges = [int(edge) for edge in head.removeprefix("# edges:").split()]
-        records = list(csv.DictReader(rows))
+        (_, columns), *rows = csv_rows(text)
+        records = [dict(zip(columns, row, strict=True)) for _, row in rows]
         ids = [int(record["id"]) for record in records]
         groups = np.array([int(record["group"]) for record in records])
         targets = np.array([int(record["target"]) for record in records])

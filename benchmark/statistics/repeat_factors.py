@@ -1,18 +1,24 @@
 """How frequent a category is, and how often an image should be seen (Gupta et al., arXiv 1908.03195)."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmark.statistics.class_statistics import ClassStatistics
+from benchmark.statistics.divisions import warn_unless_divided
 from benchmark.statistics.errors import StatisticsError
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 def category_repeat_factors(
     image_counts: ArrayLike, num_images: int, threshold: float
 ) -> NDArray[np.float32]:
     """max(1, sqrt(threshold / f)) with f = image_counts / num_images; 1 for a category without images.
+
+    Warns (``DataWarning``) where no factor is above 1.
 
     Args:
         image_counts: (C,) training images of every category.
@@ -46,22 +52,16 @@ def ceiling_repeat_factors(
     )
 
 
-def class_balanced_factors(image_counts: ArrayLike, num_images: int) -> NDArray[np.float32]:
-    """1 / f with f = image_counts / num_images, (C,) float32; 1 for a category without images."""
-    frequency = _frequency(image_counts, num_images)
-    return (1.0 / np.where(frequency > 0, frequency, 1.0)).astype(np.float32)
-
-
 def image_repeat_factors(
-    categories_per_image: Sequence[Sequence[int]], category_factors: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The largest factor among an image's categories, (images,) float32; 1 for an image without any.
+    categories_per_image: Sequence[Sequence[int]], category_factors: NDArray[Real]
+) -> NDArray[Real]:
+    """The largest factor among an image's categories, (images,) of their type; 1 for an image without any.
 
     ``categories_per_image`` holds labels 0..C-1; repeats do not matter.
     """
     return np.array(
         [category_factors[list(labels)].max() if len(labels) else 1.0 for labels in categories_per_image],
-        dtype=np.float32,
+        dtype=category_factors.dtype,
     )
 
 
@@ -80,26 +80,11 @@ def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32
     return np.where(rounded > 1, rounded + 1, 1).astype(np.float32)
 
 
-def category_draw_probabilities(
-    instance_counts: ArrayLike, exponent: float = 0.0, cap: int = 100
-) -> NDArray[np.float64]:
-    """p_j proportional to min(c_j, cap)^exponent, c_j > 0 (Wang et al., arXiv 2007.11978).
-
-    Args:
-        instance_counts: c (C,).
-        exponent: tau; 0, as released, draws every category equally often.
-        cap: count from which categories are alike.
-    """
-    counts = np.asarray(instance_counts, dtype=np.float64)
-    weights = np.where(counts > 0, np.minimum(counts, cap) ** exponent, 0.0)
-    probabilities: NDArray[np.float64] = weights / weights.sum()
-    return probabilities
-
-
 def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDArray[np.bool_]:
     """Whether image_count / annotated images is below ``threshold``, (C,); strict and in float32 as released.
 
-    Raises ``StatisticsError`` for a plain table, which does not tell the number of annotated images.
+    Warns (``DataWarning``) where no category is, or every one. Raises ``StatisticsError`` for a plain table,
+    which does not tell the number of annotated images.
     """
     if statistics.num_annotated_images is None:
         raise StatisticsError(
@@ -109,12 +94,18 @@ def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDAr
         )
     frequency = _frequency(statistics.image_counts, statistics.num_annotated_images)
     below: NDArray[np.bool_] = frequency.astype(np.float32) < np.float32(threshold)
+    measure = "part of the annotated images"
+    warn_unless_divided(below, f"frequency threshold {threshold:g}", "infrequent", measure, frequency)
     return below
 
 
 def _repeat_factors(image_counts: ArrayLike, num_images: int, threshold: float) -> NDArray[np.float64]:
     frequency = _frequency(image_counts, num_images)
     factors = np.sqrt(threshold / np.where(frequency > 0, frequency, np.inf))
+    repeated = factors > 1
+    if not repeated.any():
+        measure = "part of the training images"
+        warn_unless_divided(repeated, f"repeat threshold {threshold:g}", "repeated", measure, frequency)
     return np.maximum(1.0, factors)
 
 

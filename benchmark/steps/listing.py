@@ -38,18 +38,19 @@ STATISTICS = Kind(
 )
 
 
-def _training(name: str) -> Kind:
+def _training(name: str, *more_areas: str) -> Kind:
     return Kind(
         name,
         {MAIN: "checkpoint.pt"},
-        areas=("data", "images", "detectors", "classifiers", "training"),
+        areas=("data", "images", "detectors", "classifiers", "training", *more_areas),
         memory_mb=(2000, 24000),
         minutes=(120, 2880),
         on_gpu=True,
     )
 
 
-TRAIN, RETRAIN, FIT, TRANSFORM = map(_training, ("train", "retrain", "fit", "transform"))
+TRAIN, RETRAIN, TRANSFORM = map(_training, ("train", "retrain", "transform"))
+FIT = _training("fit", "inference", "evaluation")  # it may measure AP on training images
 PREDICT = Kind(
     "predict",
     {MAIN: "detections.parquet", "weight_norms": "weight_norms.csv"},
@@ -162,6 +163,8 @@ def _stage_step(run: Run, stage: Stage, made: Mapping[str, Step], before: Step |
         "stage": _without_defaults(stage),
     }
     reads["stage"].get("schedule", {}).pop("checkpoint_every", None)
+    if stage.kind == "fit":
+        reads["test"] = _without_defaults(run.test)
     sources = _source(run.dataset, "train")
     weights = run.detector.weights_file
     if before is None and weights is not None:

@@ -242,7 +242,7 @@ def _evaluate(step: Step, _: Means) -> dict[str, Any]:
     evaluation = evaluate_detections(
         files.val,
         step.inputs["detections"].output(),
-        max_detections=step.run.test.max_detections,
+        max_detections={"lvis": step.run.test.max_detections},
         statistics=files.statistics,
         calibration=True,
     )

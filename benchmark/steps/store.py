@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from benchmark.errors import BenchmarkError
 from benchmark.files import file_error, write_text
 from benchmark.recipes import lineage
 from benchmark.recipes.models import Dataset, Run
@@ -26,8 +25,7 @@ def publish(step: Step) -> None:
     """Move a step whose work is done, its record included, into the store, all at once.
 
     Where the same step has been finished by somebody else meanwhile, theirs stays; what is left of a damaged
-    one goes. Raises ``FileError`` where
-    the system refuses.
+    one goes. Raises ``FileError`` where the system refuses.
     """
     for source in step.sources.values():
         if source.sha256 != ABSENT:
@@ -100,10 +98,6 @@ def warn_of_old_layout() -> None:
 def disk_usage(folder: Path) -> int:
     """Bytes of the files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-class StoreError(BenchmarkError):
-    """A store that is not as it should be."""
 
 
 def in_results(path: Path) -> str:

@@ -20,10 +20,10 @@ from benchmark.seeds import derive_seed
 from benchmark.training.errors import TrainingDivergedError, TrainingError, TrainingInterruptedError
 from benchmark.training.meta import MetaTraining
 from benchmark.training.optimisation import Plan, build_optimizer, plan
-from benchmark.training.order import grouped, image_stream
 from benchmark.training.passes import Choice, Logits, Retraining, WholeDetector
 from benchmark.training.progress import TrainingLog
 from benchmark.training.resume import ResumeFolder
+from benchmark.training.samplers import grouped, image_stream
 from benchmark.training.workers import Gradients, Workers
 
 DIVERGED = 100.0  # times the first loss (at least 1): far beyond any fluctuation of a training that works
@@ -109,8 +109,9 @@ class _Training:
         assert stage.schedule is not None
         self._fabric, self._data, self._stage, self._resume = fabric, data, stage, resume
         self._seed = derive_seed(run.seed, "training", stage.name)
+        self._plugin_path = run.plugin_path
         self._clip_norm, self.checkpoint_every = stage.schedule.clip_norm, stage.schedule.checkpoint_every
-        self.schedule = plan(stage.schedule, self._stream(stage.sampler).epoch_length)
+        self.schedule = plan(stage.schedule, self._stream(stage.sampler, self._seed).epoch_length)
         self._workers = Workers(
             self.schedule.batch_size,
             stage.images_per_worker,
@@ -186,6 +187,7 @@ class _Training:
             raise self._diverged(iteration, losses)
         if iteration == 0:
             self._limit = DIVERGED * max(1.0, value)
+        self._gradients.finish_step()
         if self._clip_norm is not None:
             norm = self._fabric.clip_gradients(
                 self._module, self._optimizer, max_norm=self._clip_norm, error_if_nonfinite=False
@@ -218,17 +220,16 @@ class _Training:
                 remedy=DIVERGED_REMEDY,
             )
 
-    def _stream(self, sampler: Sampler | None) -> ImageStream:
-        return image_stream(sampler or Sampler(), self._data, self._seed)
+    def _stream(self, sampler: Sampler | None, seed: int) -> ImageStream:
+        return image_stream(sampler or Sampler(), self._data, seed, self._plugin_path)
 
     def _dealt(self, sampler: Sampler | None, seed: int) -> StreamBatches:
-        stream = image_stream(sampler or Sampler(), self._data, seed)
-        stream = grouped(stream, self._data, self._workers.size)
+        stream = grouped(self._stream(sampler, seed), self._data, self._workers.size)
         lengths = (self.schedule.batch_size, self.first, self.schedule.iterations)
         return StreamBatches(stream, *lengths, self._fabric.global_rank, self._fabric.world_size)
 
     def _choice(self, run: Run) -> Choice:
-        stream, classes = self._stream(self._stage.sampler), len(self._data.label_of)
+        stream, classes = self._stream(self._stage.sampler, self._seed), len(self._data.label_of)
         return Choice(self._stage, run, stream, classes, self._workers, self._seed)
 
     def _diverged(self, iteration: int, losses: dict[str, Tensor]) -> TrainingDivergedError:

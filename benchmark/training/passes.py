@@ -14,7 +14,7 @@ from benchmark.images import Sample, Target
 from benchmark.processes import Team
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
-from benchmark.sampling import CategoryFirstStream, ImageStream, seeded
+from benchmark.sampling import CategoryStream, ImageStream, seeded
 from benchmark.seeds import derive_seed
 from benchmark.training.errors import TrainingError
 from benchmark.training.meta import MetaTraining
@@ -134,12 +134,12 @@ class Choice:
     def __init__(
         self, stage: Stage, run: Run, stream: ImageStream, num_classes: int, workers: Workers, seed: int
     ) -> None:
-        if not isinstance(stream, CategoryFirstStream):
+        if not isinstance(stream, CategoryStream):
             raise TrainingError(
                 "RoIs are chosen by the category that an image was drawn for",
                 where=f"stage {stage.name}",
                 found=f"sampler {stage.sampler.kind if stage.sampler else 'uniform'}",
-                expected="sampler category_first",
+                expected="a sampler that draws images for categories: one that makes a CategoryStream",
             )
         self._stream, self._workers, self._seed, self._num_classes = stream, workers, seed, num_classes
         self._function: Callable[..., Any] = load_object(stage.rois or "", run.plugin_path)

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,19 @@ from benchmark.annotations import (
     vocabulary_hash,
 )
 from benchmark.detectors import Detector, build_detector, checkpoints
-from benchmark.images import Sample, TrainImages
+from benchmark.images import TrainImages
+from benchmark.notices import data_warnings
 from benchmark.processes import fabric_of
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run, Stage
 from benchmark.recipes.paths import PROGRESS, DatasetFiles
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import ClassStatistics
+from benchmark.statistics import ClassStatistics, warn_unless_divided
 from benchmark.training.errors import TrainingError
+from benchmark.training.fitting import FitData
 from benchmark.training.loop import train
 from benchmark.training.resume import ResumeFolder
-
-FIT_BATCH = 2
 
 
 def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, ClassStatistics]:
@@ -84,8 +83,8 @@ def run_stage(
         workers: data loading processes of each.
         images_at_once: where all parameters train, a pass is over at most so many images; None for no bound.
 
-    The function of a fit stage is called as ``function(detector, batches, statistics, **options)``, that of a
-    transform stage without ``batches``; either may return a dictionary of facts for the record.
+    The function of a fit stage is called as ``function(detector, data, statistics, **options)`` with
+    ``FitData``, that of a transform stage without it; either may return a dictionary of facts for the record.
 
     Returns:
         Facts for the record.
@@ -102,61 +101,67 @@ def run_stage(
         devices = min(devices, 1)
     fabric = fabric_of(devices, stage.schedule.precision if stage.schedule else "fp32")
     fabric.launch()
-    annotations, statistics = read_training_data(run, files)
-    vocabulary = vocabulary_hash(annotations.categories)
-    conventions = checkpoints.conventions_of(init)
-    as_trained = checkpoints.with_conventions(run, conventions)
-    detector = build_detector(as_trained, statistics, initial_weights=init is None)
-    if init is not None:
-        checkpoints.load_weights(
-            detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
-        )
-    whole = stage.trainable == "all"
-    data = TrainImages(
-        annotations,
-        files.train_images,
-        run.detector,
-        derive_seed(run.seed, "augmentation", name),
-        masks=whole and run.detector.masks,
-        stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
-        augment=stage.kind == "train",
-        categories=_categories(stage, statistics),
-    )
-    del annotations  # a gigabyte of objects, of which the data hold what they need
-    resume = ResumeFolder(output.parent / "resume")
-    if stage.kind == "train":
-        facts: dict[str, Any] = train(
-            fabric,
-            detector,
-            data,
-            run,
-            stage,
-            resume=resume,
-            log_path=output.with_name(PROGRESS),
-            workers=workers,
-            images_at_once=images_at_once,
-        )
-        if fabric.is_global_zero:
-            print(_describe(facts), file=sys.stderr)
-    else:
-        facts = _without_gradients(stage, run, detector.to(fabric.device).eval(), data, statistics)
+    with data_warnings(_say if fabric.is_global_zero else None) as warned:
+        annotations, statistics = read_training_data(run, files)
+        vocabulary = vocabulary_hash(annotations.categories)
+        conventions = checkpoints.conventions_of(init)
+        as_trained = checkpoints.with_conventions(run, conventions)
+        detector = build_detector(as_trained, statistics, initial_weights=init is None)
+        if init is not None:
+            checkpoints.load_weights(
+                detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
+            )
+        categories = trained_categories(stage, statistics)
+        resume = ResumeFolder(output.parent / "resume")
+        if stage.kind == "train":
+            whole = stage.trainable == "all"
+            data = TrainImages(
+                annotations,
+                files.train_images,
+                run.detector,
+                derive_seed(run.seed, "augmentation", name),
+                masks=whole and run.detector.masks,
+                stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
+                categories=categories,
+            )
+            del annotations  # a gigabyte of objects, of which the data hold what they need
+            facts: dict[str, Any] = train(
+                fabric,
+                detector,
+                data,
+                run,
+                stage,
+                resume=resume,
+                log_path=output.with_name(PROGRESS),
+                workers=workers,
+                images_at_once=images_at_once,
+            )
+            if fabric.is_global_zero:
+                print(_describe(facts), file=sys.stderr)
+        else:
+            detector.to(fabric.device).eval()
+            seen = FitData(run, stage, annotations, files.train_images, categories, fabric.device, workers)
+            facts = _without_gradients(stage, run, detector, seen, statistics)
     if fabric.is_global_zero:
         detector.cpu()
         checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
         resume.clear()
-    return detector.initial_weights | facts
+    return detector.initial_weights | facts | ({"warnings": warned} if warned else {})
+
+
+def _say(warning: str) -> None:
+    print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _without_gradients(
-    stage: Stage, run: Run, detector: Detector, data: TrainImages, statistics: ClassStatistics
+    stage: Stage, run: Run, detector: Detector, data: FitData, statistics: ClassStatistics
 ) -> dict[str, Any]:
     """Carry out a fit or transform stage; returns what its function says for the record."""
     function = load_object(stage.function or "", run.plugin_path)
-    device = next(detector.parameters()).device
     # a pass over the data may sample RoIs
     with torch.no_grad(), seeded(derive_seed(run.seed, stage.kind, stage.name)):
         if stage.kind == "fit":
-            return function(detector, _batches(data, device), statistics, **stage.options) or {}
+            return function(detector, data, statistics, **stage.options) or {}
         return function(detector, statistics, **stage.options) or {}
 
 
@@ -167,22 +172,14 @@ def _stage(run: Run, name: str) -> Stage:
     return stages[name]
 
 
-def _categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
+def trained_categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
     """Ids of the categories whose annotations the stage sees; None for all."""
     if stage.annotations is None:
         return None
     few = statistics.instance_counts <= stage.annotations.max_instance_count
+    setting = f"stage {stage.name}, max_instance_count {stage.annotations.max_instance_count}"
+    warn_unless_divided(few, setting, "trained on", "training instances", statistics.instance_counts)
     return set(statistics.category_ids[few].tolist())
-
-
-def _batches(data: TrainImages, device: torch.device) -> Iterator[tuple[list[torch.Tensor], list[Any]]]:
-    """One pass over the training images without augmentation: (images, targets) of each batch."""
-    for start in range(0, len(data), FIT_BATCH):
-        samples: list[Sample] = [
-            data[index, index] for index in range(start, min(start + FIT_BATCH, len(data)))
-        ]
-        pairs = [sample.on(device) for sample in samples]
-        yield [image for image, _ in pairs], [target for _, target in pairs]
 
 
 def _describe(facts: dict[str, float | int | str]) -> str:

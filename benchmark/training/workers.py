@@ -7,15 +7,16 @@ that share one give the same losses and gradients, up to the order of float32 su
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from benchmark.classifiers import Classifier
 from benchmark.detectors import TrainingPass, classifier_losses, mean_losses, weighted
 from benchmark.detectors.boxes import padded
-from benchmark.processes import Team
+from benchmark.processes import Team, sum_over_processes
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
 from benchmark.training.errors import TrainingError
@@ -137,6 +138,15 @@ class Gradients:
                 terms += [(z * slope[number]).sum() for z, slope in zip(found.logits, slopes, strict=True)]
                 self._fabric.backward(torch.stack(terms).sum() * share)
         return {name: value.detach() for name, value in weighted(losses, self._weights).items()}
+
+    def finish_step(self) -> None:
+        """Bring into the classifiers' state what the losses of all workers have added."""
+        for classifier in self._classifiers:
+            cast(Classifier, classifier).finish_step(self._sum_over_workers)
+
+    def _sum_over_workers(self, value: Tensor) -> Tensor:
+        # every process of a team has called the losses of its worker
+        return sum_over_processes(value) / self._workers.team.size
 
     def _run(self, forward: Forward, *, synchronise: bool) -> TrainingPass:
         with self._fabric.no_backward_sync(self._module, enabled=not synchronise):

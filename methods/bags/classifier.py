@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.classifiers import LinearClassifier
-from benchmark.statistics import ClassStatistics, group_class_weights, group_tables
+from benchmark.statistics import ClassStatistics, group_class_weights, group_tables, warn_of_empty_groups
 
 
 def draw_others(targets: Tensor, others_ratio: float) -> Tensor:
@@ -75,6 +75,7 @@ class GroupSoftmax(LinearClassifier):
         reweighted: bool = False,
     ) -> None:
         tables = group_tables(statistics.instance_counts, edges)
+        warn_of_empty_groups(tables, edges, statistics.instance_counts)
         super().__init__(in_features, statistics, width=tables.width)
         self.others_ratio = others_ratio
         self.lengths = [int(length) for _, length in tables.slices]

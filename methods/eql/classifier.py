@@ -1,5 +1,8 @@
 """Equalization loss (CVPR 2020) as GOL's release has it (``eql.py``), with sigmoids or the Gumbel link."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +10,6 @@ from torch import Tensor
 from benchmark.classifiers import (
     RELEASED_FLOOR,
     LinearClassifier,
-    NormedLinear,
     constant_,
     foreground_weights,
     gumbel,
@@ -23,14 +25,19 @@ class Equalization(LinearClassifier):
 
     Args:
         frequency_threshold: lambda; categories with a smaller part of the annotated images are infrequent.
+        cosine: for logits that are scaled cosines, as in ``LinearClassifier``.
     """
 
     infrequent: Tensor  # (C,) bool
 
     def __init__(
-        self, in_features: int, statistics: ClassStatistics, frequency_threshold: float = 0.0011
+        self,
+        in_features: int,
+        statistics: ClassStatistics,
+        frequency_threshold: float = 0.0011,
+        cosine: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(in_features, statistics, width=statistics.num_classes)
+        super().__init__(in_features, statistics, width=statistics.num_classes, cosine=cosine)
         infrequent = infrequent_categories(statistics, frequency_threshold)
         self.register_buffer("infrequent", torch.as_tensor(infrequent), persistent=False)
 
@@ -60,7 +67,7 @@ class GumbelEqualization(Equalization):
         initial_weight: of the classifier, every one.
         initial_bias: likewise; p(-2) = 6.2e-4.
         gradient_floor: of p (1 - p) in the gradient; 0 for the exact one.
-        cosine_temperature: tau of logits that are cosines of features and weights; None for plain products.
+        cosine: as above.
     """
 
     def __init__(
@@ -71,11 +78,9 @@ class GumbelEqualization(Equalization):
         initial_weight: float = 0.001,
         initial_bias: float = -2.0,
         gradient_floor: float = RELEASED_FLOOR,
-        cosine_temperature: float | None = None,
+        cosine: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(in_features, statistics, frequency_threshold)
-        if cosine_temperature is not None:
-            self.linear = NormedLinear(in_features, self.num_classes, cosine_temperature)
+        super().__init__(in_features, statistics, frequency_threshold, cosine)
         constant_(self.linear, initial_weight, initial_bias)
         self.gradient_floor = gradient_floor
 

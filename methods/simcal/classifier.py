@@ -6,12 +6,13 @@
 from itertools import pairwise
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmark.classifiers import CategoricalClassifier
 from benchmark.errors import BenchmarkError
-from benchmark.statistics import ClassStatistics
+from benchmark.statistics import ClassStatistics, warn_unless_divided
 
 
 class CalibrationHead(nn.Sequential):
@@ -60,8 +61,11 @@ class DualHead(CategoricalClassifier):
         if instance_threshold is None:
             replaced = torch.ones(self.num_classes + 1, dtype=torch.bool)
         else:
-            few = torch.from_numpy(statistics.instance_counts < instance_threshold)
-            replaced = torch.cat([few, torch.zeros(1, dtype=torch.bool)])
+            counts = statistics.instance_counts
+            few = counts < instance_threshold
+            setting, group = f"instance_threshold {instance_threshold}", "scored by the calibrated head"
+            warn_unless_divided(few, setting, group, "training instances", counts)
+            replaced = torch.from_numpy(np.append(few, False))
         self.register_buffer("replaced", replaced, persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:

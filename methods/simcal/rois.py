@@ -1,4 +1,4 @@
-"""The proposal level of SimCal's bi-level sampling; the image level is the sampler ``category_first``."""
+"""The proposal level of SimCal's bi-level sampling; the image level is in ``sampler.py``."""
 
 import torch
 from torch import Tensor

@@ -1,5 +1,8 @@
 """Softmax cross entropy, the baseline of the BAGS and GOL papers (``BBoxHead`` of mmdetection)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from benchmark.classifiers import CategoricalClassifier, constant_
 from benchmark.statistics import ClassStatistics
 
@@ -13,6 +16,7 @@ class Softmax(CategoricalClassifier):
     Args:
         initial_weight: of the classifier, every one; None for N(0, 0.01) and bias 0.
         initial_bias: with it, likewise every one.
+        cosine: for logits that are scaled cosines, as in ``LinearClassifier``.
     """
 
     def __init__(
@@ -21,7 +25,8 @@ class Softmax(CategoricalClassifier):
         statistics: ClassStatistics,
         initial_weight: float | None = None,
         initial_bias: float = 0.0,
+        cosine: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(in_features, statistics)
+        super().__init__(in_features, statistics, cosine=cosine)
         if initial_weight is not None:
             constant_(self.linear, initial_weight, initial_bias)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.classifiers import CategoricalClassifier
-from benchmark.statistics import ClassStatistics
+from benchmark.statistics import ClassStatistics, warn_unless_divided
 
 
 def tau_normalised(weight: Tensor, tau: float) -> Tensor:
@@ -45,8 +45,10 @@ class TauNormSelect(CategoricalClassifier):
         super().__init__(in_features, statistics)
         self.copy = nn.Linear(in_features, self.num_classes + 1)
         self.copy.load_state_dict(self.linear.state_dict())
-        few = torch.as_tensor(statistics.instance_counts < tail_threshold)
-        self.register_buffer("few", few, persistent=False)
+        few = statistics.instance_counts < tail_threshold
+        setting, group = f"tail_threshold {tail_threshold}", "scored by the normalised copy"
+        warn_unless_divided(few, setting, group, "training instances", statistics.instance_counts)
+        self.register_buffer("few", torch.as_tensor(few), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of the trained classifier, then those of the copy."""

@@ -1,6 +1,6 @@
 """What happens to the trained softmax classifier; no gradient in it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -8,6 +8,7 @@ import torch
 from benchmark.classifiers import CategoricalClassifier
 from benchmark.detectors import Detector
 from benchmark.statistics import ClassStatistics
+from benchmark.training import FitData
 from methods.tau_norm.classifier import TauNormSelect, tau_normalised
 
 
@@ -31,7 +32,7 @@ def normalise_copy(detector: Detector, statistics: ClassStatistics, tau: float) 
 
 def search_tau(
     detector: Detector,
-    batches: Iterable[tuple[list[Any], list[Any]]],
+    data: FitData,
     statistics: ClassStatistics,
     taus: Sequence[float],
 ) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def search_tau(
 
     Args:
         detector: the trained one.
-        batches: one pass over the training images.
+        data: the training images, of which one pass is made.
         statistics: training counts.
         taus: candidates.
     """
@@ -51,7 +52,7 @@ def search_tau(
     weights = [[tau_normalised(linear.weight, tau) for tau in taus] for linear in linears]
     right = torch.zeros(len(taus), statistics.num_classes + 1, device=linears[0].weight.device)
     seen = torch.zeros(statistics.num_classes + 1, device=linears[0].weight.device)
-    for images, targets in batches:
+    for images, targets in data.batches():
         stages = detector.box_features(images, targets)
         for linear, candidates, rois in zip(linears, weights, stages, strict=True):
             seen += rois.labels.bincount(minlength=len(seen))

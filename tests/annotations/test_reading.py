@@ -1,5 +1,6 @@
 """Files of every supported kind are read alike; what is malformed is named, and never trusted."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -138,10 +139,12 @@ def broken() -> dict[str, tuple[object, str]]:
         "truncated": (whole[:-40], r"byte \d+ \(end of file\)"),
         "empty": ("", "empty"),
         "malformed": (whole.replace(":", "=", 1), "byte 9"),
-        "not_an_object": ("[]", "Expected `object`, got `array`"),
+        "results": ("[]", "a list, such as results are"),
+        "not_an_object": ("7", "a single value"),
+        "image_info": ('{"images": [], "categories": []}', r"no annotations, but categories, images"),
         "nan": (whole.replace("[1, 1, 4", "[NaN, 1, 4"), "byte"),
         "deep": ('{"info": ' + "[" * 100_000, "JSON"),
-        "no_list": (change("annotations", value=None), "missing required field `annotations`"),
+        "no_list": (change("annotations", value=None), "no annotations, but categories, images"),
         "wrong_type": (change("annotations", 0, "image_id", value="9"), r"annotations\[0\]\.image_id"),
         "short_box": (change("annotations", 0, "bbox", value=[1, 2, 3]), r"annotations\[0\]\.bbox"),
         "huge_id": (change("images", 0, "id", value=2**70), r"images\[0\]\.id"),
@@ -160,6 +163,33 @@ def test_malformed_files_are_one_message_that_says_where(tmp_path, name):
     with pytest.raises(AnnotationError, match=message) as caught:
         read_annotations(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    path = write(tmp_path, coco())
+    plain = read_annotations(path)
+    with_mark = tmp_path / "marked.json"
+    with_mark.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    marked = read_annotations(with_mark)
+    assert (marked.images, marked.categories) == (plain.images, plain.categories)
+    segmentations = [[bytes(item.segmentation) for item in file.annotations] for file in (plain, marked)]
+    assert segmentations[0] == segmentations[1]
+
+
+def test_a_file_of_another_kind_says_what_it_is_and_what_to_do(tmp_path):
+    path = write(tmp_path, coco())
+    text = path.read_text()
+    for content, parts in (
+        (gzip.compress(text.encode()), ["gzip", "gunzip"]),
+        (text.encode("utf-16"), ["UTF-16", "iconv"]),
+        (b"<!DOCTYPE html><html></html>", ["web page"]),
+        (b"version https://git-lfs.github.com/spec/v1\n", ["git lfs pull"]),
+        (text.replace('"name": "', '"name": "\xe9').encode("latin-1"), ["byte 0xe9", "iconv -f LATIN1"]),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(AnnotationError) as caught:
+            read_annotations(path)
+        assert all(part in str(caught.value) for part in [*parts, str(path)])
 
 
 def test_an_unreadable_path_is_no_traceback(tmp_path):

@@ -47,6 +47,15 @@ def test_two_versions_are_both_named_with_what_differs():
         assert part in str(caught.value)
 
 
+def test_other_data_than_lvis_is_not_told_about_its_versions():
+    ours, theirs = (
+        Vocabulary.of(name, enumerate(["cat", "dog", "cow"][:n])) for name, n in (("a", 3), ("b", 2))
+    )
+    with pytest.raises(AnnotationError, match="id 2 is cow in the first, missing in the second") as caught:
+        check_same_vocabulary(ours, theirs, AnnotationError, "list them")
+    assert "LVIS" not in str(caught.value)
+
+
 def test_a_hash_alone_is_enough_and_no_hash_is_never_the_same():
     known = lvis("v1")
     check_same_vocabulary(Vocabulary("checkpoint", known.digest), known, AnnotationError, "none")

@@ -155,7 +155,8 @@ def _classifier(run: Run) -> Values:
     ids = np.arange(1, 7)
     names = tuple(f"category_{i}" for i in ids)
     letters = ("r", "r", "c", "c", "f", "f")
-    statistics = ClassStatistics(ids, names, letters, counts, counts, num_annotated_images=6000)
+    sizes = {"num_images": 9000, "num_annotated_images": 6000}
+    statistics = ClassStatistics(ids, names, letters, counts, counts, **sizes)
     with seeded(3):
         classifier = build_classifier(run, statistics).double()
         features = torch.randn(24, classifier.in_features + classifier.pooled_features, dtype=torch.float64)

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 from golden_cases import golden_cases, tolerance
+from helpers import statistics_of
 from torch import Tensor, nn
 
-from benchmark.classifiers import NormedConv2d, NormedLinear
+from benchmark.classifiers import CategoricalClassifier, NormedConv2d, NormedLinear
 
 CLOSE = tolerance("gol")
 
@@ -34,9 +35,9 @@ def _check(layer: nn.Linear | nn.Conv2d, case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", golden_cases("gol", "normed_linear"))
 def test_linear_equals_the_original(case: dict[str, Any]) -> None:
     settings = case["hyperparameters"]
-    assert settings["eps"] == 1e-6
     width, features = len(case["inputs"]["weight"]), len(case["inputs"]["weight"][0])
-    _check(NormedLinear(features, width, settings["temperature"], settings["power"]), case)
+    layer = NormedLinear(features, width, settings["temperature"], settings["power"], epsilon=settings["eps"])
+    _check(layer, case)
 
 
 @pytest.mark.parametrize("case", golden_cases("gol", "normed_conv2d"))
@@ -70,3 +71,32 @@ def test_length_does_not_matter() -> None:
     layer = NormedLinear(8, 5).double()
     features = torch.randn(6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(layer(features * 1000), layer(features), rtol=1e-4, atol=1e-4)
+
+
+def test_a_plain_cosine_with_a_learned_scale() -> None:
+    """As ``torch.nn.functional.normalize`` has it; a zero feature gives zeros, and finite gradients."""
+    layer = NormedLinear(3, 2, 20.0, bias=False, learned=True, epsilon=0.0).double()
+    assert {name for name, _ in layer.named_parameters()} == {"weight", "temperature"}
+    features = torch.randn(4, 3, dtype=torch.float64)
+    features[1] = 0
+    output = layer(features)
+    unit, rows = (nn.functional.normalize(x, dim=1) for x in (features, layer.weight))
+    torch.testing.assert_close(output, 20 * unit @ rows.T)
+    assert not output[1].any()
+    output.sum().backward()
+    assert layer.temperature.grad is not None
+    torch.testing.assert_close(layer.temperature.grad, output.detach().sum() / 20)
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_a_classifier_may_start_from_cosines() -> None:
+    plain, cosine = (
+        CategoricalClassifier(256, statistics_of([5] * 40), cosine=cosine)
+        for cosine in (None, {"temperature": 8.0})
+    )
+    assert type(plain.linear) is nn.Linear
+    assert cosine(torch.randn(30, 256) * 100).abs().max().item() <= 8
+    for classifier in (plain, cosine):
+        assert classifier.linear.weight.std().item() == pytest.approx(0.01, rel=0.05)
+        assert not classifier.linear.bias.any()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_cases import FOLDER
+from golden_cases import golden_cases
 from helpers import statistics_of
 
 from benchmark.annotations import check_annotations
@@ -93,9 +93,9 @@ def test_a_source_that_is_not_cocos_is_refused(tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
-def test_the_projects_counts_are_the_published_ones():
-    cases = json.loads((FOLDER / "simcal.json").read_text())["cases"]
-    (published,) = [case["expected"] for case in cases if case["kind"] == "real_counts"]
+@pytest.mark.parametrize("case", golden_cases("simcal", "real_counts"))
+def test_the_projects_counts_are_the_published_ones(case):
+    published = case["expected"]
     table = ClassStatistics.read(COUNTS)
     assert table.instance_counts.tolist() == published["coco_lt_instances"]
     assert table.image_counts.tolist() == published["coco_lt_images"]

@@ -13,6 +13,21 @@ def make_different(model: TwoStageDetector) -> None:
         torch.nn.init.normal_(layer.weight, std=0.05)  # type: ignore[arg-type]
 
 
+def move_in(model: TwoStageDetector, home: torch.nn.Module, classifier: str) -> None:
+    """Load a detector's weights into its framework's model, where ``classifier`` is the name of the last
+    layer, with {} for the stage of a cascade."""
+    stages = len(model.classifiers)
+    names = {
+        f"classifiers.{stage}.linear": classifier.format(f".{stage}" if stages > 1 else "")
+        for stage in range(stages)
+    }
+    state = {}
+    for name, value in model.state_dict().items():
+        prefix, _, end = name.rpartition(".")
+        state[f"{names.get(prefix, prefix)}.{end}"] = value
+    home.load_state_dict(state)
+
+
 def gradients(module: torch.nn.Module, losses: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of the sum of losses, by the parameter's name."""
     module.zero_grad()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import released
 import torch
-from at_home import check_detections, check_gradients, gradients, make_different
+from at_home import check_detections, check_gradients, gradients, make_different, move_in
 from helpers import statistics_of
 from pycocotools import mask as coco_mask
 from tiny_detectors import BACKENDS, COUNTS, FORMS, TINY, UNDRAWN, batch, bitmaps, detector
@@ -88,14 +88,7 @@ def at_home(model: TwoStageDetector) -> torch.nn.Module:
     cfg.TEST.DETECTIONS_PER_IMAGE = TEST.max_detections
     cfg.INPUT.FORMAT = "RGB"
     home = build_model(cfg)
-    names = {"classifiers.0.linear": "roi_heads.box_predictor.cls_score"}
-    if settings.stages > 1:
-        names = {f"classifiers.{i}.linear": f"roi_heads.box_predictor.{i}.cls_score" for i in range(3)}
-    state = {}
-    for name, value in model.state_dict().items():
-        prefix, _, end = name.rpartition(".")
-        state[f"{names.get(prefix, prefix)}.{end}"] = value
-    home.load_state_dict(state)
+    move_in(model, home, "roi_heads.box_predictor{}.cls_score")
     return home
 
 

@@ -33,6 +33,11 @@ BOXES = torch.tensor(
         [0, 16, 64, 17],
     ]
 )
+# what the frameworks are asked for: none is wholly outside, where detectron2 fails
+PASTED = torch.tensor(
+    [[3.0, 5, 12, 30], [-4, -4, 8, 8], [20, 20, 70, 60], [1.2, 1.2, 3.8, 4.1], [5, 5, 5.3, 5.4]]
+)
+ROIS = PASTED.clamp(min=0)  # proposals are cut to the image
 needs_detectron2 = pytest.mark.skipif(
     "detectron2" not in BACKENDS, reason="back end 'detectron2' is not installed"
 )
@@ -126,7 +131,7 @@ def test_what_is_not_finite_is_no_foreground() -> None:
 def test_masks_are_pasted_as_in_detectron2() -> None:
     from detectron2.layers import paste_masks_in_image
 
-    boxes = torch.cat([BOXES[:5], BOXES[:5] * 1.7 - 3])
+    boxes = torch.cat([PASTED, PASTED * 1.7 - 3])
     expected = paste_masks_in_image(probabilities(10), boxes, (40, 50), 0.5).numpy()
     assert np.array_equal(planes(probabilities(10), boxes, (40, 50)), expected)
 
@@ -138,8 +143,8 @@ def test_masks_are_pasted_as_in_mmdetection() -> None:
     provide_operators()
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
-    expected, _ = _do_paste_mask(probabilities(5)[:, None], BOXES[:5], 40, 50, skip_empty=False)
-    assert np.array_equal(planes(probabilities(5), BOXES[:5], (40, 50)), (expected >= 0.5).numpy())
+    expected, _ = _do_paste_mask(probabilities(5)[:, None], PASTED, 40, 50, skip_empty=False)
+    assert np.array_equal(planes(probabilities(5), PASTED, (40, 50)), (expected >= 0.5).numpy())
 
 
 def test_mmdetection_1_pastes_into_whole_pixels() -> None:
@@ -171,7 +176,7 @@ def test_targets_are_those_of_the_ground_truth() -> None:
 def test_targets_are_those_of_detectron2() -> None:
     from detectron2.structures import BitMasks
 
-    matched, boxes = torch.tensor([0, 3, 1, 1, 2]), BOXES[:5]
+    matched, boxes = torch.tensor([0, 3, 1, 1, 2]), ROIS
     expected = BitMasks(blobs())[matched].crop_and_resize(boxes, 28)
     truth = Target(boxes, matched, instance_masks(blobs(), "bitmaps"))
     assert mask_targets(truth, boxes, matched, 28).equal(expected.float())
@@ -184,7 +189,7 @@ def test_targets_are_those_of_mmdetection() -> None:
     provide_operators()
     from mmdet.structures.mask import BitmapMasks
 
-    matched, boxes = torch.tensor([0, 3, 1, 1, 2]), BOXES[:5]
+    matched, boxes = torch.tensor([0, 3, 1, 1, 2]), ROIS
     masks = BitmapMasks(blobs().numpy(), 60, 80)
     expected = masks.crop_and_resize(boxes.numpy(), (28, 28), matched.numpy()).to_ndarray()
     found = mask_targets(Target(boxes, matched, instance_masks(blobs(), "bitmaps")), boxes, matched, 28)

@@ -78,7 +78,8 @@ def test_an_object_that_nothing_overlaps_makes_nothing_foreground() -> None:
 def test_background_below_the_least_overlap_is_not_sampled(case: dict[str, Any]) -> None:
     """Boxes are made to have the overlaps of the case; ground truth is put first, as there."""
     inputs, expected = case["inputs"], case["expected"]
-    truth = torch.tensor([[0.0, 0, 100, 100], [500, 0, 600, 100]])
+    truth = torch.tensor([[500.0 * n, 0, 500 * n + 100, 100] for n in range(len(inputs["gt_labels"]))])
+    least = case["hyperparameters"]["negative_min_overlap"]
     assigned = [max(number, 1) - 1 for number in inputs["assigned_gt"]]
     proposals = torch.stack(
         [
@@ -86,7 +87,7 @@ def test_background_below_the_least_overlap_is_not_sampled(case: dict[str, Any])
             for gt, overlap in zip(assigned, inputs["max_overlap"], strict=True)
         ]
     )
-    matches, kinds = MatchingRule(0.5, 0.5, nearest=0.1).match(torch.cat([truth, proposals]), truth)
+    matches, kinds = MatchingRule(0.5, 0.5, nearest=least).match(torch.cat([truth, proposals]), truth)
     positive, negative = (kinds == 1).nonzero().flatten(), (kinds == 0).nonzero().flatten()
     assert positive.tolist() == expected["positive_indices_gt_first"]
     assert negative.tolist() == expected["negative_indices_gt_first"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from at_home import check_detections, check_gradients, gradients, make_different
+from at_home import check_detections, check_gradients, gradients, make_different, move_in
 from pycocotools import mask as coco_mask
 from tiny_detectors import BACKENDS, FORMS, UNDRAWN, batch, bitmaps, detector
 from torch import Tensor
@@ -78,14 +78,7 @@ def at_home(model: TwoStageDetector) -> torch.nn.Module:
     )
     with DefaultScope.overwrite_default_scope("mmdet"):
         home = MODELS.build(config)
-    names = {"classifiers.0.linear": "roi_head.bbox_head.fc_cls"}
-    if settings.stages > 1:
-        names = {f"classifiers.{i}.linear": f"roi_head.bbox_head.{i}.fc_cls" for i in range(3)}
-    state = {}
-    for name, value in model.state_dict().items():
-        prefix, _, end = name.rpartition(".")
-        state[f"{names.get(prefix, prefix)}.{end}"] = value
-    home.load_state_dict(state)
+    move_in(model, home, "roi_head.bbox_head{}.fc_cls")
     return home
 
 

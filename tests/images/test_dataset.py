@@ -308,7 +308,7 @@ def changed(folder: Path, change: Any) -> AnnotationFile:
         ([[1, 1, 5, 5]], "polygon 0 has 4 numbers"),
         ([[1, 1, 5, 5, 9]], "polygon 0 has 5 numbers"),
         ([[1, 1, 5, 500, 9, 9]], "polygon 0 spans"),
-        (None, "cannot be read"),
+        (None, "no segmentation"),
         ({"size": [64, 64], "counts": [5, 4]}, "run lengths add up to 9"),
         ({"size": [64, 32], "counts": [2048]}, "size"),
         ("a polygon", "cannot be read"),

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from benchmark.statistics import ClassStatistics
 
-ANNOTATED_IMAGES = 99388  # of LVIS v1; the frequencies of the cases are counts divided by it
+IMAGES = 2**52  # every frequency that float32 can hold and that is not tiny is a whole number of so many
 
 
 def statistics_with(class_frequency: Sequence[float]) -> ClassStatistics:
     """Class statistics whose float32 image frequencies are exactly the given ones."""
-    counts = np.round(np.array(class_frequency) * ANNOTATED_IMAGES).astype(int)
-    assert ((counts / ANNOTATED_IMAGES).astype(np.float32) == np.array(class_frequency, np.float32)).all()
-    return replace(statistics_of(counts.tolist()), num_annotated_images=ANNOTATED_IMAGES)
+    frequency = np.array(class_frequency, np.float32)
+    counts = (frequency.astype(np.float64) * IMAGES).astype(np.int64)
+    assert ((counts / IMAGES).astype(np.float32) == frequency).all()
+    return replace(statistics_of(counts.tolist()), num_annotated_images=IMAGES)
 
 
 def matrix(values: Any) -> Tensor:

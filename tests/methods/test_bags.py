@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden_cases import golden_cases, logits_from_formula, tolerance
+from golden_cases import golden_cases, tolerance, values_of_formula
 from helpers import statistics_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ def _logits(case: dict[str, Any], rows: int, classifier: GroupSoftmax) -> Tensor
     width = classifier.linear.out_features
     if "logits" in case["inputs"]:
         return torch.tensor(case["inputs"]["logits"], dtype=torch.float64).reshape(rows, width)
-    return torch.from_numpy(logits_from_formula(case["inputs"]["logits_formula"], rows, width))
+    return torch.from_numpy(values_of_formula(case["inputs"]["logits_formula"], rows, width))
 
 
 def _ours(labels: list[int], num_classes: int) -> Tensor:

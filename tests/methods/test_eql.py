@@ -41,7 +41,7 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 
 
 def test_logits_may_be_scaled_cosines() -> None:
-    classifier = GumbelEqualization(8, statistics_of([5, 500]), cosine_temperature=5.0)
+    classifier = GumbelEqualization(8, statistics_of([5, 500]), cosine={"temperature": 5.0})
     assert isinstance(classifier.linear, NormedLinear)
     logits = classifier(torch.randn(20, 8) * 100)
     assert logits.shape == (20, 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from gol_cases import ANNOTATED_IMAGES, logits_and_labels, matrix, statistics_with
+from gol_cases import logits_and_labels, matrix, statistics_with
 from golden_cases import golden_cases, tolerance
 from helpers import statistics_of
 
@@ -47,7 +47,7 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 def test_an_infrequent_background_negative_is_kept_as_often_as_foreground_is_infrequent() -> None:
     """One of four foreground rows is infrequent, so a quarter of the draws keep the pair."""
     torch.manual_seed(0)
-    classifier = GumbelDropLoss(4, statistics_with([2 / ANNOTATED_IMAGES, 0.5]))
+    classifier = GumbelDropLoss(4, statistics_with([2e-5, 0.5]))
     labels = torch.tensor([0, 1, 1, 1] + [2] * 4000)
     targets = one_hot(labels, 2, torch.float32)
     weights = random_weights(targets, classifier.infrequent, torch.rand(len(labels), 2))
@@ -57,7 +57,7 @@ def test_an_infrequent_background_negative_is_kept_as_often_as_foreground_is_inf
 
 
 def test_the_draw_depends_on_the_default_generator_alone() -> None:
-    classifier = GumbelDropLoss(4, statistics_with([2 / ANNOTATED_IMAGES] * 5 + [0.5]))
+    classifier = GumbelDropLoss(4, statistics_with([2e-5] * 5 + [0.5]))
     logits, labels = torch.zeros(40, 6), torch.tensor([0, 5] + [6] * 38)
     values = []
     for seed in (0, 0, 1):

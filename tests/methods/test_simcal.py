@@ -1,13 +1,14 @@
 """Scores, selection, heads and schedule equal the release; the original classifier stays as it is."""
 
-import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from golden_cases import golden_cases, load, tolerance
+from golden_cases import golden_cases, tolerance, values_of_formula
 from helpers import statistics_of
+from hypothesis import given
+from hypothesis import strategies as st
 from released_layout import background_last, labels_from_released
 from torch import Tensor
 
@@ -16,11 +17,20 @@ from benchmark.errors import BenchmarkError
 from benchmark.recipes.catalog import Catalog
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import TestSettings
-from benchmark.statistics import category_draw_probabilities
+from benchmark.recipes.project import project_root
+from benchmark.sampling import LabelledImages
+from benchmark.statistics import ClassStatistics
 from benchmark.training.optimisation import plan
 from methods.simcal.classifier import CalibrationHead, DualHead
 from methods.simcal.rois import balanced_rois, first_of_background
+from methods.simcal.sampler import CategoryFirstStream, draw_probabilities
 from methods.simcal.stages import copy_box_head
+
+COUNTS = {
+    "lvis_v05": project_root() / "tests" / "data" / "lvis_v0.5_categories.csv",
+    "lvis_v1": project_root() / "tests" / "data" / "lvis_v1_categories.csv",
+    "coco_lt": project_root() / "workflows" / "datasets" / "coco_lt_counts.csv",
+}
 
 
 def close(found: Tensor, expected: Tensor) -> None:
@@ -52,21 +62,11 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", golden_cases("simcal", "dual_head_scores_real"))
 def test_scores_at_real_size(case: dict[str, Any]) -> None:
     inputs, expected = case["inputs"], case["expected"]
-    if inputs["count_source"] == "coco_lt":
-        (source,) = golden_cases("simcal", "real_counts")
-        counts = source.values[0]["expected"]["coco_lt_instances"]
-    else:
-        real = next(item for item in load("bags")["cases"] if item["case"] == "tables_real_lvis_v05")
-        counts = real["inputs"]["instance_counts"]
-    n, j = np.meshgrid(np.arange(inputs["num_proposals"]), np.arange(len(counts) + 1), indexing="ij")
-    logits = []
-    for formula in inputs["logits_formula"]:
-        amplitude, kind, a, b, c = re.fullmatch(
-            r"\w+\[n\]\[j\] = (\d)\*(sin|cos)\((0\.\d+)\*\(n\+1\)\+(0\.\d+)\*\(j\+1\)\*\(n\+(\d)\)\)", formula
-        ).groups()  # type: ignore[union-attr]
-        wave = np.sin if kind == "sin" else np.cos
-        values = float(amplitude) * wave(float(a) * (n + 1) + float(b) * (j + 1) * (n + int(c)))
-        logits.append(background_last(values.tolist()))
+    counts = ClassStatistics.read(COUNTS[inputs["count_source"]]).instance_counts.tolist()
+    logits = [
+        background_last(values_of_formula(formula, inputs["num_proposals"], len(counts) + 1).tolist())
+        for formula in inputs["logits_formula"]
+    ]
     classifier = dual_head(counts, case["hyperparameters"]["threshold"])
     scores = classifier.scores(torch.cat(logits, dim=1)).roll(1, dims=1)
     assert int(classifier.replaced.sum()) == expected["num_replaced"]
@@ -88,8 +88,9 @@ def test_images_keep_their_class_where_the_release_mixes_them_up(case: dict[str,
 
 
 def _check_selection(case: dict[str, Any], ids: str, targets: str) -> None:
-    inputs, num_classes = case["inputs"], 10
+    inputs = case["inputs"]
     per_image = inputs["roi_labels_per_image"]
+    num_classes = max(label for labels in (*per_image, inputs["sampled_class_per_image"]) for label in labels)
     labels = labels_from_released([label for image in per_image for label in image], num_classes)
     numbers = torch.tensor([number for number, image in enumerate(per_image) for _ in image])
     drawn = labels_from_released(inputs["sampled_class_per_image"], num_classes)
@@ -155,8 +156,10 @@ def test_the_schedule_is_the_released_one(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", golden_cases("simcal", "class_balanced_image_sampling"))
 def test_classes_are_drawn_with_the_released_probabilities(case: dict[str, Any]) -> None:
     counts, settings = np.array(case["inputs"]["instance_counts"]), case["hyperparameters"]
-    found = category_draw_probabilities(counts, settings["tau"], settings["count_cap"])
-    np.testing.assert_allclose(found, case["expected"]["class_probability"], rtol=1e-12)
+    found = draw_probabilities(counts, settings["tau"], settings["count_cap"])
+    eligible = np.array(case["expected"]["eligible_classes"]) - 1
+    np.testing.assert_allclose(found[eligible], case["expected"]["class_probability"], rtol=1e-12)
+    assert not np.delete(found, eligible).any()
 
 
 def test_training_moves_the_calibrated_head_only() -> None:
@@ -178,7 +181,7 @@ def test_the_box_head_is_copied_where_it_fits(layers: int) -> None:
         architecture="faster_rcnn", backbone="resnet18", fpn_channels=2, box_head_width=8
     )
     classifier = DualHead(8, statistics_of([5, 900]), pooled_features=98, layers=layers)
-    detector = TorchvisionDetector(settings, classifier, TestSettings())
+    detector = TorchvisionDetector(settings, [classifier], TestSettings())
     with torch.no_grad():
         if layers == 2:
             with pytest.raises(BenchmarkError, match="3fc_rand"):
@@ -201,3 +204,26 @@ def test_the_threshold_changes_whole_columns_and_never_the_background() -> None:
 def test_the_calibrated_head_alone_is_a_distribution() -> None:
     logits = torch.randn(4, 8)
     torch.testing.assert_close(dual_head([1, 2, 9], None).scores(logits), logits[:, 4:].softmax(dim=1))
+
+
+def test_categories_come_alike_and_each_image_contains_its_own() -> None:
+    labels = [[0], [0, 0], [0, 2], [0, 4, 2], [0]]
+    images = LabelledImages(labels, 5)
+    probabilities = np.array([1, 0, 1, 0, 2]) / 4  # categories 1 and 3 are in no image
+    stream = CategoryFirstStream(images, probabilities, seed=0)
+    drawn = [(stream.label(position), stream[position]) for position in range(20000)]
+    assert all(label in labels[image] for label, image in drawn)
+    counts = np.bincount([label for label, _ in drawn]) / len(drawn)
+    assert counts == pytest.approx(probabilities, abs=0.02)
+    images = np.bincount([image for label, image in drawn if label == 0]) * 5 / 5000
+    assert images == pytest.approx(1, abs=0.15)
+
+
+@given(start=st.integers(0, 300), seed=st.integers(0, 100))
+def test_a_category_can_be_asked_for_at_any_position(start: int, seed: int) -> None:
+    images, probabilities = LabelledImages([[0], [1], [0, 1], [1, 2]], 3), np.ones(3) / 3
+    whole = CategoryFirstStream(images, probabilities, seed)
+    expected = [(whole.label(position), whole[position]) for position in range(start + 5)]
+    other = CategoryFirstStream(images, probabilities, seed)
+    assert (other.label(start), other[start]) == expected[start]
+    assert (other.label(0), other[0]) == expected[0]

@@ -97,10 +97,11 @@ class Retraining:
         self.targets = [target for _, target in pairs if target is not None]
         propose = self.detector._proposals
 
-        def proposed(*arguments: Any) -> list[Tensor]:
+        def proposed(*arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
+            boxes, objectness = propose(*arguments)
             with seeded(0):
                 near = [_near(target.boxes, settings.roi_samples) for target in self.targets]
-            return [torch.cat(pair) for pair in zip(propose(*arguments), near, strict=True)]
+            return [torch.cat(pair) for pair in zip(boxes, near, strict=True)], objectness
 
         self.detector._proposals = proposed  # type: ignore[assignment, method-assign]
 

@@ -83,3 +83,13 @@ def test_a_rule_between_keys_is_told_in_its_own_words() -> None:
 def test_known_keys_are_found_at_any_depth(content: dict[str, object], nearest: str) -> None:
     with pytest.raises(RecipeError, match=f"did you mean '{nearest}'"):
         parse(Method, {"name": "x", "title": "X", "classifier": "a:B", **content}, "x.yaml")
+
+
+def test_what_is_merged_may_itself_merge(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: 1, z: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, z: 3}\nd: {<<: *b, y: 4}\n"
+    assert read_yaml(written(tmp_path, text)) == {
+        "a": {"x": 1, "y": 1, "z": 1},
+        "b": {"x": 1, "y": 2, "z": 1},
+        "c": {"x": 1, "y": 2, "z": 3},
+        "d": {"x": 1, "y": 4, "z": 1},
+    }

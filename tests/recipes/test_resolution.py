@@ -81,6 +81,24 @@ def test_a_budgets_sampler_settings_reach_repeat_factor_samplers_only() -> None:
     }
 
 
+@pytest.mark.parametrize("given", [{"threshold": 0.001, "mean": "harmonic"}, {"mean": "harmonic"}])
+def test_a_budgets_sampler_settings_reach_the_options_of_a_methods_own_sampler(
+    tmp_path: Path, given: dict[str, object]
+) -> None:
+    write_method(tmp_path, "mine", sampler={"kind": "a.b:c", "options": given})
+    sampler = run_of(tmp_path, budget="smoke").stages[0].sampler
+    assert sampler is not None
+    assert sampler.options == given | ({"threshold": 0.1} if "threshold" in given else {})
+
+
+def test_a_budget_replaces_options_that_a_fit_stage_states(tmp_path: Path) -> None:
+    fit = {"name": "search", "kind": "fit", "function": "a:b", "options": {"images": 2000, "values": [1, 2]}}
+    write_method(tmp_path, "mine", stages=[STAGE, fit])
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"name": "b", "fit": {"images": 7, "passes": 0.5}}))
+    assert run_of(tmp_path, budget="b.yaml").stages[1].options == {"images": 7, "values": [1, 2]}
+    assert run_of(tmp_path).stages[1].options == fit["options"]
+
+
 def test_without_a_budget_the_papers_schedule_holds() -> None:
     schedule = find_run("bags:14").stages[0].schedule
     assert schedule is not None

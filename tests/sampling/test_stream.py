@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from benchmark.sampling import (
     AlikeStream,
-    CategoryFirstStream,
     DrawnStream,
     ImageStream,
     PairedBatches,
@@ -48,28 +47,6 @@ def test_drawn_images_come_as_often_as_their_factor_says() -> None:
     counts = np.bincount([stream[position] for position in range(40000)], minlength=4)
     assert counts / len(factors) / 10000 == pytest.approx(factors / factors.sum(), abs=0.005)
     assert counts[3] == 0
-
-
-def test_categories_come_alike_and_each_image_contains_its_own() -> None:
-    labels = [[0], [0, 0], [0, 2], [0, 4, 2], [0]]
-    probabilities = np.array([1, 0, 1, 0, 2]) / 4  # categories 1 and 3 are in no image
-    stream = CategoryFirstStream(labels, probabilities, seed=0)
-    drawn = [(stream.label(position), stream[position]) for position in range(20000)]
-    assert all(label in labels[image] for label, image in drawn)
-    counts = np.bincount([label for label, _ in drawn]) / len(drawn)
-    assert counts == pytest.approx(probabilities, abs=0.02)
-    images = np.bincount([image for label, image in drawn if label == 0]) * 5 / 5000
-    assert images == pytest.approx(1, abs=0.15)
-
-
-@given(start=st.integers(0, 300), seed=st.integers(0, 100))
-def test_a_category_can_be_asked_for_at_any_position(start: int, seed: int) -> None:
-    labels, probabilities = [[0], [1], [0, 1], [1, 2]], np.ones(3) / 3
-    whole = CategoryFirstStream(labels, probabilities, seed)
-    expected = [(whole.label(position), whole[position]) for position in range(start + 5)]
-    other = CategoryFirstStream(labels, probabilities, seed)
-    assert (other.label(start), other[start]) == expected[start]
-    assert (other.label(0), other[0]) == expected[0]
 
 
 @pytest.mark.parametrize("kind", [ImageStream, DrawnStream])

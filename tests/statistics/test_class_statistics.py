@@ -16,6 +16,9 @@ from benchmark.statistics import (
     class_statistics,
     class_statistics_with_differences,
     frequency_letter,
+    inspect_intermediates,
+    intermediates,
+    write_intermediates,
 )
 
 DATA = Path("tests/data")
@@ -77,15 +80,34 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
 
 
 @settings(max_examples=40, deadline=None)
-@given(names=st.lists(st.text(st.characters(exclude_categories=["C"])), min_size=1, max_size=4))
+@given(names=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
 def test_any_name_survives(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("names") / "file.json"
     categories = [{"id": 3 * i, "name": name} for i, name in enumerate(names)]
     path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    assert_names_survive(path, names)
+
+
+@pytest.mark.parametrize(
+    "end", ["\r", "\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", '"', ",", "#"]
+)
+def test_line_ends_in_names_survive(tmp_path, end):
+    """``str.splitlines`` knows nine more line ends than CSV."""
+    path = tmp_path / "file.json"
+    names = [f"a{end}b", f"{end}a", f"a{end}", end, f"{end}{end}"]
+    categories = [{"id": 3 * i, "name": name} for i, name in enumerate(names)]
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    assert_names_survive(path, names)
+
+
+def assert_names_survive(path, names):
     statistics = class_statistics(path)
     statistics.write(path.with_suffix(".csv"))
     assert same(ClassStatistics.read(path.with_suffix(".csv")), statistics)
     assert statistics.names == tuple(names)
+    folder = path.parent / "intermediates"
+    write_intermediates(intermediates(path)[0], folder, [10, 100])
+    assert inspect_intermediates(folder)
 
 
 HEAD = "id,name,frequency,image_count,instance_count\n"

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_cases import golden_cases, load, tolerance
+from golden_cases import golden_cases, tolerance
 
 from benchmark.statistics import (
     CLASS_WEIGHTS,
+    ClassStatistics,
     GroupTables,
     StatisticsError,
     class_balanced_weights,
@@ -23,8 +24,7 @@ EDGES = (10, 100, 1000)
 
 
 def real_counts() -> list[int]:
-    cases = {case["case"]: case for case in load("bags")["cases"]}
-    counts: list[int] = cases["tables_real_lvis_v05"]["inputs"]["instance_counts"]
+    counts: list[int] = ClassStatistics.read("tests/data/lvis_v0.5_categories.csv").instance_counts.tolist()
     return counts
 
 

@@ -14,17 +14,19 @@ from benchmark.statistics import (
     StatisticsError,
     category_repeat_factors,
     ceiling_repeat_factors,
-    class_balanced_factors,
     copies_added_to_original,
     image_repeat_factors,
     infrequent_categories,
 )
+from methods.balms.sampler import class_balanced_factors
 
 
 @pytest.mark.parametrize("case", golden_cases("balms", "image_repeat_factors"))
 def test_golden_factors(case):
-    images, expected = case["inputs"]["image_category_ids"], case["expected"]
-    counts = [sum(label in labels for labels in images) for label in expected["category_ids"]]
+    expected = case["expected"]
+    label = {id_: label for label, id_ in enumerate(expected["category_ids"])}
+    images = [[label[id_] for id_ in ids] for ids in case["inputs"]["image_category_ids"]]
+    counts = [sum(label in labels for labels in images) for label in range(len(label))]
     assert np.allclose(np.array(counts) / len(images), expected["category_image_fraction"])
     for factors, key in (
         (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from places import make_command, place_beside, record_in, step_of
+from places import made_in, make_command, place_beside, record_in, step_of
 from pydantic import ValidationError
 
 from benchmark.detectors.checkpoints import load
@@ -17,7 +17,7 @@ from benchmark.inference.predict import predict_dataset
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Schedule, Stage
 from benchmark.records import State
-from benchmark.steps import Means, Step, dataset_files, make
+from benchmark.steps import Step, dataset_files
 from benchmark.training import run_stage
 
 RECIPES = Path(__file__).parent / "retraining.yaml"
@@ -45,11 +45,7 @@ def retrain(run: Run, output: Path, init: Path) -> Path:
 @pytest.fixture(scope="module")
 def base_step(workplace: Path) -> Step:
     """The finished base model, in the store of the workplace."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workplace)
-        step = step_of(recipe("sigmoid"), "train")
-        make(step, Means())
-    return step
+    return made_in(workplace, recipe("sigmoid"), "train")
 
 
 @pytest.fixture
@@ -143,7 +139,7 @@ def test_the_result_predicts(base: Path, tmp_path: Path) -> None:
 
 
 def test_only_a_classifier_stage_has_a_meta_step() -> None:
-    meta = {"function": "a:B", "sampler": {"kind": "class_balanced"}}
+    meta = {"function": "a:B", "sampler": {"kind": "a:b"}}
     schedule = {"iterations": 1, "learning_rate": 1.0}
     stage = Stage.model_validate({"name": "a", "trainable": "classifier", "meta": meta, "schedule": schedule})
     assert stage.meta is not None
@@ -157,5 +153,5 @@ def test_the_resolved_recipe_says_where_the_meta_sampler_comes_from() -> None:
     from benchmark.recipes.explanation import explain
 
     lines = explain("balms:balms").splitlines()
-    (line,) = [line for line in lines if "kind: class_balanced" in line]
+    (line,) = [line for line in lines if "kind: methods.balms.sampler:class_balanced" in line]
     assert "methods/balms/method.yaml" in line

@@ -20,6 +20,7 @@ from benchmark.training.resume import ResumeFolder
 RECIPES = Path(__file__).parent / "resuming.yaml"
 STAGES = {
     "all": ("softmax", "train"),
+    "state of a loss": ("eqlv2", "train"),
     "classifier": ("bags", "retrain"),
     "meta": ("balms", "retrain"),
     "chosen RoIs": ("simcal", "calibrate"),

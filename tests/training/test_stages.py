@@ -134,16 +134,19 @@ def test_loading_processes_do_not_change_the_result(base: Path, tmp_path: Path, 
 
 @pytest.mark.usefixtures("inside")
 def test_mixed_precision_trains_alike(base: Path, tmp_path: Path) -> None:
-    """bf16 arithmetic: nearly the same losses, weights still float32."""
-    output = tmp_path / "bf16" / "checkpoint.pt"
-    run_here(recipe("softmax", precision="bf16-mixed"), "train", output)
-    losses = [
+    """bf16 arithmetic: nearly the same loss of the same weights and images, weights still float32."""
+    full, mixed = (
+        run_here(recipe("softmax", precision=name, iterations=1), "train", tmp_path / name / "checkpoint.pt")
+        for name in ("fp32", "bf16-mixed")
+    )
+    loss_full, loss_mixed = (
         json.loads((path.parent / "progress.jsonl").read_text().splitlines()[-1])["loss"]
-        for path in (base, output)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=0.1)
-    assert output.read_bytes() != base.read_bytes()
-    assert load(output)["model"]["classifiers.0.linear.weight"].dtype == torch.float32
+        for path in (full, mixed)
+    )
+    assert loss_mixed == pytest.approx(loss_full, rel=0.02)
+    weights = [load(path)["model"]["classifiers.0.linear.weight"] for path in (full, mixed)]
+    assert not weights[0].equal(weights[1])
+    assert weights[1].dtype == torch.float32
     retrained = tmp_path / "bags" / "checkpoint.pt"
     run_here(recipe("bags", precision="bf16-mixed"), "retrain", retrained, init=base)
 
@@ -160,8 +163,9 @@ def test_fewer_images_at_once_train_the_same_model(place: Path, tmp_path: Path) 
         output = tmp_path / str(at_once) / "checkpoint.pt"
         run_stage(run, "train", files, output, init=None, devices=1, workers=0, images_at_once=at_once)
         trained.append(load(output)["model"])
-    for name, value in trained[0].items():
-        torch.testing.assert_close(trained[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+    for name, value in trained[0].items():  # AdamW makes much of the rounding of gradients near zero
+        difference = (trained[1][name].double() - value.double()).norm()
+        assert difference <= 1e-4 * value.double().norm(), name
 
     refused = make_command(whole, "train", place, "--images-at-once", "1")
     process = subprocess.run(refused, cwd=place, capture_output=True, text=True, check=False)
@@ -250,9 +254,9 @@ def test_the_learning_rate_scale_is_recorded_and_printed(
 PLUGIN = """
 import torch
 
-def count_labels(detector, batches, statistics, scale):
+def count_labels(detector, data, statistics, scale):
     counts = torch.zeros(statistics.num_classes)
-    for images, targets in batches:
+    for images, targets in data.batches():
         (rois,) = detector.box_features(images, targets)
         assert rois.features.shape[1] == detector.classifiers[0].in_features
         for target in targets:
@@ -404,3 +408,16 @@ def test_a_stage_that_continues_another_is_not_started_from_nothing(
     record = record_in(place, step)
     assert record is not None
     assert record.state == State.failed
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_setting_without_effect_is_said_before_training_and_recorded(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Group edges beyond all counts: once, on stderr and in the facts."""
+    run = recipe("bags", 0, {"edges": [100_000]}, iterations=1)
+    output = tmp_path / "checkpoint.pt"
+    facts = run_stage(run, "retrain", dataset_files(run.dataset), output, init=base, devices=1, workers=0)
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert shown == [f"warning: {text}" for text in facts["warnings"]]
+    assert ["group edges [100000]" in text for text in shown] == [True]

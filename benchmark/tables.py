@@ -1,0 +1,30 @@
+"""Tables as CSV in which every text survives, also one with line ends of any kind."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """The rows as CSV whose lines end in ``\\n``; cells with a line end (``\\n``, ``\\r``) are quoted."""
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        # the writer quotes cells that hold one of the characters of its line end
+        csv.writer(line, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
+def csv_rows(text: str) -> list[tuple[int, list[str]]]:
+    """The line (from 1) on which each row begins, and its cells; blank lines are left out.
+
+    Unlike with ``str.splitlines``, only ``\\n``, ``\\r`` and ``\\r\\n`` outside quotes end a row.
+    """
+    csv.field_size_limit(max(len(text), 1))
+    reader, rows, line = csv.reader(io.StringIO(text, newline="")), [], 1
+    for row in reader:
+        if row:
+            rows.append((line, row))
+        line = reader.line_num + 1
+    return rows

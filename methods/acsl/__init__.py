@@ -1,0 +1,1 @@
+"""Adaptive class suppression loss."""

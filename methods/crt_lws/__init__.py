@@ -1,0 +1,1 @@
+"""Classifier re-training (cRT) and learnable weight scaling (LWS)."""

@@ -1,0 +1,1 @@
+"""Effective class-margin loss."""

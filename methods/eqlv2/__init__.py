@@ -1,0 +1,1 @@
+"""Equalization loss v2."""

@@ -1,0 +1,1 @@
+"""FRACAL: fractal calibration."""

@@ -1,0 +1,1 @@
+"""Instance-aware repeat factor sampling."""

@@ -1,0 +1,1 @@
+"""Logit adjustment, in training or in testing."""

@@ -1,0 +1,1 @@
+"""LogN: logit normalisation."""

@@ -1,0 +1,1 @@
+"""NorCal: post-processing calibration."""

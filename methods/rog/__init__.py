@@ -1,0 +1,1 @@
+"""Reconciling object-level and global-level objectives (ROG)."""

@@ -1,0 +1,1 @@
+"""Seesaw loss."""
