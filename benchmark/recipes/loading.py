@@ -21,7 +21,7 @@ class RecipeError(BenchmarkError):
     """An experiment, dataset, detector, budget or method that is not understood or does not exist."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML's safe subset, with duplicate keys refused and ``1e-4`` read as a number."""
 
     def __init__(self, stream: bytes) -> None:

@@ -128,7 +128,7 @@ def test_a_back_end_that_is_not_installed_skips_a_row(
     (tmp_path / "workflows/datasets/synthetic.yaml").symlink_to(root / "workflows/datasets/synthetic.yaml")
     monkeypatch.chdir(tmp_path)
     experiment = load_experiment(write_experiment(tmp_path, {"detector": "no_such_backend/big"}))
-    assert experiment.rows[0].skipped == "back end 'no_such_backend' is not installed"
+    assert (experiment.rows[0].skipped or "").splitlines()[0] == "back end 'no_such_backend' is not installed"
 
 
 @pytest.mark.parametrize(
