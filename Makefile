@@ -6,14 +6,17 @@ CORES ?= all
 EXPERIMENT ?= smoke
 # Another detector for every row, for example mmdet/tiny_mask_rcnn or detectron2/tiny_mask_rcnn
 DETECTOR ?=
+# A folder of COCO that `make prepare` links to
+COCO ?=
 
 BACKEND = $(filter mmdet detectron2,$(firstword $(subst /, ,$(DETECTOR))))
 INSTALLED = $(VENV)/installed$(addprefix _,$(BACKEND))
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR),_$(subst /,_,$(DETECTOR)))
-CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR))
-SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
+CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(COCO),coco=$(abspath $(COCO)))
+OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
+SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment dry-run unlock test faults canary performance lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test faults canary performance lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -22,6 +25,10 @@ smoke: experiment
 experiment: $(INSTALLED)
 	$(SNAKEMAKE)
 	@cat $(TABLES)/table.md
+
+# make prepare EXPERIMENT=bags: the data sets and weights that it needs, fetched, linked, drawn or rebuilt, and checked
+prepare: $(INSTALLED)
+	$(BIN)/snakemake prepare $(OPTIONS)
 
 dry-run: $(INSTALLED)
 	$(SNAKEMAKE) --dry-run

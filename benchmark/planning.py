@@ -155,6 +155,8 @@ def _images(dataset: Dataset, split: Split) -> int:
     """Images of a split as the dataset's file states them, or as its annotation file has them; 0: unknown."""
     if dataset.synthetic is not None:
         return dataset.synthetic.train_images if split == "train" else dataset.synthetic.val_images
+    if dataset.subset is not None:
+        return dataset.subset.train_images if split == "train" else dataset.subset.val_images
     annotations = paths.split_file(dataset, split, "annotations")
     stated = {paths.data_folder() / file.path: file.images for file in dataset.files}.get(annotations)
     if stated is None and annotations.is_file():
@@ -196,6 +198,11 @@ def _missing(experiment: LoadedExperiment, runs: Iterable[Run]) -> list[str]:
             if (run.detector.semantic_branch or not stuff) and not (paths.data_folder() / file.path).exists():
                 command = f"longtail data prepare {run.dataset_name}" + " --stuff-maps" * stuff
                 files.append(f"{paths.data_folder() / file.path} ({command})")
+        if run.dataset.subset is not None:
+            for split in SPLITS:
+                path = paths.split_file(run.dataset, split, "annotations")
+                if not path.is_file():
+                    files.append(f"{path} (longtail data prepare {run.dataset_name})")
     reasons: dict[str, list[str]] = {}
     for row in experiment.rows:
         if row.skipped is not None:

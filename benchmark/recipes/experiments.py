@@ -259,7 +259,10 @@ def _missing(run: Run) -> str | None:
     for split in ("train", "val"):
         for path in (paths.split_file(run.dataset, split, part) for part in ("annotations", "images")):
             if not path.exists():
-                return f"{path} is missing: put it there, or set LONGTAIL_DATA to the folder that holds it"
+                get = f"longtail data prepare {run.dataset_name}, " if run.dataset.is_preparable else ""
+                return (
+                    f"{path} is missing: {get}put it there, or set LONGTAIL_DATA to the folder that holds it"
+                )
     return None
 
 

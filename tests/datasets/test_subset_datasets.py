@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
+from datasets.lvis_site import SIZES, SPLITS, lvis_site, write_subset
+from datasets.web_server import Files
 from PIL import Image
-from web_server import Files, serving_files
 
 from benchmark.annotations import check_dataset, synthesize_dataset
 from benchmark.datasets import Prepared, download, photographs, prepare_dataset
 from benchmark.recipes import load_dataset
-from benchmark.recipes.models import Dataset, Synthetic
-
-SIZES = Synthetic(train_images=60, val_images=30, image_size=64, categories=8, seed=0)
-SUBSET = {"train_images": 20, "val_images": 10, "categories": 5, "seed": 0}
-SPLITS = ("train", "val")
+from benchmark.recipes.models import Dataset
 
 
 @pytest.fixture(autouse=True)
@@ -44,49 +40,9 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
-    """LVIS v1's layout: an archive for each split's annotations, and every image at its ``coco_url``, which
-    alone names it. The datasets `all` and `few` are in the working directory."""
-    with serving_files(Files({})) as site:
-        archives = {}
-        for split in SPLITS:
-            content = json.loads((generated / f"{split}.json").read_text())
-            for image in content["images"]:
-                path = f"/{split}2017/{image['id']:012}.jpg"
-                image["coco_url"] = f"{site.url}{path}"
-                site.bodies[path] = (generated / "images" / image.pop("file_name")).read_bytes()
-            archives[split] = packed(f"all_{split}.json", json.dumps(content))
-            site.bodies[f"/all_{split}.json.zip"] = archives[split]
-        places = {split: {"annotations": f"all/all_{split}.json", "images": "coco"} for split in SPLITS}
-        files = [
-            {
-                "path": f"all/all_{split}.json",
-                "archive": {
-                    "url": f"{site.url}/all_{split}.json.zip",
-                    "bytes": len(archives[split]),
-                    "sha256": hashlib.sha256(archives[split]).hexdigest(),
-                },
-            }
-            for split in SPLITS
-        ]
-        whole = {"name": "all", "title": "All", "categories": 8, "files": files, **places}
-        (tmp_path / "all.yaml").write_text(yaml.safe_dump(whole))
-        write_subset(tmp_path)
-        monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with lvis_site(generated, tmp_path) as site:
         yield site
-
-
-def packed(name: str, text: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(name, text)
-    return buffer.getvalue()
-
-
-def write_subset(folder: Path, **changes: Any) -> None:
-    subset = {"of": "all", **SUBSET, **changes}
-    places = {split: {"annotations": f"few/{split}.json", "images": "few/images"} for split in SPLITS}
-    content = {"name": "few", "title": "Few", "categories": 5, "subset": subset, **places}
-    (folder / "few.yaml").write_text(yaml.safe_dump(content))
 
 
 def few() -> Dataset:

@@ -1,5 +1,6 @@
 # The experiment, its steps, and what the rules ask about them.
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -73,9 +74,13 @@ def outputs_of(kind):
 def inputs_of(kind):
     """Input function: that every step before is done."""
     return lambda wildcards: [
-        ancient(str(step.done))
-        for step in planned(kind, wildcards).step.inputs.values()
+        ancient(str(step.done)) for step in before(planned(kind, wildcards).step)
     ]
+
+
+def before(step):
+    """The steps that must be done before, whether or not the result depends on them."""
+    return [*step.inputs.values(), *step.after.values()]
 
 
 def recipe_of(kind):
@@ -101,7 +106,9 @@ def small(kind, wildcards):
 
 def cores(kind):
     """Threads of a step."""
-    return lambda wildcards: 1 if not kind.on_gpu or small(kind.name, wildcards) else 8
+    return lambda wildcards: (
+        kind.cores if not kind.on_gpu or small(kind.name, wildcards) else 8
+    )
 
 
 def gpus(kind):
