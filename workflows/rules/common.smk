@@ -99,9 +99,9 @@ def near(recipe):
 
 
 def small(kind, wildcards):
-    """Whether a step is for CPU cores: that of a detector with a narrow trunk, or of a dataset."""
+    """Whether a step is for CPU cores: that of a detector of small pictures, or of a dataset."""
     step = planned(kind, wildcards).step
-    return step.kind.of_dataset or step.run.detector.width < 1
+    return step.kind.of_dataset or step.run.detector.for_cpu
 
 
 def cores(kind):
