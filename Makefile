@@ -82,11 +82,12 @@ $(VENV)/installed_detectron2: $(VENV)/installed
 	  PATH=$(abspath $(BIN)):$$PATH PIP_CONSTRAINT=envs/constraints.txt PIP_QUIET=1 envs/detectron2.post-deploy.sh
 	touch $@
 
-# What the README shows, from the last `make smoke`, of one with another DETECTOR, and of the ablations
+# What the README shows: the rules; and from the last `make smoke`, one with another DETECTOR, and the ablations
 shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
 	$(foreach table,$(wildcard results/experiments/smoke_*/table.md results/experiments/ablations/table.md),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
+	$(BIN)/python -m tests.workflow.rule_graph
 	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
 
 # Everything that is made: what comes with the project (results/reported, results/smoke, results/performance.md) stays

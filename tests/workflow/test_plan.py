@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from project_copy import ROOT, Project
+from rule_graph import rule_graph, shown
 
 ROW = {"id": "a", "method": "bags", "detector": "torchvision/tiny_mask_rcnn", "dataset": "synthetic"}
 
@@ -41,6 +42,10 @@ def test_every_seed_is_a_run(project: Project) -> None:
 
 def test_an_experiment_without_data_is_a_table_of_reasons(project: Project) -> None:
     assert project.planned(experiment="bags") == {"table": 1, "all": 1}
+
+
+def test_the_picture_in_the_readme_is_the_graph_of_the_rules(tmp_path: Path) -> None:
+    assert rule_graph(tmp_path) in shown(), "make shown draws it anew"
 
 
 def test_lint_and_format_are_clean() -> None:
