@@ -6,14 +6,17 @@ CORES ?= all
 EXPERIMENT ?= smoke
 # Another detector for every row, for example mmdet/tiny_mask_rcnn or detectron2/tiny_mask_rcnn
 DETECTOR ?=
+# A folder of COCO that `make prepare` links to
+COCO ?=
 
 BACKEND = $(filter mmdet detectron2,$(firstword $(subst /, ,$(DETECTOR))))
 INSTALLED = $(VENV)/installed$(addprefix _,$(BACKEND))
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR),_$(subst /,_,$(DETECTOR)))
-CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR))
-SNAKEMAKE = $(BIN)/snakemake --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
+CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(COCO),coco=$(abspath $(COCO)))
+OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
+SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment dry-run unlock test agreement faults canary performance lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test agreement faults canary performance lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -22,6 +25,10 @@ smoke: experiment
 experiment: $(INSTALLED)
 	$(SNAKEMAKE)
 	@cat $(TABLES)/table.md
+
+# make prepare EXPERIMENT=bags: the data sets and weights that it needs, fetched, linked, drawn or rebuilt, and checked
+prepare: $(INSTALLED)
+	$(BIN)/snakemake prepare $(OPTIONS)
 
 dry-run: $(INSTALLED)
 	$(SNAKEMAKE) --dry-run
@@ -79,11 +86,12 @@ $(VENV)/installed_detectron2: $(VENV)/installed
 	  PATH=$(abspath $(BIN)):$$PATH PIP_CONSTRAINT=envs/constraints.txt PIP_QUIET=1 envs/detectron2.post-deploy.sh
 	touch $@
 
-# What the README shows, from the last `make smoke`, of one with another DETECTOR, and of the ablations
+# What the README shows: the rules; and from the last `make smoke`, one with another DETECTOR, and the ablations
 shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
 	$(foreach table,$(wildcard results/experiments/smoke_*/table.md results/experiments/ablations/table.md),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
+	$(BIN)/python -m tests.workflow.rule_graph
 	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
 
 # Everything that is made: what comes with the project (results/reported, results/smoke, results/performance.md) stays

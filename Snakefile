@@ -3,6 +3,7 @@
 #   snakemake --workflow-profile workflows/profiles/local                            the smoke experiment
 #   snakemake --workflow-profile workflows/profiles/local --config experiment=bags   another one
 #   snakemake --workflow-profile workflows/profiles/local -n                         what would run, and why
+#   snakemake prepare --workflow-profile workflows/profiles/local                    the data and weights that it needs
 from snakemake.utils import min_version, validate
 
 min_version("9.19")
@@ -27,6 +28,7 @@ rule all:
         rules.table.output.stamp,
 
 
+include: "workflows/rules/prepare.smk"
 include: "workflows/rules/steps.smk"
 
 
@@ -45,7 +47,8 @@ for name, snakefile in method_rules().items():
 
 
 onsuccess:
-    print(f"tables and plots: {TABLES}")
+    if not PREPARES:
+        print(f"tables and plots: {TABLES}")
     refuse_if_all_skipped()
 
 

@@ -10,13 +10,18 @@ from enum import StrEnum
 from pathlib import Path
 from textwrap import indent
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from benchmark.errors import BenchmarkError
 from benchmark.notices import data_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmark.datasets import Prepared
 
 app = typer.Typer(
     name="longtail",
@@ -82,6 +87,10 @@ Heads = Annotated[
 
 def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _report(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 @app.command()
@@ -217,19 +226,36 @@ def prepare(
     from benchmark.recipes.paths import data_folder
     from benchmark.steps import made_dataset
 
-    def report(line: str) -> None:
-        typer.echo(line, err=True)
-
     model = load_dataset(dataset)
     if model.synthetic is not None:
         made = made_dataset(model)
         typer.echo(f"ready    {made.train}\nready    {made.val}")
         return
-    files = prepare_dataset(model, data or data_folder(), coco, report, stuff_maps=stuff_maps)
+    _print_prepared(prepare_dataset(model, data or data_folder(), coco, _report, stuff_maps=stuff_maps))
+
+
+@app.command("prepare")
+def prepare_experiment_(
+    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
+) -> None:
+    """Get and check what an experiment's rows need: files of its datasets, and initial weights.
+
+    Exit status 1 if something is missing or not as it should be. Run it again after an interruption and it
+    continues.
+    """
+    from benchmark.preparation import prepare_experiment
+    from benchmark.recipes import load_experiment
+
+    _print_prepared(prepare_experiment(load_experiment(experiment), coco, _report))
+
+
+def _print_prepared(files: "Sequence[Prepared]") -> None:
+    """Print how every file stands; exit status 1 where one is missing."""
     for file in files:
         typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
     missing = sum(not file.ready for file in files)
-    report(f"{len(files) - missing} of {len(files)} ready")
+    _report(f"{len(files) - missing} of {len(files)} ready")
     if missing:
         raise typer.Exit(1)
 
@@ -390,15 +416,24 @@ def plan(
     ] = "V100-16GB",
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable plan")] = False,
 ) -> None:
-    """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs."""
+    """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs.
+
+    Also checks the files that its rows read, unless that was done before, and its initial weights. Exit
+    status 2 if something in them would stop a row or falsify its numbers.
+    """
     from benchmark.planning import plan_experiment
+    from benchmark.preparation import validate_experiment
     from benchmark.recipes import load_experiment
 
-    planned = plan_experiment(load_experiment(experiment), _rates(rates or []), gpu)
+    loaded = load_experiment(experiment)
+    planned = plan_experiment(loaded, _rates(rates or []), gpu)
+    problems = validate_experiment(loaded, _report)
     if as_json:
-        _print_json(planned.as_dict())
+        _print_json({**planned.as_dict(), "problems": problems})
     else:
-        typer.echo(planned.text())
+        typer.echo("\n\n".join([planned.text(), *(f"problem: {text}" for text in problems)]))
+    if problems:
+        raise typer.Exit(2)
 
 
 def _rates(items: list[str]) -> dict[str, float]:

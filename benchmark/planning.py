@@ -217,6 +217,8 @@ def _images(dataset: Dataset, split: Split) -> int:
     """Images of a split as the dataset's file states them, or as its annotation file has them; 0: unknown."""
     if dataset.synthetic is not None:
         return dataset.synthetic.train_images if split == "train" else dataset.synthetic.val_images
+    if dataset.subset is not None:
+        return dataset.subset.train_images if split == "train" else dataset.subset.val_images
     annotations = paths.split_file(dataset, split, "annotations")
     stated = {paths.data_folder() / file.path: file.images for file in dataset.files}.get(annotations)
     if stated is None and annotations.is_file():

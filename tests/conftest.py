@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.annotations import synthesize_dataset
 from benchmark.recipes import load_dataset
+from benchmark.recipes.models import Synthetic
 from benchmark.steps import made_dataset
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing imported so far has started threads
@@ -28,3 +30,17 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make that folder the working directory; tests only read from it."""
     monkeypatch.chdir(workplace)
     return workplace
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``train.json``, ``val.json`` and ``images``: photographs, where ``LONGTAIL_PHOTOS`` or
+    ``../shared/photos`` has them, which are never copied; elsewhere generated stand-ins."""
+    root = Path(__file__).resolve().parents[1]
+    given = Path(os.environ.get("LONGTAIL_PHOTOS", root.parent / "shared" / "photos")).resolve()
+    if (given / "train.json").is_file():
+        return given
+    folder = tmp_path_factory.mktemp("stand_ins")
+    sizes = Synthetic(train_images=140, val_images=40, image_size=128, categories=40, seed=0)
+    synthesize_dataset(sizes, folder)
+    return folder

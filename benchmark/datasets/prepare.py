@@ -5,12 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.annotations import Vocabulary, check_same_vocabulary
+from benchmark.annotations import Image, Vocabulary, check_same_vocabulary, read_annotations
 from benchmark.datasets.archives import extract_file, extract_folder
 from benchmark.datasets.coco_lt import rebuild_coco_lt
 from benchmark.datasets.download import DownloadError, check_archive, download
+from benchmark.datasets.drawing import draw, is_drawn
 from benchmark.datasets.errors import DatasetError
+from benchmark.datasets.photographs import gather_images
 from benchmark.files import file_error
+from benchmark.progress import shown_progress
 from benchmark.recipes.models import Archive, DataFile, Dataset, Subsample
 from benchmark.recipes.project import project_root
 from benchmark.statistics import ClassStatistics, class_statistics
@@ -45,9 +48,69 @@ def prepare_dataset(
         raise DatasetError(
             f"dataset {dataset.name} has no stuff maps", remedy="take a detector without semantic branch"
         )
+    if dataset.whole is not None:
+        return _prepare_subset(dataset, dataset.whole, data, coco, report)
     files = dataset.files or _files_of_splits(dataset)
     if coco is not None:
         _link_coco(files, data, coco)
+    return _prepare_files(dataset, files, data, report, stuff_maps)
+
+
+def _prepare_subset(
+    dataset: Dataset, whole: Dataset, data: Path, coco: Path | None, report: Report
+) -> list[Prepared]:
+    """Draw the splits of a subset from the annotations of the whole, then get the images of these alone."""
+    splits = _files_of_splits(dataset)
+    annotations = [file for file in splits if _is_file(data / file.path)]
+    prepared = []
+    if not is_drawn(dataset, data):
+        files = [file for file in whole.files or _files_of_splits(whole) if _is_file(data / file.path)]
+        read = {split.annotations for split in (whole.train, whole.val) if split is not None}
+        prepared = _prepare_files(whole, [file for file in files if file.path in read], data, report)
+        if not all(file.ready for file in prepared):
+            reason = f"it is drawn from the annotations of {whole.title}"
+            return prepared + [Prepared(data / file.path, False, reason) for file in splits]
+        report(f"drawing {dataset.title} from {whole.title} ...")
+        draw(dataset, data)
+    prepared += [
+        Prepared(data / file.path, True, _check(dataset, file, data / file.path)) for file in annotations
+    ]
+    return prepared + _prepare_images(dataset, whole, data, coco, report)
+
+
+def _prepare_images(
+    dataset: Dataset, whole: Dataset, data: Path, coco: Path | None, report: Report
+) -> list[Prepared]:
+    """Link or fetch the images of a subset, of each of its folders."""
+    folders: dict[str, list[Image]] = {}
+    sources = [] if coco is None else [coco, coco / "images"]
+    if coco is not None and not coco.is_dir():
+        raise DatasetError(
+            "no such folder of COCO", where=coco, remedy="give the folder that holds train2017"
+        )
+    for split, of_whole in ((dataset.train, whole.train), (dataset.val, whole.val)):
+        if split is not None and of_whole is not None:
+            folders.setdefault(split.images, []).extend(read_annotations(data / split.annotations).images)
+            sources.append(data / of_whole.images)
+    prepared = []
+    for folder, images in folders.items():
+        unique = list({(image.coco_url, image.file_name): image for image in images}.values())
+        report(f"getting the images of {data / folder} ...")
+        with shown_progress("images") as progress:
+            gathered = gather_images(unique, data / folder, list(dict.fromkeys(sources)), progress)
+        text = str(gathered)
+        if gathered.missing:
+            text += (
+                f": {gathered.reason}\nrun the command again, which goes on with them, or give --coco FOLDER"
+            )
+        prepared.append(Prepared(data / folder, not gathered.missing, text))
+    return prepared
+
+
+def _prepare_files(
+    dataset: Dataset, files: list[DataFile], data: Path, report: Report, stuff_maps: bool = False
+) -> list[Prepared]:
+    """Every file of a list: there, made, or asked for."""
     downloads: list[Path] = []
     prepared = []
     for file in files:
@@ -188,6 +251,13 @@ def _check(dataset: Dataset, file: DataFile, target: Path) -> str:
                 Vocabulary(f"dataset {dataset.name}", dataset.vocabulary),
                 DatasetError,
                 remedy=f"put the file of {dataset.title} there",
+            )
+        if statistics.num_classes != dataset.categories:
+            raise DatasetError(
+                f"{target} is not what dataset {dataset.name} asks for",
+                found=f"{statistics.num_classes} categories",
+                expected=f"{dataset.categories} categories",
+                remedy="correct `categories` of the dataset, or put the file of that dataset there",
             )
         found = {"images": statistics.num_images, "annotations": statistics.num_annotations}
         text = _describe(statistics)

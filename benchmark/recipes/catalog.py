@@ -7,7 +7,16 @@ from typing import Any
 
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.loading import RecipeError, parse, parse_settings, read_yaml, unknown
-from benchmark.recipes.models import Budget, Dataset, Experiment, Method, Sampler, Schedule, Variant
+from benchmark.recipes.models import (
+    Budget,
+    Dataset,
+    Experiment,
+    Method,
+    Sampler,
+    Schedule,
+    Subset,
+    Variant,
+)
 from benchmark.recipes.plugins import Plugin, find_plugins
 from benchmark.recipes.project import project_root, shown
 
@@ -92,7 +101,35 @@ def read_dataset(path: Path) -> Dataset:
             found=dataset.categories,
             expected=dataset.synthetic.categories,
         )
-    return dataset
+    return dataset if dataset.subset is None else _with_whole(dataset, dataset.subset, path)
+
+
+def _with_whole(dataset: Dataset, subset: Subset, path: Path) -> Dataset:
+    """A subset with the dataset that it is drawn from."""
+    where = f"{shown(path)}, subset"
+    beside = path.with_name(f"{subset.of}.yaml")
+    known = yaml_files("datasets") | ({subset.of: beside} if beside.is_file() else {})
+    if subset.of not in known:
+        raise unknown("dataset", subset.of, known, where)
+    if known[subset.of].resolve() == path.resolve():
+        raise RecipeError("a dataset is no subset of itself", where=where, remedy="name another dataset")
+    whole = read_dataset(known[subset.of])
+    if whole.synthetic is not None or whole.subset is not None:
+        raise RecipeError(
+            "a subset is drawn from annotation files",
+            where=where,
+            found=f"{whole.name}, which is {'generated' if whole.synthetic else 'a subset itself'}",
+            expected="a dataset with files of its own",
+        )
+    most = subset.categories or (whole.categories if not subset.keep and not subset.drop else None)
+    if most is not None and dataset.categories != most:
+        raise RecipeError(
+            "a subset has as many categories as it keeps",
+            where=f"{shown(path)}, categories",
+            found=dataset.categories,
+            expected=most,
+        )
+    return dataset.drawn_from(whole)
 
 
 def read_experiment(path: Path) -> Experiment:

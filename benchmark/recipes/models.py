@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.schedules import expanded
@@ -258,12 +258,14 @@ class Synthetic(Strict):
 
 
 class Archive(Strict):
-    """A zip archive on the web."""
+    """A file on the web."""
 
     url: str = Field(pattern=r"^https?://", description="address")
     name: str | None = Field(None, description="file name; default: the last part of the address")
     bytes: int | None = Field(None, gt=0, description="size; default: not known")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not known")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{8,64}$", description="checksum, or its first digits; default: not known"
+    )
 
     @property
     def file_name(self) -> str:
@@ -292,6 +294,20 @@ class DataFile(Strict):
     subsample: Subsample | None = Field(None, description="how it is rebuilt")
 
 
+class Subset(Strict):
+    """How a dataset is drawn from another one; same values and same source, same bytes."""
+
+    of: str = Field(description="the dataset, by the name of its file beside this one or in the project")
+    train_images: int = Field(gt=0, description="training images")
+    val_images: int = Field(gt=0, description="validation images")
+    categories: int | None = Field(
+        None, gt=0, description="how many are kept, evenly over their frequencies; default: all"
+    )
+    keep: list[str] = Field([], description="only these categories, by name or id; default: all")
+    drop: list[str] = Field([], description="without these categories, by name or id")
+    seed: Seed = Field(0, description="seed of the draw")
+
+
 class Dataset(Strict):
     """A dataset: where its splits lie, or how it is generated."""
 
@@ -301,6 +317,7 @@ class Dataset(Strict):
     synthetic: Synthetic | None = Field(None, description="generate the dataset with these sizes")
     train: Split | None = Field(None, description="training split; its counts define frequency")
     val: Split | None = Field(None, description="validation split")
+    subset: Subset | None = Field(None, description="longtail data prepare draws both splits from another")
     vocabulary: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
@@ -308,6 +325,18 @@ class Dataset(Strict):
     )
     files: list[DataFile] = Field([], description="what longtail data prepare gets and checks")
     paper: Paper = Field(Paper(), description="publication to cite")
+    _whole: "Dataset | None" = PrivateAttr(None)
+
+    @property
+    def whole(self) -> "Dataset | None":
+        """The dataset that a subset is drawn from, where this one was read from its file."""
+        return self._whole
+
+    def drawn_from(self, whole: "Dataset") -> "Dataset":
+        """This subset, knowing the whole."""
+        known = self.model_copy()
+        known._whole = whole
+        return known
 
     def is_of_stuff(self, file: DataFile) -> bool:
         """Whether a file is of the stuff maps, which only detectors with a semantic branch need."""
@@ -318,7 +347,14 @@ class Dataset(Strict):
     def _source(self) -> "Dataset":
         if (self.synthetic is None) != (self.train is not None and self.val is not None):
             raise ValueError("give either synthetic, or both train and val")
+        if self.subset is not None and (self.synthetic is not None or self.files):
+            raise ValueError("a subset is drawn: it has neither synthetic nor files")
         return self
+
+    @property
+    def is_preparable(self) -> bool:
+        """Whether ``longtail data prepare`` knows where its files come from; else they are the user's own."""
+        return self.subset is not None or bool(self.files)
 
 
 class Budget(Strict):

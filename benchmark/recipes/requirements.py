@@ -63,9 +63,8 @@ def _data(dataset: Dataset) -> Iterator[str]:
                 annotations_of_images = part == "images" and wanted.suffix == ".json"
                 if wanted.exists() or path.exists() or stuff or annotations_of_images:
                     continue
-                how = (
-                    f"longtail data prepare {dataset.name}, or set LONGTAIL_DATA to the folder that holds it"
-                )
+                get = f"longtail data prepare {dataset.name}" if dataset.is_preparable else "put it there"
+                how = f"{get}, or set LONGTAIL_DATA to the folder that holds it"
                 yield f"{wanted} is missing{_address(file.archive if file else None)}; {how}"
 
 

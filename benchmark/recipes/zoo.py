@@ -58,7 +58,7 @@ class Retraining(Strict):
 class Zoo(Strict):
     """The whole file."""
 
-    weights: list[ZooWeights] = Field(description="COCO weights to fetch by hand")
+    weights: list[ZooWeights] = Field(description="COCO weights")
     rates: list[ZooRate] = Field(description="speed and memory by detector")
     retraining: Retraining = Field(description="speed of a retraining")
     gpus: dict[str, float] = Field(description="gigabytes of GPUs by name")

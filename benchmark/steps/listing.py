@@ -1,7 +1,7 @@
 """The one list of a run's steps: rules, plan, status, report, export and commands are made from it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,15 @@ SYNTHESIZE = Kind(
     memory_mb=(1000, 1000),
     minutes=(30, 30),
     of_dataset=True,
+)
+CHECK = Kind(
+    "check",
+    {MAIN: "files.json", "problems": "problems.json"},
+    areas=("data",),
+    memory_mb=(16000, 16000),
+    minutes=(120, 120),
+    of_dataset=True,
+    cores=8,
 )
 STATISTICS = Kind(
     "statistics",
@@ -66,17 +75,18 @@ EVALUATE = Kind(
     memory_mb=(2000, 24000),
     minutes=(30, 120),
 )
-KINDS = (SYNTHESIZE, STATISTICS, TRAIN, RETRAIN, FIT, TRANSFORM, PREDICT, EVALUATE)
+KINDS = (SYNTHESIZE, CHECK, STATISTICS, TRAIN, RETRAIN, FIT, TRANSFORM, PREDICT, EVALUATE)
 
 
 def steps_of(run: Run) -> list[Step]:
     """Every step from the dataset to the metrics, each after those that it needs, those of bases included."""
     steps = dataset_steps(run.dataset)
-    made = {step.kind.name: step for step in steps}
+    made = {step.kind.name: step for step in steps if step.kind is not CHECK}
+    after = {step.kind.name: step for step in steps if step.kind is CHECK}
     before: Step | None = None
     for item in lineage(run):
         for stage in item.stages:
-            before = _stage_step(item, stage, made, before)
+            before = replace(_stage_step(item, stage, made, before), after=after)
             steps.append(before)
     assert before is not None
     reads = {
@@ -85,20 +95,27 @@ def steps_of(run: Run) -> list[Step]:
         "test": _without_defaults(run.test),
     }
     truth = _source(run.dataset, "val")
-    predict = Step(PREDICT, "predict", run, reads, {**made, "checkpoint": before}, truth)
+    predict = Step(PREDICT, "predict", run, reads, {**made, "checkpoint": before}, truth, after=after)
     cap = {"max_detections": run.test.max_detections}
-    evaluate = Step(EVALUATE, "evaluate", run, cap, {**made, "detections": predict}, truth)
+    evaluate = Step(EVALUATE, "evaluate", run, cap, {**made, "detections": predict}, truth, after=after)
     return [*steps, predict, evaluate]
 
 
 def dataset_steps(dataset: Dataset) -> list[Step]:
-    """What makes a dataset: the generation of a synthetic one, and the counts of its categories."""
-    generated = {}
+    """What makes a dataset: the generation of a synthetic one, or the check of a real one's files; and the
+    counts of its categories."""
+    generated, checked = {}, {}
     if dataset.synthetic is not None:
         reads = dataset.synthetic.model_dump(mode="json")  # whole: the generator has no old behaviour
         generated["synthesize"] = Step(SYNTHESIZE, "synthesize", dataset, reads, {}, {})
-    statistics = Step(STATISTICS, "statistics", dataset, {}, generated, _source(dataset, "train"))
-    return [*generated.values(), statistics]
+    else:
+        sources = {
+            f"{split} annotations": _source(dataset, split)["annotations"] for split in ("train", "val")
+        }
+        checked["check"] = Step(CHECK, "check", dataset, {}, {}, sources)
+    source = _source(dataset, "train")
+    statistics = Step(STATISTICS, "statistics", dataset, {}, generated, source, after=checked)
+    return [*generated.values(), *checked.values(), statistics]
 
 
 def own_steps(run: Run) -> list[Step]:

@@ -10,13 +10,14 @@ from typing import Any
 
 from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
-from benchmark.files import exclusive
+from benchmark.files import exclusive, write_json
 from benchmark.processes import launched
 from benchmark.recipes.loading import unknown
 from benchmark.recipes.models import Dataset, Run
-from benchmark.recipes.paths import RECORD, DatasetFiles
+from benchmark.recipes.paths import RECORD, DatasetFiles, data_folder
 from benchmark.records import check_attempt, holds, is_intact, read_record, record_step
 from benchmark.steps.listing import (
+    CHECK,
     EVALUATE,
     FIT,
     PREDICT,
@@ -140,9 +141,11 @@ def make_all(run: Run, recipe: str, means: Means) -> None:
 
 
 def made_dataset(dataset: Dataset) -> DatasetFiles:
-    """The files of a dataset, after making what is missing of a generated one and of the statistics."""
+    """The files of a dataset, after making what is missing of a generated one and of the statistics. What is
+    wrong with them is left to the command that reads them."""
     for step in dataset_steps(dataset):
-        make(step, Means())
+        if step.kind is not CHECK:
+            make(step, Means())
     link_dataset(dataset)
     return dataset_files(dataset)
 
@@ -187,6 +190,15 @@ def _synthesize(step: Step, _: Means) -> dict[str, Any]:
     assert step.dataset.synthetic is not None
     print(synthesize_dataset(step.dataset.synthetic, step.work), file=sys.stderr)
     return {}
+
+
+def _check(step: Step, means: Means) -> dict[str, Any]:
+    from benchmark.datasets.checking import check_files
+
+    found = check_files(dataset_files(step.dataset), data_folder(), step.dataset.name, means.workers + 1)
+    write_json(step.work / CHECK.outputs[MAIN], found.files)
+    write_json(step.work / CHECK.outputs["problems"], [problem.as_dict() for problem in found.problems])
+    return {"warnings": found.warnings}
 
 
 def _statistics(step: Step, _: Means) -> dict[str, Any]:
@@ -257,6 +269,7 @@ def _evaluate(step: Step, _: Means) -> dict[str, Any]:
 
 _FUNCTIONS: Mapping[str, Callable[[Step, Means], dict[str, Any]]] = {
     SYNTHESIZE.name: _synthesize,
+    CHECK.name: _check,
     STATISTICS.name: _statistics,
     **dict.fromkeys((kind.name for kind in (TRAIN, RETRAIN, FIT, TRANSFORM)), _stage),
     PREDICT.name: _predict,

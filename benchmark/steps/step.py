@@ -18,7 +18,7 @@ does).
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ class Kind:
 
     ``outputs`` are file names by role, the main one first; ``areas`` are those of ``benchmark.numerics``.
     ``memory_mb`` and ``minutes`` are what a job asks for, for detectors meant for CPU cores and for others;
-    ``on_gpu`` kinds take GPUs for the others. ``of_dataset`` kinds make what all runs on a dataset share.
+    ``on_gpu`` kinds take GPUs for the others; ``cores`` are those of the CPU that the rest can use.
+    ``of_dataset`` kinds make what all runs on a dataset share.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Kind:
     minutes: tuple[int, int]
     on_gpu: bool = False
     of_dataset: bool = False
+    cores: int = 1
 
     @property
     def trains(self) -> bool:
@@ -86,7 +88,8 @@ class Step:
     """One step of a run or of its dataset.
 
     ``name`` is unique in its run; ``owner`` is the run that carries it out, or the dataset that it makes.
-    ``reads`` are the settings that the result depends on, ``code`` is the version of the method.
+    ``reads`` are the settings that the result depends on, ``code`` is the version of the method. ``after``
+    are steps that must have succeeded before, although the result does not depend on them.
     """
 
     kind: Kind
@@ -96,6 +99,7 @@ class Step:
     inputs: Mapping[str, "Step"]
     sources: Mapping[str, Source]
     code: str | None = None
+    after: Mapping[str, "Step"] = field(default_factory=dict)
 
     @property
     def run(self) -> Run:

@@ -1,9 +1,10 @@
-"""A web server on this machine that serves one body well or badly."""
+"""A web server on this machine that serves one body, or many files, well or badly."""
 
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +19,51 @@ class Site:
     status: int = 200
     asked: list[str] = field(default_factory=list)  # the Range header of every request, or ""
     url: str = ""
+
+
+@dataclass
+class Files:
+    """Files by their path, and how the first requests for some of them end, e.g. ``["broken", "503"]``."""
+
+    bodies: dict[str, bytes]
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    pause: float = 0.0  # seconds before every answer
+    asked: list[str] = field(default_factory=list)
+    url: str = ""
+
+
+@contextmanager
+def serving_files(site: Files) -> Iterator[Files]:
+    """Serve until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            site.asked.append(self.path)
+            time.sleep(site.pause)
+            faults = site.faults.get(self.path, [])
+            fault = faults.pop(0) if faults else ""
+            body = site.bodies.get(self.path)
+            if body is None or fault.isdecimal():
+                return self.send_error(int(fault or 404))
+            if fault == "wrong":
+                body = b"<html>sign in first</html>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if fault == "slow":  # byte by byte, without an end
+                with suppress(OSError):
+                    for start in range(40):
+                        self.wfile.write(body[start : start + 1])
+                        time.sleep(0.05)
+                return None
+            self.wfile.write(body[: len(body) // 2] if fault == "broken" else body)
+            return None
+
+    with _running(Handler) as site.url:
+        yield site
 
 
 @contextmanager
@@ -50,12 +96,18 @@ def serving(site: Site) -> Iterator[Site]:
             self.wfile.write(part)
             return None
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.url = f"http://127.0.0.1:{server.server_port}"
+    with _running(Handler) as site.url:
+        yield site
+
+
+@contextmanager
+def _running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server's address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield site
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

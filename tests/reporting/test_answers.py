@@ -20,11 +20,6 @@ def published_rows() -> set[str]:
     return {"/".join(line.split(",")[:2]) for line in lines}
 
 
-def published_rows() -> set[str]:
-    lines = (project_root() / REPORTED).read_text().splitlines()[1:]
-    return {"/".join(line.split(",")[:2]) for line in lines}
-
-
 def test_every_published_row_is_answered_or_has_a_reason() -> None:
     answers = find_answers()
     assert answers.problems == []

@@ -174,7 +174,7 @@ def test_source_files_count_by_their_content(
     val = Path("elsewhere/val.json")
     val.write_text(val.read_text().replace('"split"', '"part"'))
     after = real()
-    assert {name for name in before if before[name] != after[name]} == {"predict", "evaluate"}
+    assert {name for name in before if before[name] != after[name]} == {"check", "predict", "evaluate"}
 
 
 def test_a_large_file_is_read_once(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from project_copy import ROOT, Project
+from rule_graph import rule_graph, shown
 
 ROW = {"id": "a", "method": "bags", "detector": "torchvision/tiny_mask_rcnn", "dataset": "synthetic"}
 
@@ -54,6 +55,10 @@ def test_a_workflow_of_which_every_row_is_skipped_says_so(project: Project) -> N
     table = (project.folder / "results/experiments/mine/table.md").read_text()
     assert "lvis_v0.5_train.json is missing: https://dl.fbaipublicfiles.com/LVIS/" in table
     assert "train2017.zip, SHA-256 69a8bb58" in table
+
+
+def test_the_picture_in_the_readme_is_the_graph_of_the_rules(tmp_path: Path) -> None:
+    assert rule_graph(tmp_path) in shown(), "make shown draws it anew"
 
 
 def test_lint_and_format_are_clean() -> None:

@@ -1,5 +1,6 @@
 # The experiment, its steps, and what the rules ask about them.
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -43,10 +44,16 @@ except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
 
 TABLES = str(experiment_folder(EXPERIMENT.name))
+PREPARES = (
+    workflow.dag_settings is not None and "prepare" in workflow.dag_settings.targets
+)
 
 
 def refuse_if_all_skipped():
-    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons."""
+    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons. What the rows
+    lack can still be prepared."""
+    if PREPARES:
+        return
     if all(row.skipped is not None for row in EXPERIMENT.rows):
         message = f"every row of {EXPERIMENT.name} is skipped: see {TABLES}/table.md"
         print(f"error: {message}", file=sys.stderr)
@@ -86,9 +93,13 @@ def outputs_of(kind):
 def inputs_of(kind):
     """Input function: that every step before is done."""
     return lambda wildcards: [
-        ancient(str(step.done))
-        for step in planned(kind, wildcards).step.inputs.values()
+        ancient(str(step.done)) for step in before(planned(kind, wildcards).step)
     ]
+
+
+def before(step):
+    """The steps that must be done before, whether or not the result depends on them."""
+    return [*step.inputs.values(), *step.after.values()]
 
 
 def recipe_of(kind):
@@ -107,14 +118,16 @@ def near(recipe):
 
 
 def small(kind, wildcards):
-    """Whether a step is for CPU cores: that of a detector with a narrow trunk, or of a dataset."""
+    """Whether a step is for CPU cores: that of a detector of small pictures, or of a dataset."""
     step = planned(kind, wildcards).step
-    return step.kind.of_dataset or step.run.detector.width < 1
+    return step.kind.of_dataset or step.run.detector.for_cpu
 
 
 def cores(kind):
     """Threads of a step."""
-    return lambda wildcards: 1 if not kind.on_gpu or small(kind.name, wildcards) else 8
+    return lambda wildcards: (
+        kind.cores if not kind.on_gpu or small(kind.name, wildcards) else 8
+    )
 
 
 def gpus(kind):

@@ -1,4 +1,4 @@
-# A rule for each kind of step (benchmark/steps/listing.py): synthesize, statistics, train, retrain, fit, transform,
+# A rule for each kind of step (benchmark/steps/listing.py): synthesize, check, statistics, train, retrain, fit, transform,
 # predict, evaluate. The command puts the finished step into the store, all at once; unfinished ones lie in
 # results/work, and the next try continues there. The second attempt is for what was killed or had too little
 # memory: the command refuses it after bad input, an error in the code and divergence. `recipe` is a resource because

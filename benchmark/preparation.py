@@ -1,0 +1,151 @@
+"""Everything that an experiment's rows need, got and validated before anything expensive."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from benchmark.annotations.image_files import usable_cores
+from benchmark.datasets import Prepared, prepare_dataset
+from benchmark.datasets.download import DownloadError, download
+from benchmark.datasets.prepare import COCO, Report
+from benchmark.detectors import build_detector
+from benchmark.errors import BenchmarkError
+from benchmark.recipes import LoadedExperiment, lineage
+from benchmark.recipes.catalog import read_dataset
+from benchmark.recipes.models import Archive, Dataset, Run
+from benchmark.recipes.paths import data_folder, split_file
+from benchmark.recipes.project import working_root
+from benchmark.recipes.zoo import zoo
+from benchmark.statistics import ClassStatistics, class_statistics
+from benchmark.steps import Means, dataset_files, dataset_steps, make
+from benchmark.steps.listing import CHECK
+from benchmark.steps.store import link_dataset
+
+
+def prepare_experiment(experiment: LoadedExperiment, coco: Path | None, report: Report) -> list[Prepared]:
+    """Fetch, link, draw or rebuild the files of every dataset of an experiment and its initial weights, and
+    check them; what is there is left alone, an interrupted call is continued by the next one.
+
+    Datasets whose files are the user's own are only checked, where they are there. What was checked is in the
+    store, with sizes and hashes (``files.json`` of the step ``check``), and is not checked again.
+
+    Args:
+        experiment: whose rows are prepared, also those that cannot run here yet.
+        coco: folder of COCO to link to.
+        report: takes one line for every longer step.
+
+    Raises:
+        DatasetError: a file is another one than it should be.
+        FileError: the system refuses.
+    """
+    runs = _runs(experiment)
+    done: list[Prepared] = []
+    for name, path in experiment.dataset_files.items():
+        used = [run for run in runs if run.dataset_name == name]
+        if not used:
+            continue
+        dataset = read_dataset(path)
+        if dataset.is_preparable:
+            stuff_maps = any(run.detector.semantic_branch for run in used)
+            done += prepare_dataset(
+                dataset, data_folder(), coco if _wants_coco(dataset) else None, report, stuff_maps=stuff_maps
+            )
+        done += [Prepared(path, False, text) for path, text in _problems_of_files(dataset, report)]
+    return (
+        done
+        + list(_fetched_weights(runs, report))
+        + [
+            Prepared(Path(where), text is None, text or "weights fit the detector")
+            for where, text in _weights(runs, report)
+        ]
+    )
+
+
+def validate_experiment(experiment: LoadedExperiment, report: Report) -> list[str]:
+    """What would stop the rows that can run here, or falsify their numbers: the errors in the files of every
+    dataset (those checked before are not opened again), and initial weights or options that a detector or
+    classifier refuses. One text each."""
+    rows = [row.runs for row in experiment.rows if row.skipped is None]
+    runs = _lineages(run for runs in rows for run in runs)
+    datasets = {run.dataset_name: run.dataset for run in runs}
+    found = [text for dataset in datasets.values() for _, text in _problems_of_files(dataset, report)]
+    return found + [text for _, text in _weights(runs, report) if text is not None]
+
+
+def _runs(experiment: LoadedExperiment) -> list[Run]:
+    return _lineages(run for row in experiment.rows for run in row.runs)
+
+
+def _lineages(runs: Iterable[Run]) -> list[Run]:
+    return [item for run in runs for item in lineage(run)]
+
+
+def _wants_coco(dataset: Dataset) -> bool:
+    return dataset.subset is not None or any(file.path.startswith(COCO) for file in dataset.files)
+
+
+def _problems_of_files(dataset: Dataset, report: Report) -> Iterator[tuple[Path, str]]:
+    """Check a real dataset whose files are there, unless that was done before; what is wrong, if anything."""
+    if dataset.synthetic is not None or not _there(dataset):
+        return
+    (step,) = [step for step in dataset_steps(dataset) if step.kind is CHECK]
+    try:
+        if not step.finished:
+            report(f"checking the files of {dataset.title} ...")
+            make(step, Means(workers=usable_cores() - 1))
+            link_dataset(dataset)
+    except BenchmarkError as error:
+        yield dataset_files(dataset).train, str(error)
+
+
+def _there(dataset: Dataset) -> bool:
+    return all(
+        split_file(dataset, split, part).exists()
+        for split in ("train", "val")
+        for part in ("annotations", "images")
+    )
+
+
+def _fetched_weights(runs: list[Run], report: Report) -> Iterator[Prepared]:
+    """Get the weight files that recipes name and that are not there, where a model zoo has them."""
+    absent = {str(run.detector.weights_file): run for run in runs if _lacks_file(run)}
+    for file, run in absent.items():
+        known = zoo().weights_of(run.detector) if run.detector.init == "coco" else None
+        if known is None:
+            yield Prepared(Path(file), False, "put the file there; no address of it is known")
+            continue
+        report(f"fetching {known.url} ...")
+        try:
+            download(Archive(url=known.url, sha256=known.sha256), working_root() / file)
+            yield Prepared(Path(file), True, f"fetched from {known.url}")
+        except DownloadError as error:
+            yield Prepared(Path(file), False, str(error))
+
+
+def _lacks_file(run: Run) -> bool:
+    file = run.detector.weights_file
+    return run.base is None and file is not None and not (working_root() / file).is_file()
+
+
+def _weights(runs: list[Run], report: Report) -> Iterator[tuple[str, str | None]]:
+    """Build every distinct detector with its initial weights, which are fetched if they are torchvision's:
+    where they are from, and what is wrong, if anything."""
+    seen = set()
+    statistics: dict[str, ClassStatistics] = {}
+    for run in runs:
+        where = run.detector.weights_file or f"{run.detector.init} weights of {run.detector_name}"
+        own = run.base is None and run.detector.init != "none"
+        model = repr((run.detector_name, run.detector, run.classifier, run.options, run.dataset_name))
+        unknown = run.dataset.synthetic is not None or not _there(run.dataset) or _lacks_file(run)
+        if not own or model in seen or unknown:
+            continue
+        seen.add(model)
+        report(f"trying the {where} for {run.title} ...")
+        try:
+            if run.dataset_name not in statistics:
+                statistics[run.dataset_name] = class_statistics(
+                    split_file(run.dataset, "train", "annotations")
+                )
+            build_detector(run, statistics[run.dataset_name])
+            yield where, None
+        except BenchmarkError as error:
+            yield where, str(error)
