@@ -23,7 +23,7 @@ from benchmark.recipes.catalog import (
 )
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.loading import RecipeError, parse, unknown
-from benchmark.recipes.models import Dataset, Experiment, Row, Run
+from benchmark.recipes.models import Dataset, Experiment, Released, Row, Run
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import project_root, shown, working_root
 from benchmark.recipes.resolution import Choice, Resolved, resolve
@@ -72,7 +72,16 @@ class _Source:
     def resolve(self, row: Row, seed: int) -> Resolved:
         where = f"{shown(self.path)}, row {row.id}"
         dataset = self.catalog.dataset(row.dataset, where)
-        choice = Choice(row.method, row.detector, dataset, self.budget, self.budget_file, seed)
+        choice = Choice(
+            row.method,
+            row.detector,
+            dataset,
+            self.budget,
+            self.budget_file,
+            seed,
+            row.options,
+            row.released,
+        )
         return resolve(self.catalog, choice, row.id, where)
 
     def row(self, row_id: str) -> Row:
@@ -172,7 +181,8 @@ def locate(recipe: str) -> Resolved:
         if base is None:
             raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)
         key = f"{base.method}+{base.variant}" if base.variant else base.method
-        resolved = source.resolve(row.model_copy(update={"method": key, "id": key}), base.seed)
+        plain = {"method": key, "id": key, "options": {}, "released": Released()}
+        resolved = source.resolve(row.model_copy(update=plain), base.seed)
     return resolved
 
 
@@ -254,6 +264,9 @@ def _missing(run: Run) -> str | None:
             maps = paths.split_file(item.dataset, "train", "stuff_maps")
             if not maps.exists():
                 return f"{maps} is missing: longtail data prepare {item.dataset_name} --stuff-maps"
+    for table, released in run.released.files.items():
+        if not (paths.data_folder() / released.file).is_file():
+            return f"released file {released.file} ({table}) is missing in {paths.data_folder()}"
     if run.dataset.synthetic is not None:
         return None
     for split in ("train", "val"):

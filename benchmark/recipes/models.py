@@ -176,6 +176,11 @@ class Method(Strict):
     paper: Paper = Field(Paper(), description="publication")
     classifier: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of the classifier")
     options: dict[str, Any] = Field({}, description="keyword arguments of the classifier")
+    intermediates: list[Literal["groups", "class_weights"]] = Field(
+        [],
+        description="tables that the classifier reads from the dataset's intermediate files, each as the "
+        "keyword argument of that name; groups are those between the option edges",
+    )
     detector: dict[str, Any] = Field({}, description="detector settings that the method prescribes")
     stages: list[Stage] = Field(
         min_length=1, description="steps from initial weights to the final checkpoint"
@@ -283,6 +288,30 @@ class Budget(Strict):
     sampler: dict[str, Any] = Field({}, description="settings of repeat-factor samplers, e.g. the threshold")
 
 
+class ReleasedFile(Strict):
+    """An intermediate file of a release."""
+
+    file: str = Field(
+        pattern=r"^[\w.][\w./-]*$", description="path relative to the data folder; its name is the release's"
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not checked")
+
+
+class Released(Strict):
+    """Files of the releases in the place of our own intermediate files."""
+
+    groups: ReleasedFile | None = Field(None, description="label2binlabel.pt of BAGS")
+    group_weights: ReleasedFile | None = Field(None, description="bins_cls_weight.pkl of BAGS")
+    class_weights: ReleasedFile | None = Field(
+        None, description="cls_weight.pt, cls_weight_bf.pt or cls_weight_bours.pt of BAGS"
+    )
+
+    @property
+    def files(self) -> dict[str, ReleasedFile]:
+        """Those that are named, by table."""
+        return {name: file for name in type(self).model_fields if (file := getattr(self, name)) is not None}
+
+
 class Row(Strict):
     """One row of a results table."""
 
@@ -293,6 +322,12 @@ class Row(Strict):
     seeds: list[Seed] = Field([0], min_length=1, description="one run for each, from 0, each once")
     reported: str | None = Field(
         None, description="PAPER/ROW of results/reported/reported.csv that it answers to"
+    )
+    options: dict[str, Any] = Field(
+        {}, description="options of the method that this row changes, for other data and for sweeps"
+    )
+    released: Released = Field(
+        Released(), description="released files that are read in the place of our intermediate files"
     )
 
     @model_validator(mode="after")
@@ -334,3 +369,6 @@ class Run(Strict):
     base: "Run | None"
     test: TestSettings
     plugin_path: str
+    row_options: dict[str, Any] = Field({})
+    intermediates: list[str] = Field([])
+    released: Released = Released()

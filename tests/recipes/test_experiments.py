@@ -22,7 +22,7 @@ from benchmark.recipes.catalog import yaml_files
 from benchmark.recipes.paths import run_name
 from benchmark.recipes.project import project_root
 from benchmark.schemas import PAGE, SCHEMAS, page_text, schema_text
-from benchmark.steps import find_step, steps_of_experiment
+from benchmark.steps import find_step, steps_of, steps_of_experiment
 
 
 def trained(experiment: LoadedExperiment) -> list[tuple[str, int]]:
@@ -233,3 +233,32 @@ def test_another_detector_for_every_row(tmp_path: Path, monkeypatch: pytest.Monk
     assert not any(row.row.reported for row in loaded.rows)
     times = path.stat().st_mtime_ns
     assert with_detector("gol", "torchvision/tiny_mask_rcnn").stat().st_mtime_ns == times
+
+
+def test_options_of_a_row_make_a_run_of_their_own(tmp_path: Path) -> None:
+    rows = [{"id": "plain", "method": "bags"}, {"id": "few", "method": "bags", "options": {"edges": [5, 50]}}]
+    plain, few = (row.runs[0] for row in load_experiment(write_experiment(tmp_path, *rows)).rows)
+    assert few.options == plain.options | {"edges": [5, 50]}
+    assert few.title == "BAGS (edges [5, 50])"
+    assert few.base == plain.base  # the softmax model is that of both
+    assert run_name(few) == run_name(plain).replace("/bags/", "/bags,edges=5_50/") != run_name(plain)
+    keys = [{step.name: step.key for step in steps_of(run)} for run in (plain, few)]
+    different = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    assert different == {"intermediates", "retrain", "predict", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edgse": [5]}, "did you mean 'edges'"),
+        ({"edges": 5}, "expected: a list"),
+        ({"reweighted": 1}, "expected: true/false"),
+    ],
+)
+def test_options_that_the_method_does_not_have_are_refused(
+    options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    path = write_experiment(tmp_path, {"method": "bags", "options": options})
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_experiment(path)
+    assert "row a, options" in str(caught.value)
