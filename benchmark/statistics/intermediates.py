@@ -134,7 +134,7 @@ def write_intermediates(
     tables = content.class_tables(edges)
     files = project_files(content, tables)
     for name, ablation in ABLATIONS.items():
-        files[f"{name}/groups.csv"] = _groups_csv(content.statistics, content.class_tables(ablation).groups)
+        files[f"{name}/groups.csv"] = groups_csv(content.statistics, content.class_tables(ablation).groups)
     if upstream:
         files |= released_files(content, tables)
         for name, ablation in ABLATIONS.items():
@@ -200,7 +200,7 @@ def project_files(content: Intermediates, tables: ClassTables) -> dict[str, byte
     weights = [tables.class_weights[table].tolist() for table in CLASS_WEIGHTS]
     factors = [*(float(str(factor)) for factor in content.category_repeat_factors), 1.0]
     return {
-        "groups.csv": _groups_csv(statistics, tables.groups),
+        "groups.csv": groups_csv(statistics, tables.groups),
         "class_weights.csv": _csv(
             ["id", "name", *CLASS_WEIGHTS, "repeat_factor"],
             zip([*ids, ""], [*names, "background"], *weights, factors, strict=True),
@@ -221,7 +221,8 @@ def project_files(content: Intermediates, tables: ClassTables) -> dict[str, byte
     }
 
 
-def _groups_csv(statistics: ClassStatistics, groups: Groups) -> bytes:
+def groups_csv(statistics: ClassStatistics, groups: Groups) -> bytes:
+    """The content of ``groups.csv``."""
     tables, every = groups.tables, np.arange(statistics.num_classes)
     return f"# edges: {' '.join(map(str, groups.edges))}\n".encode() + _csv(
         GROUP_COLUMNS,

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from recipe_files import write_experiment
 
+from benchmark.errors import BenchmarkError
 from benchmark.recipes import (
     LoadedExperiment,
     RecipeError,
@@ -262,3 +263,12 @@ def test_options_that_the_method_does_not_have_are_refused(
     with pytest.raises(RecipeError, match=message) as caught:
         load_experiment(path)
     assert "row a, options" in str(caught.value)
+
+
+def test_packages_without_the_project_say_what_they_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("benchmark.recipes.project._CHECKOUT", tmp_path / "site-packages")
+    with pytest.raises(BenchmarkError, match="files of the project are not here"):
+        describe("methods")
