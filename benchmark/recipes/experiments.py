@@ -23,7 +23,7 @@ from benchmark.recipes.catalog import (
 )
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.loading import RecipeError, parse, unknown
-from benchmark.recipes.models import Dataset, Experiment, Released, Row, Run
+from benchmark.recipes.models import Dataset, Experiment, Row, Run
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import project_root, shown, working_root
 from benchmark.recipes.resolution import Choice, Resolved, resolve
@@ -181,7 +181,7 @@ def locate(recipe: str) -> Resolved:
         if base is None:
             raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)
         key = f"{base.method}+{base.variant}" if base.variant else base.method
-        plain = {"method": key, "id": key, "options": {}, "released": Released()}
+        plain = {"method": key, "id": key, "options": {}, "released": {}}
         resolved = source.resolve(row.model_copy(update=plain), base.seed)
     return resolved
 
@@ -264,7 +264,7 @@ def _missing(run: Run) -> str | None:
             maps = paths.split_file(item.dataset, "train", "stuff_maps")
             if not maps.exists():
                 return f"{maps} is missing: longtail data prepare {item.dataset_name} --stuff-maps"
-    for table, released in run.released.files.items():
+    for table, released in run.released.items():
         if not (paths.data_folder() / released.file).is_file():
             return f"released file {released.file} ({table}) is missing in {paths.data_folder()}"
     if run.dataset.synthetic is not None:

@@ -297,19 +297,7 @@ class ReleasedFile(Strict):
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not checked")
 
 
-class Released(Strict):
-    """Files of the releases in the place of our own intermediate files."""
-
-    groups: ReleasedFile | None = Field(None, description="label2binlabel.pt of BAGS")
-    group_weights: ReleasedFile | None = Field(None, description="bins_cls_weight.pkl of BAGS")
-    class_weights: ReleasedFile | None = Field(
-        None, description="cls_weight.pt, cls_weight_bf.pt or cls_weight_bours.pt of BAGS"
-    )
-
-    @property
-    def files(self) -> dict[str, ReleasedFile]:
-        """Those that are named, by table."""
-        return {name: file for name in type(self).model_fields if (file := getattr(self, name)) is not None}
+Released = dict[Literal["groups", "group_weights", "class_weights"], ReleasedFile]
 
 
 class Row(Strict):
@@ -327,7 +315,9 @@ class Row(Strict):
         {}, description="options of the method that this row changes, for other data and for sweeps"
     )
     released: Released = Field(
-        Released(), description="released files that are read in the place of our intermediate files"
+        {},
+        description="files of the BAGS release in the place of our intermediate files: label2binlabel.pt as "
+        "groups, bins_cls_weight.pkl as group_weights, one of its cls_weight*.pt as class_weights",
     )
 
     @model_validator(mode="after")
@@ -371,4 +361,4 @@ class Run(Strict):
     plugin_path: str
     row_options: dict[str, Any] = Field({})
     intermediates: list[str] = Field([])
-    released: Released = Released()
+    released: Released = Field({})

@@ -36,7 +36,7 @@ class Choice:
     budget_file: str
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
-    released: Released = field(default_factory=Released)
+    released: Released = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
     sampler, sampler_source = (variant.sampler, variation) if variant.sampler else (method.sampler, main)
     base = None
     if stages[0].from_ is not None:
-        base_choice = replace(choice, method=stages[0].from_, options={}, released=Released())
+        base_choice = replace(choice, method=stages[0].from_, options={}, released={})
         base_place = f"{stage_source}, stage {stages[0].name}, from"
         base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method)).run
 
@@ -165,7 +165,7 @@ def _kind(value: Any) -> str:
 
 def _released(method: Method, released: Released, options: Mapping[str, Any], where: str) -> Released:
     """Released files that the method reads tables from; refuses any other."""
-    read = {table.replace("group_weights", "groups") for table in released.files}
+    read = {table.replace("group_weights", "groups") for table in released}
     surplus = sorted(read - set(method.intermediates))
     if surplus:
         raise RecipeError(
@@ -174,7 +174,7 @@ def _released(method: Method, released: Released, options: Mapping[str, Any], wh
             found=", ".join(surplus),
             expected=", ".join(method.intermediates) or "none: it reads no intermediate files",
         )
-    weights = released.class_weights
+    weights = released.get("class_weights")
     if weights is not None and WEIGHT_FILES.get(Path(weights.file).name) != options.get("weights"):
         raise RecipeError(
             f"method '{method.name}' reads the table '{options.get('weights')}' of class weights",

@@ -128,7 +128,7 @@ def _intermediates(run: Run, made: Mapping[str, Step]) -> list[Step]:
         return []
     reads = {"edges": list(run.options.get("edges", EDGES))}
     sources = _source(run.dataset, "train")
-    for table, released in run.released.files.items():
+    for table, released in run.released.items():
         path = data_folder() / released.file
         sources[table] = Source(path, f"released/{released.file}", released.sha256)
     before = {name: step for name, step in made.items() if name == SYNTHESIZE.name}
