@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, exclusive
+from benchmark.notices import data_warnings
 from benchmark.processes import launched
 from benchmark.recipes.loading import unknown
 from benchmark.recipes.models import Dataset, Run
@@ -218,7 +219,9 @@ def _intermediates(step: Step, _: Means) -> dict[str, Any]:
     released = {table: source.path for table, source in step.sources.items() if table != "annotations"}
     tables = with_released(content, content.class_tables(step.reads["edges"]), released)
     content.statistics.write(step.work / "class_statistics.csv")
-    for name, data in (project_files(content, tables) | released_files(content, tables)).items():
+    with data_warnings(None):  # thresholds that divide nothing are told by the trainings that use them
+        files = project_files(content, tables) | released_files(content, tables)
+    for name, data in files.items():
         with atomic_path(step.work / name) as temporary:
             temporary.write_bytes(data)
     if not released:
