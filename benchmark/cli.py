@@ -521,12 +521,12 @@ def train(
     """
     from benchmark.devices import lease_devices
     from benchmark.recipes import find_run
-    from benchmark.steps import made_dataset
+    from benchmark.steps import made_files
     from benchmark.training import run_stage
 
     run = find_run(recipe)
     lease_devices(devices)
-    files = made_dataset(run.dataset)
+    files = made_files(run)
     run_stage(
         run,
         stage,
@@ -551,11 +551,11 @@ def predict(
     from benchmark.devices import lease_devices
     from benchmark.inference.predict import predict_dataset
     from benchmark.recipes import find_run
-    from benchmark.steps import made_dataset
+    from benchmark.steps import made_files
 
     run = find_run(recipe)
     lease_devices(devices)
-    predict_dataset(run, made_dataset(run.dataset), checkpoint, output, devices=devices, workers=workers)
+    predict_dataset(run, made_files(run), checkpoint, output, devices=devices, workers=workers)
 
 
 @app.command()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.annotations import synthesize_dataset
-from benchmark.recipes import load_dataset
+from benchmark.recipes import find_run
 from benchmark.recipes.models import Synthetic
-from benchmark.steps import made_dataset
+from benchmark.steps import made_files
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing imported so far has started threads
 sys.path.insert(0, str(Path(__file__).parent))
@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the generated dataset ``synthetic_tiny`` and its statistics."""
+    """A working directory with the generated dataset ``synthetic_tiny``, its statistics and BAGS' tables."""
     folder = tmp_path_factory.mktemp("workplace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        made_dataset(load_dataset("synthetic_tiny"))
+        made_files(find_run(f"{Path(__file__).parent / 'workflow' / 'tiny.yaml'}:bags"))
     return folder
 
 

@@ -14,10 +14,11 @@ from benchmark.steps.store import publish
 
 
 def place_beside(folder: Path, workplace: Path, *finished: Step) -> Path:
-    """``folder`` as a working directory whose store has the datasets of ``workplace``, and steps ``finished``
-    there."""
+    """``folder`` as a working directory whose store has the datasets of ``workplace`` with their tables, and
+    steps ``finished`` there."""
     store = workplace / "results" / "store"
-    entries = [*store.glob("synthesize/*"), *store.glob("statistics/*")]
+    kinds = ("synthesize", "statistics", "intermediates")
+    entries = [entry for kind in kinds for entry in store.glob(f"{kind}/*")]
     for entry in [*entries, *(workplace / step.folder for step in finished)]:
         link = folder / entry.relative_to(workplace)
         link.parent.mkdir(parents=True, exist_ok=True)

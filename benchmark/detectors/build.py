@@ -1,6 +1,8 @@
 """From a resolved recipe to a detector with the method's classifier in it."""
 
 import importlib.util
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +19,17 @@ from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics
 
 
-def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bool = True) -> Detector:
+def build_detector(
+    run: Run,
+    statistics: ClassStatistics,
+    *,
+    initial_weights: bool = True,
+    tables: Mapping[str, Any] | None = None,
+) -> Detector:
     """The recipe's detector, with its pre-trained weights unless a checkpoint will be loaded anyway.
 
     Random initial weights depend on the seed and the detector's settings only, so that methods start alike.
+    ``tables`` are those that the classifier reads (``benchmark.statistics.read_tables``).
 
     Raises:
         BenchmarkError: the classifier refuses its options, the back end its settings, or it is unknown.
@@ -28,7 +37,7 @@ def build_detector(run: Run, statistics: ClassStatistics, *, initial_weights: bo
     """
     detector_type = _of_backend(run.detector_name)
     with seeded(derive_seed(run.seed, "classifier weights")):
-        classifiers = [build_classifier(run, statistics) for _ in range(run.detector.stages)]
+        classifiers = [build_classifier(run, statistics, tables) for _ in range(run.detector.stages)]
     with seeded(derive_seed(run.seed, "detector weights")):
         detector = detector_type(run.detector, classifiers, run.test)
     if initial_weights:
@@ -70,14 +79,16 @@ def parameters_of(run: Run) -> int:
     return sum(value.numel() for value in detector.state_dict().values())
 
 
-def build_classifier(run: Run, statistics: ClassStatistics) -> Classifier:
+def build_classifier(
+    run: Run, statistics: ClassStatistics, tables: Mapping[str, Any] | None = None
+) -> Classifier:
     """The recipe's classifier for features of its detector."""
     classifier_type = load_object(run.classifier, run.plugin_path)
-    pooled = {}
+    given: dict[str, Any] = dict(tables or {})
     if getattr(classifier_type, "takes_pooled", False):
-        pooled["pooled_features"] = run.detector.fpn_channels * POOLED_SIDE**2
+        given["pooled_features"] = run.detector.fpn_channels * POOLED_SIDE**2
     try:
-        classifier = classifier_type(run.detector.box_head_width, statistics, **pooled, **run.options)
+        classifier = classifier_type(run.detector.box_head_width, statistics, **given, **run.options)
     except TypeError as error:
         raise BenchmarkError(
             f"method '{run.method}' cannot build its classifier",

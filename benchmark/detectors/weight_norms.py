@@ -10,28 +10,32 @@ from benchmark.detectors.build import build_classifier
 from benchmark.detectors.checkpoints import CheckpointError, load
 from benchmark.files import write_text
 from benchmark.recipes.models import Run
-from benchmark.statistics import ClassStatistics
+from benchmark.statistics import ClassStatistics, read_tables
 
 PREFIX = "classifiers."
 
 
 @torch.no_grad()
-def write_weight_norms(run: Run, statistics_file: Path, checkpoint: Path, output: Path) -> int:
+def write_weight_norms(
+    run: Run, statistics_file: Path, checkpoint: Path, output: Path, intermediates: Path | None = None
+) -> int:
     """Write the L2 norm of every category's weight vector as CSV with the columns ``id`` and ``norm``.
 
     The norm is that of the vector behind the test score (``Classifier.category_weights``), the mean over the
-    stages of a cascade. A method that has none for each category gets a table without rows.
+    stages of a cascade. A method that has none for each category gets a table without rows. ``intermediates``
+    is the folder of the tables that the method reads.
 
     Returns the number of rows. Raises ``CheckpointError`` where the checkpoint is not of this recipe.
     """
     statistics = ClassStatistics.read(statistics_file)
     state = load(checkpoint)["model"]
+    tables = read_tables(intermediates, run.intermediates, statistics)
     stages = sorted({name.split(".")[1] for name in state if name.startswith(PREFIX)}, key=int)
     if not stages:
         raise CheckpointError("the checkpoint holds no classifier", where=checkpoint)
     norms = []
     for stage in stages:
-        classifier = build_classifier(run, statistics)
+        classifier = build_classifier(run, statistics, tables)
         start = f"{PREFIX}{stage}."
         try:
             classifier.load_state_dict(

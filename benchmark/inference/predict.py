@@ -20,7 +20,7 @@ from benchmark.inference.detections import DetectionWriter
 from benchmark.processes import fabric_of
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import DatasetFiles
-from benchmark.statistics import ClassStatistics
+from benchmark.statistics import ClassStatistics, read_tables
 
 
 @torch.no_grad()
@@ -64,7 +64,8 @@ def predict_dataset(
         remedy="list the same categories with the same ids and names in both files",
     )
     as_trained = with_conventions(run, conventions_of(checkpoint))
-    detector = build_detector(as_trained, statistics, initial_weights=False)
+    tables = read_tables(files.intermediates, run.intermediates, statistics)
+    detector = build_detector(as_trained, statistics, initial_weights=False, tables=tables)
     load_weights(detector, checkpoint, run, vocabulary_hash(annotations.categories))
     detector.to(fabric.device).eval()
     data = TestImages(annotations, files.val_images, run.detector)

@@ -75,7 +75,16 @@ class _Source:
     def resolve(self, row: Row, seed: int) -> Resolved:
         where = f"{shown(self.path)}, row {row.id}"
         dataset = self.catalog.dataset(row.dataset, where)
-        choice = Choice(row.method, row.detector, dataset, self.budget, self.budget_file, seed)
+        choice = Choice(
+            row.method,
+            row.detector,
+            dataset,
+            self.budget,
+            self.budget_file,
+            seed,
+            row.options,
+            row.released,
+        )
         return resolve(self.catalog, choice, row.id, where)
 
     def deviations(self, row: Row) -> list[Deviation]:
@@ -216,7 +225,8 @@ def _located(recipe: str) -> tuple[_Source, Row, Resolved]:
         if base is None:
             raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)
         key = f"{base.method}+{base.variant}" if base.variant else base.method
-        row = row.model_copy(update={"method": key, "id": key, "reported": None, "deviations": []})
+        plain = {"method": key, "id": key, "reported": None, "deviations": [], "options": {}, "released": {}}
+        row = row.model_copy(update=plain)
         resolved = source.resolve(row, base.seed)
     return source, row, resolved
 

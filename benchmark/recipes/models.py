@@ -224,6 +224,11 @@ class Method(Strict):
     paper: Paper = Field(Paper(), description="publication")
     classifier: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of the classifier")
     options: dict[str, Any] = Field({}, description="keyword arguments of the classifier")
+    intermediates: list[Literal["groups", "class_weights"]] = Field(
+        [],
+        description="tables that the classifier reads from the dataset's intermediate files, each as the "
+        "keyword argument of that name; groups are those between the option edges",
+    )
     detector: dict[str, Any] = Field({}, description="detector settings that the method prescribes")
     stages: list[Stage] = Field(
         min_length=1, description="steps from initial weights to the final checkpoint"
@@ -373,6 +378,18 @@ class Budget(Strict):
     )
 
 
+class ReleasedFile(Strict):
+    """An intermediate file of a release."""
+
+    file: str = Field(
+        pattern=r"^[\w.][\w./-]*$", description="path relative to the data folder; its name is the release's"
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not checked")
+
+
+Released = dict[Literal["groups", "group_weights", "class_weights"], ReleasedFile]
+
+
 class Row(Strict):
     """One row of a results table."""
 
@@ -393,6 +410,15 @@ class Row(Strict):
         if self.deviations and self.reported is None:
             raise ValueError("deviations are from a published number: they need the key 'reported'")
         return self
+
+    options: dict[str, Any] = Field(
+        {}, description="options of the method that this row changes, for other data and for sweeps"
+    )
+    released: Released = Field(
+        {},
+        description="files of the BAGS release in the place of our intermediate files: label2binlabel.pt as "
+        "groups, bins_cls_weight.pkl as group_weights, one of its cls_weight*.pt as class_weights",
+    )
 
     @model_validator(mode="after")
     def _each_seed_once(self) -> "Row":
@@ -433,3 +459,6 @@ class Run(Strict):
     base: "Run | None"
     test: TestSettings
     plugin_path: str
+    row_options: dict[str, Any] = Field({})
+    intermediates: list[str] = Field([])
+    released: Released = Field({})

@@ -1,6 +1,7 @@
 """Where everything lies below ``results/`` and in the data folder."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +48,23 @@ def experiment_folder(experiment: str) -> Path:
 
 
 def run_name(run: Run) -> str:
-    """``<budget>/<dataset>/<backend>/<detector>/<method>[+<variant>]/seed<k>``."""
+    """``<budget>/<dataset>/<backend>/<detector>/<method>[+<variant>][,<option>=<value>...]/seed<k>``.
+
+    Options are those that a row changes; released files that a row names are there as ``<table>=released``.
+    """
     method = f"{run.method}+{run.variant}" if run.variant else run.method
+    changes = {**run.row_options, **dict.fromkeys(run.released, "released")}
+    for key, value in changes.items():
+        method += f",{key}={re.sub(r'[^A-Za-z0-9.]+', '_', str(value)).strip('_')}"
     return f"{run.budget}/{run.dataset_name}/{run.detector_name}/{method}/seed{run.seed}"
 
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """Where the files of a dataset lie: those of real ones in the data folder, the others in the store."""
+    """Where the files of a dataset lie: those of real ones in the data folder, the others in the store.
+
+    ``intermediates`` is the folder of the tables that a run's method reads, None where it reads none.
+    """
 
     train: Path
     val: Path
@@ -62,6 +72,7 @@ class DatasetFiles:
     val_images: Path
     stuff_maps: Path | None
     statistics: Path
+    intermediates: Path | None = None
 
 
 def split_file(dataset: Dataset, split: str, part: str) -> Path:

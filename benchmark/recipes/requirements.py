@@ -19,6 +19,11 @@ def missing(chain: list[Run]) -> str | None:
     for item in chain:
         if item.detector.semantic_branch:
             lacks += _stuff_maps(item.dataset)
+    lacks += [
+        f"released file {released.file} ({table}) is missing in {paths.data_folder()}"
+        for table, released in run.released.items()
+        if not (paths.data_folder() / released.file).is_file()
+    ]
     if run.dataset.synthetic is None:
         lacks += _data(run.dataset)
     return "\n".join(dict.fromkeys(lacks)) or None

@@ -1,13 +1,25 @@
 """From names to a run: every value decided, and for each the place that decided it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from benchmark.recipes.catalog import PAPER_BUDGET, Catalog
 from benchmark.recipes.detector_settings import FRAMEWORKS, DetectorSettings
-from benchmark.recipes.loading import RecipeError, parse
-from benchmark.recipes.models import Budget, Dataset, Run, Sampler, Schedule, Stage, TestSettings
+from benchmark.recipes.loading import RecipeError, parse, unknown
+from benchmark.recipes.models import (
+    Budget,
+    Dataset,
+    Method,
+    Released,
+    Run,
+    Sampler,
+    Schedule,
+    Stage,
+    TestSettings,
+)
+from benchmark.statistics.upstream_files import WEIGHT_FILES
 
 DEFAULT = "default"
 Layer = tuple[str, Mapping[str, Any]]
@@ -23,6 +35,8 @@ class Choice:
     budget: Budget | None
     budget_file: str
     seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    released: Released = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,16 +83,17 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         merge("test", [(main, method.test.model_dump(exclude_unset=True)), (variation, variant.test)]),
         f"test settings of {choice.method}",
     )
-    options = merge("options", [(main, method.options), (variation, variant.options)])
+    _check_options(method, choice, where)
+    own_options = (f"{where}, options", choice.options)
+    options = merge("options", [(main, method.options), (variation, variant.options), own_options])
+    released = _released(method, choice.released, options, where)
     sources["classifier"] = variation if variant.classifier else main
 
     stages, stage_source = (variant.stages, variation) if variant.stages else (method.stages, main)
     sampler, sampler_source = (variant.sampler, variation) if variant.sampler else (method.sampler, main)
     base = None
     if stages[0].from_ is not None:
-        base_choice = Choice(
-            stages[0].from_, choice.detector, choice.dataset, choice.budget, choice.budget_file, choice.seed
-        )
+        base_choice = replace(choice, method=stages[0].from_, options={}, released={})
         base_place = f"{stage_source}, stage {stages[0].name}, from"
         base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method)).run
 
@@ -103,6 +118,8 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         resolved_stages.append(Stage.model_validate(settings))
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
+    if choice.options:
+        title += f" ({', '.join(f'{key} {value}' for key, value in choice.options.items())})"
     run = Run(
         row=row,
         title=title,
@@ -120,8 +137,58 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         base=base,
         test=test,
         plugin_path=str(plugin.folder.resolve()),
+        row_options=dict(choice.options),
+        intermediates=list(method.intermediates),
+        released=released,
     )
     return Resolved(run, sources)
+
+
+def _check_options(method: Method, choice: Choice, where: str) -> None:
+    """Refuse options of a row that the manifest does not name, or values of another kind than there."""
+    known: dict[str, list[Any]] = {key: [value] for key, value in method.options.items()}
+    for variant in method.variants.values():
+        for key, value in variant.options.items():
+            known.setdefault(key, []).append(value)
+    for key, value in choice.options.items():
+        if key not in known:
+            raise unknown(f"option of {method.name}", key, known, f"{where}, options")
+        kinds = {_kind(item) for item in known[key]}
+        if _kind(value) not in kinds:
+            raise RecipeError(
+                f"option '{key}' is of another kind than in the method's manifest",
+                where=f"{where}, options.{key}",
+                found=f"{value!r} ({_kind(value)})",
+                expected=f"{' or '.join(sorted(kinds))}, as {known[key][0]!r}",
+            )
+
+
+def _kind(value: Any) -> str:
+    """Of an option's value; what elements a list has is for the classifier to say."""
+    kinds = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list"}
+    return "none" if value is None else kinds.get(type(value), "a mapping")
+
+
+def _released(method: Method, released: Released, options: Mapping[str, Any], where: str) -> Released:
+    """Released files that the method reads tables from; refuses any other."""
+    read = {table.replace("group_weights", "groups") for table in released}
+    surplus = sorted(read - set(method.intermediates))
+    if surplus:
+        raise RecipeError(
+            f"method '{method.name}' does not read the released file",
+            where=f"{where}, released",
+            found=", ".join(surplus),
+            expected=", ".join(method.intermediates) or "none: it reads no intermediate files",
+        )
+    weights = released.get("class_weights")
+    if weights is not None and WEIGHT_FILES.get(Path(weights.file).name) != options.get("weights"):
+        raise RecipeError(
+            f"method '{method.name}' reads the table '{options.get('weights')}' of class weights",
+            where=f"{where}, released.class_weights",
+            found=weights.file,
+            expected=", ".join(f"{name} ({table})" for name, table in WEIGHT_FILES.items()),
+        )
+    return released
 
 
 def _sampler(path: str, sampler: Sampler, source: str, choice: Choice, merge: Any) -> Sampler:

@@ -6,6 +6,7 @@ from benchmark.statistics.class_statistics import (
     class_statistics,
     class_statistics_with_differences,
 )
+from benchmark.statistics.class_tables import Groups, counted_groups, read_groups, read_tables
 from benchmark.statistics.class_weights import (
     CLASS_WEIGHTS,
     class_balanced_weights,
@@ -19,7 +20,13 @@ from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.frequencies import counts_and_total, image_frequencies, rarity
 from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.statistics.inspection import inspect_intermediates
-from benchmark.statistics.intermediates import intermediates, write_intermediates
+from benchmark.statistics.intermediates import (
+    intermediates,
+    project_files,
+    released_files,
+    write_intermediates,
+)
+from benchmark.statistics.released_tables import with_released
 from benchmark.statistics.repeat_factors import (
     category_repeat_factors,
     ceiling_repeat_factors,
@@ -32,6 +39,7 @@ __all__ = [
     "CLASS_WEIGHTS",
     "ClassStatistics",
     "GroupTables",
+    "Groups",
     "StatisticsError",
     "category_repeat_factors",
     "ceiling_repeat_factors",
@@ -41,6 +49,7 @@ __all__ = [
     "class_statistics_with_differences",
     "class_weights",
     "copies_added_to_original",
+    "counted_groups",
     "counts_and_total",
     "frequency_letter",
     "group_class_weights",
@@ -51,8 +60,13 @@ __all__ = [
     "inspect_intermediates",
     "intermediates",
     "inverse_count_weights",
+    "project_files",
     "rarity",
+    "read_groups",
+    "read_tables",
+    "released_files",
     "warn_of_empty_groups",
     "warn_unless_divided",
+    "with_released",
     "write_intermediates",
 ]

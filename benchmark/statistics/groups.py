@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from benchmark.statistics.errors import StatisticsError
 
+EDGES = (10, 100, 1000)
+"""Instances that separate the groups of the release."""
+
 
 @dataclass(frozen=True, eq=False)
 class GroupTables:

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from benchmark.annotations import check_same_vocabulary
 from benchmark.statistics.class_statistics import ClassStatistics, class_statistics
+from benchmark.statistics.class_tables import Groups, read_groups
 from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.groups import members
-from benchmark.statistics.intermediates import ABLATIONS, read_groups
+from benchmark.statistics.intermediates import ABLATIONS
 from benchmark.statistics.upstream_files import NOT_GROUPS, UPSTREAM_FILES, read_upstream
 
-Groups = dict[str, NDArray[np.int64]]  # a group's name to the labels 0..C-1 of its categories, in order
+Listing = dict[str, NDArray[np.int64]]  # a group's name to the labels 0..C-1 of its categories, in order
 
 
 def inspect_intermediates(path: Path | str, annotations: Path | str | None = None) -> str:
@@ -97,10 +98,11 @@ def _read(path: Path, statistics: ClassStatistics | None) -> Any:
     return read_groups(path, statistics)
 
 
-def _groups(name: str, content: Any) -> Groups:
+def _groups(name: str, content: Any) -> Listing:
     """The groups that a file tells of; none for the others."""
     if name == "groups.csv":
-        edges, tables = content
+        assert isinstance(content, Groups)
+        edges, tables = content.edges, content.tables
         inner = [f"{left} to {right - 1}" for left, right in pairwise(edges)]
         counts = [f"below {edges[0]}", *inner, f"from {edges[-1]}"]
         return {
@@ -114,7 +116,7 @@ def _groups(name: str, content: Any) -> Groups:
     return {}
 
 
-def _check_agreement(folder: Path, contents: dict[str, Any], groups: dict[str, Groups]) -> None:
+def _check_agreement(folder: Path, contents: dict[str, Any], groups: dict[str, Listing]) -> None:
     """The files of one folder that tell of groups tell the same."""
     told = {
         name: sorted(labels.tolist() for labels in known.values()) for name, known in groups.items() if known
@@ -136,7 +138,7 @@ def _check_agreement(folder: Path, contents: dict[str, Any], groups: dict[str, G
 
 
 def _described(
-    name: str, shown_name: str, content: Any, groups: Groups | None, statistics: ClassStatistics | None
+    name: str, shown_name: str, content: Any, groups: Listing | None, statistics: ClassStatistics | None
 ) -> list[str]:
     """The lines on one file, with the members of ``groups``."""
     if not groups:

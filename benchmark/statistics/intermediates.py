@@ -28,33 +28,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.files import atomic_path, file_error, read_bytes
+from benchmark.files import atomic_path, file_error
 from benchmark.statistics.class_statistics import (
     ClassStatistics,
     Occurrences,
     differences_from_file,
     occurrences,
 )
-from benchmark.statistics.class_weights import CLASS_WEIGHTS, class_weights, group_class_weights
+from benchmark.statistics.class_tables import GROUP_COLUMNS, ClassTables, Groups, counted_groups
+from benchmark.statistics.class_weights import CLASS_WEIGHTS, class_weights
 from benchmark.statistics.errors import StatisticsError
-from benchmark.statistics.groups import GroupTables, group_tables, members
+from benchmark.statistics.groups import EDGES, members
 from benchmark.statistics.repeat_factors import category_repeat_factors
 from benchmark.statistics.upstream_files import (
+    WEIGHT_FILES,
     background_first,
     class_index,
     group_files,
     pickle_bytes,
     tensor_bytes,
 )
-from benchmark.tables import csv_rows, csv_text
+from benchmark.tables import csv_text
 
-EDGES = (10, 100, 1000)
 ABLATIONS = {"2bins": (100,), "8bins": (5, 10, 50, 100, 500, 1000, 5000)}
 REPEAT_THRESHOLD = 0.001  # of the releases, and of LVIS
 MASKED_BELOW = 100  # instances; tau-norm-select
-
-_GROUP_COLUMNS = ["id", "name", "group", "target", "weight"]
-_REMEDY = "make the folder anew with longtail intermediates"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +84,11 @@ class Intermediates:
         np.maximum.at(factors, self.positions, self.category_repeat_factors[self.labels])
         return factors
 
-    def groups(self, edges: Sequence[int]) -> GroupTables:
-        """BAGS' groups between ``edges``."""
-        return group_tables(self.statistics.instance_counts, edges, self.file_order.tolist())
+    def class_tables(self, edges: Sequence[int]) -> ClassTables:
+        """What classifiers read, with groups between ``edges``."""
+        counts = self.statistics.instance_counts
+        weights = {table: class_weights(table, counts) for table in CLASS_WEIGHTS}
+        return ClassTables(counted_groups(counts, edges, self.file_order.tolist()), weights)
 
 
 def intermediates(path: Path | str) -> tuple[Intermediates, list[str]]:
@@ -131,9 +131,15 @@ def write_intermediates(
         FileError: the system refuses.
     """
     folder = Path(folder).resolve()  # a link stays one
-    files = _tables(content, edges)
+    tables = content.class_tables(edges)
+    files = project_files(content, tables)
+    for name, ablation in ABLATIONS.items():
+        files[f"{name}/groups.csv"] = groups_csv(content.statistics, content.class_tables(ablation).groups)
     if upstream:
-        files |= _upstream(content, edges)
+        files |= released_files(content, tables)
+        for name, ablation in ABLATIONS.items():
+            for file, data in group_files(content.class_tables(ablation).groups.tables, ablation).items():
+                files[f"{name}/{file}"] = data
     _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -185,15 +191,16 @@ def _listed(folder: Path, place: str) -> list[str]:
     return [(Path(place) / entry.name).as_posix() for entry in (folder / place).iterdir()]
 
 
-def _tables(content: Intermediates, edges: Sequence[int]) -> dict[str, bytes]:
-    """Our own files but ``class_statistics.csv`` by name."""
+def project_files(content: Intermediates, tables: ClassTables) -> dict[str, bytes]:
+    """Our own files by name, but for ``class_statistics.csv``: of the images, and of ``tables``."""
     import pyarrow as pa
 
     statistics = content.statistics
     ids, names = statistics.category_ids.tolist(), statistics.names
-    weights = [class_weights(table, statistics.instance_counts).tolist() for table in CLASS_WEIGHTS]
+    weights = [tables.class_weights[table].tolist() for table in CLASS_WEIGHTS]
     factors = [*(float(str(factor)) for factor in content.category_repeat_factors), 1.0]
-    files = {
+    return {
+        "groups.csv": groups_csv(statistics, tables.groups),
         "class_weights.csv": _csv(
             ["id", "name", *CLASS_WEIGHTS, "repeat_factor"],
             zip([*ids, ""], [*names, "background"], *weights, factors, strict=True),
@@ -212,58 +219,49 @@ def _tables(content: Intermediates, edges: Sequence[int]) -> dict[str, bytes]:
             )
         ),
     }
-    for place, place_edges in {"": edges, **{f"{name}/": ABLATIONS[name] for name in ABLATIONS}}.items():
-        tables = content.groups(place_edges)
-        every = np.arange(len(ids))
-        files[f"{place}groups.csv"] = f"# edges: {' '.join(map(str, place_edges))}\n".encode() + _csv(
-            _GROUP_COLUMNS,
-            zip(
-                ids,
-                names,
-                tables.group_of_label.tolist(),
-                tables.targets[tables.group_of_label, every].tolist(),
-                group_class_weights(statistics.instance_counts, tables)[
-                    tables.group_of_label, every
-                ].tolist(),
-                strict=True,
-            ),
-        )
-    return files
 
 
-def _upstream(content: Intermediates, edges: Sequence[int]) -> dict[str, bytes]:
-    """The releases' files by name."""
-    counts = content.statistics.instance_counts
-    tables = content.groups(edges)
-    weights = group_class_weights(counts, tables)
-    groups = range(1, len(weights))
-    files = group_files(tables, edges)
-    for name, table in _UPSTREAM_WEIGHTS.items():
-        files[name] = tensor_bytes(background_first(class_weights(table, counts)))
+def groups_csv(statistics: ClassStatistics, groups: Groups) -> bytes:
+    """The content of ``groups.csv``."""
+    tables, every = groups.tables, np.arange(statistics.num_classes)
+    return f"# edges: {' '.join(map(str, groups.edges))}\n".encode() + _csv(
+        GROUP_COLUMNS,
+        zip(
+            statistics.category_ids.tolist(),
+            statistics.names,
+            tables.group_of_label.tolist(),
+            tables.targets[tables.group_of_label, every].tolist(),
+            groups.weights[tables.group_of_label, every].tolist(),
+            strict=True,
+        ),
+    )
+
+
+def released_files(content: Intermediates, tables: ClassTables) -> dict[str, bytes]:
+    """The same as ``project_files`` in the releases' own files, by name."""
+    counts, groups = content.statistics.instance_counts, tables.groups
+    files = group_files(groups.tables, groups.edges)
+    for name, table in WEIGHT_FILES.items():
+        files[name] = tensor_bytes(background_first(tables.class_weights[table]))
     files["bins_cls_weight.pkl"] = pickle_bytes(
-        [np.append(1.0, weights[group, members(tables.targets[:, :-1], group)]) for group in groups]
+        [
+            np.append(1.0, groups.weights[group, members(groups.tables.targets[:, :-1], group)])
+            for group in range(1, len(groups.weights))
+        ]
     )
     files["mask.pt"] = tensor_bytes(np.append(0, counts < MASKED_BELOW).astype(np.int64))
     index = class_index(content.image_ids, content.labels, content.positions, content.instances, len(counts))
     files["class_to_imageid_and_inscount.pt"] = pickle.dumps(index, protocol=3)
-    for name, ablation in ABLATIONS.items():
-        for file, data in group_files(content.groups(ablation), ablation).items():
-            files[f"{name}/{file}"] = data
     return files
 
 
-_UPSTREAM_WEIGHTS = {
-    "cls_weight.pt": "inverse_count",
-    "cls_weight_bf.pt": "class_balanced_with_background",
-    "cls_weight_bours.pt": "class_balanced",
-}
 _GROUP_FILES = ("groups.csv", "label2binlabel.pt", "pred_slice_with0.pt", "valsplit.pkl")
 _OURS = {
     "class_statistics.csv",
     "class_weights.csv",
     "images.parquet",
     "category_images.parquet",
-    *_UPSTREAM_WEIGHTS,
+    *WEIGHT_FILES,
     "bins_cls_weight.pkl",
     "mask.pt",
     "class_to_imageid_and_inscount.pt",
@@ -281,36 +279,3 @@ def _parquet(table: object) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
-
-
-def read_groups(path: Path | str, statistics: ClassStatistics) -> tuple[list[int], GroupTables]:
-    """Read a ``groups.csv``: the edges and the tables.
-
-    Raises:
-        StatisticsError: not such a table, or one of other categories or counts than ``statistics``.
-        FileError: it cannot be read.
-    """
-    try:
-        head, _, text = read_bytes(path).decode("utf-8").partition("\n")
-        edges = [int(edge) for edge in head.removeprefix("# edges:").split()]
-        (_, columns), *rows = csv_rows(text)
-        records = [dict(zip(columns, row, strict=True)) for _, row in rows]
-        ids = [int(record["id"]) for record in records]
-        groups = np.array([int(record["group"]) for record in records])
-        targets = np.array([int(record["target"]) for record in records])
-        order = np.lexsort((targets, groups))
-        fits = ids == statistics.category_ids.tolist()
-        tables = group_tables(statistics.instance_counts, edges, order.tolist() if fits else [])
-        places = tables.targets[tables.group_of_label, np.arange(len(ids))]
-        sound = np.array_equal(tables.group_of_label, groups) and np.array_equal(places, targets)
-    except (ValueError, KeyError, TypeError, StatisticsError):
-        sound = False
-    if not sound:
-        raise StatisticsError(
-            "not a table of groups of these categories",
-            where=path,
-            expected=f"'# edges: ...', then {','.join(_GROUP_COLUMNS)}, for the {statistics.num_classes} "
-            "categories of class_statistics.csv",
-            remedy=_REMEDY,
-        )
-    return edges, tables

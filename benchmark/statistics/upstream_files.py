@@ -38,6 +38,12 @@ _SPLIT_NAMES = {
     },
 }
 NOT_GROUPS = ("normal", "background", "all")
+WEIGHT_FILES = {
+    "cls_weight.pt": "inverse_count",
+    "cls_weight_bf.pt": "class_balanced_with_background",
+    "cls_weight_bours.pt": "class_balanced",
+}
+"""The release's files of class weights, and the table (``CLASS_WEIGHTS``) in each."""
 _CLASS_KEYS = {"image_info_id", "img_id", "isntance_count", "category_id"}
 _REMEDY = "longtail intermediates --upstream makes sound files"
 

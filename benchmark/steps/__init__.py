@@ -7,10 +7,12 @@ from benchmark.steps.listing import (
     dataset_steps,
     find_step,
     own_steps,
+    run_files,
+    shared_steps,
     steps_of,
     steps_of_experiment,
 )
-from benchmark.steps.making import Means, StepError, made_dataset, make
+from benchmark.steps.making import Means, StepError, made_dataset, made_files, make
 from benchmark.steps.step import ABSENT, MAIN, Kind, Source, Step
 from benchmark.steps.store import link, older, warn_of_old_layout
 
@@ -29,9 +31,12 @@ __all__ = [
     "find_step",
     "link",
     "made_dataset",
+    "made_files",
     "make",
     "older",
     "own_steps",
+    "run_files",
+    "shared_steps",
     "steps_of",
     "steps_of_experiment",
     "warn_of_old_layout",

@@ -18,6 +18,7 @@ from benchmark.recipes.detector_settings import (
 from benchmark.recipes.models import Dataset, Run, Stage
 from benchmark.recipes.paths import DatasetFiles, data_folder, split_file
 from benchmark.recipes.project import working_root
+from benchmark.statistics.groups import EDGES
 from benchmark.steps.step import MAIN, Kind, Source, Step
 
 SYNTHESIZE = Kind(
@@ -40,6 +41,19 @@ CHECK = Kind(
 STATISTICS = Kind(
     "statistics",
     {MAIN: "class_statistics.csv"},
+    areas=("data",),
+    memory_mb=(8000, 8000),
+    minutes=(30, 30),
+    of_dataset=True,
+)
+INTERMEDIATES = Kind(
+    "intermediates",
+    {
+        MAIN: "groups.csv",
+        "class_weights": "class_weights.csv",
+        "images": "images.parquet",
+        "category_images": "category_images.parquet",
+    },
     areas=("data",),
     memory_mb=(8000, 8000),
     minutes=(30, 30),
@@ -75,7 +89,7 @@ EVALUATE = Kind(
     memory_mb=(2000, 24000),
     minutes=(30, 120),
 )
-KINDS = (SYNTHESIZE, CHECK, STATISTICS, TRAIN, RETRAIN, FIT, TRANSFORM, PREDICT, EVALUATE)
+KINDS = (SYNTHESIZE, CHECK, STATISTICS, INTERMEDIATES, TRAIN, RETRAIN, FIT, TRANSFORM, PREDICT, EVALUATE)
 
 
 def steps_of(run: Run) -> list[Step]:
@@ -85,8 +99,10 @@ def steps_of(run: Run) -> list[Step]:
     after = {step.kind.name: step for step in steps if step.kind is CHECK}
     before: Step | None = None
     for item in lineage(run):
+        tables = {step.kind.name: step for step in _intermediates(item, made, after)}
+        steps += [step for step in tables.values() if step.place not in {known.place for known in steps}]
         for stage in item.stages:
-            before = replace(_stage_step(item, stage, made, before), after=after)
+            before = replace(_stage_step(item, stage, made | tables, before), after=after)
             steps.append(before)
     assert before is not None
     reads = {
@@ -95,7 +111,9 @@ def steps_of(run: Run) -> list[Step]:
         "test": _without_defaults(run.test),
     }
     truth = _source(run.dataset, "val")
-    predict = Step(PREDICT, "predict", run, reads, {**made, "checkpoint": before}, truth, after=after)
+    predict = Step(
+        PREDICT, "predict", run, reads, {**made, **tables, "checkpoint": before}, truth, after=after
+    )
     cap = {"max_detections": run.test.max_detections}
     evaluate = Step(EVALUATE, "evaluate", run, cap, {**made, "detections": predict}, truth, after=after)
     return [*steps, predict, evaluate]
@@ -118,6 +136,26 @@ def dataset_steps(dataset: Dataset) -> list[Step]:
     return [*generated.values(), *checked.values(), statistics]
 
 
+def shared_steps(run: Run) -> list[Step]:
+    """The steps before a run's own: those of its dataset, and that of the tables that its method reads."""
+    steps = dataset_steps(run.dataset)
+    made = {step.kind.name: step for step in steps}
+    return [*steps, *_intermediates(run, made, {name: made[name] for name in made if name == CHECK.name})]
+
+
+def _intermediates(run: Run, made: Mapping[str, Step], after: Mapping[str, Step]) -> list[Step]:
+    """The step that makes the intermediate files of the method, if it declares that it reads some."""
+    if not run.intermediates:
+        return []
+    reads = {"edges": list(run.options.get("edges", EDGES))}
+    sources = _source(run.dataset, "train")
+    for table, released in run.released.items():
+        path = data_folder() / released.file
+        sources[table] = Source(path, f"released/{released.file}", released.sha256)
+    before = {name: step for name, step in made.items() if name == SYNTHESIZE.name}
+    return [Step(INTERMEDIATES, "intermediates", run.dataset, reads, before, sources, after=after)]
+
+
 def own_steps(run: Run) -> list[Step]:
     """The steps that a run carries out itself: no dataset, no bases."""
     return [step for step in steps_of(run) if step.owner is run]
@@ -128,7 +166,7 @@ def find_step(run: Run, name: str) -> Step | None:
     bases."""
     if "/" in name:
         return next((step for step in steps_of(run) if step.place == name), None)
-    return next((step for step in [*dataset_steps(run.dataset), *own_steps(run)] if step.name == name), None)
+    return next((step for step in [*shared_steps(run), *own_steps(run)] if step.name == name), None)
 
 
 @dataclass(frozen=True)
@@ -152,7 +190,7 @@ def steps_of_experiment(experiment: LoadedExperiment) -> dict[str, PlannedStep]:
 
 
 def dataset_files(dataset: Dataset) -> DatasetFiles:
-    """The files of a dataset, whether or not they are there."""
+    """The files of a dataset, whether or not they are there, without the tables that methods read."""
     steps = {step.kind.name: step for step in dataset_steps(dataset)}
     statistics = steps["statistics"].output()
     if dataset.synthetic is not None:
@@ -168,6 +206,13 @@ def dataset_files(dataset: Dataset) -> DatasetFiles:
         stuff_maps=data_folder() / maps if maps is not None else None,
         statistics=statistics,
     )
+
+
+def run_files(run: Run) -> DatasetFiles:
+    """The files of a run's dataset, with the intermediate files that its method reads."""
+    steps = {step.kind.name: step for step in shared_steps(run)}
+    tables = steps.get(INTERMEDIATES.name)
+    return replace(dataset_files(run.dataset), intermediates=tables.folder if tables is not None else None)
 
 
 def _stage_step(run: Run, stage: Stage, made: Mapping[str, Step], before: Step | None) -> Step:

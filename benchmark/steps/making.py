@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
-from benchmark.files import exclusive, write_json
+from benchmark.files import atomic_path, exclusive, write_json
+from benchmark.notices import data_warnings
 from benchmark.processes import launched
 from benchmark.recipes.loading import unknown
 from benchmark.recipes.models import Dataset, Run
@@ -20,6 +21,7 @@ from benchmark.steps.listing import (
     CHECK,
     EVALUATE,
     FIT,
+    INTERMEDIATES,
     PREDICT,
     RETRAIN,
     STATISTICS,
@@ -30,6 +32,8 @@ from benchmark.steps.listing import (
     dataset_steps,
     find_step,
     own_steps,
+    run_files,
+    shared_steps,
     steps_of,
 )
 from benchmark.steps.step import ABSENT, MAIN, Step
@@ -118,7 +122,7 @@ def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
             remedy="something that it depends on was changed since the workflow was planned: run it again",
         )
     if step is None:
-        known = [step.name for step in [*dataset_steps(run.dataset), *own_steps(run)]]
+        known = [step.name for step in [*shared_steps(run), *own_steps(run)]]
         raise unknown(f"step of {run.title}", name, known)
     made = make(step, means, attempt)
     if _is_first():
@@ -150,6 +154,15 @@ def made_dataset(dataset: Dataset) -> DatasetFiles:
     return dataset_files(dataset)
 
 
+def made_files(run: Run) -> DatasetFiles:
+    """As ``made_dataset``, with the intermediate files that the run's method reads."""
+    for step in shared_steps(run):
+        if step.kind is not CHECK:
+            make(step, Means())
+    link_dataset(run.dataset)
+    return run_files(run)
+
+
 def _is_first() -> bool:
     """Whether this is the only process of a step, or the first of several."""
     return int(os.environ.get("LOCAL_RANK", 0)) == 0
@@ -163,6 +176,14 @@ def _check_inputs(step: Step) -> None:
                 f"the {role} for {step.full_name} are missing",
                 where=source.path,
                 remedy="put the file there, or set LONGTAIL_DATA to the folder that holds it",
+            )
+        if source.expected not in (None, source.sha256):
+            raise StepError(
+                f"the {role} for {step.full_name} are not the file that the recipe names",
+                where=source.path,
+                found=f"SHA-256 {source.sha256}",
+                expected=f"SHA-256 {source.expected}",
+                remedy="fetch the file again, or correct sha256 in the experiment",
             )
     for before in step.inputs.values():
         record = read_record(before.folder / RECORD)
@@ -212,6 +233,29 @@ def _statistics(step: Step, _: Means) -> dict[str, Any]:
     return {"differences": differences} if differences else {}
 
 
+def _intermediates(step: Step, _: Means) -> dict[str, Any]:
+    from benchmark.statistics import intermediates, project_files, released_files, with_released
+
+    content, _differences = intermediates(dataset_files(step.dataset).train)
+    released = {table: source.path for table, source in step.sources.items() if table != "annotations"}
+    tables = with_released(content, content.class_tables(step.reads["edges"]), released)
+    content.statistics.write(step.work / "class_statistics.csv")
+    with data_warnings(None):  # thresholds that divide nothing are told by the trainings that use them
+        files = project_files(content, tables) | released_files(content, tables)
+    for name, data in files.items():
+        with atomic_path(step.work / name) as temporary:
+            temporary.write_bytes(data)
+    if not released:
+        return {}
+    for table, path in released.items():
+        print(f"{table} as in {path}", file=sys.stderr)
+    return {
+        "released": {
+            table: f"{path.name}, SHA-256 {step.sources[table].sha256}" for table, path in released.items()
+        }
+    }
+
+
 def _stage(step: Step, means: Means) -> dict[str, Any]:
     from benchmark.training import run_stage
 
@@ -219,7 +263,7 @@ def _stage(step: Step, means: Means) -> dict[str, Any]:
     return run_stage(
         step.run,
         step.name,
-        dataset_files(step.dataset),
+        run_files(step.run),
         step.work / step.kind.outputs[MAIN],
         init=before.output() if before is not None else None,
         devices=means.devices,
@@ -232,7 +276,7 @@ def _predict(step: Step, means: Means) -> dict[str, Any]:
     from benchmark.detectors.weight_norms import write_weight_norms
     from benchmark.inference.predict import predict_dataset
 
-    checkpoint, files = step.inputs["checkpoint"].output(), dataset_files(step.dataset)
+    checkpoint, files = step.inputs["checkpoint"].output(), run_files(step.run)
     facts = predict_dataset(
         step.run,
         files,
@@ -243,7 +287,7 @@ def _predict(step: Step, means: Means) -> dict[str, Any]:
     )
     if _is_first():
         norms = step.work / PREDICT.outputs["weight_norms"]
-        write_weight_norms(step.run, files.statistics, checkpoint, norms)
+        write_weight_norms(step.run, files.statistics, checkpoint, norms, files.intermediates)
     return facts
 
 
@@ -271,6 +315,7 @@ _FUNCTIONS: Mapping[str, Callable[[Step, Means], dict[str, Any]]] = {
     SYNTHESIZE.name: _synthesize,
     CHECK.name: _check,
     STATISTICS.name: _statistics,
+    INTERMEDIATES.name: _intermediates,
     **dict.fromkeys((kind.name for kind in (TRAIN, RETRAIN, FIT, TRANSFORM)), _stage),
     PREDICT.name: _predict,
     EVALUATE.name: _evaluate,

@@ -66,11 +66,12 @@ class Kind:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that no step makes: its path here, and the name in the data folder under which results know
-    it."""
+    """A file that no step makes: its path here, the name in the data folder under which results know it, and
+    the hash that its recipe expects, if any."""
 
     path: Path
     name: str
+    expected: str | None = None
 
     @property
     def sha256(self) -> str:

@@ -14,7 +14,7 @@ from benchmark.files import file_error, write_text
 from benchmark.recipes import lineage
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, links_folder, results_folder, run_name, store_folder
-from benchmark.steps.listing import dataset_steps, own_steps
+from benchmark.steps.listing import INTERMEDIATES, dataset_steps, own_steps, shared_steps
 from benchmark.steps.step import ABSENT, DONE, Step, seen_folder
 
 OLD_RECORDS = "*.provenance.json"
@@ -64,7 +64,9 @@ def older(step: Step) -> list[Path]:
 def link(run: Run) -> None:
     """Point ``results/runs/<name of the run>/<step>`` to every finished step of a run and of its bases; links
     to those of its dataset as ``link_dataset`` does. What is no link there is left alone."""
-    _link({links_folder() / run_name(item) / s.name: s for item in lineage(run) for s in own_steps(item)})
+    for item in lineage(run):
+        own = [*(step for step in shared_steps(item) if step.kind is INTERMEDIATES), *own_steps(item)]
+        _link({links_folder() / run_name(item) / step.name: step for step in own})
     link_dataset(run.dataset)
 
 

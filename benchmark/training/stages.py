@@ -23,7 +23,7 @@ from benchmark.recipes.models import Run, Stage
 from benchmark.recipes.paths import PROGRESS, DatasetFiles
 from benchmark.sampling import seeded
 from benchmark.seeds import derive_seed
-from benchmark.statistics import ClassStatistics, warn_unless_divided
+from benchmark.statistics import ClassStatistics, read_tables, warn_unless_divided
 from benchmark.training.errors import TrainingError
 from benchmark.training.fitting import FitData
 from benchmark.training.loop import train
@@ -106,7 +106,8 @@ def run_stage(
         vocabulary = vocabulary_hash(annotations.categories)
         conventions = checkpoints.conventions_of(init)
         as_trained = checkpoints.with_conventions(run, conventions)
-        detector = build_detector(as_trained, statistics, initial_weights=init is None)
+        tables = read_tables(files.intermediates, run.intermediates, statistics)
+        detector = build_detector(as_trained, statistics, initial_weights=init is None, tables=tables)
         if init is not None:
             checkpoints.load_weights(
                 detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"

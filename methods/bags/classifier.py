@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.classifiers import LinearClassifier
-from benchmark.statistics import ClassStatistics, group_class_weights, group_tables, warn_of_empty_groups
+from benchmark.statistics import ClassStatistics, Groups, counted_groups, warn_of_empty_groups
 
 
 def draw_others(targets: Tensor, others_ratio: float) -> Tensor:
@@ -59,6 +59,7 @@ class GroupSoftmax(LinearClassifier):
         edges: a category with c training instances is in the group of the first edge above c.
         others_ratio: beta, drawn "others" per foreground proposal of a group.
         reweighted: categories of a group are weighted by their inverse count, "others" by 1.
+        groups: the groups and those weights, read from the intermediate files; None: made from the counts.
     """
 
     targets: Tensor  # (B, C + 1) in-bin target of every label
@@ -73,8 +74,10 @@ class GroupSoftmax(LinearClassifier):
         edges: Sequence[int] = (10, 100, 1000),
         others_ratio: float = 8.0,
         reweighted: bool = False,
+        groups: Groups | None = None,
     ) -> None:
-        tables = group_tables(statistics.instance_counts, edges)
+        groups = groups or counted_groups(statistics.instance_counts, edges)
+        tables = groups.tables
         warn_of_empty_groups(tables, edges, statistics.instance_counts)
         super().__init__(in_features, statistics, width=tables.width)
         self.others_ratio = others_ratio
@@ -87,7 +90,7 @@ class GroupSoftmax(LinearClassifier):
         self.register_buffer("group", group, persistent=False)
         label_weights = torch.ones(targets.shape)
         if reweighted:
-            label_weights = torch.as_tensor(group_class_weights(statistics.instance_counts, tables)).float()
+            label_weights = torch.as_tensor(groups.weights).float()
         self.register_buffer("label_weights", label_weights, persistent=False)
 
     def category_weights(self) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from recipe_files import write_experiment
 
+from benchmark.errors import BenchmarkError
 from benchmark.recipes import (
     LoadedExperiment,
     RecipeError,
@@ -22,7 +23,7 @@ from benchmark.recipes.catalog import yaml_files
 from benchmark.recipes.paths import run_name
 from benchmark.recipes.project import project_root
 from benchmark.schemas import PAGE, SCHEMAS, page_text, schema_text
-from benchmark.steps import find_step, steps_of_experiment
+from benchmark.steps import find_step, steps_of, steps_of_experiment
 
 
 def trained(experiment: LoadedExperiment) -> list[tuple[str, int]]:
@@ -280,3 +281,41 @@ def test_rows_of_another_architecture_answer_to_nothing(
     }
     rows = load_experiment(str(with_detector("bags", "torchvision/tiny_mask_rcnn"))).rows
     assert all(row.row.reported is None and not row.deviations for row in rows)
+
+
+def test_options_of_a_row_make_a_run_of_their_own(tmp_path: Path) -> None:
+    rows = [{"id": "plain", "method": "bags"}, {"id": "few", "method": "bags", "options": {"edges": [5, 50]}}]
+    plain, few = (row.runs[0] for row in load_experiment(write_experiment(tmp_path, *rows)).rows)
+    assert few.options == plain.options | {"edges": [5, 50]}
+    assert few.title == "BAGS (edges [5, 50])"
+    assert few.base == plain.base  # the softmax model is that of both
+    assert run_name(few) == run_name(plain).replace("/bags/", "/bags,edges=5_50/") != run_name(plain)
+    keys = [{step.name: step.key for step in steps_of(run)} for run in (plain, few)]
+    different = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    assert different == {"intermediates", "retrain", "predict", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"edgse": [5]}, "did you mean 'edges'"),
+        ({"edges": 5}, "expected: a list"),
+        ({"reweighted": 1}, "expected: true/false"),
+    ],
+)
+def test_options_that_the_method_does_not_have_are_refused(
+    options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    path = write_experiment(tmp_path, {"method": "bags", "options": options})
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_experiment(path)
+    assert "row a, options" in str(caught.value)
+
+
+def test_packages_without_the_project_say_what_they_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("benchmark.recipes.project._CHECKOUT", tmp_path / "site-packages")
+    with pytest.raises(BenchmarkError, match="files of the project are not here"):
+        describe("methods")

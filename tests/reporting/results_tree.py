@@ -15,9 +15,10 @@ from benchmark.files import write_json, write_text
 from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes import LoadedExperiment, load_experiment
 from benchmark.recipes.models import Dataset, Run
-from benchmark.statistics import ClassStatistics, frequency_letter
+from benchmark.statistics import ClassStatistics, counted_groups, frequency_letter
+from benchmark.statistics.intermediates import groups_csv
 from benchmark.steps import Step, dataset_files, dataset_steps, steps_of
-from benchmark.steps.listing import PREDICT, STATISTICS, SYNTHESIZE, TRAIN
+from benchmark.steps.listing import INTERMEDIATES, PREDICT, STATISTICS, SYNTHESIZE, TRAIN
 
 COUNTS = np.geomspace(600, 1, 40).round().astype(int)
 NAMES = {i + 1: f"category_{i + 1}" for i in range(len(COUNTS))}
@@ -38,15 +39,16 @@ def made_up_experiment(folder: Path, text: str = EXPERIMENT) -> LoadedExperiment
     return load_experiment(str(path))
 
 
-def write_statistics(path: Path) -> None:
+def statistics() -> ClassStatistics:
     counts = np.asarray(COUNTS, np.int64)
-    ClassStatistics(
+    return ClassStatistics(
         category_ids=np.array(list(NAMES), np.int64),
         names=tuple(NAMES.values()),
         frequencies=tuple(frequency_letter(int(count)) for count in counts),
         image_counts=counts,
         instance_counts=counts * 2,
-    ).write(path)
+        num_annotated_images=int(counts.sum()),
+    )
 
 
 def finish(
@@ -59,7 +61,11 @@ def finish(
                 fabricate(step)
             elif step.kind is STATISTICS:
                 with made(step) as folder:
-                    write_statistics(folder / "class_statistics.csv")
+                    statistics().write(folder / "class_statistics.csv")
+            elif step.kind is INTERMEDIATES:
+                groups = counted_groups(statistics().instance_counts, step.reads["edges"])
+                with made(step) as folder:
+                    (folder / "groups.csv").write_bytes(groups_csv(statistics(), groups))
             elif step.kind.trains:
                 finish_stage(step)
             elif step.kind is PREDICT:

@@ -121,6 +121,8 @@ def test_opens_with_every_row_and_plot(opened: Any, report: Path) -> None:
     assert (
         page.locator("#plots-training .scatterlayer .trace").count() == 4
     )  # bags and its base are of one stage each
+    assert page.locator("#plots-tables .barlayer .trace").count() >= 4  # groups of bags
+    assert "group 1: below 10 instances" in page.locator("#plots-tables").inner_text()
     assert page.locator("#papers pre").count() == 3
     assert "li2020overcoming" in page.locator("#papers").inner_text()
 

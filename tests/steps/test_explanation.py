@@ -41,7 +41,7 @@ def test_the_nearest_result_is_compared_setting_by_setting(run: Run) -> None:
     assert explain_missing(run).count(": made ") == len(steps_of(run))
     other = run.model_copy(update={"options": run.options | {"others_ratio": 4.0}})
     lines = explain_missing(other).splitlines()
-    retrain = steps_of(run)[3]
+    retrain = next(step for step in steps_of(run) if step.name == "retrain")
     (number,) = [n for n, line in enumerate(lines) if "'retrain' of BAGS: not made" in line]
     assert f"retrain/{retrain.key}" in lines[number]
     assert lines[number + 1].strip() == "options.others_ratio: 8.0 there, 4.0 here"

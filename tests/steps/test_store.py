@@ -12,6 +12,7 @@ from places import fabricate, step_of
 from benchmark.files import BusyError
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
+from benchmark.recipes.paths import run_name
 from benchmark.records import read_record, record_step
 from benchmark.steps import Means, Step, link, make, older, own_steps, steps_of, warn_of_old_layout
 from benchmark.steps.making import StepError
@@ -179,8 +180,10 @@ def test_older_results_of_the_same_step_are_found_newest_first(
 
 
 def linked(run: Run, step: Step) -> Path:
-    kind = "data/synthetic_tiny" if step.kind.of_dataset else f"runs/{step.subject.owner}"
-    return Path("results") / kind / step.name
+    """Where the link is; the tables that a method reads are linked beside what they are read by."""
+    owner = step.subject.owner if not step.kind.of_dataset else run_name(run)
+    of_all = step.name in ("synthesize", "statistics")
+    return Path("results") / ("data/synthetic_tiny" if of_all else f"runs/{owner}") / step.name
 
 
 def test_readable_links_follow_the_recipe(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

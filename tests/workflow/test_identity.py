@@ -97,7 +97,7 @@ PRESETS, LOOP = "workflows/detectors/torchvision.yaml", "benchmark/training/loop
         ("benchmark/inference/predict.py", "import", "import  ", TESTING | TABLE),
         ("benchmark/evaluation/engine.py", "import", "import  ", {f"evaluate {m}" for m in METHODS} | TABLE),
         ("workflows/datasets/synthetic_tiny.yaml", "val_images: 12", "val_images: 13",
-         TRAINING | TESTING | TABLE | {"synthesize", "statistics"}),
+         TRAINING | TESTING | TABLE | {"synthesize", "statistics", "intermediates"}),
     ],
 )  # fmt: skip
 def test_an_edit_makes_again_what_it_may_change_and_nothing_else(

@@ -26,7 +26,14 @@ def test_smoke_trains_every_stage_and_shared_bases_once(project: Project) -> Non
     jobs = {f"{step} {method}": 1 for method in methods for step in ("predict", "evaluate")}
     jobs |= {f"{'retrain' if method in retrained else 'train'} {method}": 1 for method in methods}
     jobs["transform simcal+shared_base"] = 1  # the calibrated head is copied before it is trained
-    assert project.planned() == {"synthesize": 1, "statistics": 1, **jobs, "table": 1, "all": 1}
+    assert project.planned() == {
+        "synthesize": 1,
+        "statistics": 1,
+        "intermediates": 1,
+        **jobs,
+        "table": 1,
+        "all": 1,
+    }
 
 
 def test_a_base_that_is_no_row_is_trained_and_not_evaluated(project: Project) -> None:

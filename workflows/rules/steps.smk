@@ -1,6 +1,6 @@
-# A rule for each kind of step (benchmark/steps/listing.py): synthesize, check, statistics, train, retrain, fit, transform,
-# predict, evaluate. The command puts the finished step into the store, all at once; unfinished ones lie in
-# results/work, and the next try continues there. The second attempt is for what was killed or had too little
+# A rule for each kind of step (benchmark/steps/listing.py): synthesize, check, statistics, intermediates, train,
+# retrain, fit, transform, predict, evaluate. The command puts the finished step into the store, all at once; unfinished
+# ones lie in results/work, and the next try continues there. The second attempt is for what was killed or had too little
 # memory: the command refuses it after bad input, an error in the code and divergence. `recipe` is a resource because
 # how a step is called (a row here, the base of one there) makes no difference to it.
 for kind in KINDS:
@@ -14,8 +14,8 @@ for kind in KINDS:
             **outputs_of(kind),
         log:
             f"results/logs/{kind.name}/{{key}}.log",
-        # what others wait for comes before predictions
-        priority: int(kind.trains)
+        # what others wait for comes before predictions, and what may refuse the data before trainings
+        priority: 2 if kind.of_dataset else int(kind.trains)
         retries: 1
         conda:
             "../../envs/longtail.yaml"

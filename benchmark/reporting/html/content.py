@@ -16,6 +16,7 @@ from benchmark.reporting.citations import citations
 from benchmark.reporting.collect import RowResult, RunResult, StepResult
 from benchmark.reporting.footnotes import Footnotes
 from benchmark.reporting.html.examples import examples
+from benchmark.reporting.html.training_tables import training_tables
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.tables import WORDS, duration, memory
 from benchmark.steps import Step
@@ -58,6 +59,7 @@ def page_content(
         "classes": {row.row.row.id: _classes(row, reader) for row in rows},
         "calibration": {row.row.row.id: bins for row in rows if (bins := _calibration(row, reader))},
         "training": list(_training(rows, reader)),
+        "tables": training_tables(rows, reader),
         "examples": examples(rows, found_notes),
         "citations": [
             {"title": item.paper.title, "for": item.cited_for, "bibtex": item.bibtex}

@@ -200,6 +200,32 @@ function drawTraining() {
   }
 }
 
+// Histograms of groups and of repeat factors, each with its sizes as a table.
+function drawTables() {
+  const list = content.tables.filter((item) => item.rows.some((id) => chosen.shown.has(id)));
+  for (const node of [$("tables"), document.querySelector('nav a[href="#tables"]')]) node.hidden = !list.length;
+  const place = $("plots-tables");
+  for (const plot of place.querySelectorAll(".plot")) Plotly.purge(plot);
+  place.replaceChildren();
+  for (const item of list) {
+    const plot = make("div", { class: "plot" });
+    const users = make("p", { class: "small" }, `Read by ${item.rows.map((id) => nameOf(byId.get(id))).join(", ")}.`);
+    place.append(make("div", {}, make("h3", {}, item.title), make("figure", {}, plot), sizesOf(item), users));
+    const traces = item.series.map((series, number) => ({
+      type: "bar", name: series.name, x: item.bins, y: series.counts, marker: { color: colour(number) },
+      hovertemplate: `%{x}: %{y} categories<extra>${series.name}</extra>`,
+    }));
+    draw(plot, traces, { xtitle: item.axis, ytitle: "categories", barmode: "stack", xaxis: { type: "category" } }, 320 + 20 * item.series.length);
+  }
+}
+
+function sizesOf(item) {
+  const head = make("tr", {}, ...["", "categories", "instances"].map((name, index) => make("th", { scope: "col", class: index ? "number" : "" }, name)));
+  const body = item.series.map((series) => make("tr", {}, make("th", { scope: "row" }, series.name),
+    make("td", { class: "number" }, String(series.categories)), make("td", { class: "number" }, String(series.instances))));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
+}
+
 function drawCalibration() {
   const list = rows.filter((row) => (content.calibration || {})[row.id]);
   for (const node of [$("calibration"), document.querySelector('nav a[href="#calibration"]')]) node.hidden = !list.length;

@@ -40,7 +40,8 @@ for (const id of ["first", "second"]) {
 }
 
 redraws.push(
-  ["table", drawTable], ["shown", drawGroups], ["shown", drawCounts], ["shown", drawNorms], ["shown", drawTraining], ["shown", drawCalibration],
+  ["table", drawTable], ["shown", drawGroups], ["shown", drawCounts], ["shown", drawNorms], ["shown", drawTraining], ["shown", drawTables],
+  ["shown", drawCalibration],
   ["counts", drawCounts], ["norms", drawNorms], ["pair", drawPair], ["pair", drawExamples], ["examples", drawExamples],
 );
 const on = (id, event, ...topics) => $(id).addEventListener(event, () => redraw(...topics));
