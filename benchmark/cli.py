@@ -418,20 +418,24 @@ def plan(
 ) -> None:
     """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs.
 
-    Also checks the files that its rows read, unless that was done before, and its initial weights. Exit
-    status 2 if something in them would stop a row or falsify its numbers.
+    Also checks the files that its rows read, unless that was done before, and its initial weights, and warns
+    of settings that have no effect on the training data. Exit status 2 if something in the files or weights
+    would stop a row or falsify its numbers.
     """
     from benchmark.planning import plan_experiment
-    from benchmark.preparation import validate_experiment
+    from benchmark.preparation import validate_experiment, warnings_of_data
     from benchmark.recipes import load_experiment
 
     loaded = load_experiment(experiment)
     planned = plan_experiment(loaded, _rates(rates or []), gpu)
     problems = validate_experiment(loaded, _report)
+    warnings = {} if problems else warnings_of_data(loaded)
     if as_json:
-        _print_json({**planned.as_dict(), "problems": problems})
+        _print_json({**planned.as_dict(), "problems": problems, "warnings": warnings})
     else:
-        typer.echo("\n\n".join([planned.text(), *(f"problem: {text}" for text in problems)]))
+        told = [f"problem: {text}" for text in problems]
+        told += [f"warning for {', '.join(rows)}: {text}" for text, rows in warnings.items()]
+        typer.echo("\n\n".join([planned.text(), *told]))
     if problems:
         raise typer.Exit(2)
 

@@ -19,6 +19,7 @@ from benchmark.statistics import ClassStatistics, class_statistics
 from benchmark.steps import Means, dataset_files, dataset_steps, make
 from benchmark.steps.listing import CHECK
 from benchmark.steps.store import link_dataset
+from benchmark.training.data_fit import settings_without_effect
 
 
 def prepare_experiment(experiment: LoadedExperiment, coco: Path | None, report: Report) -> list[Prepared]:
@@ -69,6 +70,38 @@ def validate_experiment(experiment: LoadedExperiment, report: Report) -> list[st
     datasets = {run.dataset_name: run.dataset for run in runs}
     found = [text for dataset in datasets.values() for _, text in _problems_of_files(dataset, report)]
     return found + [text for _, text in _weights(runs, report) if text is not None]
+
+
+def warnings_of_data(experiment: LoadedExperiment) -> dict[str, list[str]]:
+    """What the trainings of the rows that can run here will warn of, and the rows that each warning is for.
+
+    Nothing is known of generated data that are not there yet. What a classifier refuses is no warning:
+    ``validate_experiment`` tells that.
+    """
+    found: dict[str, list[str]] = {}
+    statistics: dict[str, ClassStatistics | None] = {}
+    for row in experiment.rows:
+        for run in _lineages(row.runs) if row.skipped is None else []:
+            if run.dataset_name not in statistics:
+                statistics[run.dataset_name] = _statistics(run.dataset)
+            known = statistics[run.dataset_name]
+            try:
+                texts = settings_without_effect(run, known) if known is not None else []
+            except BenchmarkError:
+                continue
+            for text in texts:
+                if row.row.id not in found.setdefault(text, []):
+                    found[text].append(row.row.id)
+    return found
+
+
+def _statistics(dataset: Dataset) -> ClassStatistics | None:
+    made = dataset_files(dataset).statistics
+    if made.is_file():
+        return ClassStatistics.read(made)
+    if dataset.synthetic is None and _there(dataset):
+        return class_statistics(split_file(dataset, "train", "annotations"))
+    return None
 
 
 def _runs(experiment: LoadedExperiment) -> list[Run]:

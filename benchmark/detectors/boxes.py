@@ -93,12 +93,16 @@ def encode(boxes: Tensor, truth: Tensor, stds: tuple[float, ...]) -> Tensor:
     return torch.cat([shift, (goal / size).log()], dim=1) / boxes.new_tensor(stds)
 
 
-def decode(boxes: Tensor, deltas: Tensor, stds: tuple[float, ...]) -> Tensor:
-    """Boxes (n, K, 4) from boxes (n, 4) and deltas (n, K, 4)."""
+def decode(boxes: Tensor, deltas: Tensor, stds: tuple[float, ...], framework: str) -> Tensor:
+    """Boxes (n, K, 4) from boxes (n, 4) and deltas (n, K, 4).
+
+    No framework lets a box grow more than 62.5 times; MMDetection's ones do not let it shrink more either.
+    """
     deltas = deltas * deltas.new_tensor(stds)
     size = (boxes[:, 2:] - boxes[:, :2])[:, None]
     middle = boxes[:, None, :2] + size / 2 + deltas[..., :2] * size
-    half = size * deltas[..., 2:].clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE).exp() / 2
+    smallest = -LARGEST_LOG_SCALE if framework in ("mmdet", "mmdet_v1") else None
+    half = size * deltas[..., 2:].clamp(smallest, LARGEST_LOG_SCALE).exp() / 2
     return torch.cat([middle - half, middle + half], dim=-1)
 
 

@@ -12,6 +12,7 @@ from benchmark.detectors.initial_weights import load_initial_weights
 from benchmark.detectors.interface import POOLED_SIDE, Detector
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError, MissingDependencyError
+from benchmark.notices import data_warnings
 from benchmark.recipes import load_object
 from benchmark.recipes.models import Run
 from benchmark.sampling import seeded
@@ -75,7 +76,8 @@ def parameters_of(run: Run) -> int:
     names = tuple(str(number) for number in ids)
     images = len(ids)
     statistics = ClassStatistics(ids, names, ("f",) * images, ids, ids, images, images)
-    detector = build_detector(run, statistics, initial_weights=False)
+    with data_warnings():  # of counts that are nobody's
+        detector = build_detector(run, statistics, initial_weights=False)
     return sum(value.numel() for value in detector.state_dict().values())
 
 

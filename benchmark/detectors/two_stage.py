@@ -327,7 +327,9 @@ class TwoStageDetector(Detector):
             if stage + 1 < settings.stages:
                 boxes = self._moved(stage, pyramid, boxes, deltas, classified)
         counts = [len(item) for item in boxes]
-        decoded = decode(torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage))
+        decoded = decode(
+            torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage), settings.framework
+        )
         scores = self._classifier(-1).detection_scores(
             logits, torch.cat(objectness), "scores" if settings.cascade == "detectron2" else "logits"
         )
@@ -434,7 +436,7 @@ class TwoStageDetector(Detector):
                 levels.append(torch.full_like(best[-1], number))
                 start += len(scores)
             chosen, level = torch.cat(best), torch.cat(levels)
-            box = decode(boxes[chosen], deltas[chosen, None], RPN_STDS)[:, 0]
+            box = decode(boxes[chosen], deltas[chosen, None], RPN_STDS, self.settings.framework)[:, 0]
             box, score = clipped(box, size, self.settings.coordinates), logits[chosen]
             # what is not finite is left out: divergence shows in the losses
             good = (
@@ -590,7 +592,7 @@ class TwoStageDetector(Detector):
             if labels is not None:
                 column = torch.where(labels < self.num_classes, labels, column)
         own = deltas.unflatten(1, (-1, 4))[torch.arange(len(deltas), device=deltas.device), column]
-        moved = decode(torch.cat(boxes), own[:, None], self._stds(stage))[:, 0]
+        moved = decode(torch.cat(boxes), own[:, None], self._stds(stage), self.settings.framework)[:, 0]
         return [
             clipped(box, size, self.settings.coordinates)
             for box, size in zip(moved.split([len(box) for box in boxes]), pyramid.sizes, strict=True)

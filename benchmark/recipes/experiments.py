@@ -225,8 +225,7 @@ def _located(recipe: str) -> tuple[_Source, Row, Resolved]:
         if base is None:
             raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)
         key = f"{base.method}+{base.variant}" if base.variant else base.method
-        plain = {"method": key, "id": key, "reported": None, "deviations": [], "options": {}, "released": {}}
-        row = row.model_copy(update=plain)
+        row = Row(id=key, method=key, detector=row.detector, dataset=row.dataset, seeds=row.seeds)
         resolved = source.resolve(row, base.seed)
     return source, row, resolved
 

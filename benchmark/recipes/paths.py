@@ -53,7 +53,7 @@ def run_name(run: Run) -> str:
     Options are those that a row changes; released files that a row names are there as ``<table>=released``.
     """
     method = f"{run.method}+{run.variant}" if run.variant else run.method
-    changes = {**run.row_options, **dict.fromkeys(run.released, "released")}
+    changes = run.row_options | dict.fromkeys(run.released, "released")
     for key, value in changes.items():
         method += f",{key}={re.sub(r'[^A-Za-z0-9.]+', '_', str(value)).strip('_')}"
     return f"{run.budget}/{run.dataset_name}/{run.detector_name}/{method}/seed{run.seed}"

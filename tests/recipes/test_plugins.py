@@ -73,7 +73,7 @@ def test_a_broken_plugin_is_listed_with_its_reason(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     entries = {entry["name"]: entry for entry in describe("methods")}
     assert "broken" not in entries["good"]
-    assert "methods/bad/method.yaml, line 1" in entries["bad"]["broken"]
+    assert "methods/bad/method.yaml, line 2" in entries["bad"]["broken"]
 
 
 def test_an_installed_plugin_is_the_folder_of_its_package(

@@ -135,7 +135,7 @@ def test_a_broken_method_stops_only_who_uses_it(project: Project) -> None:
     (project.folder / "methods/bags/method.yaml").write_text("name: [")
     users = project.snakemake("-n", experiment="smoke")
     assert users.returncode != 0
-    assert "methods/bags/method.yaml, line 1" in users.stdout
+    assert "methods/bags/method.yaml, line 2" in users.stdout
     assert project.planned(experiment=experiment(project.folder, {"method": "sigmoid"}))["train sigmoid"] == 1
 
 
