@@ -123,6 +123,13 @@ def test_a_new_setting_with_a_default_moves_nothing(versions: Path, monkeypatch:
     assert confirm(versions, monkeypatch, changed("defaults", more)) == 0
 
 
+def test_a_variant_that_is_gone_moves_nothing(versions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_variant = changed("method bags", {**VALUES["method bags"], "bags+old": {"scores": [1.0]}})
+    assert confirm(versions, monkeypatch, with_variant) == 0
+    assert confirm(versions, monkeypatch, VALUES) == 0
+    assert "bags+old" not in read_json(versions / "expected.json")["method bags"]
+
+
 def test_a_name_that_is_neither_area_nor_method_is_refused(
     versions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

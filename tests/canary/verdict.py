@@ -22,7 +22,7 @@ THEN = " > "  # between the parts of a path
 
 def moved(expected: Values, found: Values) -> list[str]:
     """The paths of values that are no longer the same. New ones, and those of back ends that are not
-    installed here, do not count; a setting without a default any more does not either."""
+    installed here, do not count; a method, variant or default that is gone does not either."""
     return [
         path
         for path, (before, after) in _pairs(expected, found)
@@ -98,13 +98,18 @@ def _elsewhere(section: str) -> bool:
     return section.startswith("detector ")
 
 
+def _removed(key: str) -> bool:
+    """Whether stored values that nothing measures any more were of a method or a variant."""
+    return key.startswith("method ") or "+" in key
+
+
 def _pairs(expected: Any, found: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Every stored value with the measured one (None without); sections of back ends only if both are
-    there."""
+    """Every stored value with the measured one (None without); sections of back ends, methods and variants
+    only if both are there."""
     for key, before in expected.items():
         here = f"{path}{THEN}{key}" if path else key
         after = found.get(key) if isinstance(found, Mapping) else None
-        if after is None and not path and _elsewhere(key):
+        if after is None and isinstance(before, Mapping) and (_elsewhere(key) or _removed(key)):
             continue
         if isinstance(before, Mapping):
             yield from _pairs(before, after or {}, here)
