@@ -28,19 +28,21 @@ from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import project_root, shown
 from benchmark.recipes.requirements import missing
 from benchmark.recipes.resolution import Choice, Resolved, resolve
+from benchmark.recipes.sweeps import SweepPoint, expanded
 
-_RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.-]+)(?::([0-9]+))?((?::base)*)")
+_RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.,=-]+)(?::([0-9]+))?((?::base)*)")
 
 
 @dataclass(frozen=True)
 class ExperimentRow:
-    """A row of the table: what was written, its runs (one per seed), why it cannot run here, if so, and in
-    what it differs from the published row that it answers to."""
+    """A row of the table: what was written, its runs (one per seed), why it cannot run here, if so, in what
+    it differs from the published row that it answers to, and where it lies in a sweep, if it is of one."""
 
     row: Row
     runs: list[Run]
     skipped: str | None
     deviations: list[Deviation]
+    point: SweepPoint | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class _Source:
     def __init__(self, name_or_path: str) -> None:
         self.path = yaml_file("experiments", name_or_path)
         self.experiment: Experiment = read_experiment(self.path)
+        points = expanded(self.experiment.rows, shown(self.path))
+        self.rows = [row for row, _ in points]
+        self._points = {row.id: point for row, point in points}
         folder = self.path.parent
         self.catalog = Catalog(
             [folder / item for item in self.experiment.method_paths],
@@ -72,8 +77,16 @@ class _Source:
             self.budget = read_budget(file)
             self.budget_file = f"budget {self.budget.name} ({shown(file)})"
 
+    def point(self, row: Row) -> SweepPoint | None:
+        return self._points.get(row.id)
+
+    def place(self, row: Row) -> str:
+        """Where a row was written, for messages."""
+        point = self.point(row)
+        return f"{shown(self.path)}, row {point.sweep if point else row.id}"
+
     def resolve(self, row: Row, seed: int) -> Resolved:
-        where = f"{shown(self.path)}, row {row.id}"
+        where, point = self.place(row), self.point(row)
         dataset = self.catalog.dataset(row.dataset, where)
         choice = Choice(
             row.method,
@@ -84,15 +97,24 @@ class _Source:
             seed,
             row.options,
             row.released,
+            frozenset(point.values) if point else frozenset(),
         )
         return resolve(self.catalog, choice, row.id, where)
 
     def deviations(self, row: Row) -> list[Deviation]:
-        return row_deviations(self.catalog, row, f"{shown(self.path)}, row {row.id}")
+        return row_deviations(self.catalog, row, self.place(row))
 
     def row(self, row_id: str) -> Row:
-        rows = {row.id: row for row in self.experiment.rows}
+        rows = {row.id: row for row in self.rows}
         if row_id not in rows:
+            swept = [row.id for row in self.rows if (point := self.point(row)) and point.sweep == row_id]
+            if swept:
+                raise RecipeError(
+                    f"row '{row_id}' is a sweep of {len(swept)} rows",
+                    where=shown(self.path),
+                    expected=f"one of: {', '.join(swept)}",
+                    remedy="name one of its rows",
+                )
             raise unknown("row", row_id, rows, shown(self.path))
         return rows[row_id]
 
@@ -104,9 +126,10 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
     """
     source = _Source(name_or_path)
     rows = []
-    for row in source.experiment.rows:
+    for row in source.rows:
         runs = [source.resolve(row, seed).run for seed in row.seeds]
-        rows.append(ExperimentRow(row, runs, missing(lineage(runs[0])), source.deviations(row)))
+        skipped = missing(lineage(runs[0]))
+        rows.append(ExperimentRow(row, runs, skipped, source.deviations(row), source.point(row)))
     return LoadedExperiment(
         name=source.experiment.name,
         title=source.experiment.title,
@@ -123,7 +146,7 @@ def published_rows(name: str) -> list[tuple[Row, list[Deviation]]]:
     Raises ``RecipeError`` or ``FileError``.
     """
     source = _Source(name)
-    return [(row, source.deviations(row)) for row in source.experiment.rows if row.reported is not None]
+    return [(row, source.deviations(row)) for row in source.rows if row.reported is not None]
 
 
 def with_detector(name_or_path: str, detector: str) -> Path:

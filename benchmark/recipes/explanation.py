@@ -62,7 +62,7 @@ def explain_against(recipe: str, other: str) -> str:
 
 
 _ABSENT = "absent"
-_NAMES = {"row", "title", "plugin_path"}
+_NAMES = {"row", "title", "plugin_path", "row_options"}
 """What of a run says nothing about what is computed."""
 
 

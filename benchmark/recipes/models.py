@@ -412,7 +412,12 @@ class Row(Strict):
         return self
 
     options: dict[str, Any] = Field(
-        {}, description="options of the method that this row changes, for other data and for sweeps"
+        {}, description="options of the method that this row changes, for other data for example"
+    )
+    sweep: dict[str, Annotated[list[Any], Field(json_schema_extra={"minItems": 2})]] = Field(
+        {},
+        description="values of options, two or more of each: the row stands for one row for every value, or "
+        "every combination where there are several keys, named `ID,KEY=VALUE`",
     )
     released: Released = Field(
         {},

@@ -1,11 +1,11 @@
 """Where everything lies below ``results/`` and in the data folder."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.recipes.models import Dataset, Run
+from benchmark.recipes.options import value_name
 from benchmark.recipes.project import working_root
 
 RECORD = "record.json"
@@ -55,7 +55,7 @@ def run_name(run: Run) -> str:
     method = f"{run.method}+{run.variant}" if run.variant else run.method
     changes = run.row_options | dict.fromkeys(run.released, "released")
     for key, value in changes.items():
-        method += f",{key}={re.sub(r'[^A-Za-z0-9.]+', '_', str(value)).strip('_')}"
+        method += f",{key}={value_name(value)}"
     return f"{run.budget}/{run.dataset_name}/{run.detector_name}/{method}/seed{run.seed}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.recipes.catalog import PAPER_BUDGET, Catalog
 from benchmark.recipes.detector_settings import FRAMEWORKS, DetectorSettings
-from benchmark.recipes.loading import RecipeError, parse, unknown
+from benchmark.recipes.loading import RecipeError, parse
 from benchmark.recipes.models import (
     Budget,
     Dataset,
@@ -19,6 +19,7 @@ from benchmark.recipes.models import (
     Stage,
     TestSettings,
 )
+from benchmark.recipes.options import checked_options, value_text
 from benchmark.statistics.upstream_files import WEIGHT_FILES
 
 DEFAULT = "default"
@@ -27,7 +28,7 @@ Layer = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What a row chooses, before it is resolved."""
+    """What a row chooses, before it is resolved; ``swept`` are the options that are values of a sweep."""
 
     method: str
     detector: str
@@ -37,6 +38,7 @@ class Choice:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
     released: Released = field(default_factory=dict)
+    swept: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,10 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         merge("test", [(main, method.test.model_dump(exclude_unset=True)), (variation, variant.test)]),
         f"test settings of {choice.method}",
     )
-    _check_options(method, choice, where)
-    own_options = (f"{where}, options", choice.options)
-    options = merge("options", [(main, method.options), (variation, variant.options), own_options])
+    places = {key: f"{where}, {'sweep' if key in choice.swept else 'options'}" for key in choice.options}
+    own_options = checked_options(method, choice.options, places)
+    option_layers = [(places[key], {key: value}) for key, value in own_options.items()]
+    options = merge("options", [(main, method.options), (variation, variant.options), *option_layers])
     released = _released(method, choice.released, options, where)
     sources["classifier"] = variation if variant.classifier else main
 
@@ -93,7 +96,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
     sampler, sampler_source = (variant.sampler, variation) if variant.sampler else (method.sampler, main)
     base = None
     if stages[0].from_ is not None:
-        base_choice = replace(choice, method=stages[0].from_, options={}, released={})
+        base_choice = replace(choice, method=stages[0].from_, options={}, released={}, swept=frozenset())
         base_place = f"{stage_source}, stage {stages[0].name}, from"
         base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method)).run
 
@@ -118,8 +121,8 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         resolved_stages.append(Stage.model_validate(settings))
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
-    if choice.options:
-        title += f" ({', '.join(f'{key} {value}' for key, value in choice.options.items())})"
+    if own_options:
+        title += f" ({', '.join(f'{key} {value_text(value)}' for key, value in own_options.items())})"
     run = Run(
         row=row,
         title=title,
@@ -137,36 +140,11 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         base=base,
         test=test,
         plugin_path=str(plugin.folder.resolve()),
-        row_options=dict(choice.options),
+        row_options=own_options,
         intermediates=list(method.intermediates),
         released=released,
     )
     return Resolved(run, sources)
-
-
-def _check_options(method: Method, choice: Choice, where: str) -> None:
-    """Refuse options of a row that the manifest does not name, or values of another kind than there."""
-    known: dict[str, list[Any]] = {key: [value] for key, value in method.options.items()}
-    for variant in method.variants.values():
-        for key, value in variant.options.items():
-            known.setdefault(key, []).append(value)
-    for key, value in choice.options.items():
-        if key not in known:
-            raise unknown(f"option of {method.name}", key, known, f"{where}, options")
-        kinds = {_kind(item) for item in known[key]}
-        if _kind(value) not in kinds:
-            raise RecipeError(
-                f"option '{key}' is of another kind than in the method's manifest",
-                where=f"{where}, options.{key}",
-                found=f"{value!r} ({_kind(value)})",
-                expected=f"{' or '.join(sorted(kinds))}, as {known[key][0]!r}",
-            )
-
-
-def _kind(value: Any) -> str:
-    """Of an option's value; what elements a list has is for the classifier to say."""
-    kinds = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list"}
-    return "none" if value is None else kinds.get(type(value), "a mapping")
 
 
 def _released(method: Method, released: Released, options: Mapping[str, Any], where: str) -> Released:
