@@ -27,7 +27,7 @@ def explain(recipe: str) -> str:
             "stage": run.base.stages[-1].name,
         }
     lines: list[str] = []
-    chosen = {"dataset", "base", "options"}
+    chosen = {"dataset", "base", "options", "row_options"}
 
     def write(path: str, key: str, value: Any, depth: int) -> None:
         indent = "  " * depth

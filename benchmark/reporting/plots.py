@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from benchmark.evaluation.metrics import METRICS
 from benchmark.files import atomic_path
+from benchmark.recipes.options import value_text
 from benchmark.reporting.collect import HEADLINE, RowResult
 from benchmark.reporting.series import SeriesReader, Values, smoothed
+from benchmark.reporting.sweeps import Sweep, numeric_sweeps
 from benchmark.reporting.tables import WORDS
 from benchmark.steps import Step
 
@@ -62,6 +64,9 @@ FORMATS: dict[str, dict[str, Any]] = {
 TOGETHER = len(COLOURS)
 """So many methods share one pair of axes; more would share colours."""
 
+SWEEP = "sweep_"
+"""Before the id of a sweep in the name of its plot."""
+
 CURVE_POINTS = 100
 """Training curves of more points are smoothed."""
 
@@ -79,7 +84,11 @@ def write_plots(rows: Sequence[RowResult], folder: Path, reader: SeriesReader) -
     """Write every plot that has something to show, as SVG, PDF and PNG, and remove the others."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
-        for name, figure in figures(rows, reader).items():
+        found = figures(rows, reader)
+        for path in folder.glob(f"{SWEEP}*"):
+            if path.stem not in found:
+                path.unlink()  # of a sweep that the experiment no longer has
+        for name, figure in found.items():
             if figure is not None and figure.get_layout_engine() is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # once is enough for all formats
@@ -99,6 +108,7 @@ def figures(rows: Sequence[RowResult], reader: SeriesReader) -> dict[str, Figure
         "ap_by_count": _ap_by_count(rows, reader),
         "weight_norms": _weight_norms(rows, reader),
         "training_curves": _training_curves(rows, reader),
+        **{f"{SWEEP}{sweep.id}": _swept(sweep.counted) for sweep in numeric_sweeps(rows)},
     }
 
 
@@ -162,6 +172,56 @@ def _ap_by_frequency(rows: Sequence[RowResult]) -> Figure | None:
     axes.set_xlabel(f"{_ap_word(shown)} (%)")
     figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.2)
     return figure
+
+
+def _swept(sweep: Sweep) -> Figure | None:
+    """AP, APr, APc and APf against the values of an option; nothing below two values with numbers."""
+    if len(sweep.values) < 2:
+        return None
+    figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
+    axes = figure.subplots()
+    for key in HEADLINE:
+        colour, marker = GROUPS[key]
+        means = [row.mean(row.iou, key) for row in sweep.rows]
+        spread = [(row.spread(row.iou, key) or 0.0) * 100 for row in sweep.rows]
+        axes.errorbar(
+            sweep.values,
+            [np.nan if value is None else value * 100 for value in means],
+            yerr=spread if any(spread) else None,
+            fmt=f"{marker}-",
+            color=colour,
+            markersize=4.5 if key == "AP" else 3.8,
+            linewidth=1.6 if key == "AP" else 1,
+            elinewidth=0.8,
+            capsize=1.5,
+            label=METRICS[key].title,
+            zorder=3 if key == "AP" else 2,
+        )
+    if sweep.logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    ticks = _ticks(sweep)
+    axes.set_xticks(ticks, [value_text(value) for value in ticks])
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(sweep.key)
+    axes.set_ylabel(f"{_ap_word(sweep.rows)} (%)")
+    figure.legend(loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.4)
+    return figure
+
+
+def _ticks(sweep: Sweep) -> list[float]:
+    """The values themselves, without those whose text would lie on that of a smaller value."""
+    places = np.log10(sweep.values) if sweep.logarithmic else np.array(sweep.values)
+    places = (places - places[0]) / (places[-1] - places[0]) * 2.5  # inches
+    ticks: list[float] = []
+    end = -np.inf
+    for value, place in zip(sweep.values, places, strict=True):
+        half = 0.03 * len(value_text(value))  # of a digit of 7 points
+        if place - half > end:
+            ticks.append(value)
+            end = place + half + 0.05
+    return ticks
 
 
 def _ap_by_count(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:

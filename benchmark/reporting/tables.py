@@ -28,8 +28,8 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
         run = row.runs[0].run
         done = sum(item.done for item in row.runs)
         marks = ", ".join(map(str, footnotes.marks(row)))
-        title = f"{row.title} [{marks}]" if marks else row.title
-        cells = [row.row.row.id, title, run.detector_name, run.dataset_name, row.schedule]
+        method = f"{row.title} [{marks}]" if marks else row.title
+        cells = [row.row.row.id, method, run.detector_name, run.dataset_name, row.schedule]
         cells += [f"{done} of {len(row.runs)}", WORDS[row.iou]]
         cells += [_value(row, row.iou, key) for key in HEADLINE] + [_value(row, "bbox", "AP")]
         if compared:

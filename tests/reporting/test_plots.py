@@ -37,6 +37,19 @@ def texts(figure: Figure) -> list[tuple[str, Bbox]]:
     return shown
 
 
+def assert_legible(figure: Figure) -> None:
+    """No text of a figure is cut or lies on another."""
+    written = texts(figure)
+    assert len(written) > 8
+    for text, box in written:
+        inside = box.x0 >= -1 and box.y0 >= -1
+        inside &= box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
+        assert inside, text
+    for (left, one), (right, other) in combinations(written, 2):
+        common = Bbox.intersection(one, other)
+        assert common is None or min(common.width, common.height) < 1, (left, right)
+
+
 @pytest.mark.parametrize("name", ["made_up", "smoke", "ablations"])
 def test_no_text_is_cut_or_lies_on_another(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,15 +66,7 @@ def test_no_text_is_cut_or_lies_on_another(
             width, height = figure.get_size_inches()
             assert width in (COLUMN, PAGE)
             assert height <= 9.3  # the text height of a page
-            written = texts(figure)
-            assert len(written) > 8
-            for text, box in written:
-                inside = box.x0 >= -1 and box.y0 >= -1
-                inside &= box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
-                assert inside, text
-            for (left, one), (right, other) in combinations(written, 2):
-                common = Bbox.intersection(one, other)
-                assert common is None or min(common.width, common.height) < 1, (left, right)
+            assert_legible(figure)
 
 
 def test_a_smoothed_curve_follows_the_categories() -> None:

@@ -58,7 +58,7 @@ def test_finished_experiment_has_every_file_and_the_means(experiment: LoadedExpe
     finish_all(experiment)
     text = write_report(experiment)
     folder = experiment_folder("made_up")
-    assert "4 of 4 runs done" in text
+    assert text.startswith("# Made-up numbers\n\n4 of 4 runs done")
     assert (folder / "table.md").read_text() == text
     for name in PLOTS:
         assert (folder / "plots" / f"{name}.png").stat().st_size > 10_000

@@ -18,6 +18,7 @@ from benchmark.reporting.footnotes import Footnotes
 from benchmark.reporting.html.examples import examples
 from benchmark.reporting.html.training_tables import training_tables
 from benchmark.reporting.series import SeriesReader, Values, smoothed
+from benchmark.reporting.sweeps import numeric_sweeps
 from benchmark.reporting.tables import WORDS, duration, memory
 from benchmark.steps import Step
 from benchmark.steps.store import in_results
@@ -54,6 +55,17 @@ def page_content(
             for number, row in enumerate(rows)
         ],
         "footnotes": footnotes.texts,
+        "sweeps": [
+            {
+                "id": sweep.id,
+                "key": sweep.key,
+                "values": sweep.values,
+                "rows": [row.row.row.id for row in sweep.rows],
+                "log": sweep.logarithmic,
+            }
+            for sweep in (sweep.counted for sweep in numeric_sweeps(rows))
+            if len(sweep.values) > 1
+        ],
         "runs": [_run(row, run) for row in rows for run in row.runs],
         "datasets": _datasets(rows, reader),
         "classes": {row.row.row.id: _classes(row, reader) for row in rows},

@@ -58,11 +58,18 @@ function numbersOf(figure, traces, titles) {
     const lines = traces.flatMap((trace) => trace.x.map((x, index) => [trace.name || "", (trace.text || [])[index] || "", x, trace.y[index]]))
       .filter((line) => line[3] !== null && line[2] !== null);
     const body = lines.slice(0, 2000).map((line) => make("tr", {}, ...line.map((cell) =>
-      make("td", { class: typeof cell === "number" ? "number" : "" }, typeof cell === "number" ? Number(cell.toFixed(3)) : cell))));
+      make("td", { class: typeof cell === "number" ? "number" : "" }, typeof cell === "number" ? Number(Math.abs(cell) < 1 ? cell.toPrecision(6) : cell.toFixed(3)) : cell))));
     const note = lines.length > body.length ? make("p", { class: "small" }, `The first ${body.length} of ${lines.length}; choose fewer methods for the others.`) : "";
     details.querySelector(".scroll").replaceChildren(note, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
   };
   if (details.open) details.fill();
+}
+
+// Plots side by side, each as [its node, what draws it]: a plot is as wide as the others beside it let it be.
+function drawColumns(place, parts) {
+  for (const plot of place.querySelectorAll(".plot")) Plotly.purge(plot);
+  place.replaceChildren(...parts.map(([node]) => node));
+  for (const [, drawOne] of parts) drawOne();
 }
 
 function apTitle(list) {
@@ -70,20 +77,22 @@ function apTitle(list) {
   return `${kinds.size === 1 ? `${content.words[[...kinds][0]]} ` : ""}AP (%)`;
 }
 
+// Of AP and its parts: name, number of the colour, symbol.
+const PARTS = { AP: ["AP, all", 6, "circle"], APr: ["APr, rare", GROUPS.r, "diamond"], APc: ["APc, common", GROUPS.c, "square"], APf: ["APf, frequent", GROUPS.f, "triangle-up"] };
+const partsThere = () => Object.keys(PARTS).map((key) => metricOf.get(key)).filter(Boolean);
+
 function drawGroups() {
   const list = shownRows().filter((row) => valueOf(row, "AP"));
-  const metrics = ["AP", "APr", "APc", "APf"].map((key) => metricOf.get(key)).filter(Boolean);
-  const looks = { AP: [6, "circle"], APr: [GROUPS.r, "diamond"], APc: [GROUPS.c, "square"], APf: [GROUPS.f, "triangle-up"] };
-  const labels = { AP: "AP, all", APr: "APr, rare", APc: "APc, common", APf: "APf, frequent" };
   const names = list.map(nameOf);
-  const traces = list.length ? metrics.map((metric) => {
+  const traces = list.length ? partsThere().map((metric) => {
+    const [label, number, form] = PARTS[metric.key];
     const values = list.map((row) => valueOf(row, metric.key));
     const scaled = (value) => (value === null ? null : value * metric.scale);
     const spread = values.map((value) => (value && value.std !== null ? scaled(value.std) : 0));
     const ends = values.map((value) => value && value.interval);
     return {
-      type: "scatter", mode: "markers", name: labels[metric.key], y: names, x: values.map((value) => value && scaled(value.mean)),
-      marker: { color: colour(looks[metric.key][0]), symbol: looks[metric.key][1], size: metric.key === "AP" ? 11 : 9 },
+      type: "scatter", mode: "markers", name: label, y: names, x: values.map((value) => value && scaled(value.mean)),
+      marker: { color: colour(number), symbol: form, size: metric.key === "AP" ? 11 : 9 },
       error_x: {
         type: "data", thickness: 1.2, width: 3, visible: spread.some(Boolean) || ends.some(Boolean), symmetric: !ends.some(Boolean),
         array: values.map((value, i) => (ends[i] ? scaled(ends[i][1] - value.mean) : spread[i])),
@@ -99,6 +108,43 @@ function drawGroups() {
     xtitle: apTitle(list), xaxis: { rangemode: "tozero", zeroline: false },
     yaxis: { autorange: "reversed", type: "category", ticklabelstandoff: 6 },
   }, 110 + 28 * list.length);
+}
+
+// All values of a sweep, whichever methods are chosen.
+function drawSweeps() {
+  for (const node of [$("sweeps"), document.querySelector('nav a[href="#sweeps"]')]) node.hidden = !content.sweeps.length;
+  drawColumns($("plots-sweeps"), content.sweeps.map((sweep) => {
+    const list = sweep.rows.map((id) => byId.get(id));
+    const traces = partsThere().map((metric) => sweepTrace(sweep, list, metric));
+    const says = `AP, APr, APc and APf against ${sweep.key}, from ${sweep.values[0]} to ${sweep.values[sweep.values.length - 1]}, for the rows of ${sweep.id}.`;
+    const how = `${sweep.log ? " Logarithmic axis." : ""}${list.some((row) => row.counted > 1) ? " Bars: standard deviation over seeds." : ""}`;
+    const plot = make("div", { class: "plot" });
+    const figure = make("figure", { "aria-label": `${says} ${spokenOf(sweep, list)}` }, plot, make("figcaption", {}, says + how));
+    return [make("div", {}, make("h3", {}, `${sweep.key} of ${sweep.id}`), figure), () => draw(plot, traces, {
+      xtitle: sweep.key, ytitle: apTitle(list), yaxis: { rangemode: "tozero" },
+      xaxis: { type: sweep.log ? "log" : "linear", tickvals: sweep.values, ticktext: sweep.values.map(String), zeroline: false },
+    }, 380)];
+  }));
+}
+
+function sweepTrace(sweep, list, metric) {
+  const [label, number, form] = PARTS[metric.key];
+  const values = list.map((row) => valueOf(row, metric.key));
+  const spread = values.map((value) => (value && value.std !== null ? value.std * metric.scale : 0));
+  return {
+    type: "scatter", mode: "lines+markers", name: label, x: sweep.values, y: values.map((value) => value && value.mean * metric.scale),
+    line: { color: colour(number), width: metric.key === "AP" ? 3 : 1.8 }, marker: { symbol: form, size: metric.key === "AP" ? 10 : 8 },
+    error_y: { type: "data", array: spread, visible: spread.some(Boolean), thickness: 1.2, width: 3 },
+    hovertemplate: `${sweep.key} %{x}<br>${metric.title} %{y:.1f}<extra></extra>`,
+  };
+}
+
+// What the plot shows, for those who cannot see it.
+function spokenOf(sweep, list) {
+  const points = list.map((row, index) => [sweep.values[index], valueOf(row, "AP")]).filter((point) => point[1]);
+  if (!points.length) return "";
+  const best = points.reduce((one, other) => (other[1].mean > one[1].mean ? other : one));
+  return `AP is highest at ${best[0]}, with ${shownAs(best[1].mean, metricOf.get("AP"))} percent.`;
 }
 
 function countsOf(row, kind) {
@@ -176,14 +222,10 @@ function lossAxis(traces) {
 function drawTraining() {
   const list = content.training.filter((item) => item.rows.some((id) => chosen.shown.has(id)));
   const stages = [...new Set(list.map((item) => item.stage))];
-  const place = $("plots-training");
-  for (const plot of place.querySelectorAll(".plot")) Plotly.purge(plot);
-  place.replaceChildren();
-  if (!stages.length) place.append(make("p", { class: "small" }, "No training curves for the chosen methods."));
   const several = new Set(content.training.map((item) => item.seed)).size > 1;
-  for (const stage of stages) {
+  drawColumns($("plots-training"), stages.map((stage) => {
     const plot = make("div", { class: "plot" });
-    place.append(make("div", {}, make("h3", {}, `Stage ${stage}`), make("figure", {}, plot)));
+    const node = make("div", {}, make("h3", {}, `Stage ${stage}`), make("figure", {}, plot));
     const seen = new Map();
     const traces = list.filter((item) => item.stage === stage).map((item) => {
       const row = byId.get(item.own);
@@ -196,27 +238,27 @@ function drawTraining() {
         hovertemplate: `${name}<br>iteration %{x:.0f}<br>loss %{y:.3f}<extra></extra>`,
       };
     });
-    draw(plot, traces, { xtitle: "iteration", ytitle: "training loss", yaxis: lossAxis(traces) }, 320 + 20 * Math.ceil(traces.length / 3));
-  }
+    const layout = { xtitle: "iteration", ytitle: "training loss", yaxis: lossAxis(traces) };
+    return [node, () => draw(plot, traces, layout, 320 + 20 * Math.ceil(traces.length / 3))];
+  }));
+  if (!stages.length) $("plots-training").append(make("p", { class: "small" }, "No training curves for the chosen methods."));
 }
 
 // Histograms of groups and of repeat factors, each with its sizes as a table.
 function drawTables() {
   const list = content.tables.filter((item) => item.rows.some((id) => chosen.shown.has(id)));
   for (const node of [$("tables"), document.querySelector('nav a[href="#tables"]')]) node.hidden = !list.length;
-  const place = $("plots-tables");
-  for (const plot of place.querySelectorAll(".plot")) Plotly.purge(plot);
-  place.replaceChildren();
-  for (const item of list) {
+  drawColumns($("plots-tables"), list.map((item) => {
     const plot = make("div", { class: "plot" });
     const users = make("p", { class: "small" }, `Read by ${item.rows.map((id) => nameOf(byId.get(id))).join(", ")}.`);
-    place.append(make("div", {}, make("h3", {}, item.title), make("figure", {}, plot), sizesOf(item), users));
+    const node = make("div", {}, make("h3", {}, item.title), make("figure", {}, plot), sizesOf(item), users);
     const traces = item.series.map((series, number) => ({
       type: "bar", name: series.name, x: item.bins, y: series.counts, marker: { color: colour(number) },
       hovertemplate: `%{x}: %{y} categories<extra>${series.name}</extra>`,
     }));
-    draw(plot, traces, { xtitle: item.axis, ytitle: "categories", barmode: "stack", xaxis: { type: "category" } }, 320 + 20 * item.series.length);
-  }
+    const layout = { xtitle: item.axis, ytitle: "categories", barmode: "stack", xaxis: { type: "category" } };
+    return [node, () => draw(plot, traces, layout, 320 + 20 * item.series.length)];
+  }));
 }
 
 function sizesOf(item) {

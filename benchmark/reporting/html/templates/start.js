@@ -40,7 +40,7 @@ for (const id of ["first", "second"]) {
 }
 
 redraws.push(
-  ["table", drawTable], ["shown", drawGroups], ["shown", drawCounts], ["shown", drawNorms], ["shown", drawTraining], ["shown", drawTables],
+  ["table", drawTable], ["shown", drawGroups], ["shown", drawSweeps], ["shown", drawCounts], ["shown", drawNorms], ["shown", drawTraining], ["shown", drawTables],
   ["shown", drawCalibration],
   ["counts", drawCounts], ["norms", drawNorms], ["pair", drawPair], ["pair", drawExamples], ["examples", drawExamples],
 );
