@@ -97,7 +97,8 @@ def test_a_detector_is_added_by_following_the_page(copy: Path) -> None:
 def test_a_dataset_is_added_by_following_the_page(copy: Path) -> None:
     printed = carry_out("A dataset", copy)
     assert printed.count("0 problems") == 2
-    assert "1 of 1 runs done" in printed
+    assert "3 of 3 runs done" in printed
+    assert "others_ratio: 1.0" in printed
 
 
 def test_named_files_and_commands_exist() -> None:

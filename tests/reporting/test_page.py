@@ -12,7 +12,7 @@ import pytest
 from places import fail, step_of
 from reporting.results_tree import EXPERIMENT, finish, made_up_experiment, write_images
 
-from benchmark.recipes.paths import run_name
+from benchmark.recipes.paths import experiment_folder, run_name
 from benchmark.records import read_record
 from benchmark.reporting import write_report
 
@@ -45,6 +45,22 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "results" / "experiments" / "made_up" / "report.html"
 
 
+@pytest.fixture
+def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page of an experiment of two sweeps, the first with two seeds."""
+    monkeypatch.chdir(tmp_path)
+    row = "method: bags, detector: torchvision/tiny_mask_rcnn, dataset: synthetic"
+    sweeps = f"""  - {{id: ratio, {row}, sweep: {{others_ratio: [0.0001, 4, 16]}}, seeds: [0, 1]}}
+  - {{id: few, {row}, options: {{edges: [10]}}, sweep: {{others_ratio: [4, 8]}}}}
+"""
+    experiment = made_up_experiment(tmp_path, f"{EXPERIMENT.partition('  - ')[0]}{sweeps}")
+    for number, row in enumerate(experiment.rows):
+        for run in row.runs:
+            finish(run, 0.6 - number / 20 + run.seed / 50, 0.4)
+    write_report(experiment)
+    return experiment_folder("made_up") / "report.html"
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
@@ -68,7 +84,7 @@ def opened(browser: Any, report: Path) -> Iterator[Any]:
         else:
             route.continue_()
 
-    def open_page(**settings: Any) -> Any:
+    def open_page(file: Path = report, **settings: Any) -> Any:
         context = browser.new_context(
             offline=True, **{"viewport": {"width": 1280, "height": 900}, **settings}
         )
@@ -79,7 +95,7 @@ def opened(browser: Any, report: Path) -> Iterator[Any]:
         page.on("request", lambda made: made.url.startswith("http") and problems.append(made.url))
         page.on("console", lambda said: problems.append(f"{said.type}: {said.text}"))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(report.as_uri())
+        page.goto(file.resolve().as_uri())
         page.wait_for_selector("html[data-ready]", state="attached")
         return page
 
@@ -124,7 +140,29 @@ def test_opens_with_every_row_and_plot(opened: Any, report: Path) -> None:
     assert page.locator("#plots-tables .barlayer .trace").count() >= 4  # groups of bags
     assert "group 1: below 10 instances" in page.locator("#plots-tables").inner_text()
     assert page.locator("#papers pre").count() == 3
+    assert not page.locator("#sweeps").is_visible()
+    assert not page.locator("nav a[href='#sweeps']").is_visible()
     assert "li2020overcoming" in page.locator("#papers").inner_text()
+
+
+def test_a_sweep_is_drawn_described_and_told_in_numbers(opened: Any, swept: Path) -> None:
+    page = opened(swept)
+    page.locator("nav a[href='#sweeps']").click()
+    figures = page.locator("#plots-sweeps figure")
+    assert figures.count() == 2
+    ratio = figures.first
+    assert ratio.locator(".scatterlayer .trace").count() == 4  # AP, APr, APc and APf
+    assert ratio.locator(".errorbar").count() > 0
+    assert figures.last.locator(".errorbar").count() == 0
+    says = "AP, APr, APc and APf against others_ratio, from 0.0001 to 16, for the rows of ratio."
+    assert ratio.locator("figcaption").inner_text() == (
+        f"{says} Logarithmic axis. Bars: standard deviation over seeds."
+    )
+    assert ratio.get_attribute("aria-label").startswith(f"{says} AP is highest at 0.0001, with ")
+    ratio.locator("summary").click()
+    assert ratio.locator("tbody tr").first.locator("td").nth(2).inner_text() == "0.0001"
+    one, other = (figures.nth(number).locator(".main-svg").first.bounding_box() for number in (0, 1))
+    assert one["x"] + one["width"] <= other["x"]  # side by side, neither over the other
 
 
 def test_sorts_by_any_column_with_what_is_missing_at_the_end(opened: Any) -> None:

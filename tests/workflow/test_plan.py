@@ -47,6 +47,25 @@ def test_every_seed_is_a_run(project: Project) -> None:
     assert jobs["train softmax"] == jobs["evaluate softmax"] == 2
 
 
+def test_a_sweep_is_a_run_for_every_value_on_one_base(project: Project) -> None:
+    """8 is the manifest's own value: its run is that of the plain row."""
+    sweep = {"id": "b", "sweep": {"others_ratio": [1, 4, 8]}}
+    rows = [{**row, "dataset": "synthetic_tiny"} for row in ({}, sweep)]
+    jobs = project.planned(experiment=experiment(project.folder, *rows))
+    runs = ["bags", "bags,others_ratio=1", "bags,others_ratio=4"]
+    own = {f"{step} {run}": 1 for step in ("retrain", "predict", "evaluate") for run in runs}
+    whole = ("synthesize", "statistics", "intermediates", "train softmax", "table", "all")
+    assert jobs == own | dict.fromkeys(whole, 1)
+
+
+def test_a_broken_sweep_is_answered_before_anything_runs(project: Project) -> None:
+    path = experiment(project.folder, {"sweep": {"others_ratio": [1, 1]}})
+    done = project.snakemake("-n", experiment=path)
+    assert done.returncode != 0
+    assert "a value stands twice in a sweep" in done.stdout
+    assert "row a, sweep.others_ratio" in done.stdout
+
+
 def test_an_experiment_without_data_is_a_table_of_reasons(project: Project) -> None:
     assert project.planned(experiment="bags") == {"table": 1, "all": 1}
 

@@ -251,7 +251,8 @@ function drawTables() {
   drawColumns($("plots-tables"), list.map((item) => {
     const plot = make("div", { class: "plot" });
     const users = make("p", { class: "small" }, `Read by ${item.rows.map((id) => nameOf(byId.get(id))).join(", ")}.`);
-    const node = make("div", {}, make("h3", {}, item.title), make("figure", {}, plot), sizesOf(item), users);
+    const node = make("div", {}, make("h3", {}, item.title), make("figure", {}, plot),
+      make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `Sizes, ${item.title}` }, sizesOf(item)), users);
     const traces = item.series.map((series, number) => ({
       type: "bar", name: series.name, x: item.bins, y: series.counts, marker: { color: colour(number) },
       hovertemplate: `%{x}: %{y} categories<extra>${series.name}</extra>`,
