@@ -18,7 +18,7 @@ from benchmark.recipes.models import Dataset, Run
 from benchmark.statistics import ClassStatistics, counted_groups, frequency_letter
 from benchmark.statistics.intermediates import groups_csv
 from benchmark.steps import Step, dataset_files, dataset_steps, steps_of
-from benchmark.steps.listing import INTERMEDIATES, PREDICT, STATISTICS, SYNTHESIZE, TRAIN
+from benchmark.steps.listing import CHECK, INTERMEDIATES, PREDICT, STATISTICS, SYNTHESIZE, TRAIN
 
 COUNTS = np.geomspace(600, 1, 40).round().astype(int)
 NAMES = {i + 1: f"category_{i + 1}" for i in range(len(COUNTS))}
@@ -57,7 +57,7 @@ def finish(
     """Make all steps of a run that are missing; AP falls from ``level`` by ``tail`` over the categories."""
     for step in until if until is not None else steps_of(run):
         if not step.finished:
-            if step.kind is SYNTHESIZE:
+            if step.kind in (SYNTHESIZE, CHECK):
                 fabricate(step)
             elif step.kind is STATISTICS:
                 with made(step) as folder:
