@@ -49,7 +49,7 @@ NOT_HELD: dict[str, dict[str, str]] = {
         "mean_score_fewer_rois": "losses see no images, so there are no offsets of images to mistake",
         **dict.fromkeys(
             ("memory_queue", "class_draw", "memory_sample", "jittered_boxes", "balanced_image_order"),
-            "the memory of features is left out: losses see neither features nor boxes (methods/loce/README.md)",
+            "the memory is left out: losses see neither features nor boxes (methods/loce/README.md)",
         ),
     },
     "apa": dict.fromkeys(
