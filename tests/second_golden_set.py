@@ -15,6 +15,7 @@ Case = dict[str, Any]
 _ROW_KINDS = {
     *("sigmoid_loss", "balanced_sigmoid_loss", "plain_softmax_loss", "gumbel_ce", "class_relative_ce", "eql"),
     *("sigmoid_baseline", "droploss", "activation", "focal_loss", "reweighted_softmax_loss", "ecm_loss"),
+    *("equilibrium_loss", "apa_gumbel_droploss"),
     *("ecm_scores", "federated_loss", "federated_softmax_loss", "federated_scores", "eqlv2_scores"),
     *(
         "seesaw_scores",

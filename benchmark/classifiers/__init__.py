@@ -5,6 +5,7 @@ from benchmark.classifiers.cosine import NormedConv2d, NormedLinear
 from benchmark.classifiers.initialisation import constant_
 from benchmark.classifiers.interface import CategoricalClassifier, Classifier, LinearClassifier
 from benchmark.classifiers.links import (
+    LEAST_GUMBEL_LOGIT,
     RELEASED_FLOOR,
     gumbel,
     gumbel_loss,
@@ -20,6 +21,7 @@ from benchmark.classifiers.suppression import foreground_weights, infrequent_sha
 from benchmark.classifiers.targets import one_hot
 
 __all__ = [
+    "LEAST_GUMBEL_LOGIT",
     "RELEASED_FLOOR",
     "Average",
     "BalancedPerCategoryClassifier",

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GUMBEL_RANGE = (-4.0, 10.0)
+LEAST_GUMBEL_LOGIT, LARGEST_GUMBEL_LOGIT = -4.0, 10.0
 NORMAL_RANGE = (-5.0, 5.0)
 RELEASED_FLOOR = 1e-12  # of p (1 - p) in the gradient of PyTorch's cross entropy in probability space
 
@@ -19,8 +19,10 @@ def gumbel(logits: Tensor) -> Tensor:
     return torch.exp(-torch.exp(-logits))
 
 
-def gumbel_loss(logits: Tensor, targets: Tensor, floor: float = RELEASED_FLOOR) -> Tensor:
-    """Cross entropy of p = exp(-e) with e = exp(-z), z clamped to [-4, 10]; no gradient outside.
+def gumbel_loss(
+    logits: Tensor, targets: Tensor, floor: float = RELEASED_FLOOR, least: float = LEAST_GUMBEL_LOGIT
+) -> Tensor:
+    """Cross entropy of p = exp(-e) with e = exp(-z), z clamped to [least, 10]; no gradient outside.
 
         target 1:  -log p = e                  dloss/dz = -e
         target 0:  -log(1 - exp(-e))           dloss/dz = e / (exp(e) - 1)
@@ -32,8 +34,9 @@ def gumbel_loss(logits: Tensor, targets: Tensor, floor: float = RELEASED_FLOOR) 
         logits: any shape.
         targets: the same shape, 1 or 0.
         floor: 1e-12 as released, 0 for the exact gradient.
+        least: logit below which z is clamped.
     """
-    z = logits.clamp(*GUMBEL_RANGE)
+    z = logits.clamp(least, LARGEST_GUMBEL_LOGIT)
     if floor > 0:
         e = torch.exp(-z.detach())
         z = _scale_gradient(z, (-torch.expm1(-e) * torch.exp(-e) / floor).clamp(max=1))

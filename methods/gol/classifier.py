@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.classifiers import (
+    LEAST_GUMBEL_LOGIT,
     RELEASED_FLOOR,
     LinearClassifier,
     constant_,
@@ -27,6 +28,7 @@ class GumbelDropLoss(LinearClassifier):
         initial_weight: of the classifier, every one.
         initial_bias: likewise; p(-2) = 6.2e-4.
         gradient_floor: of p (1 - p) in the gradient; 0 for the exact one.
+        least_logit: below it, z is clamped in the loss and has no gradient.
     """
 
     infrequent: Tensor  # (C,) bool
@@ -39,10 +41,11 @@ class GumbelDropLoss(LinearClassifier):
         initial_weight: float = 0.001,
         initial_bias: float = -2.0,
         gradient_floor: float = RELEASED_FLOOR,
+        least_logit: float = LEAST_GUMBEL_LOGIT,
     ) -> None:
         super().__init__(in_features, statistics, width=statistics.num_classes)
         constant_(self.linear, initial_weight, initial_bias)
-        self.gradient_floor = gradient_floor
+        self.gradient_floor, self.least_logit = gradient_floor, least_logit
         infrequent = infrequent_categories(statistics, frequency_threshold)
         self.register_buffer("infrequent", torch.as_tensor(infrequent), persistent=False)
 
@@ -58,7 +61,8 @@ class GumbelDropLoss(LinearClassifier):
         """
         targets = one_hot(labels, self.num_classes, logits.dtype)
         weights = random_weights(targets, self.infrequent, uniform)
-        return (weights * gumbel_loss(logits, targets, self.gradient_floor)).sum() / max(len(labels), 1)
+        losses = gumbel_loss(logits, targets, self.gradient_floor, self.least_logit)
+        return (weights * losses).sum() / max(len(labels), 1)
 
     def scores(self, logits: Tensor) -> Tensor:
         """exp(-exp(-z_nj)), not clamped, and 0 for background."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from gol_cases import logits_and_labels, matrix, statistics_with
@@ -9,6 +10,7 @@ from golden_cases import golden_cases, tolerance
 from helpers import statistics_of
 
 from benchmark.classifiers import infrequent_share, one_hot, random_weights
+from benchmark.recipes.plugins import find_plugins
 from methods.droploss.classifier import DropLoss
 from methods.gol.classifier import GumbelDropLoss
 
@@ -35,6 +37,22 @@ def test_loss_weights_and_gradient_equal_the_original(case: dict[str, Any]) -> N
     loss.backward()
     torch.testing.assert_close(loss.item(), expected["loss"], **CLOSE)
     torch.testing.assert_close(logits.grad, matrix(expected["grad_logits"]), **CLOSE)
+
+
+@pytest.mark.parametrize("case", golden_cases("apa", "apa_gumbel_droploss"))
+def test_the_loss_of_apa_equals_its_release(case: dict[str, Any]) -> None:
+    """The wider clamp and the exact gradient, with the options of the variant."""
+    options = find_plugins([])["gol"].method.variants["apa"].options
+    close, expected, threshold = tolerance("apa"), case["expected"], case["hyperparameters"]["lambda"]
+    statistics = statistics_with(np.float32(case["inputs"]["image_frequency"]))
+    classifier = GumbelDropLoss(4, statistics, threshold, **options)
+    logits, labels = logits_and_labels(case)
+    loss = classifier.drop_loss(logits, labels, matrix(case["inputs"]["uniform_random"]))
+    loss.backward()
+    torch.testing.assert_close(loss.item(), expected["loss"], **close)
+    torch.testing.assert_close(logits.grad, matrix(expected["grad_logits"]), **close)
+    scores = classifier.scores(logits.detach())
+    torch.testing.assert_close(scores, matrix(expected["scores"]), **close)
 
 
 @pytest.mark.parametrize("case", golden_cases("gol", "activation"))

@@ -15,7 +15,7 @@ from benchmark.processes import sum_over_processes
 from benchmark.recipes import load_object
 from benchmark.recipes.plugins import find_plugins
 
-METHODS = ["eqlv2", "seesaw", "rog"]
+METHODS = ["eqlv2", "seesaw", "rog", "bacl", "loce"]
 COUNTS, FEATURES, STEPS = [1, 8, 30, 400], 6, 4
 ROWS = (24, 16)  # of the two workers
 CLOSE = 1e-9

@@ -1,0 +1,1 @@
+"""BACL: balanced classification."""

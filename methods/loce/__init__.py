@@ -1,0 +1,1 @@
+"""LOCE: equilibrium loss."""
