@@ -154,7 +154,7 @@ def make_lively(detector: TwoStageDetector) -> None:
         if layer.bias is not None:
             nn.init.normal_(layer.bias, std=0.1)
     for layer in detector.box_regressors:
-        layer.weight.mul_(0.5)
+        layer.weight.mul_(0.2)  # no box shrinks to a line
     for classifier in detector.classifiers:
         nn.init.normal_(cast(Tensor, cast(nn.Module, classifier.linear).weight), std=0.3)
     *_, objectness, deltas = [

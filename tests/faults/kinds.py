@@ -17,18 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .commands import Command, members
-from .place import DATA, ROWS, STATISTICS, Place, Target, claim, die_at_write, targets_of
+from .place import DATA, OF_DATA, ROWS, Place, Target, claim, die_at_write, targets_of
 
 SAME = "same result after a rerun"
 REPAIRED = "failed with the right reason, same result after repair"
 HARMLESS = "not touched by it, same result"
 
 BY_KIND: dict[str, list[Target]] = {}
-for _each in [*(target for row in ROWS for target in targets_of(row)), STATISTICS]:
+for _each in [*(target for row in ROWS for target in targets_of(row)), *OF_DATA]:
     BY_KIND.setdefault(_each.kind, []).append(_each)
 TRAININGS = ["train all", "train classifier", "train with meta step"]
 STAGES = [*TRAININGS, "fit", "transform"]
-EVERY = [*STAGES, "predict", "evaluate", "statistics"]
+EVERY = [*STAGES, "predict", "evaluate", "statistics", "intermediates"]
 
 
 def _target(place: Place, kinds: list[str]) -> Target:
