@@ -74,7 +74,7 @@ def test_lvis_photographs_go_the_same_way(data: Path) -> None:
     if not (data / "lvis").is_dir():
         pytest.skip("no photographs of LVIS are here")
     files = dict.fromkeys(SPLITS, "lvis/lvis_val_15.json")
-    write_datasets(data, files, "lvis/images", train_images=10, val_images=10, categories=25)
+    write_datasets(data, files, "lvis/images", train_images=13, val_images=13, categories=25)
     prepared()
     run = find_run("photos.yaml:a")
     make_all(run, "photos.yaml:a", Means())
