@@ -142,7 +142,7 @@ def _fetched_weights(runs: list[Run], report: Report) -> Iterator[Prepared]:
     """Get the weight files that recipes name and that are not there, where a model zoo has them."""
     absent = {str(run.detector.weights_file): run for run in runs if _lacks_file(run)}
     for file, run in absent.items():
-        known = zoo().weights_of(run.detector) if run.detector.init == "coco" else None
+        known = zoo().weights_of(run.detector)
         if known is None:
             yield Prepared(Path(file), False, "put the file there; no address of it is known")
             continue
@@ -163,7 +163,7 @@ def _weights(runs: list[Run], report: Report) -> Iterator[tuple[str, str | None]
     """Build every distinct detector with its initial weights, which are fetched if they are torchvision's:
     where they are from, and what is wrong, if anything."""
     seen = set()
-    statistics: dict[str, ClassStatistics] = {}
+    statistics: dict[str, ClassStatistics | None] = {}
     for run in runs:
         where = run.detector.weights_file or f"{run.detector.init} weights of {run.detector_name}"
         own = run.base is None and run.detector.init != "none"
@@ -175,10 +175,10 @@ def _weights(runs: list[Run], report: Report) -> Iterator[tuple[str, str | None]
         report(f"trying the {where} for {run.title} ...")
         try:
             if run.dataset_name not in statistics:
-                statistics[run.dataset_name] = class_statistics(
-                    split_file(run.dataset, "train", "annotations")
-                )
-            build_detector(run, statistics[run.dataset_name])
-            yield where, None
+                statistics[run.dataset_name] = _statistics(run.dataset)
+            known = statistics[run.dataset_name]
+            if known is not None:
+                build_detector(run, known)
+                yield where, None
         except BenchmarkError as error:
             yield where, str(error)

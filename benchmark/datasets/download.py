@@ -103,8 +103,7 @@ def _fetch(archive: Archive, file: BinaryIO, report: Callable[[int], None]) -> N
             _continue(archive, file, report)
             return file.flush()
         except requests.RequestException as error:
-            cause = getattr(error.args[0], "reason", error) if error.args else error
-            reason = str(cause).rpartition("): ")[2]  # without the connection's description
+            reason = reason_of(error)
             if error.response is not None and error.response.status_code < 500:
                 raise _unreachable(archive, reason, file.tell()) from None
         failures = 0 if file.tell() > most else failures + 1
@@ -112,6 +111,12 @@ def _fetch(archive: Archive, file: BinaryIO, report: Callable[[int], None]) -> N
         if failures == ATTEMPTS - 1:
             raise _unreachable(archive, reason, file.tell()) from None
         time.sleep(PAUSE * 2**failures)
+
+
+def reason_of(error: requests.RequestException) -> str:
+    """An error of ``requests`` without the description of the connection."""
+    cause = getattr(error.args[0], "reason", error) if error.args else error
+    return str(cause).rpartition("): ")[2]
 
 
 def _continue(archive: Archive, file: BinaryIO, report: Callable[[int], None]) -> None:

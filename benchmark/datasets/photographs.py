@@ -18,6 +18,7 @@ import requests
 import urllib3
 
 from benchmark.annotations import AnnotationError, Image, check_images, resolve_image
+from benchmark.datasets.download import reason_of
 from benchmark.files import exclusive, file_error
 
 CONNECTIONS = 8
@@ -185,7 +186,7 @@ class _Gathering:
                 if reason is None:
                     return path
             except requests.RequestException as error:
-                reason = _reason(error)
+                reason = reason_of(error)
                 if error.response is not None and error.response.status_code in range(400, 500):
                     break
         raise _Failure(f"{url}: {reason}")
@@ -206,9 +207,3 @@ def _download(url: str, session: requests.Session) -> bytes:
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error) from None
     return bytes(content)
-
-
-def _reason(error: requests.RequestException) -> str:
-    """An error of ``requests`` without the description of the connection."""
-    cause = getattr(error.args[0], "reason", error) if error.args else error
-    return str(cause).rpartition("): ")[2]

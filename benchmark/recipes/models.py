@@ -405,12 +405,6 @@ class Row(Strict):
         [], description="from what made the published number, besides those of the method and of its bases"
     )
 
-    @model_validator(mode="after")
-    def _deviates_from_something(self) -> "Row":
-        if self.deviations and self.reported is None:
-            raise ValueError("deviations are from a published number: they need the key 'reported'")
-        return self
-
     options: dict[str, Any] = Field(
         {}, description="options of the method that this row changes, for other data for example"
     )
@@ -424,6 +418,12 @@ class Row(Strict):
         description="files of the BAGS release in the place of our intermediate files: label2binlabel.pt as "
         "groups, bins_cls_weight.pkl as group_weights, one of its cls_weight*.pt as class_weights",
     )
+
+    @model_validator(mode="after")
+    def _deviates_from_something(self) -> "Row":
+        if self.deviations and self.reported is None:
+            raise ValueError("deviations are from a published number: they need the key 'reported'")
+        return self
 
     @model_validator(mode="after")
     def _each_seed_once(self) -> "Row":

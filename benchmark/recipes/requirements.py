@@ -33,7 +33,7 @@ def _weights(first: Run, backend: str) -> list[str]:
     """The initial weights, which only the first run of a chain starts from."""
     settings = first.detector
     file = settings.weights_file
-    known = zoo().weights_of(settings) if settings.init == "coco" else None
+    known = zoo().weights_of(settings)
     where = f": {known.url}, SHA-256 {known.sha256}..." if known else ""
     if file is not None and not (working_root() / file).is_file():
         return [f"weight file {file} of {first.title} is missing{where}"]

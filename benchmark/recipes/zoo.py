@@ -64,7 +64,9 @@ class Zoo(Strict):
     gpus: dict[str, float] = Field(description="gigabytes of GPUs by name")
 
     def weights_of(self, settings: DetectorSettings) -> ZooWeights | None:
-        """Where COCO weights of a detector are published."""
+        """Where the initial weights of a detector are published, if they are COCO's."""
+        if settings.init != "coco":
+            return None
         return next((item for item in self.weights if item.fits(settings)), None)
 
     def rate_of(self, settings: DetectorSettings) -> ZooRate | None:

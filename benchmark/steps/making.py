@@ -240,7 +240,7 @@ def _intermediates(step: Step, _: Means) -> dict[str, Any]:
     released = {table: source.path for table, source in step.sources.items() if table != "annotations"}
     tables = with_released(content, content.class_tables(step.reads["edges"]), released)
     content.statistics.write(step.work / "class_statistics.csv")
-    with data_warnings(None):  # thresholds that divide nothing are told by the trainings that use them
+    with data_warnings():  # thresholds that divide nothing are told by the trainings that use them
         files = project_files(content, tables) | released_files(content, tables)
     for name, data in files.items():
         with atomic_path(step.work / name) as temporary:

@@ -1,6 +1,5 @@
 """What methods know of the training data: groups of categories and repeat factors, as the page shows them."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import BenchmarkError
-from benchmark.notices import DataWarning
+from benchmark.notices import data_warnings
 from benchmark.reporting.collect import RowResult
 from benchmark.reporting.series import SeriesReader
 from benchmark.statistics import ClassStatistics, category_repeat_factors, read_groups
@@ -86,8 +85,7 @@ def _thresholds(row: RowResult) -> Iterator[float]:
 def _repeat_factors(title: str, threshold: float, statistics: ClassStatistics) -> dict[str, Any] | None:
     if not statistics.num_annotated_images:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # training has said and recorded it
+    with data_warnings():  # training has said and recorded them
         factors = category_repeat_factors(
             statistics.image_counts, statistics.num_annotated_images, threshold
         ).astype(np.float64)
