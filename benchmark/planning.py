@@ -188,7 +188,7 @@ def _too_large(step: Step, name: str, megabytes: float, gpu: str) -> list[str]:
         return []
     fixed = megabytes / 4 * BYTES_OF_TRAINING / 1024
     each = max(known.memory_gb - fixed, 0.0) / known.images
-    at_once = stage.images_per_worker or stage.schedule.batch_size or stage.schedule.reference_batch_size
+    at_once = stage.images_per_worker or stage.schedule.images_per_step
     needed, there = fixed + at_once * each, zoo().gpus[gpu]
     if needed <= there:
         return []

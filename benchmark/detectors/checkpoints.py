@@ -26,6 +26,11 @@ def is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
+def is_classifier(name: str) -> bool:
+    """Whether a tensor is of the detector's classifiers."""
+    return name.startswith("classifiers.")
+
+
 class CheckpointError(BenchmarkError):
     """A checkpoint is damaged, or belongs to another model or dataset."""
 
@@ -101,8 +106,11 @@ def finished(
     conventions: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Content of a finished checkpoint: the weights and what they are weights of."""
+    state = detector.state_dict()
+    for name in state:
+        state[name] = state[name].cpu()
     return {
-        "model": detector.state_dict(),
+        "model": state,
         "method": run.method,
         "variant": run.variant,
         "detector": run.detector_name,
@@ -142,10 +150,10 @@ def load_weights(
     state: dict[str, Tensor] = content["model"]
     own = detector.state_dict()
     if except_classifier:
-        state = {name: value for name, value in state.items() if not name.startswith("classifiers.")}
+        state = {name: value for name, value in state.items() if not is_classifier(name)}
     state = {name: value for name, value in state.items() if name in own or not is_counter(name)}
     # a classifier may add parameters to those of the one it continues from (a re-weighter, say)
-    needed = {name for name in own if not (name.startswith("classifiers.") or is_counter(name))}
+    needed = {name for name in own if not (is_classifier(name) or is_counter(name))}
     wrong = sorted(
         [f"{name}: missing" for name in needed - state.keys()]
         + [f"{name}: not in the model" for name in state.keys() - own.keys()]

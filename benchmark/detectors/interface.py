@@ -1,7 +1,7 @@
 """The border between detectors and everything else; no framework's own types cross it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -111,6 +111,14 @@ class Detector(nn.Module):
         """What the classifiers see in a training step, without gradient, mask or regression losses.
 
         ``choose`` picks among the sampled RoIs of each stage; those of the next are refined from all of them.
+        """
+        raise NotImplementedError
+
+    @property
+    def features_depend_on(self) -> Hashable:
+        """What ``box_features`` depend on in the classifiers.
+
+        Detectors that are equal but for their classifiers give the same features where this is equal.
         """
         raise NotImplementedError
 

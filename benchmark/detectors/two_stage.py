@@ -6,7 +6,7 @@ gradients and detections (``tests/agreement``). Where frameworks differ there is
 that does not have it says so.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -294,6 +294,15 @@ class TwoStageDetector(Detector):
                 refined = self._refined(stage, pyramid, rois, deltas, classified)
                 rois = self._next_rois(stage + 1, refined, targets)
         return batches
+
+    @property
+    def features_depend_on(self) -> Hashable:
+        """Which of a box head's features the classifiers take; where they choose among class-specific boxes
+        between the stages of a cascade, their weights too."""
+        if self.settings.stages > 1 and not self.settings.class_agnostic_boxes:
+            return self.classifiers
+        own = [self._classifier(stage) for stage in range(self.settings.stages)]
+        return tuple((classifier.before_activation, classifier.takes_pooled) for classifier in own)
 
     @torch.no_grad()
     def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:

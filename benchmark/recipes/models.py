@@ -46,6 +46,11 @@ class Schedule(Strict):
             raise ValueError("give exactly one of iterations and epochs")
         return self
 
+    @property
+    def images_per_step(self) -> int:
+        """Over all processes."""
+        return self.batch_size or self.reference_batch_size
+
 
 class Sampler(Strict):
     """Which training images a stage sees how often."""

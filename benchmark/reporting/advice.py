@@ -93,7 +93,7 @@ def _slower(step: StepResult) -> str | None:
 def _smaller(step: StepResult) -> str:
     """The next smaller batch with its rate; where there is no batch, or only one image, smaller images."""
     schedule, detector = _schedule(step), step.step.run.detector
-    batch = (schedule.batch_size or schedule.reference_batch_size) if schedule else 1
+    batch = schedule.images_per_step if schedule else 1
     if schedule is None or batch == 1:
         return f"for {step.step.name}, {_smaller_images(detector, schedule is not None)}"
     fewer = max(size for size in range(1, batch) if batch % size == 0)

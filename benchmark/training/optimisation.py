@@ -49,7 +49,7 @@ def plan(schedule: Schedule, num_images: int) -> Plan:
         schedule: with lengths in iterations at the reference batch size, or in epochs.
         num_images: images of one epoch.
     """
-    batch_size = schedule.batch_size or schedule.reference_batch_size
+    batch_size = schedule.images_per_step
     scale = batch_size / schedule.reference_batch_size
     if schedule.epochs is not None:
         per_unit = math.ceil(num_images / batch_size)

@@ -1,7 +1,7 @@
-"""What a step passes through the model: images with all losses, or RoI features through the classifiers."""
+"""The images of a training, and what a step passes through the model: these, or their RoI features."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,15 +10,20 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, TrainingPass
-from benchmark.images import Sample, Target
+from benchmark.detectors.checkpoints import is_classifier
+from benchmark.images import Sample, Target, TrainImages, load
 from benchmark.processes import Team
 from benchmark.recipes import load_object
-from benchmark.recipes.models import Run, Stage
-from benchmark.sampling import CategoryStream, ImageStream, seeded
+from benchmark.recipes.models import Run, Sampler, Stage
+from benchmark.sampling import CategoryStream, ImageStream, PairedBatches, StreamBatches, seeded
 from benchmark.seeds import derive_seed
 from benchmark.training.errors import TrainingError
 from benchmark.training.meta import MetaTraining
+from benchmark.training.samplers import grouped, image_stream
 from benchmark.training.workers import Forward, Part, Workers
+
+RoIs = list[list[RoIBatch]]
+"""Of each part of the step that this process has, and of these for each head."""
 
 Passes = tuple[list[list[Forward]], dict[str, Tensor]]
 """The passes of each part of the step that this process has, and what a method reports beside its losses."""
@@ -37,6 +42,76 @@ class Logits(nn.Module):
         return TrainingPass([classifier(x).float() for classifier, x in classified], labels, {}, {})
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """This process's images of an iteration, and as many others for a meta step, where the pass has them."""
+
+    iteration: int
+    samples: list[Sample]
+    others: list[Sample]
+
+
+class ImagePass:
+    """The images of a stage in the order in which it trains on them, dealt to the processes.
+
+    Args:
+        fabric: launched.
+        data: training images.
+        run: the recipe.
+        stage: one of its stages that train.
+
+    Raises:
+        TrainingError: images cannot be dealt like this.
+    """
+
+    def __init__(self, fabric: Fabric, data: TrainImages, run: Run, stage: Stage) -> None:
+        assert stage.schedule is not None
+        self._fabric, self._data, self._run, self._stage = fabric, data, run, stage
+        self.seed = derive_seed(run.seed, "training", stage.name)
+        self.workers = Workers(
+            stage.schedule.images_per_step,
+            stage.images_per_worker,
+            fabric.global_rank,
+            fabric.world_size,
+            where=f"stage {stage.name}",
+        )
+        self.epoch_length = self._stream(stage.sampler, self.seed).epoch_length
+
+    def batches(self, first: int, last: int, workers: int) -> Iterator[Batch]:
+        """This process's images of the iterations from one to another, with ``workers`` loading processes."""
+        dealt = self._dealt(self._stage.sampler, self.seed, first, last)
+        batches: StreamBatches | PairedBatches = dealt
+        if self._stage.meta is not None:
+            seed = derive_seed(self.seed, "meta images")
+            batches = PairedBatches(dealt, self._dealt(self._stage.meta.sampler, seed, first, last))
+        loaded = load(
+            self._data,
+            batch_sampler=batches,
+            collate_fn=list,
+            num_workers=workers,
+            pin_memory=self._fabric.device.type == "cuda",
+            generator=torch.Generator(),  # the loader's own draw must not touch the default generator
+        )
+        for iteration, samples in enumerate(loaded, start=first):
+            own = len(samples) if self._stage.meta is None else len(samples) // 2
+            yield Batch(iteration, samples[:own], samples[own:])
+
+    def choice(self) -> "Choice | None":
+        """The method's choice among the RoIs, if the stage has one."""
+        if self._stage.rois is None:
+            return None
+        stream = self._stream(self._stage.sampler, self.seed)
+        return Choice(self._stage, self._run, stream, len(self._data.label_of), self.workers, self.seed)
+
+    def _stream(self, sampler: Sampler | None, seed: int) -> ImageStream:
+        return image_stream(sampler or Sampler(), self._data, seed, self._run.plugin_path)
+
+    def _dealt(self, sampler: Sampler | None, seed: int, first: int, last: int) -> StreamBatches:
+        stream = grouped(self._stream(sampler, seed), self._data, self.workers.size)
+        rank, world = self._fabric.global_rank, self._fabric.world_size
+        return StreamBatches(stream, self.workers.batch_size, first, last, rank, world)
+
+
 class WholeDetector:
     """Passes of images through a detector that trains.
 
@@ -50,11 +125,11 @@ class WholeDetector:
     def __init__(self, fabric: Fabric, module: nn.Module, workers: Workers, at_once: int | None) -> None:
         self._fabric, self._module, self._workers, self._at_once = fabric, module, workers, at_once
 
-    def of(self, iteration: int, samples: list[Sample]) -> Passes:
+    def of(self, batch: Batch) -> Passes:
         """For this process's images of an iteration."""
         found: list[list[Forward]] = []
         for part in self._workers.parts:
-            images, targets = on_device(self._fabric, samples[part.images])
+            images, targets = on_device(self._fabric, batch.samples[part.images])
             canvas = self._workers.canvas(images)
             step = self._at_once or len(images)
             cuts = [slice(start, start + step) for start in range(0, len(images), step)]
@@ -62,46 +137,43 @@ class WholeDetector:
         return found, {}
 
 
-class Retraining:
-    """Passes of RoI features through the classifiers alone, after the method's meta step if it has one.
+class RoIFeatures:
+    """The RoIs of an iteration's images with their features, found once for all classifiers that ask.
+
+    Each method returns them of each part of the step that this process has, and of these for each head.
 
     Args:
         fabric: knows the device and the precision.
-        module: ``Logits``, set up.
         detector: gives the features; frozen.
-        workers: how images are dealt.
-        meta: the method's meta step, whose images come behind those of the step.
-        choice: the method's choice among the RoIs.
+        images: whose features.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        module: nn.Module,
-        detector: Detector,
-        workers: Workers,
-        meta: MetaTraining | None,
-        choice: "Choice | None",
-    ) -> None:
-        self._fabric, self._module, self._detector = fabric, module, detector
-        self._workers, self._meta, self._choice = workers, meta, choice
+    def __init__(self, fabric: Fabric, detector: Detector, images: ImagePass) -> None:
+        self._fabric, self._detector, self._workers = fabric, detector, images.workers
+        self._choice = images.choice()
+        self._batch: Batch | None = None
+        self._found: dict[str, RoIs] = {}
 
-    def of(self, iteration: int, samples: list[Sample]) -> Passes:
-        """For this process's images of an iteration."""
-        count = len(samples) if self._meta is None else len(samples) // 2
-        samples, others = samples[:count], samples[count:]
-        rois, measured = self._rois(iteration, samples), {}
-        if self._meta is not None:
-            measured = self._meta.step(rois, self._rois(iteration, others))
-            if self._meta.resample_rois:
-                rois = self._rois(iteration, [_drawn_anew(sample) for sample in samples])
-        return [
-            [partial(self._module, [head.features for head in part], [head.labels for head in part])]
-            for part in rois
-        ], measured
+    def of_step(self, batch: Batch) -> RoIs:
+        """Those that the classifier's step is taken on."""
+        return self._once("step", batch, lambda: batch.samples)
 
-    def _rois(self, iteration: int, samples: list[Sample]) -> list[list[RoIBatch]]:
-        """Of each part, and of these for each head."""
+    def of_step_anew(self, batch: Batch) -> RoIs:
+        """Of the same images with other draws of RoIs."""
+        return self._once("anew", batch, lambda: [_drawn_anew(sample) for sample in batch.samples])
+
+    def of_meta(self, batch: Batch) -> RoIs:
+        """Of the images for a meta step."""
+        return self._once("meta", batch, lambda: batch.others)
+
+    def _once(self, name: str, batch: Batch, samples: Callable[[], list[Sample]]) -> RoIs:
+        if self._batch is not batch:
+            self._batch, self._found = batch, {}
+        if name not in self._found:
+            self._found[name] = self._rois(batch.iteration, samples())
+        return self._found[name]
+
+    def _rois(self, iteration: int, samples: list[Sample]) -> RoIs:
         found = []
         for part in self._workers.parts:
             images, targets = on_device(self._fabric, samples[part.images])
@@ -114,6 +186,72 @@ class Retraining:
                 with seeded(seed):
                     found.append(self._detector.box_features(images, targets, choose, canvas))
         return found
+
+
+class Trunk:
+    """What detectors share that differ in their classifiers only: frozen tensors, and the features they give.
+
+    Args:
+        fabric: knows the device.
+        images: whose features.
+    """
+
+    def __init__(self, fabric: Fabric, images: ImagePass) -> None:
+        self._fabric, self._images = fabric, images
+        self._frozen: dict[str, Tensor] = {}
+        self._features: dict[Hashable, RoIFeatures] = {}
+
+    def features(self, detector: Detector) -> RoIFeatures:
+        """What the detector's classifiers train on; its other tensors become those of the first detector.
+
+        Raises ``TrainingError`` where these differ from the first's.
+        """
+        if not self._frozen:
+            on_its_device(self._fabric, detector)
+            state = detector.state_dict()
+            self._frozen = {name: value for name, value in state.items() if not is_classifier(name)}
+        else:
+            own = {name: value for name, value in detector.state_dict().items() if not is_classifier(name)}
+            differing = [
+                name
+                for name, value in self._frozen.items()
+                if name not in own or not own[name].to(value.device).equal(value)
+            ]
+            if differing or len(own) != len(self._frozen):
+                raise TrainingError(
+                    "classifiers can only share the features of detectors that are equal but for them",
+                    where=", ".join(differing[:3]),
+                )
+            detector.load_state_dict(self._frozen, strict=False, assign=True)
+        view = detector.features_depend_on
+        if view not in self._features:
+            self._features[view] = RoIFeatures(self._fabric, detector, self._images)
+        return self._features[view]
+
+
+class Retraining:
+    """Passes of RoI features through the classifiers alone, after the method's meta step if it has one.
+
+    Args:
+        module: ``Logits``, set up.
+        features: what it trains on.
+        meta: the method's meta step.
+    """
+
+    def __init__(self, module: nn.Module, features: RoIFeatures, meta: MetaTraining | None) -> None:
+        self._module, self._features, self._meta = module, features, meta
+
+    def of(self, batch: Batch) -> Passes:
+        """For this process's images of an iteration."""
+        rois, measured = self._features.of_step(batch), {}
+        if self._meta is not None:
+            measured = self._meta.step(rois, self._features.of_meta(batch))
+            if self._meta.resample_rois:
+                rois = self._features.of_step_anew(batch)
+        return [
+            [partial(self._module, [head.features for head in part], [head.labels for head in part])]
+            for part in rois
+        ], measured
 
 
 class Choice:
@@ -160,6 +298,13 @@ def _own_of(function: ChooseRoIs, team: Team, images: int, labels: Tensor, image
     before = sum(len(item) for item in everybody[: team.rank])
     chosen = function(torch.cat(everybody), numbers) - before
     return chosen[(chosen >= 0) & (chosen < len(labels))]
+
+
+def on_its_device(fabric: Fabric, detector: Detector) -> None:
+    """Move a detector to where it is used, in the layout that is fast there."""
+    detector.to(fabric.device)
+    if fabric.device.type == "cuda":  # the layout that convolutions in bfloat16 are fast in
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def on_device(fabric: Fabric, samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:

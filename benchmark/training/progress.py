@@ -3,7 +3,9 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -16,61 +18,40 @@ from benchmark.processes import average
 LINE_EVERY = 10  # iterations between lines of progress.jsonl
 PRINT_EVERY = 15.0  # seconds between lines where the output is no terminal
 
+Line = dict[str, Any]
+"""One of ``progress.jsonl``."""
+
 
 class TrainingLog:
-    """Collects losses and reports them.
+    """Collects losses and writes a line of their means every ``LINE_EVERY`` iterations.
 
     Args:
         path: ``progress.jsonl``; lines of later iterations than ``first`` are from a run that was cut off
             before its next checkpoint, and are dropped.
-        title: in front of the bar.
         first: iteration to begin with.
         last: iteration to end before.
         active: False on all processes but the first.
     """
 
-    def __init__(self, path: Path, title: str, first: int, last: int, *, active: bool) -> None:
-        self.path, self.title, self.last, self.active = path, title, last, active
+    def __init__(self, path: Path, first: int, last: int, *, active: bool) -> None:
+        self.path, self.last, self.active = path, last, active
         self._sums: dict[str, Tensor] = {}
         self._measured: dict[str, Tensor] = {}
         self._count = 0
         self._images = 0
-        self._clock = self._printed = time.monotonic()
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=self._console,
-            disable=not (active and self._console.is_terminal),
-        )
-        self._task = self._bar.add_task(title, total=last, completed=first, text="")
+        self._clock = time.monotonic()
         if active:
             lines = path.read_text().splitlines(keepends=True) if path.is_file() and first else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["iteration"] <= first]
             write_text(path, "".join(kept))
 
-    def __enter__(self) -> "TrainingLog":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
     def step(
-        self,
-        iteration: int,
-        losses: dict[str, Tensor],
-        rate: float,
-        images: int,
-        measured: dict[str, Tensor],
-    ) -> None:
-        """Take the losses of a finished 0-based iteration over ``images`` images.
+        self, done: int, losses: dict[str, Tensor], rate: float, images: int, measured: dict[str, Tensor]
+    ) -> Line | None:
+        """Take the losses of an iteration over ``images`` images, with which ``done`` of them are finished.
 
         A line has the means over its iterations and the processes. ``measured`` is written beside the losses
-        and does not count into their sum.
+        and does not count into their sum. Returns the line, if one was due, on the first process.
         """
         for sums, values in ((self._sums, losses), (self._measured, measured)):
             for name, value in values.items():
@@ -78,25 +59,22 @@ class TrainingLog:
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()
         self._count += 1
         self._images += images
-        done = iteration + 1
         if done % LINE_EVERY and done != self.last:
-            return
+            return None
         means = self._means(self._sums)
         others = self._means(self._measured)
         now = time.monotonic()
         seconds, count, seen = max(now - self._clock, 1e-9), self._count, self._images
         self._sums, self._measured, self._count, self._images, self._clock = {}, {}, 0, 0, now
         if not self.active:
-            return
-        total, speed = sum(means.values()), seen / seconds
-        left = (self.last - done) * seconds / count
+            return None
         line = {
             "iteration": done,
             "iterations": self.last,
-            "seconds_left": round(left, 1),
-            "loss": total,
+            "seconds_left": round((self.last - done) * seconds / count, 1),
+            "loss": sum(means.values()),
             "learning_rate": rate,
-            "images_per_second": round(speed, 2),
+            "images_per_second": round(seen / seconds, 2),
             "losses": means,
         } | others
         try:
@@ -104,14 +82,58 @@ class TrainingLog:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise file_error("write", self.path, error) from error
-        text = f"loss {total:.3f}  rate {rate:.2e}  {speed:.1f} images/s"
-        self._bar.update(self._task, completed=done, text=text)
-        if self._bar.disable and (now - self._printed > PRINT_EVERY or done == self.last):
-            print(f"{self.title} {done}/{self.last}  {text}  ETA {left:.0f} s", file=sys.stderr, flush=True)
-            self._printed = now
+        return line
 
     def _means(self, sums: dict[str, Tensor]) -> dict[str, float]:
         if not sums:
             return {}
         values = average(torch.stack(list(sums.values()))).tolist()
         return {name: value / self._count for name, value in zip(sums, values, strict=True)}
+
+
+class ProgressBar:
+    """How far a pass is, with the losses of all that learn from it; lines instead where there is no terminal.
+
+    Args:
+        title: in front of the bar.
+        first: iteration to begin with.
+        last: iteration to end before.
+        active: False on all processes but the first.
+    """
+
+    def __init__(self, title: str, first: int, last: int, *, active: bool) -> None:
+        self._title, self._last = title, last
+        self._printed = time.monotonic()
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            disable=not (active and console.is_terminal),
+        )
+        self._task = self._bar.add_task(title, total=last, completed=first, text="")
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int, reports: Sequence[Line | None]) -> None:
+        """Take the lines of the logs after an iteration with which ``done`` are finished."""
+        lines = [line for line in reports if line is not None]
+        if not lines:
+            return
+        losses = ", ".join(f"{line['loss']:.3f}" for line in lines)
+        rates = ", ".join(dict.fromkeys(f"{line['learning_rate']:.2e}" for line in lines))
+        text = f"loss {losses}  rate {rates}  {lines[0]['images_per_second']:.1f} images/s"
+        self._bar.update(self._task, completed=done, text=text)
+        now = time.monotonic()
+        if self._bar.disable and (now - self._printed > PRINT_EVERY or done == self._last):
+            left = max(line["seconds_left"] for line in lines)
+            print(f"{self._title} {done}/{self._last}  {text}  ETA {left:.0f} s", file=sys.stderr, flush=True)
+            self._printed = now

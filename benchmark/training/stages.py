@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from benchmark.seeds import derive_seed
 from benchmark.statistics import ClassStatistics, read_tables, warn_unless_divided
 from benchmark.training.errors import TrainingError
 from benchmark.training.fitting import FitData
+from benchmark.training.learners import Learner
 from benchmark.training.loop import train
+from benchmark.training.passes import ImagePass, Trunk
 from benchmark.training.resume import ResumeFolder
 
 
@@ -56,6 +60,59 @@ def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, C
     return annotations, statistics
 
 
+@dataclass(frozen=True)
+class StageJob:
+    """A stage of a recipe that is to be carried out.
+
+    Args:
+        run: the recipe.
+        stage: one of its stages.
+        files: of its dataset.
+        output: the finished checkpoint, with ``progress.jsonl`` beside it. Checkpoints for resuming lie in
+            ``resume`` beside it until the stage is done: its folder must be of this stage with these inputs
+            only.
+        init: checkpoint to start from; None for the detector's initial weights.
+
+    Raises:
+        TrainingError: the stage starts from a checkpoint, and there is none.
+    """
+
+    run: Run
+    stage: Stage
+    files: DatasetFiles
+    output: Path
+    init: Path | None
+
+    def __post_init__(self) -> None:
+        if self.init is None and (self.run.base is not None or self.stage is not self.run.stages[0]):
+            raise TrainingError(
+                f"stage '{self.stage.name}' of recipe {self.run.row} starts from a checkpoint "
+                "and was given none"
+            )
+
+    def detector(self, statistics: ClassStatistics, vocabulary: str) -> tuple[Detector, dict[str, Any]]:
+        """The detector as the stage starts, and the conventions of its weights where they are not the
+        recipe's."""
+        conventions = checkpoints.conventions_of(self.init)
+        as_trained = checkpoints.with_conventions(self.run, conventions)
+        tables = read_tables(self.files.intermediates, self.run.intermediates, statistics)
+        detector = build_detector(as_trained, statistics, initial_weights=self.init is None, tables=tables)
+        if self.init is not None:
+            fresh = self.stage.reset == "classifier"
+            checkpoints.load_weights(detector, self.init, self.run, vocabulary, except_classifier=fresh)
+        return detector, conventions
+
+    def finish(self, detector: Detector, vocabulary: str, conventions: dict[str, Any]) -> None:
+        """Write the finished checkpoint."""
+        content = checkpoints.finished(self.run, self.stage.name, detector, vocabulary, conventions)
+        checkpoints.save(self.output, content)
+
+    @property
+    def resume(self) -> ResumeFolder:
+        """Its checkpoints for resuming."""
+        return ResumeFolder(self.output.parent / "resume")
+
+
 def run_stage(
     run: Run,
     name: str,
@@ -67,17 +124,9 @@ def run_stage(
     workers: int,
     images_at_once: int | None = None,
 ) -> dict[str, Any]:
-    """Run stage ``name`` and write its checkpoint, with ``progress.jsonl`` beside it.
-
-    Checkpoints for resuming lie in ``resume`` beside it until the stage is done: the folder of ``output``
-    must be of this stage with these inputs only.
+    """Carry out stage ``name`` and write its checkpoint; the first arguments are those of ``StageJob``.
 
     Args:
-        run: the recipe.
-        name: one of its stages.
-        files: of its dataset.
-        output: the finished checkpoint.
-        init: checkpoint to start from; None for the detector's initial weights.
         devices: processes that were started for this, one per GPU (or per CPU replica), of which only
             trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
@@ -92,62 +141,116 @@ def run_stage(
     Raises:
         BenchmarkError: bad input of any kind, divergence, or an interruption.
     """
-    stage = _stage(run, name)
-    if init is None and (run.base is not None or stage is not run.stages[0]):
-        raise TrainingError(f"stage '{name}' of recipe {run.row} starts from a checkpoint and was given none")
-    if stage.kind != "train":
-        if int(os.environ.get("LOCAL_RANK", 0)):
-            return {}
-        devices = min(devices, 1)
-    fabric = fabric_of(devices, stage.schedule.precision if stage.schedule else "fp32")
+    job = StageJob(run, stage_of(run, name), files, output, init)
+    if job.stage.kind == "train":
+        ended = train_stages([job], devices=devices, workers=workers, images_at_once=images_at_once)
+        ((_, facts),) = ended
+        assert not isinstance(facts, Exception)
+        return facts
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        return {}
+    fabric = fabric_of(min(devices, 1))
     fabric.launch()
-    with data_warnings(_say if fabric.is_global_zero else None) as warned:
+    with data_warnings(_say) as warned:
         annotations, statistics = read_training_data(run, files)
         vocabulary = vocabulary_hash(annotations.categories)
-        conventions = checkpoints.conventions_of(init)
-        as_trained = checkpoints.with_conventions(run, conventions)
-        tables = read_tables(files.intermediates, run.intermediates, statistics)
-        detector = build_detector(as_trained, statistics, initial_weights=init is None, tables=tables)
-        if init is not None:
-            checkpoints.load_weights(
-                detector, init, run, vocabulary, except_classifier=stage.reset == "classifier"
-            )
+        detector, conventions = job.detector(statistics, vocabulary)
+        detector.to(fabric.device).eval()
+        categories = trained_categories(job.stage, statistics)
+        seen = FitData(run, job.stage, annotations, files.train_images, categories, fabric.device, workers)
+        facts = _without_gradients(job.stage, run, detector, seen, statistics)
+    job.finish(detector, vocabulary, conventions)
+    return detector.initial_weights | facts | _told(warned)
+
+
+def train_stages(
+    jobs: Sequence[StageJob], *, devices: int, workers: int, images_at_once: int | None = None
+) -> Iterator[tuple[StageJob, dict[str, Any] | Exception]]:
+    """Train stages on one pass over their images; yields each when it has ended, with facts for its record or
+    with what ended it early.
+
+    Several train their classifiers on the features of the same frozen detector: they have the same images in
+    the same order and start from the same checkpoint. Each ends in the same bytes as if it trained alone. The
+    error of the only one is raised.
+
+    Args:
+        jobs: of train stages. Where there are several processes, those of the first process are carried out,
+            which all others have too.
+        devices: as for ``run_stage``; so are the others.
+
+    Raises:
+        BenchmarkError: bad input of any kind, or an interruption.
+    """
+    first = jobs[0]
+    assert first.stage.schedule is not None
+    fabric = fabric_of(devices, first.stage.schedule.precision)
+    fabric.launch()
+    chosen = fabric.broadcast([str(job.output) for job in jobs])
+    jobs = [job for job in jobs if str(job.output) in chosen]
+    annotations, statistics = read_training_data(first.run, first.files)
+    vocabulary = vocabulary_hash(annotations.categories)
+    images = ImagePass(fabric, _train_images(first, annotations, statistics), first.run, first.stage)
+    del annotations  # a gigabyte of objects, of which the data hold what they need
+    trunk = Trunk(fabric, images)
+    started: dict[Learner, tuple[StageJob, dict[str, Any], dict[str, Any]]] = {}
+    for job in jobs:
+        with data_warnings(_say if fabric.is_global_zero else None) as warned:
+            try:
+                detector, conventions = job.detector(statistics, vocabulary)
+                trained_categories(job.stage, statistics)  # for what it warns of
+                features = trunk.features(detector) if job.stage.trainable == "classifier" else None
+                learner = Learner(
+                    fabric,
+                    images,
+                    features,
+                    detector,
+                    job.run,
+                    job.stage,
+                    resume=job.resume,
+                    log_path=job.output.with_name(PROGRESS),
+                    images_at_once=images_at_once,
+                )
+            except Exception as error:
+                if len(jobs) == 1 or fabric.world_size > 1:
+                    raise
+                yield job, error
+                continue
+        started[learner] = job, conventions, detector.initial_weights | _told(warned)
+    if not started:
+        return
+    title = first.run.title if len(jobs) == 1 else f"{len(jobs)} classifiers,"
+    ended = train(fabric, images, list(started), title=f"{title} {first.stage.name}", workers=workers)
+    for learner, failure in ended:
+        job, conventions, known = started.pop(learner)
+        if failure is not None:
+            yield job, failure
+            continue
+        facts = learner.facts()
+        if fabric.is_global_zero:
+            print(_describe(facts), file=sys.stderr)
+            job.finish(learner.detector, vocabulary, conventions)
+            job.resume.clear()
+        yield job, facts | known
+
+
+def _train_images(job: StageJob, annotations: AnnotationFile, statistics: ClassStatistics) -> TrainImages:
+    run, stage, files = job.run, job.stage, job.files
+    whole = stage.trainable == "all"
+    with data_warnings():  # told where the stage is prepared
         categories = trained_categories(stage, statistics)
-        resume = ResumeFolder(output.parent / "resume")
-        if stage.kind == "train":
-            whole = stage.trainable == "all"
-            data = TrainImages(
-                annotations,
-                files.train_images,
-                run.detector,
-                derive_seed(run.seed, "augmentation", name),
-                masks=whole and run.detector.masks,
-                stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
-                categories=categories,
-            )
-            del annotations  # a gigabyte of objects, of which the data hold what they need
-            facts: dict[str, Any] = train(
-                fabric,
-                detector,
-                data,
-                run,
-                stage,
-                resume=resume,
-                log_path=output.with_name(PROGRESS),
-                workers=workers,
-                images_at_once=images_at_once,
-            )
-            if fabric.is_global_zero:
-                print(_describe(facts), file=sys.stderr)
-        else:
-            detector.to(fabric.device).eval()
-            seen = FitData(run, stage, annotations, files.train_images, categories, fabric.device, workers)
-            facts = _without_gradients(stage, run, detector, seen, statistics)
-    if fabric.is_global_zero:
-        detector.cpu()
-        checkpoints.save(output, checkpoints.finished(run, name, detector, vocabulary, conventions))
-        resume.clear()
-    return detector.initial_weights | facts | ({"warnings": warned} if warned else {})
+    return TrainImages(
+        annotations,
+        files.train_images,
+        run.detector,
+        derive_seed(run.seed, "augmentation", stage.name),
+        masks=whole and run.detector.masks,
+        stuff_maps=files.stuff_maps if whole and run.detector.semantic_branch else None,
+        categories=categories,
+    )
+
+
+def _told(warned: list[str]) -> dict[str, Any]:
+    return {"warnings": warned} if warned else {}
 
 
 def _say(warning: str) -> None:
@@ -166,7 +269,8 @@ def _without_gradients(
         return function(detector, statistics, **stage.options) or {}
 
 
-def _stage(run: Run, name: str) -> Stage:
+def stage_of(run: Run, name: str) -> Stage:
+    """The stage of a run that has a name; raises ``TrainingError`` where none has."""
     stages = {stage.name: stage for stage in run.stages}
     if name not in stages:
         raise TrainingError(f"recipe {run.row} has no stage '{name}'", expected=" or ".join(stages))
