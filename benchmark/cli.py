@@ -470,7 +470,10 @@ def make_(
     recipe: Recipe,
     step: Annotated[
         str | None,
-        typer.Argument(help="name of a step, or KIND/KEY [default: every step that is missing, in order]"),
+        typer.Argument(
+            help="name of a step, or KIND/KEY [default: every step that is missing, in order]; with an "
+            "experiment for a recipe, shared_pass/KEY trains together what can share a pass over the images"
+        ),
     ] = None,
     devices: Devices = 0,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes per process")] = 0,
@@ -481,11 +484,14 @@ def make_(
 
     Run it again after an interruption and it continues.
     """
-    from benchmark.recipes import find_run
-    from benchmark.steps.making import Means, make_all, make_step
+    from benchmark.recipes import find_run, load_experiment
+    from benchmark.steps.making import Means, make_all, make_pass, make_step
+    from benchmark.steps.sharing import PASS
 
     means = Means(devices, workers, images_at_once)
-    if step is None:
+    if step is not None and step.startswith(f"{PASS.name}/"):
+        make_pass(load_experiment(recipe), step, means, attempt)
+    elif step is None:
         make_all(find_run(recipe), recipe, means)
     else:
         make_step(find_run(recipe), step, means, attempt)
@@ -526,21 +532,13 @@ def train(
     from benchmark.devices import lease_devices
     from benchmark.recipes import find_run
     from benchmark.steps import made_files
-    from benchmark.training import run_stage
+    from benchmark.training import StageJob, run_stage
 
     run = find_run(recipe)
     lease_devices(devices)
     files = made_files(run)
-    run_stage(
-        run,
-        stage,
-        files,
-        output,
-        init=init,
-        devices=devices,
-        workers=workers,
-        images_at_once=images_at_once,
-    )
+    job = StageJob(run, stage, files, output, init=init)
+    run_stage(job, devices=devices, workers=workers, images_at_once=images_at_once)
 
 
 @app.command()

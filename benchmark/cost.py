@@ -42,13 +42,14 @@ def _combined(function: Any, values: Iterable[float | None]) -> float | None:
     return function(known) if known else None
 
 
-def killed_attempt(started: float, gpus: int, folder: Path) -> Cost:
+def killed_attempt(started: float, gpus: int, folder: Path, among: int = 1) -> Cost:
     """What an attempt has cost that was killed: up to what it wrote last in its ``folder``.
 
-    ``started`` is in seconds of the epoch, ``gpus`` is the number of GPUs that it held.
+    ``started`` is in seconds of the epoch, ``gpus`` is the number of GPUs that it held, ``among`` that of the
+    steps that its process was making together.
     """
     seen = max((path.stat().st_mtime for path in folder.iterdir() if path.is_file()), default=started)
-    wall = max(seen - started, 0.0)
+    wall = max(seen - started, 0.0) / among
     return Cost(1, wall, wall * gpus / 3600)
 
 
@@ -56,21 +57,37 @@ class Meter:
     """Measures one attempt from its creation on."""
 
     def __init__(self) -> None:
-        self._begin = time.monotonic()
+        self._since = time.monotonic()
         self._gpus: Sequence[str] = ()
-        self._energy: float | None = None
+        self._energy: float | None = None  # what the driver has counted when the meter was read last
+        self._among = 1
+        self._wall_s, self._joules = 0.0, 0.0
 
     def use(self, gpus: Sequence[str]) -> None:
         """From now on count the energy of the GPUs with these UUIDs; their time counts from the beginning."""
         self._gpus, self._energy = gpus, _energy_j(gpus)
 
+    def share(self, among: int) -> None:
+        """From now on count one part in ``among`` of time and energy: so many steps are made together."""
+        self._read()
+        self._among = among
+
     def cost(self) -> Cost:
         """So far, of this attempt alone."""
-        wall = time.monotonic() - self._begin
-        now = None if self._energy is None else _energy_j(self._gpus)
-        energy = None if now is None or self._energy is None else (now - self._energy) / JOULES_PER_KWH
+        self._read()
+        energy = None if self._energy is None else self._joules / JOULES_PER_KWH
         memory = host_memory_mb(), device_memory_mb()
-        return Cost(1, round(wall, 3), round(wall * len(self._gpus) / 3600, 6), energy, *memory)
+        gpu_hours = round(self._wall_s * len(self._gpus) / 3600, 6)
+        return Cost(1, round(self._wall_s, 3), gpu_hours, energy, *memory)
+
+    def _read(self) -> None:
+        now = time.monotonic()
+        self._wall_s += (now - self._since) / self._among
+        self._since = now
+        counted = None if self._energy is None else _energy_j(self._gpus)
+        if counted is not None and self._energy is not None:
+            self._joules += (counted - self._energy) / self._among
+        self._energy = counted
 
 
 def host_memory_mb() -> float:

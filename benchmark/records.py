@@ -31,6 +31,9 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "Memo
 SILENCE = 600.0
 """Seconds without progress after which a step on a machine whose locks do not reach us is given up."""
 
+SHARED_BY = "shared_by"
+"""Fact of a step that was made together with others: how many they were at the beginning."""
+
 PACKAGES = ("torch", "torchvision", "mmdet", "detectron2", "hotcoco", "numpy")
 DISTRIBUTIONS = {"mmdet": "onedl-mmdetection"}
 DISTRIBUTION = "longtail-bench"
@@ -119,6 +122,13 @@ class StepRecorder:
         self.meter.use(gpus)
         self._change(gpus=list(gpus))
         self.write()
+
+    def share(self, among: int) -> None:
+        """Say that ``among`` steps are made together, of whose cost this one has its part from now on."""
+        self.meter.share(among)
+        if SHARED_BY not in self.record.facts:
+            self.add(**{SHARED_BY: among})
+            self.write()
 
     def write(self) -> None:
         """Write it as it is now."""
@@ -328,7 +338,8 @@ def _cost_so_far(folder: Path) -> Cost:
     if record.state != State.running:
         return record.cost
     started = datetime.fromisoformat(record.started).timestamp()
-    return record.cost + killed_attempt(started, len(record.gpus), folder)
+    among = record.facts.get(SHARED_BY, 1)
+    return record.cost + killed_attempt(started, len(record.gpus), folder, among)
 
 
 def _version(package: str) -> str | None:

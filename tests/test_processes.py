@@ -25,7 +25,7 @@ from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
 from benchmark.records import Record, State
 from benchmark.steps import Means, Step, dataset_files, made_dataset, make
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 from benchmark.training.stages import read_training_data
 
 RECIPES = Path(__file__).parent / "training" / "resuming.yaml"
@@ -96,7 +96,7 @@ def by_two(run: Run, place: Path) -> Path:
 
 def alone(run: Run, output: Path, init: Path | None = None) -> Path:
     files = dataset_files(run.dataset)
-    run_stage(run, run.stages[0].name, files, output, init=init, devices=0, workers=0)
+    run_stage(StageJob(run, run.stages[0].name, files, output, init=init), devices=0, workers=0)
     return output
 
 

@@ -4,19 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, exclusive, write_json
 from benchmark.notices import data_warnings
 from benchmark.processes import launched
+from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.loading import unknown
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, DatasetFiles, data_folder
-from benchmark.records import check_attempt, holds, is_intact, read_record, record_step
+from benchmark.records import StepRecorder, check_attempt, holds, is_intact, read_record, record_step
 from benchmark.steps.listing import (
     CHECK,
     EVALUATE,
@@ -35,9 +37,14 @@ from benchmark.steps.listing import (
     run_files,
     shared_steps,
     steps_of,
+    steps_of_experiment,
 )
+from benchmark.steps.sharing import SharedPass, shared_passes
 from benchmark.steps.step import ABSENT, MAIN, Step
 from benchmark.steps.store import in_results, link, link_dataset, publish
+
+if TYPE_CHECKING:
+    from benchmark.training import StageJob
 
 
 class StepError(BenchmarkError):
@@ -83,17 +90,97 @@ def make(step: Step, means: Means, attempt: int = 1) -> bool:
     if not _is_first():  # of several processes, which the first speaks for
         _FUNCTIONS[step.kind.name](step, means)
         return True
+    with _made_within(step, means) as recorder:
+        if recorder is not None:
+            recorder.add(**_FUNCTIONS[step.kind.name](step, means))
+    return recorder is not None
+
+
+def make_shared(shared: SharedPass, means: Means, attempt: int = 1) -> None:
+    """Train what is not finished of the steps of a shared pass; each goes into the store when it has ended.
+
+    One that fails has that in its record and is left to its own job; so is one that another process is at,
+    and, in a second attempt, one that must fail again. The others go on.
+
+    Raises:
+        BenchmarkError: what ends all of them, such as an interruption.
+    """
+    if launched(means.devices, shared.work):
+        return
+    if _is_first():
+        _train_together(shared, means, attempt)
+        for step in shared.steps:
+            link(step.run)
+        shared.done.parent.mkdir(parents=True, exist_ok=True)
+        shared.done.touch()
+    else:  # its part of what the first process has chosen
+        for _ in _trained([*shared.steps], means):
+            pass
+
+
+def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
+    held: dict[str, tuple[ExitStack, StepRecorder]] = {}
+    with ExitStack() as rest:
+        for step in shared.steps:
+            own = rest.enter_context(ExitStack())
+            try:
+                check_attempt(step.work, attempt)
+                recorder = None if _is_made(step) else own.enter_context(_made_within(step, means))
+            except BenchmarkError as error:
+                print(f"{step.full_name} is left to its own job: {error}", file=sys.stderr)
+                continue
+            if recorder is not None:
+                held[step.place] = own, recorder
+        waiting = [step for step in shared.steps if step.place in held]
+        if not waiting:
+            if means.devices > 1:
+                raise StepError(
+                    "others are at all steps of the pass, or have finished them", where=shared.name
+                )
+            return
+        for _, recorder in held.values():
+            recorder.share(len(held))
+        for step, result in _trained(waiting, means):
+            own, recorder = held.pop(step.place)
+            if isinstance(result, Exception):
+                print(f"{step.full_name} failed: {result}", file=sys.stderr)
+                own.__exit__(type(result), result, result.__traceback__)
+            else:
+                recorder.add(**result)
+                own.close()
+                print(in_results(step.folder), file=sys.stderr)
+            for _, other in held.values():
+                other.share(len(held))
+
+
+def _trained(steps: Sequence[Step], means: Means) -> Iterator[tuple[Step, dict[str, Any] | Exception]]:
+    """Each step when its training has ended, with the facts for its record or what ended it early."""
+    from benchmark.training import train_stages
+
+    jobs = {_stage_job(step): step for step in steps}
+    for job, result in train_stages([*jobs], devices=means.devices, workers=means.workers):
+        yield jobs[job], result
+
+
+@contextmanager
+def _made_within(step: Step, means: Means) -> Iterator[StepRecorder | None]:
+    """Hold a step while it is made, with its record, and put its result into the store at the end.
+
+    Gives None where that is all that was left to do, or a process that was faster has done it.
+    """
     with exclusive(step.lock, step.work):
-        if _is_made(step):  # by a process that was faster
-            return False
-        if not is_intact(step.work):  # else it was killed before it could put its result into the store
+        if _is_made(step):
+            yield None
+        elif is_intact(step.work):  # killed before it could put its result into the store
+            publish(step)
+            yield None
+        else:
             with record_step(step.work, step.subject) as recorder:
                 _check_inputs(step)
                 if step.kind.on_gpu and means.devices:
                     recorder.use_gpus(visible_gpus(means.devices))
-                recorder.add(**_FUNCTIONS[step.kind.name](step, means))
-        publish(step)
-    return True
+                yield recorder
+            publish(step)
 
 
 def _is_made(step: Step) -> bool:
@@ -128,6 +215,22 @@ def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
     if _is_first():
         link(run)
         print(f"{in_results(step.folder)}{'' if made else ' was made before'}", file=sys.stderr)
+
+
+def make_pass(experiment: LoadedExperiment, name: str, means: Means, attempt: int = 1) -> None:
+    """Carry out the shared pass of an experiment's steps that has a name (shared_pass/KEY).
+
+    Raises ``StepError`` where there is none, and what ``make_shared`` raises.
+    """
+    passes = {found.name: found for found in shared_passes(steps_of_experiment(experiment))}
+    if name not in passes:
+        raise StepError(
+            f"{experiment.name} has no such pass any more",
+            found=name,
+            expected=", ".join(passes) or "none: no steps can share one",
+            remedy="something that it depends on was changed since the workflow was planned: run it again",
+        )
+    make_shared(passes[name], means, attempt)
 
 
 def make_all(run: Run, recipe: str, means: Means) -> None:
@@ -259,16 +362,24 @@ def _intermediates(step: Step, _: Means) -> dict[str, Any]:
 def _stage(step: Step, means: Means) -> dict[str, Any]:
     from benchmark.training import run_stage
 
-    before = step.inputs.get("init")
     return run_stage(
+        _stage_job(step),
+        devices=means.devices,
+        workers=means.workers,
+        images_at_once=means.images_at_once,
+    )
+
+
+def _stage_job(step: Step) -> "StageJob":
+    from benchmark.training import StageJob
+
+    before = step.inputs.get("init")
+    return StageJob(
         step.run,
         step.name,
         run_files(step.run),
         step.work / step.kind.outputs[MAIN],
         init=before.output() if before is not None else None,
-        devices=means.devices,
-        workers=means.workers,
-        images_at_once=means.images_at_once,
     )
 
 

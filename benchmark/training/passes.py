@@ -1,6 +1,6 @@
 """The images of a training, and what a step passes through the model: these, or their RoI features."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -57,16 +57,18 @@ class ImagePass:
     Args:
         fabric: launched.
         data: training images.
-        run: the recipe.
-        stage: one of its stages that train.
+        stages: all that look at them, each with its recipe. They have the same images; those with a meta step
+            have the same images for it, too.
 
     Raises:
         TrainingError: images cannot be dealt like this.
     """
 
-    def __init__(self, fabric: Fabric, data: TrainImages, run: Run, stage: Stage) -> None:
+    def __init__(self, fabric: Fabric, data: TrainImages, stages: Sequence[tuple[Run, Stage]]) -> None:
+        run, stage = stages[0]
         assert stage.schedule is not None
         self._fabric, self._data, self._run, self._stage = fabric, data, run, stage
+        self._meta = next(((own.meta, of.plugin_path) for of, own in stages if own.meta is not None), None)
         self.seed = derive_seed(run.seed, "training", stage.name)
         self.workers = Workers(
             stage.schedule.images_per_step,
@@ -75,15 +77,18 @@ class ImagePass:
             fabric.world_size,
             where=f"stage {stage.name}",
         )
-        self.epoch_length = self._stream(stage.sampler, self.seed).epoch_length
+        self.epoch_length = self._stream().epoch_length
 
     def batches(self, first: int, last: int, workers: int) -> Iterator[Batch]:
         """This process's images of the iterations from one to another, with ``workers`` loading processes."""
-        dealt = self._dealt(self._stage.sampler, self.seed, first, last)
+        dealt = self._dealt(self._stream(), first, last)
         batches: StreamBatches | PairedBatches = dealt
-        if self._stage.meta is not None:
-            seed = derive_seed(self.seed, "meta images")
-            batches = PairedBatches(dealt, self._dealt(self._stage.meta.sampler, seed, first, last))
+        if self._meta is not None:
+            meta, plugin_path = self._meta
+            stream = image_stream(
+                meta.sampler, self._data, derive_seed(self.seed, "meta images"), plugin_path
+            )
+            batches = PairedBatches(dealt, self._dealt(stream, first, last))
         loaded = load(
             self._data,
             batch_sampler=batches,
@@ -93,23 +98,25 @@ class ImagePass:
             generator=torch.Generator(),  # the loader's own draw must not touch the default generator
         )
         for iteration, samples in enumerate(loaded, start=first):
-            own = len(samples) if self._stage.meta is None else len(samples) // 2
+            own = len(samples) if self._meta is None else len(samples) // 2
             yield Batch(iteration, samples[:own], samples[own:])
 
     def choice(self) -> "Choice | None":
         """The method's choice among the RoIs, if the stage has one."""
         if self._stage.rois is None:
             return None
-        stream = self._stream(self._stage.sampler, self.seed)
-        return Choice(self._stage, self._run, stream, len(self._data.label_of), self.workers, self.seed)
+        return Choice(
+            self._stage, self._run, self._stream(), len(self._data.label_of), self.workers, self.seed
+        )
 
-    def _stream(self, sampler: Sampler | None, seed: int) -> ImageStream:
-        return image_stream(sampler or Sampler(), self._data, seed, self._run.plugin_path)
+    def _stream(self) -> ImageStream:
+        sampler = self._stage.sampler or Sampler()
+        return image_stream(sampler, self._data, self.seed, self._run.plugin_path)
 
-    def _dealt(self, sampler: Sampler | None, seed: int, first: int, last: int) -> StreamBatches:
-        stream = grouped(self._stream(sampler, seed), self._data, self.workers.size)
+    def _dealt(self, stream: ImageStream, first: int, last: int) -> StreamBatches:
+        in_order = grouped(stream, self._data, self.workers.size)
         rank, world = self._fabric.global_rank, self._fabric.world_size
-        return StreamBatches(stream, self.workers.batch_size, first, last, rank, world)
+        return StreamBatches(in_order, self.workers.batch_size, first, last, rank, world)
 
 
 class WholeDetector:
@@ -145,12 +152,14 @@ class RoIFeatures:
     Args:
         fabric: knows the device and the precision.
         detector: gives the features; frozen.
-        images: whose features.
+        workers: how images are dealt.
+        choice: the method's choice among the RoIs, if it has one.
     """
 
-    def __init__(self, fabric: Fabric, detector: Detector, images: ImagePass) -> None:
-        self._fabric, self._detector, self._workers = fabric, detector, images.workers
-        self._choice = images.choice()
+    def __init__(
+        self, fabric: Fabric, detector: Detector, workers: Workers, choice: "Choice | None" = None
+    ) -> None:
+        self._fabric, self._detector, self._workers, self._choice = fabric, detector, workers, choice
         self._batch: Batch | None = None
         self._found: dict[str, RoIs] = {}
 
@@ -223,9 +232,9 @@ class Trunk:
                     where=", ".join(differing[:3]),
                 )
             detector.load_state_dict(self._frozen, strict=False, assign=True)
-        view = detector.features_depend_on
+        view, images = detector.features_depend_on, self._images
         if view not in self._features:
-            self._features[view] = RoIFeatures(self._fabric, detector, self._images)
+            self._features[view] = RoIFeatures(self._fabric, detector, images.workers, images.choice())
         return self._features[view]
 
 

@@ -66,7 +66,7 @@ class StageJob:
 
     Args:
         run: the recipe.
-        stage: one of its stages.
+        name: one of its stages.
         files: of its dataset.
         output: the finished checkpoint, with ``progress.jsonl`` beside it. Checkpoints for resuming lie in
             ``resume`` beside it until the stage is done: its folder must be of this stage with these inputs
@@ -74,11 +74,11 @@ class StageJob:
         init: checkpoint to start from; None for the detector's initial weights.
 
     Raises:
-        TrainingError: the stage starts from a checkpoint, and there is none.
+        TrainingError: there is no such stage, or it starts from a checkpoint and there is none.
     """
 
     run: Run
-    stage: Stage
+    name: str
     files: DatasetFiles
     output: Path
     init: Path | None
@@ -86,9 +86,18 @@ class StageJob:
     def __post_init__(self) -> None:
         if self.init is None and (self.run.base is not None or self.stage is not self.run.stages[0]):
             raise TrainingError(
-                f"stage '{self.stage.name}' of recipe {self.run.row} starts from a checkpoint "
-                "and was given none"
+                f"stage '{self.name}' of recipe {self.run.row} starts from a checkpoint and was given none"
             )
+
+    @property
+    def stage(self) -> Stage:
+        """The stage with that name."""
+        stages = {stage.name: stage for stage in self.run.stages}
+        if self.name not in stages:
+            raise TrainingError(
+                f"recipe {self.run.row} has no stage '{self.name}'", expected=" or ".join(stages)
+            )
+        return stages[self.name]
 
     def detector(self, statistics: ClassStatistics, vocabulary: str) -> tuple[Detector, dict[str, Any]]:
         """The detector as the stage starts, and the conventions of its weights where they are not the
@@ -114,19 +123,12 @@ class StageJob:
 
 
 def run_stage(
-    run: Run,
-    name: str,
-    files: DatasetFiles,
-    output: Path,
-    *,
-    init: Path | None,
-    devices: int,
-    workers: int,
-    images_at_once: int | None = None,
+    job: StageJob, *, devices: int, workers: int, images_at_once: int | None = None
 ) -> dict[str, Any]:
-    """Carry out stage ``name`` and write its checkpoint; the first arguments are those of ``StageJob``.
+    """Carry out a stage and write its checkpoint.
 
     Args:
+        job: the stage.
         devices: processes that were started for this, one per GPU (or per CPU replica), of which only
             trainings use more than the first; 0 for the CPU even where there is a GPU.
         workers: data loading processes of each.
@@ -141,7 +143,6 @@ def run_stage(
     Raises:
         BenchmarkError: bad input of any kind, divergence, or an interruption.
     """
-    job = StageJob(run, stage_of(run, name), files, output, init)
     if job.stage.kind == "train":
         ended = train_stages([job], devices=devices, workers=workers, images_at_once=images_at_once)
         ((_, facts),) = ended
@@ -152,13 +153,14 @@ def run_stage(
     fabric = fabric_of(min(devices, 1))
     fabric.launch()
     with data_warnings(_say) as warned:
-        annotations, statistics = read_training_data(run, files)
+        annotations, statistics = read_training_data(job.run, job.files)
         vocabulary = vocabulary_hash(annotations.categories)
         detector, conventions = job.detector(statistics, vocabulary)
         detector.to(fabric.device).eval()
         categories = trained_categories(job.stage, statistics)
-        seen = FitData(run, job.stage, annotations, files.train_images, categories, fabric.device, workers)
-        facts = _without_gradients(job.stage, run, detector, seen, statistics)
+        images = job.files.train_images
+        seen = FitData(job.run, job.stage, annotations, images, categories, fabric.device, workers)
+        facts = _without_gradients(job.stage, job.run, detector, seen, statistics)
     job.finish(detector, vocabulary, conventions)
     return detector.initial_weights | facts | _told(warned)
 
@@ -189,7 +191,8 @@ def train_stages(
     jobs = [job for job in jobs if str(job.output) in chosen]
     annotations, statistics = read_training_data(first.run, first.files)
     vocabulary = vocabulary_hash(annotations.categories)
-    images = ImagePass(fabric, _train_images(first, annotations, statistics), first.run, first.stage)
+    data = _train_images(first, annotations, statistics)
+    images = ImagePass(fabric, data, [(job.run, job.stage) for job in jobs])
     del annotations  # a gigabyte of objects, of which the data hold what they need
     trunk = Trunk(fabric, images)
     started: dict[Learner, tuple[StageJob, dict[str, Any], dict[str, Any]]] = {}
@@ -267,14 +270,6 @@ def _without_gradients(
         if stage.kind == "fit":
             return function(detector, data, statistics, **stage.options) or {}
         return function(detector, statistics, **stage.options) or {}
-
-
-def stage_of(run: Run, name: str) -> Stage:
-    """The stage of a run that has a name; raises ``TrainingError`` where none has."""
-    stages = {stage.name: stage for stage in run.stages}
-    if name not in stages:
-        raise TrainingError(f"recipe {run.row} has no stage '{name}'", expected=" or ".join(stages))
-    return stages[name]
 
 
 def trained_categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:

@@ -15,7 +15,7 @@ from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
 from benchmark.statistics import class_statistics
 from benchmark.steps import dataset_files
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 
 EXPERIMENT = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
 TRUTH = Path("results/data/synthetic_tiny/synthesize/val.json")
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
         files = dataset_files(run().dataset)
-        run_stage(run(), "train", files, output, init=None, devices=1, workers=0)
+        run_stage(StageJob(run(), "train", files, output, init=None), devices=1, workers=0)
     return output
 
 

@@ -29,7 +29,7 @@ from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import project_root
 from benchmark.sampling import seeded
 from benchmark.steps import dataset_files
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 
 FOLDERS = [Path(path).resolve() for path in os.environ.get("METHOD_PATHS", "").split(os.pathsep) if path]
 PLUGINS = find_plugins(FOLDERS)
@@ -273,6 +273,6 @@ def _trained(run: Run, folder: Path) -> Path:
         output = folder / run_name(run) / stage.name / "checkpoint.pt"
         if not output.exists():
             files = dataset_files(run.dataset)
-            run_stage(run, stage.name, files, output, init=init, devices=1, workers=0)
+            run_stage(StageJob(run, stage.name, files, output, init=init), devices=1, workers=0)
         init = output
     return output

@@ -14,7 +14,7 @@ from benchmark.recipes import load_object
 from benchmark.recipes.experiments import find_run
 from benchmark.recipes.plugins import find_plugins
 from benchmark.steps import dataset_files
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 
 ROWS = [
     "sigmoid_with_bg",
@@ -100,8 +100,8 @@ def test_trains_end_to_end(recipe: str, tmp_path: Path) -> None:
     output, init, files = tmp_path / "out" / "checkpoint.pt", None, dataset_files(run.dataset)
     if run.base is not None:
         init = tmp_path / "base" / "checkpoint.pt"
-        run_stage(run.base, "train", files, init, init=None, devices=1, workers=0)
-    run_stage(run, run.stages[-1].name, files, output, init=init, devices=1, workers=0)
+        run_stage(StageJob(run.base, "train", files, init, init=None), devices=1, workers=0)
+    run_stage(StageJob(run, run.stages[-1].name, files, output, init=init), devices=1, workers=0)
     model = checkpoints.load(output)["model"]
     assert all(value.isfinite().all() for value in model.values())
     if init is not None:

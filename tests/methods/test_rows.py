@@ -17,7 +17,7 @@ from benchmark.recipes import find_run, lineage, load_experiment
 from benchmark.recipes.models import Run
 from benchmark.records import read_record
 from benchmark.steps import Means, Step, dataset_files, make, steps_of
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 from benchmark.training.stages import read_training_data
 
 METHODS = [
@@ -123,7 +123,7 @@ def test_the_search_for_tau_is_recorded_and_repeats(experiment: Path, tmp_path: 
     assert len(curve) == len(run.stages[-1].options["taus"])
     assert record.facts["tau"] == float(max(curve, key=curve.get))
     again, init = tmp_path / "checkpoint.pt", step.inputs["init"].output()
-    run_stage(run, "search", dataset_files(run.dataset), again, init=init, devices=1, workers=0)
+    run_stage(StageJob(run, "search", dataset_files(run.dataset), again, init=init), devices=1, workers=0)
     assert again.read_bytes() == step.output().read_bytes()
 
 

@@ -25,7 +25,7 @@ from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import Run, Synthetic
 from benchmark.sampling import ImageStream, StreamBatches
 from benchmark.steps import dataset_files, made_dataset
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 from benchmark.training.stages import read_training_data
 
 from .measuring import ROOT, table
@@ -88,7 +88,7 @@ def ours(run: Run, case: dict[str, Any]) -> float:
     """Images per second that the log of a training shows, without the lines of the warm-up."""
     output = Path("ours") / "checkpoint.pt"
     files = dataset_files(run.dataset)
-    run_stage(run, "train", files, output, init=None, devices=1, workers=case["workers"])
+    run_stage(StageJob(run, "train", files, output, init=None), devices=1, workers=case["workers"])
     lines = [json.loads(line) for line in (output.parent / "progress.jsonl").read_text().splitlines()]
     rates = [line["images_per_second"] for line in lines if line["iteration"] > WARM_UP]
     return len(rates) / sum(1 / rate for rate in rates)

@@ -17,7 +17,7 @@ from benchmark.records import read_record
 from benchmark.statistics import StatisticsError, write_intermediates
 from benchmark.statistics import intermediates as read_intermediates
 from benchmark.steps import Means, StepError, find_step, make, run_files, steps_of
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 
 SIZES = {"train_images": 24, "val_images": 12, "image_size": 64, "categories": 6}
 BAGS = {
@@ -97,7 +97,7 @@ def test_a_method_trains_with_what_the_file_says(recipe: Recipe) -> None:
         make(last, Means())
     output = Path("again/checkpoint.pt")
     init = last.inputs["init"].output()
-    run_stage(run, last.name, run_files(run), output, init=init, devices=1, workers=0)
+    run_stage(StageJob(run, last.name, run_files(run), output, init=init), devices=1, workers=0)
     after = load(output)["model"]
     assert any(not torch.equal(before[name], after[name]) for name in before)
 

@@ -22,7 +22,7 @@ from benchmark.classifiers import Classifier
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.images import Sample
 from benchmark.processes import average
-from benchmark.training.passes import Logits, Retraining, WholeDetector
+from benchmark.training.passes import Batch, Logits, Retraining, RoIFeatures, WholeDetector
 from benchmark.training.workers import Gradients, Workers
 from methods.bags.classifier import GroupSoftmax
 from methods.gol.classifier import GumbelDropLoss
@@ -111,10 +111,10 @@ def step(fabric: Fabric, case: Case) -> dict[str, Any]:
     mine = samples(model.settings.semantic_branch)[fabric.global_rank * own :][:own]
     source: WholeDetector | Retraining
     if case.only_classifier:
-        source = Retraining(fabric, module, model, workers, None, None)
+        source = Retraining(module, RoIFeatures(fabric, model, workers), None)
     else:
         source = WholeDetector(fabric, module, workers, case.at_once)
-    passes, _ = source.of(ITERATION, mine)
+    passes, _ = source.of(Batch(ITERATION, mine, []))
     found = [gradients.add(ITERATION, part, own) for part, own in zip(workers.parts, passes, strict=True)]
     losses = {name: average(torch.stack([item[name] for item in found]).mean()) for name in found[0]}
     return {

@@ -17,7 +17,7 @@ from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.statistics import ClassStatistics
 from benchmark.steps import dataset_files
-from benchmark.training import FitData, run_stage
+from benchmark.training import FitData, StageJob, run_stage
 from benchmark.training.stages import read_training_data
 
 CPU = torch.device("cpu")
@@ -99,7 +99,7 @@ def test_average_precision_is_that_of_predicting_and_evaluating(run: Run, tmp_pa
     """On a dataset whose validation split is the training split."""
     checkpoint = tmp_path / "checkpoint.pt"
     files = dataset_files(run.dataset)
-    run_stage(run, "train", files, checkpoint, init=None, devices=1, workers=0)
+    run_stage(StageJob(run, "train", files, checkpoint, init=None), devices=1, workers=0)
     data, annotations, statistics = data_of(run)
     detector = build_detector(run, statistics, initial_weights=False).eval()
     detector.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])

@@ -18,7 +18,7 @@ from benchmark.recipes import find_run
 from benchmark.recipes.models import Run, Schedule, Stage
 from benchmark.records import State
 from benchmark.steps import Step, dataset_files
-from benchmark.training import run_stage
+from benchmark.training import StageJob, run_stage
 
 RECIPES = Path(__file__).parent / "retraining.yaml"
 WEIGHT, BIAS = "classifiers.0.linear.weight", "classifiers.0.linear.bias"
@@ -38,7 +38,7 @@ def recipe(row: str, meta: dict[str, Any] | None = None, **schedule: Any) -> Run
 
 
 def retrain(run: Run, output: Path, init: Path) -> Path:
-    run_stage(run, "retrain", dataset_files(run.dataset), output, init=init, devices=1, workers=0)
+    run_stage(StageJob(run, "retrain", dataset_files(run.dataset), output, init=init), devices=1, workers=0)
     return output
 
 

@@ -25,7 +25,7 @@ from benchmark.recipes.paths import DatasetFiles
 from benchmark.records import State
 from benchmark.statistics import class_statistics
 from benchmark.steps import Means, StepError, dataset_files, make
-from benchmark.training import TrainingDivergedError, TrainingError, run_stage
+from benchmark.training import StageJob, TrainingDivergedError, TrainingError, run_stage
 
 TINY = Path(__file__).parent.parent / "workflow" / "tiny.yaml"
 LVIS = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
@@ -46,7 +46,7 @@ def run_here(
     run: Run, stage: str, output: Path, init: Path | None = None, files: DatasetFiles | None = None
 ) -> Path:
     found = files or dataset_files(run.dataset)
-    run_stage(run, stage, found, output, init=init, devices=1, workers=0)
+    run_stage(StageJob(run, stage, found, output, init=init), devices=1, workers=0)
     return output
 
 
@@ -128,7 +128,9 @@ def test_retraining_moves_the_classifier_alone(base: Path, tmp_path: Path) -> No
 def test_loading_processes_do_not_change_the_result(base: Path, tmp_path: Path, workers: int) -> None:
     output = tmp_path / "checkpoint.pt"
     run = recipe("softmax")
-    run_stage(run, "train", dataset_files(run.dataset), output, init=None, devices=1, workers=workers)
+    run_stage(
+        StageJob(run, "train", dataset_files(run.dataset), output, init=None), devices=1, workers=workers
+    )
     assert output.read_bytes() == base.read_bytes()
 
 
@@ -161,7 +163,9 @@ def test_fewer_images_at_once_train_the_same_model(place: Path, tmp_path: Path) 
     files, trained = dataset_files(run.dataset), []
     for at_once in (None, 1):
         output = tmp_path / str(at_once) / "checkpoint.pt"
-        run_stage(run, "train", files, output, init=None, devices=1, workers=0, images_at_once=at_once)
+        run_stage(
+            StageJob(run, "train", files, output, init=None), devices=1, workers=0, images_at_once=at_once
+        )
         trained.append(load(output)["model"])
     for name, value in trained[0].items():  # AdamW makes much of the rounding of gradients near zero
         difference = (trained[1][name].double() - value.double()).norm()
@@ -180,7 +184,9 @@ def test_float32_is_exact_unless_the_recipe_says_otherwise(tmp_path: Path) -> No
     for precision, tf32 in (("tf32", True), ("fp32", False)):
         output = tmp_path / precision / "checkpoint.pt"
         run = recipe("softmax", iterations=1, precision=precision)
-        facts = run_stage(run, "train", dataset_files(run.dataset), output, init=None, devices=1, workers=0)
+        facts = run_stage(
+            StageJob(run, "train", dataset_files(run.dataset), output, init=None), devices=1, workers=0
+        )
         assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == tf32
         assert facts["tf32"] == tf32
 
@@ -245,7 +251,9 @@ def test_the_learning_rate_scale_is_recorded_and_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, output = recipe("softmax", batch_size=4), tmp_path / "checkpoint.pt"
-    facts = run_stage(run, "train", dataset_files(run.dataset), output, init=None, devices=1, workers=0)
+    facts = run_stage(
+        StageJob(run, "train", dataset_files(run.dataset), output, init=None), devices=1, workers=0
+    )
     assert (facts["batch_size"], facts["learning_rate_scale"], facts["learning_rate"]) == (4, 2.0, 0.002)
     assert facts["iterations"] == 3
     assert "times 2 for the batch size" in capsys.readouterr().err
@@ -417,7 +425,9 @@ def test_a_setting_without_effect_is_said_before_training_and_recorded(
     """Group edges beyond all counts: once, on stderr and in the facts."""
     run = recipe("bags", 0, {"edges": [100_000]}, iterations=1)
     output = tmp_path / "checkpoint.pt"
-    facts = run_stage(run, "retrain", dataset_files(run.dataset), output, init=base, devices=1, workers=0)
+    facts = run_stage(
+        StageJob(run, "retrain", dataset_files(run.dataset), output, init=base), devices=1, workers=0
+    )
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert shown == [f"warning: {text}" for text in facts["warnings"]]
     assert ["group edges [100000]" in text for text in shown] == [True]

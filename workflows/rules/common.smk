@@ -16,6 +16,7 @@ from benchmark.recipes.paths import experiment_folder
 from benchmark.reporting.report import MADE, report_key
 from benchmark.steps import KINDS, MAIN, steps_of, steps_of_experiment
 from benchmark.steps.listing import EVALUATE
+from benchmark.steps.sharing import PASS, shared_passes
 from benchmark.steps.step import DONE
 
 # The `longtail` of the interpreter that runs Snakemake, whether or not its environment is activated.
@@ -39,6 +40,7 @@ try:
         file = str(with_detector(file, config["detector"]))
     EXPERIMENT = load_experiment(file)
     PLANNED = steps_of_experiment(EXPERIMENT)
+    PASSES = {shared.key: shared for shared in shared_passes(PLANNED)}
     REPORT_KEY = report_key(EXPERIMENT)
 except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
@@ -66,11 +68,13 @@ if Path(TABLES, MADE, REPORT_KEY).exists():
 
 
 wildcard_constraints:
-    key=r"[0-9a-f]+-[0-9a-f]+",
+    key=r"[0-9a-f]+(-[0-9a-f]+)?",
 
 
 def planned(kind, wildcards):
-    """The step that a rule's wildcard names, with its recipe."""
+    """The step that a rule's wildcard names, with its recipe; of those of a shared pass the first."""
+    if kind == PASS.name:
+        return PLANNED[PASSES[wildcards.key].steps[0].place]
     return PLANNED[f"{kind}/{wildcards.key}"]
 
 
@@ -91,9 +95,28 @@ def outputs_of(kind):
 
 
 def inputs_of(kind):
-    """Input function: that every step before is done."""
-    return lambda wildcards: [
-        ancient(str(step.done)) for step in before(planned(kind, wildcards).step)
+    """Input function: that every step before is done, and the pass that the step shares with others has been made. A
+    step that the pass could not finish is made by its own job."""
+
+    def done(wildcards):
+        step = planned(kind, wildcards).step
+        return [ancient(str(item.done)) for item in [*before(step), *passes_with(step)]]
+
+    return done
+
+
+def inputs_of_pass(wildcards):
+    """That every step is done that one of the pass needs."""
+    steps = [before(step) for step in PASSES[wildcards.key].unfinished]
+    return sorted({ancient(str(step.done)) for found in steps for step in found})
+
+
+def passes_with(step):
+    """The pass that makes a step, if it makes others too."""
+    return [
+        shared
+        for shared in PASSES.values()
+        if shared.is_needed and not step.finished and step in shared.steps
     ]
 
 
@@ -110,6 +133,11 @@ def recipe_of(kind):
 def owner_of(kind):
     """Resource function: whose step it is, for the reader of a dry run."""
     return lambda wildcards: planned(kind, wildcards).step.subject.owner
+
+
+def members_of_pass(wildcards):
+    """Resource function: whose steps a pass can make, for the reader of a dry run."""
+    return " ".join(step.subject.owner for step in PASSES[wildcards.key].steps)
 
 
 def near(recipe):

@@ -32,3 +32,33 @@ for kind in KINDS:
         shell:
             "longtail make {resources.recipe:q} {resources.step}/{wildcards.key} --devices {resources.gpu}"
             " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
+
+
+# One pass over the images for all rows that train classifiers on equal features (benchmark/steps/sharing.py). What it
+# finishes goes into the store step by step, where the jobs of these steps then find it; what fails is left to them.
+rule:
+    name:
+        PASS.name
+    input:
+        inputs_of_pass,
+    output:
+        done=f"results/work/{PASS.name}/{{key}}/{DONE}",
+    log:
+        f"results/logs/{PASS.name}/{{key}}.log",
+    priority: 1
+    retries: 1
+    conda:
+        "../../envs/longtail.yaml"
+    threads: cores(PASS)
+    resources:
+        step=PASS.name,
+        experiment=near(str(EXPERIMENT.path)),
+        owner=members_of_pass,
+        attempt=lambda wildcards, attempt: attempt,
+        gpu=gpus(PASS),
+        mem_mb=memory(PASS),
+        runtime=minutes(PASS),
+        workers=lambda wildcards, threads: threads - 1,
+    shell:
+        "longtail make {resources.experiment:q} {resources.step}/{wildcards.key} --devices {resources.gpu}"
+        " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
