@@ -32,7 +32,7 @@ SILENCE = 600.0
 """Seconds without progress after which a step on a machine whose locks do not reach us is given up."""
 
 SHARED_BY = "shared_by"
-"""Fact of a step that was made together with others: how many they were at the beginning."""
+"""Fact of a step that was made together with others: how many they were at the beginning, with itself."""
 
 PACKAGES = ("torch", "torchvision", "mmdet", "detectron2", "hotcoco", "numpy")
 DISTRIBUTIONS = {"mmdet": "onedl-mmdetection"}
@@ -124,11 +124,8 @@ class StepRecorder:
         self.write()
 
     def share(self, among: int) -> None:
-        """Say that ``among`` steps are made together, of whose cost this one has its part from now on."""
+        """From now on ``among`` steps are made together, of whose cost this one has its part."""
         self.meter.share(among)
-        if SHARED_BY not in self.record.facts:
-            self.add(**{SHARED_BY: among})
-            self.write()
 
     def write(self) -> None:
         """Write it as it is now."""

@@ -18,7 +18,15 @@ from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.loading import unknown
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, DatasetFiles, data_folder
-from benchmark.records import StepRecorder, check_attempt, holds, is_intact, read_record, record_step
+from benchmark.records import (
+    SHARED_BY,
+    StepRecorder,
+    check_attempt,
+    holds,
+    is_intact,
+    read_record,
+    record_step,
+)
 from benchmark.steps.listing import (
     CHECK,
     EVALUATE,
@@ -130,6 +138,7 @@ def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
                 print(f"{step.full_name} is left to its own job: {error}", file=sys.stderr)
                 continue
             if recorder is not None:
+                recorder.share(len(shared.steps))
                 held[step.place] = own, recorder
         waiting = [step for step in shared.steps if step.place in held]
         if not waiting:
@@ -140,6 +149,8 @@ def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
             return
         for _, recorder in held.values():
             recorder.share(len(held))
+            recorder.add(**{SHARED_BY: len(held)})
+            recorder.write()
         for step, result in _trained(waiting, means):
             own, recorder = held.pop(step.place)
             if isinstance(result, Exception):

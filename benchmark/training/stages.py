@@ -60,7 +60,7 @@ def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, C
     return annotations, statistics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StageJob:
     """A stage of a recipe that is to be carried out.
 
