@@ -1,7 +1,7 @@
 """What an experiment will cost, before anything of it runs: jobs, GPU-hours, disk, files still missing."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -15,6 +15,7 @@ from benchmark.recipes.zoo import zoo
 from benchmark.statistics import class_statistics
 from benchmark.steps import Step, steps_of
 from benchmark.steps.listing import EVALUATE, FIT, PREDICT, RETRAIN, TRAIN, TRANSFORM
+from benchmark.steps.sharing import shared_passes, stage_of
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -49,8 +50,9 @@ class Speed:
 class Job:
     """A job of the plan: a training stage or a prediction.
 
-    ``images`` that it looks at, ``hours`` of one GPU, ``megabytes`` of its output, ``rows`` that need it, and
-    whether it is ``done``.
+    ``images`` that it looks at, ``hours`` of one GPU, ``megabytes`` of its output, ``rows`` that need it,
+    whether it is ``done``, and how many stages share its pass over the images, of which ``hours`` are its
+    part.
     """
 
     run: str
@@ -60,15 +62,18 @@ class Job:
     megabytes: float
     rows: tuple[str, ...]
     done: bool
+    shared_by: int = 1
 
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """The jobs of an experiment in their order, the speed of each detector and where it comes from, trainings
-    that do not fit the GPU, what is not known and so not counted, and what is missing."""
+    """The jobs of an experiment in their order, the GPU-hours that shared passes save, the speed of each
+    detector and where it comes from, trainings that do not fit the GPU, what is not known and so not counted,
+    and what is missing."""
 
     experiment: LoadedExperiment
     jobs: list[Job]
+    hours_saved: float
     throughput: dict[str, Speed]
     too_large: list[str]
     unknown: list[str]
@@ -82,6 +87,7 @@ class ExperimentPlan:
             "throughput": {detector: vars(speed) for detector, speed in self.throughput.items()},
             "too_large": self.too_large,
             "gpu_hours": sum(job.hours for job in self.jobs),
+            "gpu_hours_saved_by_shared_passes": self.hours_saved,
             "gpu_hours_left": sum(job.hours for job in self.jobs if not job.done),
             "megabytes": sum(job.megabytes for job in self.jobs),
             "missing": self.missing,
@@ -94,12 +100,12 @@ class ExperimentPlan:
         predicted = len(self.jobs) - len(trained)
         done = [job for job in self.jobs if job.done]
         width = max(len(job.run) for job in self.jobs)
-        lines = [f"{'run':<{width}}  {'step':<10} {'images':>10} {'GPU-hours':>9} {'disk':>8}  {'':<4}  rows"]
+        lines = [f"{'run':<{width}}  {'step':<10} {'images':>10} {'GPU-hours':>9} {'disk':>8}  {'':<5}  rows"]
         for job in self.jobs:
             rows = ", ".join(job.rows[:4]) + (f" and {len(job.rows) - 4} more" if job.rows[4:] else "")
             lines.append(
                 f"{job.run:<{width}}  {job.name:<10} {job.images:>10,} {job.hours:>9.1f} "
-                f"{_disk(job.megabytes):>8}  {'done' if job.done else '':<4}  {rows}"
+                f"{_disk(job.megabytes):>8}  {_note(job):<5}  {rows}"
             )
         lines += [
             "",
@@ -110,6 +116,12 @@ class ExperimentPlan:
         if done:
             left = sum(job.hours for job in self.jobs if not job.done)
             lines.append(f"done are {len(done)} of {len(self.jobs)} jobs; {left:,.1f} GPU-hours are left")
+        together = [job for job in self.jobs if job.shared_by > 1]
+        if together:
+            lines.append(
+                f"{len(together)} stages share passes over the images, each counted with its part of one, "
+                f"which saves {self.hours_saved:,.1f} GPU-hours"
+            )
         lines += [f"{detector}: {speed}" for detector, speed in self.throughput.items()]
         lines += [f"unknown, and not counted: {item}" for item in self.unknown]
         lines += [f"does not fit: {item}" for item in self.too_large]
@@ -143,15 +155,18 @@ def plan_experiment(
     throughput = {name: _throughput(settings[name], (rates or {}).get(name)) for name in detectors}
     megabytes = _checkpoint_sizes(runs)
     too_large = []
-    planned = []
+    planned: list[Job] = []
+    images_of = _images_of_each([step for step, _ in steps.values()])
+    hours_saved = 0.0
     for step, rows in steps.values():
         if step.kind is EVALUATE:
             continue
         run = step.run
         rate = throughput[run.detector_name].of(step)
         name = run_name(run).removeprefix(f"{run.budget}/")
-        images = _images_seen(step)
-        hours = images / rate / 3600 if rate else 0.0
+        images, (own_images, shared_by) = _images_seen(step), images_of[step.place]
+        hours = own_images / rate / 3600 if rate else 0.0
+        hours_saved += (images - own_images) / rate / 3600 if rate else 0.0
         if step.kind is TRAIN and not step.finished:
             too_large += _too_large(step, name, megabytes[_model(run)], gpu)
         if step.kind is PREDICT:
@@ -159,7 +174,8 @@ def plan_experiment(
             size = images * run.test.max_detections * one / 1e6
         else:
             size = megabytes[_model(run)]
-        planned.append(Job(name, step.name, images, hours, size, tuple(dict.fromkeys(rows)), step.finished))
+        needed_by = tuple(dict.fromkeys(rows))
+        planned.append(Job(name, step.name, images, hours, size, needed_by, step.finished, shared_by))
     unknown = [
         f"the images of {run.dataset_name} {split}"
         for run in runs
@@ -168,7 +184,8 @@ def plan_experiment(
     ]
     unknown += [f"hours of {name}: state {name}=N" for name, speed in throughput.items() if not speed.train]
     missing = _missing(experiment)
-    return ExperimentPlan(experiment, planned, throughput, too_large, list(dict.fromkeys(unknown)), missing)
+    unknown = list(dict.fromkeys(unknown))
+    return ExperimentPlan(experiment, planned, hours_saved, throughput, too_large, unknown, missing)
 
 
 def _check_names(rates: Mapping[str, float], detectors: Iterable[str], gpu: str) -> None:
@@ -183,7 +200,7 @@ def _too_large(step: Step, name: str, megabytes: float, gpu: str) -> list[str]:
     """That a training needs more memory than a GPU has, and how many images at once it can take."""
     run = step.run
     known = zoo().rate_of(run.detector)
-    stage = next(stage for stage in run.stages if stage.name == step.name)
+    stage = stage_of(step)
     if known is None or stage.schedule is None:
         return []
     fixed = megabytes / 4 * BYTES_OF_TRAINING / 1024
@@ -205,12 +222,31 @@ def _images_seen(step: Step) -> int:
     if step.kind is TRANSFORM:
         return 0
     epoch = _images(run.dataset, "train")
-    schedule = next(stage.schedule for stage in run.stages if stage.name == step.name)
+    schedule = stage_of(step).schedule
     if schedule is None:
         return epoch
     if schedule.epochs is not None:
         return round(schedule.epochs * epoch)
     return (schedule.iterations or 0) * schedule.reference_batch_size
+
+
+def _images_of_each(steps: Sequence[Step]) -> dict[str, tuple[float, int]]:
+    """Of each step the images that count as its own, and how many steps share its pass, itself included.
+
+    Of a pass that several share, which is as long as the longest of them, each has an equal part.
+    """
+    found = {step.place: (float(_images_seen(step)), 1) for step in steps if step.kind is not EVALUATE}
+    for shared in shared_passes(steps):
+        members = shared.unfinished
+        longest = max((_images_seen(step) for step in members), default=0)
+        found |= {step.place: (longest / len(members), len(members)) for step in members}
+    return found
+
+
+def _note(job: Job) -> str:
+    if job.done:
+        return "done"
+    return f"1/{job.shared_by}" if job.shared_by > 1 else ""
 
 
 def _images(dataset: Dataset, split: Split) -> int:

@@ -233,7 +233,8 @@ def make_pass(experiment: LoadedExperiment, name: str, means: Means, attempt: in
 
     Raises ``StepError`` where there is none, and what ``make_shared`` raises.
     """
-    passes = {found.name: found for found in shared_passes(steps_of_experiment(experiment))}
+    steps = [planned.step for planned in steps_of_experiment(experiment).values()]
+    passes = {found.name: found for found in shared_passes(steps)}
     if name not in passes:
         raise StepError(
             f"{experiment.name} has no such pass any more",

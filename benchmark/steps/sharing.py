@@ -1,6 +1,6 @@
 """Stages that train classifiers on equal features: one pass over the images can train them all."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from benchmark.recipes.models import Stage
 from benchmark.recipes.paths import logs_folder, work_folder
-from benchmark.steps.listing import INTERMEDIATES, RETRAIN, PlannedStep
+from benchmark.steps.listing import INTERMEDIATES, RETRAIN
 from benchmark.steps.step import DONE, Step, digest
 
 PASS = replace(RETRAIN, name="shared_pass")
@@ -62,13 +62,13 @@ class SharedPass:
         return len(self.unfinished) > 1
 
 
-def shared_passes(planned: Mapping[str, PlannedStep]) -> list[SharedPass]:
+def shared_passes(steps: Iterable[Step]) -> list[SharedPass]:
     """The passes that the steps of an experiment can share, in the order of their first steps."""
     alike: dict[str, list[Step]] = {}
-    for item in planned.values():
-        if item.step.kind is RETRAIN:
-            alike.setdefault(_features(item.step), []).append(item.step)
-    parts = (part for steps in alike.values() for part in _with_one_meta_stream(steps))
+    for step in steps:
+        if step.kind is RETRAIN:
+            alike.setdefault(_features(step), []).append(step)
+    parts = (part for found in alike.values() for part in _with_one_meta_stream(found))
     return [SharedPass(tuple(part)) for part in parts if len(part) > 1]
 
 

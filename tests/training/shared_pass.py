@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmark.recipes import load_experiment, with_detector
 from benchmark.recipes.models import Run, Schedule
-from benchmark.steps import Means, PlannedStep, Step, steps_of
+from benchmark.steps import Means, Step, steps_of
 from benchmark.steps.listing import RETRAIN
 from benchmark.steps.making import make_shared
 from benchmark.steps.sharing import SharedPass, shared_passes
@@ -36,7 +36,7 @@ def retrainings(detector: str, rates: Mapping[str, float] | None = None) -> dict
 
 def pass_of(steps: Sequence[Step]) -> SharedPass:
     """The one pass that steps share."""
-    (shared,) = shared_passes({step.place: PlannedStep(step, "") for step in steps})
+    (shared,) = shared_passes(steps)
     return shared
 
 

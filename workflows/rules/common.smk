@@ -40,7 +40,10 @@ try:
         file = str(with_detector(file, config["detector"]))
     EXPERIMENT = load_experiment(file)
     PLANNED = steps_of_experiment(EXPERIMENT)
-    PASSES = {shared.key: shared for shared in shared_passes(PLANNED)}
+    PASSES = {
+        shared.key: shared
+        for shared in shared_passes(item.step for item in PLANNED.values())
+    }
     REPORT_KEY = report_key(EXPERIMENT)
 except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
