@@ -21,12 +21,8 @@ from benchmark.training.stages import read_training_data
 
 TINY = Path(__file__).parents[1] / "workflow" / "tiny.yaml"
 LENGTH, WARM_UP, DROP, RATE, FACTOR, GAMMA = 6, 2, 4, 4e-6, 0.1, 0.5
-DECAY, NORM_DECAY, MOMENTUM, CLIP = (
-    0.1,
-    0.05,
-    0.8,
-    200.0,
-)  # a length that some gradients here have, and some have not
+DECAY, NORM_DECAY, MOMENTUM = 0.1, 0.05, 0.8
+CLIP = 270.0  # between the lengths of the gradients here
 COMMON = {"iterations": LENGTH, "warmup_iterations": WARM_UP, "warmup_factor": FACTOR, "weight_decay": DECAY}
 COMMON |= {"norm_weight_decay": NORM_DECAY, "batch_size": 2, "reference_batch_size": 2, "learning_rate": RATE}
 SCHEDULES: dict[str, dict[str, Any]] = {
