@@ -19,6 +19,7 @@ from .measuring import ROOT
 TOPICS = (
     "balms",
     "retraining",
+    "shared_passes",
     "training",
     "loading",
     "masks",

@@ -1,0 +1,204 @@
+"""Classifiers trained by one pass over the images, and each by a pass of its own."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark.annotations import vocabulary_hash
+from benchmark.detectors import build_detector, checkpoints
+from benchmark.detectors.two_stage import TwoStageDetector
+from benchmark.recipes import find_run
+from benchmark.recipes.catalog import detector_presets
+from benchmark.recipes.detector_settings import DetectorSettings
+from benchmark.recipes.models import Run, Schedule
+from benchmark.recipes.paths import DatasetFiles
+from benchmark.sampling import seeded
+from benchmark.steps import made_files
+from benchmark.training import StageJob, train_stages
+from benchmark.training.stages import read_training_data
+
+from .loading import write_images
+from .measuring import ROOT, measure, table
+from .retraining import _near
+
+CLASSIFIERS = (1, 2, 4, 8, 12)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A detector, what a step looks at, the lengths between which iterations are timed, and how often."""
+
+    preset: str
+    images: str
+    edge: int
+    batch: int
+    iterations: tuple[int, int]
+    repetitions: int
+
+
+SIZES = {
+    "smoke": Size(
+        "torchvision/tiny_mask_rcnn",
+        "generated images of 160 pixels with 40 categories",
+        edge=160,
+        batch=4,
+        iterations=(5, 45),
+        repetitions=3,
+    ),
+    "R50": Size(
+        "torchvision/mask_rcnn_r50_fpn",
+        "images of `lvis_val_100.json`, 480 pixels high, with 1230 categories",
+        edge=480,
+        batch=2,
+        iterations=(1, 3),
+        repetitions=1,
+    ),
+}
+
+TEXT = """\
+## One pass, many classifiers
+
+Retrainings of the last layer that start from the same frozen detector and see the same images share one pass
+over these (`benchmark/steps/sharing.py`): the features are found once, and each classifier has its loss, its
+optimiser, its log and its checkpoints. Here K classifiers with the focal loss, which differ in their learning
+rates, are trained together, as the workflow trains them, and each alone; the checkpoints are compared, and
+equal to the byte. CPU time of an iteration, loading of the images included, on one thread: the difference
+between processes of {lengths} iterations, divided by their number, medians of {repetitions} repetitions.
+"Start" is what a process needs beside its iterations, which is in the times of neither: together it is paid
+once, alone K times. Boxes near the objects are added to the proposals, because the random weights propose
+hardly any.
+
+{sizes}
+
+{table}"""
+
+
+def stage_jobs(size: Size, classifiers: list[int], iterations: int, place: Path) -> list[StageJob]:
+    """Retrainings with different learning rates, of a detector with random weights, in a folder."""
+    run = find_run("ablations:focal_cls")
+    edges = {"train_short_edges": [size.edge], "long_edge": 10 * size.edge, "init": "none"}
+    settings = DetectorSettings(**(dict(detector_presets()[size.preset].settings) | edges))
+    run = run.model_copy(update={"detector": settings, "detector_name": size.preset})
+    if size.preset.endswith("r50_fpn"):
+        run = run.model_copy(update={"dataset": find_run("bags:9").dataset, "dataset_name": "lvis_v0.5"})
+        files = _lvis_files(place)
+    else:
+        files = made_files(run)
+    annotations, statistics = read_training_data(run, files)
+    vocabulary = vocabulary_hash(annotations.categories)
+    init = place / "base.pt"
+    checkpoints.save(init, checkpoints.finished(run, "train", build_detector(run, statistics), vocabulary))
+    return [
+        StageJob(
+            _at_rate(run, number, iterations), "retrain", files, place / str(number) / "checkpoint.pt", init
+        )
+        for number in classifiers
+    ]
+
+
+def _lvis_files(place: Path) -> DatasetFiles:
+    write_images(place)
+    truth, images = place / "train.json", place / "images"
+    statistics = ROOT / "tests" / "data" / "lvis_v0.5_categories.csv"
+    return DatasetFiles(truth, truth, images, images, None, statistics)
+
+
+def _changed(run: Run, size: Size, number: int, iterations: int) -> Run:
+    (stage,) = run.stages
+    assert stage.schedule is not None
+    changes: dict[str, Any] = {"iterations": iterations, "learning_rate": 1e-4 * (1 + number)}
+    changes |= {"reference_batch_size": size.batch, "batch_size": size.batch}
+    schedule = Schedule(**(stage.schedule.model_dump() | changes))
+    own = stage.model_copy(update={"schedule": schedule, "images_per_worker": None})
+    return run.model_copy(update={"stages": [own]})
+
+
+def add_near_boxes() -> None:
+    """To the proposals of every detector, so that a quarter of the RoIs that train is foreground."""
+    first = TwoStageDetector._first_rois
+
+    def with_near(self: TwoStageDetector, boxes: list[Tensor], targets: list[Any]) -> Any:
+        with seeded(0):
+            near = [_near(target.boxes, self.settings.roi_samples) for target in targets]
+        return first(self, [torch.cat(pair) for pair in zip(boxes, near, strict=True)], targets)
+
+    TwoStageDetector._first_rois = with_near  # type: ignore[method-assign, assignment]
+
+
+def retrain(name: str, first: str, last: str, iterations: str, place: str) -> None:
+    """Train the classifiers from one number to another together."""
+    add_near_boxes()
+    Path(place).mkdir(parents=True, exist_ok=True)
+    jobs = stage_jobs(SIZES[name], [*range(int(first), int(last))], int(iterations), Path(place))
+    for job, facts in train_stages(jobs, devices=0, workers=0):
+        assert not isinstance(facts, Exception), (job.output, facts)
+
+
+def _seconds(name: str, first: int, last: int, iterations: int, place: Path) -> float:
+    code = "import sys; from tests.performance.shared_passes import *; retrain(*sys.argv[1:])"
+    return measure(code, name, str(first), str(last), str(iterations), str(place)).cpu_seconds
+
+
+def _same(one: Path, other: Path, classifiers: int) -> bool:
+    """Whether checkpoints are equal to the byte."""
+    files = [f"{number}/checkpoint.pt" for number in range(classifiers)]
+    return all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
+
+
+def costs(name: str, place: Path) -> tuple[dict[int, float], float, float]:
+    """CPU seconds of an iteration with K classifiers together and with one alone, and of a process's start.
+
+    Raises ``RuntimeError`` where the checkpoints of two together and of each alone differ.
+    """
+    short, long = SIZES[name].iterations
+    together: dict[int, list[float]] = {count: [] for count in CLASSIFIERS}
+    starts = []
+    for repetition in range(SIZES[name].repetitions):
+        for count in CLASSIFIERS:
+            where = place / f"{name} {count} {repetition}"
+            times = [_seconds(name, 0, count, length, where / str(length)) for length in (short, long)]
+            each = (times[1] - times[0]) / (long - short)
+            together[count].append(each)
+            starts.append(times[0] - short * each)
+    two, one = place / f"{name} 2 0" / str(short), place / f"{name} alone"
+    for number in (0, 1):
+        _seconds(name, number, number + 1, short, one)
+    if not _same(two, one, 2):
+        raise RuntimeError(f"classifiers that were trained together are not those trained alone ({name})")
+    medians = {count: median(seconds) for count, seconds in together.items()}
+    return medians, medians[1], median(starts)
+
+
+def section() -> str:
+    """Markdown."""
+    rows, old = [], Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            for name in SIZES:
+                together, alone, start = costs(name, Path(folder))
+                for count, seconds in together.items():
+                    apart = count * alone
+                    cells = [f"{1000 * seconds:,.0f} ms", f"{1000 * apart:,.0f} ms", f"{apart / seconds:.1f}"]
+                    rows.append([f"{name}, K = {count}", *cells, f"{start:.1f} s"])
+        finally:
+            os.chdir(old)
+    lengths = _of_each(
+        {name: f"{size.iterations[0]} and {size.iterations[1]}" for name, size in SIZES.items()}
+    )
+    repetitions = _of_each({name: str(size.repetitions) for name, size in SIZES.items()})
+    sizes = "\n".join(
+        f"- {name}: `{size.preset}`, {size.batch} {size.images}" for name, size in SIZES.items()
+    )
+    columns = ["classifiers", "together", "each alone", "alone / together", "start"]
+    return TEXT.format(lengths=lengths, repetitions=repetitions, sizes=sizes, table=table(columns, rows))
+
+
+def _of_each(texts: dict[str, str]) -> str:
+    return ", ".join(f"{text} ({name})" for name, text in texts.items())
