@@ -94,12 +94,9 @@ def stage_jobs(size: Size, classifiers: list[int], iterations: int, place: Path)
     vocabulary = vocabulary_hash(annotations.categories)
     init = place / "base.pt"
     checkpoints.save(init, checkpoints.finished(run, "train", build_detector(run, statistics), vocabulary))
-    return [
-        StageJob(
-            _at_rate(run, number, iterations), "retrain", files, place / str(number) / "checkpoint.pt", init
-        )
-        for number in classifiers
-    ]
+    runs = {number: _changed(run, size, number, iterations) for number in classifiers}
+    outputs = {number: place / str(number) / "checkpoint.pt" for number in classifiers}
+    return [StageJob(runs[number], "retrain", files, outputs[number], init) for number in classifiers]
 
 
 def _lvis_files(place: Path) -> DatasetFiles:
