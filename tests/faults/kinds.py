@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .commands import Command, members
-from .place import DATA, OF_DATA, ROWS, Place, Target, claim, die_at_write, targets_of
+from .place import DATA, OF_DATA, ROWS, PassTarget, Place, Target, claim, die_at_write, targets_of
 
 SAME = "same result after a rerun"
 REPAIRED = "failed with the right reason, same result after repair"
@@ -107,6 +107,34 @@ def killed_within_a_write(place: Place) -> str:
     claim(_killed(place, target, prepare), "the fault did not happen")
     place.recover(target)
     return SAME
+
+
+def ended_shared_pass(place: Place) -> str:
+    """A pass that trains two classifiers is killed or told to stop; made again, by itself or by the jobs of
+    its steps, each ends as if it had been trained alone."""
+    shared = PassTarget(("bags", "others_1"))
+    for target in shared.members:
+        place.forget(target)
+    moment = place.draw.uniform(0.01, 1.5) * place.reference.cpu_seconds["train classifier"]
+    killed = place.draw.random() < 0.6
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    command = place.run(shared, lambda: _after(moment, signal.SIG_DFL if killed else stop))
+    place.check_tables()
+    claim(command.status in (0, 3, -signal.SIGPROF, -signal.SIGTERM), command.output)
+    outcome = HARMLESS if command.status == 0 else SAME
+    if command.status != 0 and place.draw.random() < 0.7:
+        again = place.run(shared)
+        claim(again.status == 0, f"the same command again ended with {again.status}:\n{again.output}")
+    for target in shared.members:
+        command = place.run(target)
+        claim(command.status == 0, f"its own job ended with {command.status}:\n{command.output}")
+    shutil.rmtree(shared.shared.work, ignore_errors=True)  # the stamp, which the reference has not
+    for target in shared.members:
+        place.check_recovered(target)
+    return outcome
 
 
 def terminated(place: Place) -> str:
@@ -431,6 +459,7 @@ COUNTS: dict[Callable[[Place], str], int] = {
     killed_around_a_write: 36,
     killed_within_a_write: 14,
     terminated: 28,
+    ended_shared_pass: 20,
     damaged_unfinished_checkpoint: 16,
     damaged_finished_checkpoint: 16,
     damaged_detections: 12,

@@ -16,6 +16,7 @@ from benchmark.recipes.models import Run
 from benchmark.records import Record, read_record
 from benchmark.reporting.collect import RunResult, collect_run
 from benchmark.steps import Step, own_steps, steps_of
+from benchmark.steps.sharing import SharedPass, shared_passes
 
 from .commands import Command, start
 
@@ -71,6 +72,29 @@ class Target:
     def input(self, role: str) -> Path:
         """The file of a step before it."""
         return self.step.inputs[role].output()
+
+
+@dataclass(frozen=True)
+class PassTarget:
+    """The pass that the retrainings of some rows share."""
+
+    rows: tuple[str, ...]
+
+    @property
+    def members(self) -> list[Target]:
+        """Those retrainings."""
+        return [Target("train classifier", row, "retrain") for row in self.rows]
+
+    @property
+    def shared(self) -> SharedPass:
+        """The pass, as the working directory has it."""
+        (shared,) = shared_passes(target.step for target in self.members)
+        return shared
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of the command that makes it."""
+        return ["make", str(EXPERIMENT), self.shared.name]
 
 
 def targets_of(row: str) -> list[Target]:
@@ -156,13 +180,17 @@ class Place:
         """Take a step's result away."""
         shutil.rmtree(target.step.folder, ignore_errors=True)
 
-    def start(self, target: Target, prepare: Callable[[], None] = lambda: None, *more: str) -> Command:
+    def start(
+        self, target: Target | PassTarget, prepare: Callable[[], None] = lambda: None, *more: str
+    ) -> Command:
         """Start a step's command."""
         command = start([*target.arguments, *more], self.folder, self.log, prepare)
         self.commands.append(command)
         return command
 
-    def run(self, target: Target, prepare: Callable[[], None] = lambda: None, *more: str) -> Command:
+    def run(
+        self, target: Target | PassTarget, prepare: Callable[[], None] = lambda: None, *more: str
+    ) -> Command:
         """Run a step's command to whatever end."""
         command = self.start(target, prepare, *more)
         command.wait()
