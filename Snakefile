@@ -24,8 +24,7 @@ include: "workflows/rules/reporting.smk"
 rule all:
     default_target: True
     input:
-        finished_rows(),
-        rules.table.output.stamp,
+        whole_experiment,
 
 
 include: "workflows/rules/prepare.smk"
@@ -47,9 +46,9 @@ for name, snakefile in method_rules().items():
 
 
 onsuccess:
-    if not PREPARES:
+    if is_about_tables():
         print(f"tables and plots: {TABLES}")
-    refuse_if_all_skipped()
+        refuse_if_all_skipped()
 
 
 # The table with what there is; a failed run is a row with its reason. Failed jobs are taken up by the next call.

@@ -113,7 +113,7 @@ def make_shared(shared: SharedPass, means: Means, attempt: int = 1) -> None:
     Raises:
         BenchmarkError: what ends all of them, such as an interruption.
     """
-    if launched(means.devices, shared.work):
+    if launched(means.devices, shared.done.parent):
         return
     if _is_first():
         _train_together(shared, means, attempt)

@@ -37,14 +37,10 @@ class SharedPass:
         return f"{PASS.name}/{self.key}"
 
     @property
-    def work(self) -> Path:
-        """The folder of its stamp."""
-        return work_folder() / PASS.name / self.key
-
-    @property
     def done(self) -> Path:
-        """The stamp that says that it has been through the images once; what came of each step, this says."""
-        return self.work / DONE
+        """A stamp for Snakemake: it has been through the images once, and the records of its steps say what
+        came of each. It goes when their jobs have run."""
+        return work_folder() / PASS.name / f"{self.key}.{DONE}"
 
     @property
     def log(self) -> Path:

@@ -131,7 +131,7 @@ def ended_shared_pass(place: Place) -> str:
     for target in shared.members:
         command = place.run(target)
         claim(command.status == 0, f"its own job ended with {command.status}:\n{command.output}")
-    shutil.rmtree(shared.shared.work, ignore_errors=True)  # the stamp, which the reference has not
+    shared.shared.done.unlink(missing_ok=True)  # as Snakemake does
     for target in shared.members:
         place.check_recovered(target)
     return outcome

@@ -16,7 +16,7 @@ from project_copy import ROOT, copy_project
 
 README = ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- rule graph: make shown -->\n).*?(<!-- end -->)", re.DOTALL)
-METHODS = ("bags", "simcal+shared_base", "ncm_fc")  # between them they have every kind of stage
+METHODS = ("bags", "bags+others_1", "simcal+shared_base", "ncm_fc")  # between them they have every rule
 HANDED_OVER = ("prepare", "check")  # files in the data folder, which are no outputs
 
 

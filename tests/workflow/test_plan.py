@@ -25,6 +25,7 @@ def test_smoke_trains_every_stage_and_shared_bases_once(project: Project) -> Non
     retrained = {"bags", "balanced_softmax", "balms", "simcal+shared_base"}
     jobs = {f"{step} {method}": 1 for method in methods for step in ("predict", "evaluate")}
     jobs |= {f"{'retrain' if method in retrained else 'train'} {method}": 1 for method in methods}
+    jobs["shared_pass balanced_softmax"] = 1  # with BALMS
     jobs["transform simcal+shared_base"] = 1  # the calibrated head is copied before it is trained
     assert project.planned() == {
         "synthesize": 1,
@@ -54,6 +55,7 @@ def test_a_sweep_is_a_run_for_every_value_on_one_base(project: Project) -> None:
     jobs = project.planned(experiment=experiment(project.folder, *rows))
     runs = ["bags", "bags,others_ratio=1", "bags,others_ratio=4"]
     own = {f"{step} {run}": 1 for step in ("retrain", "predict", "evaluate") for run in runs}
+    own["shared_pass bags"] = 1  # over all three
     whole = ("synthesize", "statistics", "intermediates", "train softmax", "table", "all")
     assert jobs == own | dict.fromkeys(whole, 1)
 
@@ -78,6 +80,9 @@ def test_a_workflow_of_which_every_row_is_skipped_says_so(project: Project) -> N
         done = project.snakemake("--cores", "1", experiment=path)
         assert done.returncode == 2, done.stdout
         assert "error: every row of mine is skipped" in done.stdout
+    assert (
+        project.snakemake("prepare", "-n", experiment=path).returncode == 0
+    )  # what they lack may be fetched
     table = (project.folder / "results/experiments/mine/table.md").read_text()
     assert "lvis_v0.5_train.json is missing: https://dl.fbaipublicfiles.com/LVIS/" in table
     assert "train2017.zip, SHA-256 69a8bb58" in table

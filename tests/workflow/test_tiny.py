@@ -60,6 +60,23 @@ def test_every_row_is_in_the_table_and_nothing_is_left_to_do(finished: Project) 
     assert finished.planned(experiment=TINY) == {}
 
 
+def test_rows_that_are_added_share_a_pass(finished: Project, tmp_path: Path) -> None:
+    """Two retrainings on the same features; a third is finished, and takes no part."""
+    row = "  - {{id: {0}, method: bags+{0}, detector: torchvision/tiny_mask_rcnn, dataset: synthetic_tiny}}\n"
+    experiment = tmp_path / TINY.name
+    added = ("others_1", "all_others")
+    experiment.write_text(TINY.read_text() + "".join(row.format(name) for name in added))
+    trained = {"shared_pass bags": 1} | {f"retrain bags+{name}": 1 for name in added}
+    assert finished.planned("--until", "retrain", experiment=experiment) == trained
+    done = finished.snakemake("--until", "retrain", experiment=experiment)
+    assert done.returncode == 0, done.stdout
+    for name in added:
+        folder = finished.folder / RUNS / f"bags+{name}" / "seed0" / "retrain"
+        assert json.loads((folder / "record.json").read_text())["facts"]["shared_by"] == 2
+    assert not list((finished.folder / "results/work").glob("*/*"))
+    assert finished.planned("--until", "retrain", experiment=experiment) == {}
+
+
 @pytest.mark.parametrize(
     ("method", "stale"),
     [

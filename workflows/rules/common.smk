@@ -29,11 +29,6 @@ os.environ.update(
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(8 * 2**30))
 
-# A finished step lies under a key that changes with everything that it depends on: that its file exists is all that
-# counts. Inputs are `ancient` for the same reason: a copied store has other modification times.
-if workflow.dag_settings is not None:
-    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
-
 try:
     file = config["experiment"]
     if "detector" in config:
@@ -49,25 +44,19 @@ except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
 
 TABLES = str(experiment_folder(EXPERIMENT.name))
-PREPARES = (
-    workflow.dag_settings is not None and "prepare" in workflow.dag_settings.targets
-)
 
 
 def refuse_if_all_skipped():
-    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons. What the rows
-    lack can still be prepared."""
-    if PREPARES:
-        return
+    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons."""
     if all(row.skipped is not None for row in EXPERIMENT.rows):
         message = f"every row of {EXPERIMENT.name} is skipped: see {TABLES}/table.md"
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
 
-# Nothing is left to do where the table of reasons is there, and `onsuccess` is not called.
-if Path(TABLES, MADE, REPORT_KEY).exists():
-    refuse_if_all_skipped()
+def is_about_tables():
+    """Whether the call is to end in tables; what rows lack can be prepared without."""
+    return "prepare" not in workflow.dag_settings.targets
 
 
 wildcard_constraints:
@@ -102,10 +91,18 @@ def inputs_of(kind):
     step that the pass could not finish is made by its own job."""
 
     def done(wildcards):
+        let_only_existence_count()
         step = planned(kind, wildcards).step
         return [ancient(str(item.done)) for item in [*before(step), *passes_with(step)]]
 
     return done
+
+
+def let_only_existence_count():
+    """A finished step lies under a key that changes with everything that it depends on: that its file exists is all
+    that counts. Inputs are `ancient` for the same reason: a copied store has other modification times. Snakemake reads
+    its settings after the rules and before it looks at what is to be done."""
+    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
 
 
 def inputs_of_pass(wildcards):
@@ -180,6 +177,14 @@ def minutes(kind):
         lambda wildcards, attempt: kind.minutes[not small(kind.name, wildcards)]
         * attempt
     )
+
+
+def whole_experiment(wildcards):
+    """Input function: the evaluations and the table."""
+    made = Path(TABLES, MADE, REPORT_KEY)
+    if made.exists():  # then nothing is left to do, and `onsuccess` is not called
+        refuse_if_all_skipped()
+    return [*finished_rows(), str(made)]
 
 
 def finished_rows():

@@ -42,7 +42,7 @@ rule:
     input:
         inputs_of_pass,
     output:
-        done=f"results/work/{PASS.name}/{{key}}/{DONE}",
+        done=temp(f"results/work/{PASS.name}/{{key}}.{DONE}"),
     log:
         f"results/logs/{PASS.name}/{{key}}.log",
     priority: 1
