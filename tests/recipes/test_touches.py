@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from recipe_files import STAGE, write_experiment, write_method
+from typer.testing import CliRunner
 
+from benchmark.cli import app
 from benchmark.recipes import describe, load_experiment
 from benchmark.recipes.models import Method, Variant
 from benchmark.recipes.touches import TOUCHED, touched
@@ -39,6 +41,13 @@ def test_the_stages_of_the_methods_here_tell_their_groups() -> None:
     found = {entry["name"]: entry["touches"] for entry in describe("methods")}
     assert {name: found[name] for name in GROUPS} == GROUPS
     assert set(found.values()) == set(TOUCHED)
+
+
+def test_the_list_of_methods_has_a_heading_for_each_group() -> None:
+    lines = CliRunner().invoke(app, ["list", "methods"]).output.splitlines()
+    assert [line.rstrip(":") for line in lines if not line.startswith(" ")] == list(TOUCHED)
+    (gol,) = [number for number, line in enumerate(lines) if line.startswith("  gol ")]
+    assert lines.index("loss:") < gol < lines.index("decoupled:")
 
 
 RETRAIN = {**STAGE, "name": "retrain", "trainable": "classifier"}
