@@ -164,15 +164,17 @@ def _completed(experiment: Experiment, like: str, path: Path, chain: tuple[Path,
     for id_ in experiment.without:
         if id_ not in known:
             raise unknown("row", id_, known, f"{shown(path)}, without")
-    keys = {key: getattr(other, key) for key in other.model_fields_set}
+    keys, folder = {key: getattr(other, key) for key in other.model_fields_set}, file.parent.resolve()
     for key in {"method_paths", "dataset_paths"} & keys.keys():  # relative to the file that they stand in
-        keys[key] = [str(file.parent.resolve() / folder) for folder in keys[key]]
+        keys[key] = [str(folder / item) for item in keys[key]]
+    if (other.budget or "").endswith((".yaml", ".yml")):
+        keys["budget"] = str(folder / str(other.budget))
     keys["rows"] = [row for row in other.rows if row.id not in experiment.without]
     own = {key: getattr(experiment, key) for key in experiment.model_fields_set - {"like", "without"}}
     if own.get("budget", other.budget) != other.budget:
         gone: dict[str, Any] = {"reported": None, "deviations": []}
         keys["rows"] = [row.model_copy(update=gone) for row in keys["rows"]]
-    return Experiment.model_validate(keys | own)
+    return parse(Experiment, keys | own, shown(path))
 
 
 def read_budget(path: Path) -> Budget:

@@ -348,6 +348,7 @@ def test_an_experiment_like_another_takes_the_keys_that_it_does_not_write(tmp_pa
         ({"like": "fild"}, "did you mean 'field'"),
         ({"like": "field", "without": ["rsf"]}, "did you mean 'rfs'"),
         ({"like": "e"}, "in a circle"),
+        ({"like": "one_row", "without": ["a"]}, "needs the key 'rows'"),
         ({"without": ["a"]}, "without"),
         ({"metrics": ["AP_fixed"]}, "AP-fixed"),
     ],
@@ -355,6 +356,8 @@ def test_an_experiment_like_another_takes_the_keys_that_it_does_not_write(tmp_pa
 def test_what_an_experiment_cannot_be_like_is_refused(
     tmp_path: Path, settings: dict[str, object], message: str
 ) -> None:
+    other = yaml.safe_load(Path(write_experiment(tmp_path)).read_text())
+    (tmp_path / "one_row.yaml").write_text(yaml.safe_dump({**other, "name": "one_row"}))
     path = Path(write_experiment(tmp_path, **settings))
     if "like" in settings:
         content = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "rows"}
@@ -365,7 +368,9 @@ def test_what_an_experiment_cannot_be_like_is_refused(
 
 def test_folders_of_another_experiment_are_found_from_where_it_lies(tmp_path: Path) -> None:
     write_method(tmp_path / "methods", "mine")
-    write_experiment(tmp_path, {"method": "mine"}, method_paths=["methods"])
-    (tmp_path / "f.yaml").write_text("{name: f, title: F, like: e, budget: tiny}")
-    (row,) = load_experiment(str(tmp_path / "f.yaml")).rows
-    assert (row.runs[0].method, row.runs[0].budget) == ("mine", "tiny")
+    (tmp_path / "b.yaml").write_text("{name: b, all: {iterations: 3}}")
+    write_experiment(tmp_path, {"method": "mine"}, method_paths=["methods"], budget="b.yaml")
+    for name, budget in (("f", ""), ("g", ", budget: tiny")):
+        (tmp_path / f"{name}.yaml").write_text(f"{{name: {name}, title: T, like: e{budget}}}")
+        (row,) = load_experiment(str(tmp_path / f"{name}.yaml")).rows
+        assert (row.runs[0].method, row.runs[0].budget) == ("mine", "tiny" if budget else "b")
