@@ -108,8 +108,8 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
         seeds = row.values[iou, key]
         spread = row.spread(iou, key)
         values.setdefault(iou, {})[key] = {
-            "mean": row.mean(iou, key),  # all digits: shown with one, it is the number of the other tables
-            "std": spread,
+            "mean": _rounded(row.mean(iou, key)),
+            "std": _rounded(spread),
             "interval": _interval(row, iou, key, certain),
             "seeds": [_rounded(value) for value in seeds],
         }
@@ -275,7 +275,8 @@ def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    """With so many digits that the page rounds it to the one digit that the other tables have."""
+    return None if value is None else round(value, 12)
 
 
 def _numbers(values: NDArray[np.float64], digits: int) -> list[float | None]:
