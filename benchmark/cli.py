@@ -327,16 +327,22 @@ def list_(
     kind: Annotated[Kind, typer.Argument(help="what to list")],
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable list")] = False,
 ) -> None:
-    """List methods, detectors, datasets or experiments."""
+    """List methods, detectors, datasets or experiments; methods by what they change of the baseline."""
     from benchmark.recipes import describe
+    from benchmark.recipes.touches import TOUCHED
 
     entries = describe(kind.value)
     if as_json:
         _print_json(entries)
         return
     width = max((len(entry["name"]) for entry in entries), default=0)
-    for entry in entries:
-        typer.echo(f"{entry['name']:<{width}}  {entry['title']}")
+    groups = [*TOUCHED, None] if kind is Kind.methods else [None]  # what is broken is in no group
+    for group in groups:
+        inside = [entry for entry in entries if entry.get("touches") == group]
+        if group is not None and inside:
+            typer.echo(f"{group}:")
+        for entry in inside:
+            typer.echo(f"{'  ' if group else ''}{entry['name']:<{width}}  {entry['title']}")
     if kind is Kind.experiments:
         from benchmark.reporting.answers import find_answers
 
@@ -412,8 +418,9 @@ def plan(
         typer.Argument(help="images/s of one GPU in full training, by detector", metavar="[PRESET=N]..."),
     ] = None,
     gpu: Annotated[
-        str, typer.Option(help="GPU that trainings must fit, as workflows/zoo.yaml names it")
-    ] = "V100-16GB",
+        str | None,
+        typer.Option(help="GPU that trainings must fit, a name in workflows/zoo.yaml [default: its first]"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable plan")] = False,
 ) -> None:
     """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs.

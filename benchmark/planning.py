@@ -23,7 +23,6 @@ DETECTION_BYTES, MASK_BYTES = 20, 80
 """A stored detection, compressed, and its mask, of which the outline's run lengths are most."""
 BYTES_OF_TRAINING = 12
 """For each parameter: itself, its gradient and its momentum, in float32."""
-GPU = "V100-16GB"
 
 
 @dataclass(frozen=True)
@@ -130,18 +129,19 @@ class ExperimentPlan:
 
 
 def plan_experiment(
-    experiment: LoadedExperiment, rates: Mapping[str, float] | None = None, gpu: str = GPU
+    experiment: LoadedExperiment, rates: Mapping[str, float] | None = None, gpu: str | None = None
 ) -> ExperimentPlan:
     """Plan every row, also those that cannot run here yet, on one GPU for each step.
 
     Args:
         experiment: what is planned.
         rates: images of a second in a full training by BACKEND/PRESET; default: measured here, or of a zoo.
-        gpu: a name in ``workflows/zoo.yaml``.
+        gpu: a name in ``workflows/zoo.yaml``; default: the first one there.
 
     Raises:
         BenchmarkError: no such GPU, or no such detector in the experiment.
     """
+    gpu = gpu or next(iter(zoo().gpus))
     steps: dict[str, tuple[Step, list[str]]] = {}
     for row in experiment.rows:
         for run in row.runs:
@@ -182,6 +182,7 @@ def plan_experiment(
         for split in SPLITS
         if not _images(run.dataset, split)
     ]
+    unknown += _repeated(step for step, _ in steps.values())
     unknown += [f"hours of {name}: state {name}=N" for name, speed in throughput.items() if not speed.train]
     missing = _missing(experiment)
     unknown = list(dict.fromkeys(unknown))
@@ -215,7 +216,7 @@ def _too_large(step: Step, name: str, megabytes: float, gpu: str) -> list[str]:
 
 
 def _images_seen(step: Step) -> int:
-    """Images that a step looks at. Samplers that repeat images make epochs longer; that is left out."""
+    """Images that a step looks at, but for those that a sampler repeats (``_repeated``)."""
     run = step.run
     if step.kind is PREDICT:
         return _images(run.dataset, "val")
@@ -247,6 +248,17 @@ def _note(job: Job) -> str:
     if job.done:
         return "done"
     return f"1/{job.shared_by}" if job.shared_by > 1 else ""
+
+
+def _repeated(steps: Iterable[Step]) -> list[str]:
+    """That samplers which repeat images make epochs longer, by how much only the annotations say."""
+    longer = 0
+    for step in steps:
+        stage = next((stage for stage in step.run.stages if stage.name == step.name), None)
+        if stage is not None and stage.schedule is not None and stage.schedule.epochs is not None:
+            longer += stage.sampler is not None and stage.sampler.kind != "uniform"
+    words = "images that their sampler repeats, which make the epochs longer"
+    return [f"{words}, of {longer} stage{'s' * (longer != 1)}"] if longer else []
 
 
 def _images(dataset: Dataset, split: Split) -> int:

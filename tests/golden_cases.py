@@ -45,13 +45,7 @@ NOT_HELD: dict[str, dict[str, str]] = {
     "logn": {},
     "fracal": {"fracal_scores_sigmoid": "a branch of the release that none of its rows takes"},
     "bacl": {},
-    "loce": {
-        "mean_score_fewer_rois": "losses see no images, so there are no offsets of images to mistake",
-        **dict.fromkeys(
-            ("memory_queue", "class_draw", "memory_sample", "jittered_boxes", "balanced_image_order"),
-            "the memory is left out: losses see neither features nor boxes (methods/loce/README.md)",
-        ),
-    },
+    "loce": {},
     "apa": dict.fromkeys(
         ("apa_activation", "aglu", "apa_channel_gate", "normed_conv2d_learned"),
         "its backbone and its mask predictor are left out: both are parts that no back end here has",

@@ -63,6 +63,15 @@ def test_the_size_of_a_checkpoint_is_that_of_the_model() -> None:
     assert planned.jobs[0].megabytes == pytest.approx(14, abs=3)
 
 
+def test_images_that_are_repeated_are_said_not_to_be_counted() -> None:
+    path = write([f"method: softmax, {TINY}", f"method: softmax+rfs, {TINY}"])
+    assert "repeats" not in plan_experiment(load_experiment(str(path))).text()  # a budget of iterations
+    path.write_text(path.read_text().replace("budget: tiny\n", ""))
+    text = plan_experiment(load_experiment(str(path))).text()
+    said = "images that their sampler repeats, which make the epochs longer, of 1 stage"
+    assert f"unknown, and not counted: {said}" in text.splitlines()
+
+
 def test_missing_files_are_named_with_what_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LONGTAIL_DATA", "nowhere")
     row = "method: softmax, detector: torchvision/tiny_mask_rcnn, dataset: lvis_v0.5"

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmark.recipes import describe
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -16,6 +18,16 @@ def test_the_table_is_the_one_that_the_workflow_wrote() -> None:
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len(rows) == 9 + 2
     assert shown[1].splitlines() == rows
+
+
+def test_every_method_is_in_the_line_of_what_it_changes() -> None:
+    listed = {
+        name: group
+        for group, names in re.findall(r"^\| (\S+) \| (`\w+`(?:, `\w+`)*) \|$", README, re.MULTILINE)
+        for name in re.findall(r"\w+", names)
+    }
+    methods = [entry for entry in describe("methods") if "+" not in entry["name"]]
+    assert listed == {entry["name"]: entry["touches"] for entry in methods}
 
 
 def test_every_folder_and_picture_exists() -> None:

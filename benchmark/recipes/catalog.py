@@ -133,14 +133,48 @@ def _with_whole(dataset: Dataset, subset: Subset, path: Path) -> Dataset:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment in a file, its rows not yet resolved; raises ``RecipeError``."""
+    """The experiment in a file, complete where it is written ``like`` another one, its rows not yet resolved;
+    raises ``RecipeError``."""
+    return _read_experiment(path, ())
+
+
+def _read_experiment(path: Path, chain: tuple[Path, ...]) -> Experiment:
     experiment = parse(Experiment, read_yaml(path), shown(path))
     check_name("experiment", experiment.name, path)
+    if experiment.like is not None:
+        experiment = _completed(experiment, experiment.like, path, chain)
     ids = [row.id for row in experiment.rows]
     twice = sorted({item for item in ids if ids.count(item) > 1})
     if twice:
         raise RecipeError("two rows have one id", where=f"{shown(path)}, rows", found=", ".join(twice))
     return experiment
+
+
+def _completed(experiment: Experiment, like: str, path: Path, chain: tuple[Path, ...]) -> Experiment:
+    """An experiment with the keys that it does not write, taken from the one that it is like."""
+    beside = path.with_name(f"{like}.yaml")
+    file = beside if beside.is_file() else yaml_file("experiments", like)
+    chain = (*chain, path.resolve())
+    if file.resolve() in chain:
+        raise RecipeError(
+            "experiments are like one another in a circle", where=f"{shown(path)}, like", found=like
+        )
+    other = _read_experiment(file, chain)
+    known = [row.id for row in other.rows]
+    for id_ in experiment.without:
+        if id_ not in known:
+            raise unknown("row", id_, known, f"{shown(path)}, without")
+    keys, folder = {key: getattr(other, key) for key in other.model_fields_set}, file.parent.resolve()
+    for key in {"method_paths", "dataset_paths"} & keys.keys():  # relative to the file that they stand in
+        keys[key] = [str(folder / item) for item in keys[key]]
+    if (other.budget or "").endswith((".yaml", ".yml")):
+        keys["budget"] = str(folder / str(other.budget))
+    keys["rows"] = [row for row in other.rows if row.id not in experiment.without]
+    own = {key: getattr(experiment, key) for key in experiment.model_fields_set - {"like", "without"}}
+    if own.get("budget", other.budget) != other.budget:
+        gone: dict[str, Any] = {"reported": None, "deviations": []}
+        keys["rows"] = [row.model_copy(update=gone) for row in keys["rows"]]
+    return parse(Experiment, keys | own, shown(path))
 
 
 def read_budget(path: Path) -> Budget:

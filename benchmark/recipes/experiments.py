@@ -23,12 +23,13 @@ from benchmark.recipes.catalog import (
 )
 from benchmark.recipes.deviations import change_of_preset, row_deviations, same_architecture
 from benchmark.recipes.loading import RecipeError, parse, unknown
-from benchmark.recipes.models import Dataset, Deviation, Experiment, Row, Run
+from benchmark.recipes.models import Dataset, Deviation, Experiment, Row, Run, Variant
 from benchmark.recipes.plugins import find_plugins
 from benchmark.recipes.project import project_root, shown
 from benchmark.recipes.requirements import missing
 from benchmark.recipes.resolution import Choice, Resolved, resolve
 from benchmark.recipes.sweeps import SweepPoint, expanded
+from benchmark.recipes.touches import TOUCHED, Touched, touched
 
 _RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.,=-]+)(?::([0-9]+))?((?::base)*)")
 
@@ -36,18 +37,24 @@ _RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.,=-]+)(?::([0-9]+))?((?::base)*)")
 @dataclass(frozen=True)
 class ExperimentRow:
     """A row of the table: what was written, its runs (one per seed), why it cannot run here, if so, in what
-    it differs from the published row that it answers to, and where it lies in a sweep, if it is of one."""
+    it differs from the published row that it answers to, and where it lies in a sweep, if it is of one.
+
+    ``comparable``: its schedule is that of the published row, if it answers to one. ``touches``: what its
+    method changes, where the experiment groups its rows by that; else None.
+    """
 
     row: Row
     runs: list[Run]
     skipped: str | None
     deviations: list[Deviation]
     point: SweepPoint | None = None
+    comparable: bool = True
+    touches: Touched | None = None
 
 
 @dataclass(frozen=True)
 class LoadedExperiment:
-    """An experiment with every row resolved."""
+    """An experiment with every row resolved; ``metrics`` are the further columns of its tables."""
 
     name: str
     title: str
@@ -55,6 +62,7 @@ class LoadedExperiment:
     budget: str
     rows: list[ExperimentRow]
     dataset_files: dict[str, Path]
+    metrics: tuple[str, ...] = ()
 
 
 class _Source:
@@ -104,6 +112,17 @@ class _Source:
     def deviations(self, row: Row) -> list[Deviation]:
         return row_deviations(self.catalog, row, self.place(row))
 
+    def comparable(self, row: Row) -> bool:
+        """Whether its schedule is that of the published row that it answers to, if it names one."""
+        return self.budget is None or (row.reported or "").partition("/")[0] == self.budget.answers
+
+    def touches(self, row: Row) -> Touched | None:
+        """What the row's method changes, where rows are grouped by it."""
+        if self.experiment.group_by is None:
+            return None
+        _, method, _, variant = self.catalog.method(row.method, self.place(row))
+        return touched(method, variant)
+
     def row(self, row_id: str) -> Row:
         rows = {row.id: row for row in self.rows}
         if row_id not in rows:
@@ -129,7 +148,19 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
     for row in source.rows:
         runs = [source.resolve(row, seed).run for seed in row.seeds]
         skipped = missing(lineage(runs[0]))
-        rows.append(ExperimentRow(row, runs, skipped, source.deviations(row), source.point(row)))
+        rows.append(
+            ExperimentRow(
+                row,
+                runs,
+                skipped,
+                source.deviations(row),
+                source.point(row),
+                source.comparable(row),
+                source.touches(row),
+            )
+        )
+    if source.experiment.group_by is not None:
+        rows.sort(key=lambda row: TOUCHED.index(row.touches or TOUCHED[0]))  # keeps their order in a group
     return LoadedExperiment(
         name=source.experiment.name,
         title=source.experiment.title,
@@ -137,16 +168,19 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
         budget=source.budget.name if source.budget else PAPER_BUDGET,
         rows=rows,
         dataset_files=source.catalog.dataset_files,
+        metrics=tuple(source.experiment.metrics),
     )
 
 
 def published_rows(name: str) -> list[tuple[Row, list[Deviation]]]:
-    """The rows of an experiment that answer to published numbers, and in what each of them deviates.
+    """The rows of an experiment that answer to published numbers, and in what each of them deviates. Rows of
+    another schedule answer to none.
 
     Raises ``RecipeError`` or ``FileError``.
     """
     source = _Source(name)
-    return [(row, source.deviations(row)) for row in source.rows if row.reported is not None]
+    answering = [row for row in source.rows if row.reported is not None and source.comparable(row)]
+    return [(row, source.deviations(row)) for row in answering]
 
 
 def with_detector(name_or_path: str, detector: str) -> Path:
@@ -270,7 +304,8 @@ def _in_project(run: Run) -> Run:
 
 
 def describe(kind: str) -> list[dict[str, str]]:
-    """What there is of a kind (methods, detectors, datasets, experiments): name and title of each.
+    """What there is of a kind (methods, detectors, datasets, experiments): name and title of each, of methods
+    also what they change (``touches``).
 
     What is broken is listed with the key ``broken``, which says why.
     """
@@ -297,9 +332,10 @@ def _describe_methods() -> list[dict[str, str]]:
         except BenchmarkError as error:
             entries.append(_broken(name, error))
             continue
-        entries.append(_entry(name, method.title))
+        entries.append({**_entry(name, method.title), "touches": touched(method, Variant())})
         for key, variant in method.variants.items():
-            entries.append(_entry(f"{name}+{key}", variant.title or f"{method.title} ({key})"))
+            title = variant.title or f"{method.title} ({key})"
+            entries.append({**_entry(f"{name}+{key}", title), "touches": touched(method, variant)})
     return entries
 
 

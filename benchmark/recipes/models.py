@@ -239,6 +239,11 @@ class Method(Strict):
         min_length=1, description="steps from initial weights to the final checkpoint"
     )
     sampler: Sampler = Field(Sampler(), description="image sampler of the train stages")
+    own_loss: bool = Field(
+        True,
+        description="false for plain softmax: where all parameters train, its rows are the baseline, or of a "
+        "sampler if the images are not simply shuffled",
+    )
     test: TestSettings = Field(TestSettings(), description="test settings")
     deviations: list[Deviation] = Field(
         [], description="from the release, in every row of the method that answers to a published number"
@@ -368,19 +373,34 @@ class Dataset(Strict):
 
 
 class Budget(Strict):
-    """How much a run may cost: schedule settings merged over those of every stage that trains the same part.
-    A budget shrinks schedules, never the code path."""
+    """One schedule for all runs, for example one that they can afford: settings merged over those of every
+    stage that trains the same part. A budget changes lengths, rates and images, never the code path."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="first folder of the runs' paths")
     title: str = Field("", description="what it fits, e.g. two cores and eight minutes")
-    all: dict[str, Any] = Field({}, description="schedule settings of stages that train all parameters")
+    answers: str | None = Field(
+        None,
+        description="PAPER of results/reported/reported.csv whose schedule this is: rows that answer to it "
+        "are compared with its numbers; default: a budget's rows are compared with none",
+    )
+    all: dict[str, Any] = Field(
+        {},
+        description="schedule settings of stages that train all parameters; `like` begins with a schedule of "
+        "workflows/schedules.yaml",
+    )
     classifier: dict[str, Any] = Field(
         {}, description="schedule settings of stages that train the classifier"
     )
-    sampler: dict[str, Any] = Field({}, description="settings of repeat-factor samplers, e.g. the threshold")
+    sampler: dict[str, Any] = Field(
+        {},
+        description="settings of repeat-factor samplers, e.g. the threshold; with `kind`, the sampler of all "
+        "train stages. A method's own sampler stays, and takes the settings that it has as options",
+    )
     fit: dict[str, Any] = Field(
         {}, description="options of fit stages that state them, e.g. how many images they look at"
     )
+
+    _expanded = field_validator("all", "classifier", mode="before")(expanded)
 
 
 class ReleasedFile(Strict):
@@ -444,10 +464,35 @@ class Experiment(Strict):
         pattern=r"^[a-z][a-z0-9_]*$", description="name of the output folder; equals the file's name"
     )
     title: str = Field(description="heading of the table")
+    like: str | None = Field(
+        None,
+        description="an experiment, by the name of its file beside this one or in the project, whose keys "
+        "hold here as far as this file does not write them; with another budget its rows answer to no "
+        "published number",
+    )
+    without: list[str] = Field(
+        [], description="with `like`: rows of that experiment that are left out, by id"
+    )
     budget: str | None = Field(None, description="budget for every row; default: the papers' own schedules")
     method_paths: list[str] = Field([], description="folders with further plug-ins, relative to this file")
     dataset_paths: list[str] = Field([], description="folders with further datasets, relative to this file")
-    rows: list[Row] = Field(min_length=1, description="rows in table order")
+    group_by: Literal["touches"] | None = Field(
+        None,
+        description="`touches`: rows stand in groups by what their method changes (baseline, loss, "
+        "decoupled, post-hoc, sampler), in each in the order of this file; default: one list",
+    )
+    metrics: list[Literal["AP50", "AP75", "bAP", "AP-fixed", "ECE"]] = Field(
+        [], description="further columns of the tables, after AP, APr, APc and APf"
+    )
+    rows: list[Row] = Field([], description="rows in table order; required but with `like`")
+
+    @model_validator(mode="after")
+    def _rows_or_like(self) -> "Experiment":
+        if not self.rows and self.like is None:
+            raise ValueError("an experiment needs the key 'rows', or 'like' for those of another one")
+        if self.without and (self.like is None or self.rows):
+            raise ValueError("'without' leaves out rows of 'like', where the file has no 'rows' of its own")
+        return self
 
 
 class Run(Strict):

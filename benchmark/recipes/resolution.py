@@ -107,10 +107,12 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         path = f"stages.{stage.name}"
         settings = {"name": stage.name, **merge(path, [(stage_source, stage.model_dump(exclude_unset=True))])}
         own = (stage.sampler, stage_source) if stage.sampler else (sampler, sampler_source)
-        settings["sampler"] = _sampler(path, own[0], own[1], choice, merge)
+        settings["sampler"] = _sampler(path, own[0], own[1], choice, merge, trains=stage.kind == "train")
         if stage.meta is not None:
             meta = merge(f"{path}.meta", [(stage_source, stage.meta.model_dump(exclude_unset=True))])
-            sampler_of_meta = _sampler(f"{path}.meta", stage.meta.sampler, stage_source, choice, merge)
+            sampler_of_meta = _sampler(
+                f"{path}.meta", stage.meta.sampler, stage_source, choice, merge, trains=True
+            )
             settings["meta"] = meta | {"sampler": sampler_of_meta}
         if stage.schedule is not None:
             settings["schedule"] = _schedule(path, stage, stage_source, choice, merge)
@@ -169,14 +171,18 @@ def _released(method: Method, released: Released, options: Mapping[str, Any], wh
     return released
 
 
-def _sampler(path: str, sampler: Sampler, source: str, choice: Choice, merge: Any) -> Sampler:
-    """A method's sampler; a budget's settings reach one of the method's own where it has such an option."""
+def _sampler(
+    path: str, sampler: Sampler, source: str, choice: Choice, merge: Any, *, trains: bool
+) -> Sampler:
+    """The sampler of a stage: a method's own stays, any other takes the budget's settings."""
     layers = [(source, sampler.model_dump(exclude_unset=True))]
-    if choice.budget is not None and sampler.kind != "uniform":
-        changes = choice.budget.sampler
-        if ":" in sampler.kind:
-            shared = {key: value for key, value in changes.items() if key in sampler.options}
-            changes = {"options": sampler.options | shared} if shared else {}
+    changes = choice.budget.sampler if choice.budget is not None else {}
+    if ":" in sampler.kind:
+        shared = {key: value for key, value in changes.items() if key in sampler.options}
+        changes = {"options": sampler.options | shared} if shared else {}
+    elif not trains:
+        changes = {key: value for key, value in changes.items() if key != "kind"}
+    if sampler.kind != "uniform" or "kind" in changes:
         layers.append((choice.budget_file, changes))
     return parse(Sampler, merge(f"{path}.sampler", layers), f"{path}.sampler")
 

@@ -23,7 +23,6 @@ from benchmark.steps import Step, older, steps_of
 MISSING = "missing"
 """State of a result beyond those of a step: nothing is there."""
 
-PAPER_BUDGET = "paper"
 HEADLINE = ("AP", "APr", "APc", "APf")
 
 
@@ -144,7 +143,7 @@ class RowResult:
         run, ours = self.runs[0].run, self.mean(iou, key)
         if self.reported is None or ours is None or metric not in self.reported.values:
             return None
-        if run.budget != PAPER_BUDGET or run.dataset_name != self.reported.dataset:
+        if not self.row.comparable or run.dataset_name != self.reported.dataset:
             return None
         return ours * 100 - self.reported.values[metric]
 

@@ -35,6 +35,9 @@ def report_key(experiment: LoadedExperiment) -> str:
     deviations = [[item.model_dump() for item in row.deviations] for row in experiment.rows]
     content = {
         "title": experiment.title,
+        "metrics": experiment.metrics,
+        "groups": [row.touches for row in experiment.rows],
+        "comparable": [row.comparable for row in experiment.rows],
         "deviations": deviations,
         "runs": [
             [row, skipped, run.title, run.dataset.title, _results(run, skipped)] for row, skipped, run in runs
@@ -86,7 +89,7 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
     reader = SeriesReader()
     write_plots(rows, folder / "plots", reader)
     notes += reader.notes
-    text = markdown(experiment.title, rows, notes)
+    text = markdown(experiment.title, rows, notes, experiment.metrics)
     certain = {}
     if intervals:
         from benchmark.reporting.intervals import interval_table, row_intervals  # loads the evaluator
@@ -94,7 +97,7 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
         certain = row_intervals(rows)
         text = "\n".join(filter(None, (text, interval_table(certain))))
     write_text(folder / "table.csv", comma_separated(rows))
-    write_text(folder / "table.tex", latex(experiment.title, rows))
+    write_text(folder / "table.tex", latex(experiment.title, rows, experiment.metrics))
     write_page(experiment, rows, notes, reader, certain, folder / "report.html")
     write_text(folder / "table.md", text)
     write_text(folder / ORIGIN, f"{experiment.path.resolve()}\n")

@@ -12,26 +12,32 @@ from benchmark.reporting.footnotes import Footnotes
 WORDS = {"segm": "mask", "bbox": "box"}
 
 
-def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str:
+def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str], metrics: Sequence[str] = ()) -> str:
     """Heading, table, deviations of its rows, a line for each run that is not done, and how to read the
-    numbers."""
+    numbers; ``metrics`` are columns besides the headline's."""
+    columns = (*HEADLINE, *metrics)
     header = ["row", "method", "detector", "dataset", "schedule", "seeds", "IoU"]
-    header += [METRICS[key].title for key in HEADLINE] + ["box AP"]
+    header += [METRICS[key].title for key in columns] + ["box AP"]
     compared = any(row.reported for row in rows)
     judged = any(_verdict(row) for row in rows)
     header += ["reported AP", "difference"] if compared else []
     header += ["within tolerance"] if judged else []
-    header += ["status", "wall time", "peak memory"]
+    costs = [cost_of_rows([row]) for row in rows]
+    on_gpus = any(cost.gpu_hours for cost in costs)
+    header += ["status", "wall time", *(["GPU-hours"] if on_gpus else []), "peak memory"]
     footnotes = Footnotes(rows)
+    groups = group_starts(rows)
     lines = []
-    for row in rows:
+    for number, (row, cost) in enumerate(zip(rows, costs, strict=True)):
+        if number in groups:
+            lines.append("| " + " | ".join([f"**{groups[number]}**", *[""] * (len(header) - 1)]) + " |")
         run = row.runs[0].run
         done = sum(item.done for item in row.runs)
         marks = ", ".join(map(str, footnotes.marks(row)))
         method = f"{row.title} [{marks}]" if marks else row.title
         cells = [row.row.row.id, method, run.detector_name, run.dataset_name, row.schedule]
         cells += [f"{done} of {len(row.runs)}", WORDS[row.iou]]
-        cells += [_value(row, row.iou, key) for key in HEADLINE] + [_value(row, "bbox", "AP")]
+        cells += [_value(row, row.iou, key) for key in columns] + [_value(row, "bbox", "AP")]
         if compared:
             metric = f"{row.iou}/AP"
             reported = row.reported.values.get(metric) if row.reported else None
@@ -39,9 +45,11 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
             cells += ["" if reported is None else f"{reported:g}"]
             cells += ["" if difference is None else f"{difference:+.1f}"]
         cells += [_verdict(row)] if judged else []
-        cells += [row.status, duration(row.seconds), memory(row.memory_mb)]
+        cells += [row.status, duration(row.seconds), *([f"{cost.gpu_hours:.1f}"] if on_gpus else [])]
+        cells += [memory(row.memory_mb)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    numeric = {*(METRICS[key].title for key in HEADLINE), "box AP", "reported AP", "difference", "seeds"}
+    numeric = {*(METRICS[key].title for key in columns), "box AP", "reported AP", "difference"}
+    numeric |= {"seeds", "GPU-hours"}
     rule = "| " + " | ".join("--:" if name in numeric else "---" for name in header) + " |"
     runs = [run for row in rows for run in row.runs]
     parts = [f"# {title}", f"{sum(run.done for run in runs)} of {len(runs)} runs done. AP in percent."]
@@ -49,14 +57,7 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str]) -> str
     if footnotes.texts:
         notes_of_rows = [f"- [{number}] {text}" for number, text in enumerate(footnotes.texts, start=1)]
         parts.append("\n".join(["Deviations from what was published:", "", *notes_of_rows]))
-    status = [
-        f"- {row.row.row.id}, seed {run.run.seed}: {run.state}"
-        + (f": {_one_paragraph(run.reason)}" if run.reason else "")
-        + (f"; {run.older}" if run.older else "")
-        for row in rows
-        for run in row.runs
-        if not run.done
-    ]
+    status = _not_done(rows)
     if status or notes:
         parts.append("\n".join(["Not done:", "", *status, *(f"- {note}" for note in notes)]))
     parts.append(
@@ -72,10 +73,12 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
     """Every number: percent with three decimals, seconds, MB; mean and standard deviation over seeds.
 
     Attempts, GPU-hours and energy are sums over all seeds and steps of a row, also those that rows share.
+    ``touches`` is what the method changes, where the experiment groups its rows by that.
     """
-    keys = [key for key in METRICS if METRICS[key].kind == "precision"]
+    keys = [key for key in METRICS if METRICS[key].kind in ("precision", "calibration")]
     header = [
         "row",
+        "touches",
         "method",
         "detector",
         "dataset",
@@ -97,7 +100,8 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
     for row in rows:
         run = row.runs[0].run
         done = sum(item.done for item in row.runs)
-        cells: list[object] = [row.row.row.id, row.title, run.detector_name, run.dataset_name, run.budget]
+        cells: list[object] = [row.row.row.id, row.row.touches, row.title]
+        cells += [run.detector_name, run.dataset_name, run.budget]
         cells += [row.schedule, " ".join(str(item.run.seed) for item in row.runs), done, row.iou]
         for iou in WORDS:
             for key in keys:
@@ -126,22 +130,28 @@ _ALONE = (
 )
 
 
-def latex(title: str, rows: Sequence[RowResult]) -> str:
-    """A booktabs table; the best of each column is bold among rows of one dataset and IoU type, with ties."""
-    columns = [*HEADLINE, "box AP"]
-    footnotes = Footnotes(rows)
+def latex(title: str, rows: Sequence[RowResult], metrics: Sequence[str] = ()) -> str:
+    """A booktabs table; the best of each column is bold among rows of one dataset and IoU type, with ties.
+    ``metrics`` are columns besides the headline's."""
+    columns = [METRICS[key] for key in (*HEADLINE, *metrics, "AP")]  # the last one is of boxes
+    footnotes, groups = Footnotes(rows), group_starts(rows)
     shown: list[list[str]] = []
     for row in rows:
-        shown.append([_value(row, row.iou, key) for key in HEADLINE] + [_value(row, "bbox", "AP")])
+        own = [_value(row, row.iou, metric.key) for metric in columns[:-1]]
+        shown.append([*own, _value(row, "bbox", "AP")])
     lines = []
     for number, row in enumerate(rows):
+        if number in groups:
+            lines += [r"\midrule"] if number else []
+            lines.append(rf"\multicolumn{{{3 + len(columns)}}}{{l}}{{\emph{{{groups[number]}}}}} \\")
         rivals = [i for i, other in enumerate(rows) if _rivals(row, other)]
         cells = [_escape(row.title), _escape(row.runs[0].run.detector_name), WORDS[row.iou]]
-        for column in range(len(columns)):
+        for column, metric in enumerate(columns):
             text = shown[number][column]
             values = [_number(shown[i][column]) for i in rivals if shown[i][column]]
+            extreme = max if metric.higher_is_better else min
             # compared as printed: what looks equal is a tie
-            best = len(values) > 1 and text != "" and _number(text) == max(values)
+            best = len(values) > 1 and text != "" and _number(text) == extreme(values)
             text = text.replace("±", r"$\pm$") or "--"
             cells.append(rf"\textbf{{{text}}}" if best else text)
         if marks := footnotes.marks(row):
@@ -150,7 +160,7 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
             cells[0] += " (older code)" if row.counted else rf" ({_escape(row.runs[0].state)})"
         lines.append(" & ".join(cells) + r" \\")
     runs = [run for row in rows for run in row.runs]
-    head = " & ".join(["Method", "Detector", "IoU", *(METRICS[key].title for key in HEADLINE), "box AP"])
+    head = " & ".join(["Method", "Detector", "IoU", *(metric.title for metric in columns[:-1]), "box AP"])
     return "\n".join(
         [
             f"% {title}: {sum(run.done for run in runs)} of {len(runs)} runs done",
@@ -173,6 +183,16 @@ def latex(title: str, rows: Sequence[RowResult]) -> str:
     )
 
 
+def group_starts(rows: Sequence[RowResult]) -> dict[int, str]:
+    """What the methods of a group of rows change, by the number of its first row; empty without groups."""
+    found = [row.row.touches for row in rows]
+    return {
+        number: touches
+        for number, touches in enumerate(found)
+        if touches is not None and (number == 0 or touches != found[number - 1])
+    }
+
+
 def duration(seconds: float | None) -> str:
     """Seconds for people."""
     if seconds is None:
@@ -186,6 +206,18 @@ def duration(seconds: float | None) -> str:
 def memory(megabytes: float | None) -> str:
     """MB of 2**20 bytes for people."""
     return "" if megabytes is None else f"{megabytes / 1024:.1f} GB"
+
+
+def _not_done(rows: Sequence[RowResult]) -> list[str]:
+    """A line for each run that is not done."""
+    return [
+        f"- {row.row.row.id}, seed {run.run.seed}: {run.state}"
+        + (f": {_one_paragraph(run.reason)}" if run.reason else "")
+        + (f"; {run.older}" if run.older else "")
+        for row in rows
+        for run in row.runs
+        if not run.done
+    ]
 
 
 def _cost(cost: Cost) -> str:

@@ -1,6 +1,7 @@
 """Loss, gradient and mean scores equal the released LOCE, given the entries that its objects make."""
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from later_cases import labels_of, matrix
 from torch import Tensor
 
 from methods.loce.classifier import Equilibrium
+from methods.loce.memory import FeatureMemory, drawn_categories, images_of_first_pass, jittered_boxes
 
 CLOSE = tolerance("loce")
 
@@ -40,18 +42,19 @@ def _of(case: dict[str, Any]) -> Equilibrium:
 
 def _released_entries(call: dict[str, Any], rois_per_image: int) -> list[tuple[int, float]]:
     """Label and mean score of every object with RoIs, and of every category among the rows from memory."""
-    return sorted((label, rows.mean().item()) for label, rows in _groups(call, rois_per_image))
+    rois = [rois_per_image] * len(call["images"])
+    return sorted((label, rows.mean().item()) for label, rows in _groups(call, rois))
 
 
-def _groups(call: dict[str, Any], rois_per_image: int) -> Iterator[tuple[int, Tensor]]:
+def _groups(call: dict[str, Any], rois: list[int]) -> Iterator[tuple[int, Tensor]]:
     scores = matrix(call["logits"]).softmax(dim=1)
-    for number, image in enumerate(call["images"]):
+    for image, first in zip(call["images"], [0, *accumulate(rois)], strict=False):
         assigned = torch.tensor(image["assigned"], dtype=torch.int64)
-        own = scores[number * rois_per_image :][: len(assigned)]
+        own = scores[first:][: len(assigned)]
         for found in assigned.unique().tolist():
             label = image["gt_labels"][found]
             yield label, own[assigned == found, label]
-    memory = torch.tensor(call["memory_labels"], dtype=torch.int64)
+    memory = torch.tensor(call.get("memory_labels", []), dtype=torch.int64)
     for label in memory.unique().tolist():
         yield label, scores[len(scores) - len(memory) :][memory == label, label]
 
@@ -106,6 +109,19 @@ def test_entries_of_two_workers_are_put_together_as_those_of_two_processes(case:
     for call, expected in zip(case["inputs"]["iterations"], case["expected"]["iterations"], strict=True):
         _end_step(classifier, [_released_entries(part, size) for part in call["per_process"]])
         torch.testing.assert_close(classifier.mean_score, matrix(expected["mean_score"]), **CLOSE)
+
+
+@pytest.mark.parametrize("case", golden_cases("loce", "mean_score_fewer_rois"))
+def test_rows_of_an_image_with_fewer_rois_are_its_own(case: dict[str, Any]) -> None:
+    """The intended reading: the release looks for the rows at a multiple of an image's usual RoIs."""
+    classifier = _of(case)
+    entries = sorted(
+        (label, rows.mean().item())
+        for label, rows in _groups(case["inputs"], case["inputs"]["rois_of_images"])
+    )
+    torch.testing.assert_close(matrix(entries), matrix(case["expected"]["entries"]), **CLOSE)
+    _end_step(classifier, [entries])
+    torch.testing.assert_close(classifier.mean_score, matrix(case["expected"]["mean_score"]), **CLOSE)
 
 
 @pytest.mark.parametrize("case", golden_cases("loce", "loce_iterations"))
@@ -170,3 +186,53 @@ def test_the_mean_score_comes_to_what_a_category_scores() -> None:
     expected = torch.stack([scores[:2, 0].mean(), torch.tensor(0.01), scores[2, 2]])
     torch.testing.assert_close(classifier.mean_score[:3], expected.double())
     assert classifier.mean_score[3:].tolist() == pytest.approx([0.01, 0.01])
+
+
+@pytest.mark.parametrize("case", golden_cases("loce", "memory_queue"))
+def test_the_memory_keeps_what_the_original_keeps(case: dict[str, Any]) -> None:
+    memory = FeatureMemory(case["inputs"]["num_classes"], case["inputs"]["queue_size"], [])
+    for call, expected in zip(case["inputs"]["calls"], case["expected"]["calls"], strict=True):
+        memory.write(labels_of(call), torch.tensor(call["ids"]))
+        assert memory.features.tolist() == expected["ids"]
+        assert memory.filled.tolist() == expected["filled"]
+        assert memory.pointers.tolist() == expected["pointers"]
+
+
+@pytest.mark.parametrize("case", golden_cases("loce", "memory_sample"))
+def test_the_memory_gives_what_the_original_gives(case: dict[str, Any]) -> None:
+    inputs = case["inputs"]
+    memory = FeatureMemory(inputs["num_classes"], inputs["queue_size"], [])
+    memory.features, memory.filled = torch.tensor(inputs["ids"]), torch.tensor(inputs["filled"])
+    draws = iter(inputs["drawn_slots"])
+    features, labels = memory.read(
+        torch.tensor(inputs["drawn_categories"]), lambda _: torch.tensor(next(draws))
+    )
+    assert features.tolist() == case["expected"]["ids"]
+    assert labels.tolist() == case["expected"]["labels"]
+    assert next(draws, None) is None
+
+
+@pytest.mark.parametrize("case", golden_cases("loce", "class_draw"))
+def test_categories_that_score_low_are_drawn_as_in_the_original(case: dict[str, Any]) -> None:
+    *foreground, _ = case["inputs"]["mean_score"]
+    found = drawn_categories(matrix(foreground), matrix(case["inputs"]["uniform"]))
+    assert found.tolist() == case["expected"]["categories"]
+
+
+@pytest.mark.parametrize("case", golden_cases("loce", "jittered_boxes"))
+def test_boxes_are_jittered_as_in_the_original(case: dict[str, Any]) -> None:
+    inputs = case["inputs"]
+    boxes, uniform = matrix(inputs["boxes"]), matrix(inputs["uniform"])
+    found = jittered_boxes(boxes, uniform, inputs["height"], inputs["width"])
+    torch.testing.assert_close(found, matrix(case["expected"]["boxes"]), **CLOSE)
+
+
+@pytest.mark.parametrize("case", golden_cases("loce", "balanced_image_order"))
+def test_the_first_pass_shows_the_images_of_the_original(case: dict[str, Any]) -> None:
+    found = images_of_first_pass(case["inputs"]["categories_of_images"], **case["hyperparameters"])
+    assert found == case["expected"]["images_of_processes"]
+
+
+def test_a_memory_without_features_gives_none() -> None:
+    features, labels = FeatureMemory(3, 2, (4,)).read(torch.tensor([0, 2]), torch.arange)
+    assert (features.shape, labels.shape) == ((0, 4), (0,))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from recipe_files import write_experiment
+from recipe_files import write_experiment, write_method
 
 from benchmark.errors import BenchmarkError
 from benchmark.recipes import (
@@ -319,3 +319,58 @@ def test_packages_without_the_project_say_what_they_lack(
     monkeypatch.setattr("benchmark.recipes.project._CHECKOUT", tmp_path / "site-packages")
     with pytest.raises(BenchmarkError, match="files of the project are not here"):
         describe("methods")
+
+
+def test_an_experiment_like_another_takes_the_keys_that_it_does_not_write(tmp_path: Path) -> None:
+    """Its rows answer to no published number where it has another schedule."""
+    for row in load_experiment("field").rows:
+        assert row.comparable == (row.row.reported is not None)
+    before = load_experiment("field")
+    likewise = load_experiment("field_2x_rfs")
+    ids = [row.row.id for row in before.rows]
+    assert [row.row.id for row in likewise.rows] == [id_ for id_ in ids if id_ != "rfs"]
+    assert likewise.metrics == before.metrics == ("AP-fixed", "ECE")
+    assert all(row.touches for row in likewise.rows)
+    assert not any(row.row.reported or row.deviations for row in likewise.rows)
+    lengths = {
+        stage.schedule.epochs
+        for row in likewise.rows
+        for run in row.runs
+        for stage in run.stages
+        if stage.schedule
+    }
+    assert lengths == {24}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"like": "fild"}, "did you mean 'field'"),
+        ({"like": "field", "without": ["rsf"]}, "did you mean 'rfs'"),
+        ({"like": "e"}, "in a circle"),
+        ({"like": "one_row", "without": ["a"]}, "needs the key 'rows'"),
+        ({"without": ["a"]}, "without"),
+        ({"metrics": ["AP_fixed"]}, "AP-fixed"),
+    ],
+)
+def test_what_an_experiment_cannot_be_like_is_refused(
+    tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    other = yaml.safe_load(Path(write_experiment(tmp_path)).read_text())
+    (tmp_path / "one_row.yaml").write_text(yaml.safe_dump({**other, "name": "one_row"}))
+    path = Path(write_experiment(tmp_path, **settings))
+    if "like" in settings:
+        content = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "rows"}
+        path.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=message):
+        load_experiment(str(path))
+
+
+def test_folders_of_another_experiment_are_found_from_where_it_lies(tmp_path: Path) -> None:
+    write_method(tmp_path / "methods", "mine")
+    (tmp_path / "b.yaml").write_text("{name: b, all: {iterations: 3}}")
+    write_experiment(tmp_path, {"method": "mine"}, method_paths=["methods"], budget="b.yaml")
+    for name, budget in (("f", ""), ("g", ", budget: tiny")):
+        (tmp_path / f"{name}.yaml").write_text(f"{{name: {name}, title: T, like: e{budget}}}")
+        (row,) = load_experiment(str(tmp_path / f"{name}.yaml")).rows
+        assert (row.runs[0].method, row.runs[0].budget) == ("mine", "tiny" if budget else "b")

@@ -176,3 +176,34 @@ def test_a_budgets_threshold_reaches_ceilings_too(tmp_path: Path) -> None:
     sampler = run_of(tmp_path, budget="tiny").stages[0].sampler
     assert sampler is not None
     assert (sampler.kind, sampler.threshold) == ("repeat_factor_ceiling", 0.1)
+
+
+def test_a_budgets_sampler_replaces_that_of_train_stages_but_not_a_methods_own(tmp_path: Path) -> None:
+    kinds = ["uniform", "repeat_factor", "a.b:c"]
+    stages = [{**STAGE, "name": f"train{i}", "sampler": {"kind": kind}} for i, kind in enumerate(kinds)]
+    fit = {"name": "fit", "kind": "fit", "function": "a:b"}
+    write_method(tmp_path, "mine", stages=[*stages, fit])
+    sampler = {"kind": "repeat_factor_ceiling", "threshold": 0.01}
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump({"name": "b", "sampler": sampler}))
+    found = [stage.sampler for stage in run_of(tmp_path, budget="b.yaml").stages]
+    assert [item and (item.kind, item.threshold) for item in found] == [
+        ("repeat_factor_ceiling", 0.01),
+        ("repeat_factor_ceiling", 0.01),
+        ("a.b:c", 0.001),
+        ("uniform", 0.001),
+    ]
+
+
+def test_a_budget_may_begin_with_a_named_schedule(tmp_path: Path) -> None:
+    write_method(tmp_path, "mine")
+    (tmp_path / "b.yaml").write_text(
+        yaml.safe_dump({"name": "b", "all": {"like": "mmdet_2x", "momentum": 0.8}})
+    )
+    schedule = run_of(tmp_path, budget="b.yaml").stages[0].schedule
+    assert schedule is not None
+    assert (schedule.epochs, schedule.steps, schedule.learning_rate, schedule.momentum) == (
+        24,
+        [16, 22],
+        0.02,
+        0.8,
+    )

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from benchmark.cli import app
 from benchmark.recipes import find_run
-from benchmark.recipes.catalog import detector_presets
+from benchmark.recipes.catalog import detector_presets, read_budget, yaml_files
 from benchmark.recipes.project import project_root
 from benchmark.reporting.answers import REPORTED, Answers, find_answers
 from benchmark.reporting.collect import read_reported
@@ -34,6 +34,12 @@ def test_recipes_are_on_the_dataset_of_their_row() -> None:
             run = find_run(recipe)
             assert run.dataset_name == reported[row].dataset, recipe
             assert run.detector_name in detector_presets()
+
+
+def test_a_budget_has_the_schedule_of_a_paper_that_is_there() -> None:
+    budgets = [read_budget(path) for path in yaml_files("budgets").values()]
+    papers = {row.partition("/")[0] for row in read_reported(project_root() / REPORTED)}
+    assert {budget.answers for budget in budgets} - {None} == {"eqlv2"} <= papers
 
 
 def test_every_published_number_has_a_tolerance() -> None:

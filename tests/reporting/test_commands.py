@@ -79,8 +79,8 @@ def test_compare_refuses_what_is_not_finished(experiment: LoadedExperiment) -> N
 
 
 def _row(experiment: LoadedExperiment, value: float) -> RowResult:
-    row = experiment.rows[2]
-    run = row.runs[0].model_copy(update={"budget": "paper", "dataset_name": "lvis_v0.5"})
+    row = replace(experiment.rows[2], comparable=True)
+    run = row.runs[0].model_copy(update={"dataset_name": "lvis_v0.5"})
     numbers = {"segm": {"AP": value}}
     reported = Reported("lvis_v0.5", {"segm/AP": 26.0, "bbox/AP": 25.0}, {"segm/AP": 0.5, "bbox/AP": 0.5})
     done = RunResult(run, "done", None, numbers, 1.0, 1.0)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import fail, step_of
+from places import fail, made, step_of
 from reporting.results_tree import EXPERIMENT, finish, made_up_experiment, write_images
 
+from benchmark.files import write_json
 from benchmark.recipes.paths import experiment_folder, run_name
 from benchmark.records import read_record
 from benchmark.reporting import write_report
+from benchmark.steps import steps_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -57,6 +59,25 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number, row in enumerate(experiment.rows):
         for run in row.runs:
             finish(run, 0.6 - number / 20 + run.seed / 50, 0.4)
+    write_report(experiment)
+    return experiment_folder("made_up") / "report.html"
+
+
+@pytest.fixture
+def grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page of an experiment in groups: two losses, of which the second has an APr just below 21.75."""
+    monkeypatch.chdir(tmp_path)
+    more = "  - {id: gumbel, method: gumbel, detector: torchvision/tiny_mask_rcnn, dataset: synthetic}\n"
+    text = EXPERIMENT.replace("rows:\n", "group_by: touches\nmetrics: [ECE]\nrows:\n") + more
+    experiment = made_up_experiment(tmp_path, text)
+    for run in [run for row in experiment.rows for run in row.runs]:
+        if run.method != "gumbel":
+            finish(run, 0.5, 0.4)
+            continue
+        *before, last = steps_of(run)
+        finish(run, 0.5, 0.4, until=before)
+        with made(last) as folder:
+            write_json(folder / "metrics.json", {"segm": {"AP": 0.3, "APr": 0.2174999987, "ECE": 0.1}})
     write_report(experiment)
     return experiment_folder("made_up") / "report.html"
 
@@ -176,6 +197,23 @@ def test_sorts_by_any_column_with_what_is_missing_at_the_end(opened: Any) -> Non
         assert methods(page)[3] == "GOL"
     page.locator("#table button[data-key=title]").click()
     assert methods(page) == ["BAGS", "GOL", "Sigmoid + RFS", "Softmax"]
+
+
+def test_groups_have_their_headings_until_the_table_is_sorted(opened: Any, grouped: Path) -> None:
+    """The further metrics are columns, and a number is rounded as in the other tables."""
+    page = opened(grouped)
+    lines = page.locator("#table tbody tr > :nth-child(2)").all_inner_texts()
+    assert lines == ["baseline", "Softmax", "loss", "Sigmoid + RFS", "Gumbel", "decoupled", "BAGS"]
+    cells = page.locator("tr[data-row=gumbel] > *").all_inner_texts()
+    table = (grouped.parent / "table.md").read_text()
+    written = next(line for line in table.splitlines() if line.startswith("| gumbel ")).split(" | ")
+    assert "21.7" in written
+    assert cells[2] == "loss"
+    assert cells[4] == "21.7"
+    assert "10.0" in cells[7]
+    page.locator("#table button[data-key=AP]").click()
+    assert page.locator("#table tr.group").count() == 0
+    assert len(methods(page)) == 4
 
 
 def test_filters_by_words_and_state(opened: Any) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -297,21 +298,51 @@ def test_published_numbers_that_are_gone_are_asked_for(
 
 
 def test_difference_only_where_the_paper_can_be_answered(experiment: LoadedExperiment) -> None:
-    """Same dataset, the paper's own budget; ties for the best value are all bold."""
+    """Same dataset, the paper's own schedule; ties for the best value are all bold."""
     row = experiment.rows[2]
+    assert not row.comparable  # budget smoke
     reported = Reported("lvis_v0.5", {"segm/AP": 26.0}, {"segm/AP": 0.5})
 
-    def result(budget: str, dataset: str, value: float) -> RowResult:
-        run = row.runs[0].model_copy(update={"budget": budget, "dataset_name": dataset})
+    def result(comparable: bool, dataset: str, value: float) -> RowResult:
+        run = row.runs[0].model_copy(update={"dataset_name": dataset})
         numbers = {"segm": {"AP": value}}
-        return RowResult(row, [RunResult(run, "done", None, numbers, 7260.0, 2048.0)], reported)
+        done = RunResult(run, "done", None, numbers, 7260.0, 2048.0)
+        return RowResult(replace(row, comparable=comparable), [done], reported)
 
-    same = result("paper", "lvis_v0.5", 0.2631)
+    same = result(True, "lvis_v0.5", 0.2631)
     assert same.difference("segm/AP") == pytest.approx(0.31)
-    assert result("smoke", "lvis_v0.5", 0.26).difference("segm/AP") is None
-    assert result("paper", "lvis_v1", 0.26).difference("segm/AP") is None
-    text = markdown("t", [same, result("paper", "lvis_v0.5", 0.2)], [])
+    assert result(False, "lvis_v0.5", 0.26).difference("segm/AP") is None
+    assert result(True, "lvis_v1", 0.26).difference("segm/AP") is None
+    text = markdown("t", [same, result(True, "lvis_v0.5", 0.2)], [])
     assert "| 26 | +0.3 | yes | done | 2 h 01 min | 2.0 GB |" in text
     assert "| -6.0 | no |" in text
-    tied = latex("t", [same, result("paper", "lvis_v0.5", 0.2629), result("paper", "lvis_v0.5", 0.25)])
+    tied = latex("t", [same, result(True, "lvis_v0.5", 0.2629), result(True, "lvis_v0.5", 0.25)])
     assert tied.count(r"\textbf{26.3}") == 2
+
+
+def test_rows_in_groups_have_their_headings_in_every_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Further metrics are columns; of one that is better where it is lower, the lowest is the best."""
+    monkeypatch.chdir(tmp_path)
+    last = "  - {id: again, method: softmax+rfs, detector: torchvision/tiny_mask_rcnn, dataset: synthetic}\n"
+    settings = "group_by: touches\nmetrics: [AP-fixed, ECE]\nrows:\n" + last
+    experiment = made_up_experiment(tmp_path, EXPERIMENT.replace("rows:\n", settings))
+    for run, level in zip(runs(experiment), (0.5, 0.52, 0.48, 0.51, 0.4), strict=True):
+        finish(run, level, 0.4)
+    lines = [part for part in write_report(experiment).splitlines() if part.startswith("| ")][2:]
+    assert [part.split(" | ")[0].strip("| ") for part in lines] == [
+        "**baseline**", "softmax", "**loss**", "sigmoid", "**decoupled**", "bags", "**sampler**", "again",
+    ]  # fmt: skip
+    assert len({part.count("|") for part in lines}) == 1
+    folder = experiment_folder("made_up")
+    table = {row["row"]: row for row in csv.DictReader((folder / "table.csv").open())}
+    assert [row["touches"] for row in table.values()] == ["baseline", "loss", "decoupled", "sampler"]
+    tex = (folder / "table.tex").read_text().splitlines()
+    assert r"Method & Detector & IoU & AP & APr & APc & APf & AP-fixed & ECE & box AP \\" in tex
+    assert [part for part in tex if "emph" in part] == [
+        rf"\multicolumn{{10}}{{l}}{{\emph{{{name}}}}} \\"
+        for name in ("baseline", "loss", "decoupled", "sampler")
+    ]
+    (best,) = [part for part in tex if re.fullmatch(r"\\textbf{[\d.]+}", "".join(part.split(" & ")[8:9]))]
+    assert best.startswith("RFS & ")  # made with the lowest level

@@ -13,7 +13,7 @@ from benchmark.evaluation.metrics import METRICS
 from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.paths import run_name
 from benchmark.reporting.citations import citations
-from benchmark.reporting.collect import RowResult, RunResult, StepResult
+from benchmark.reporting.collect import HEADLINE, RowResult, RunResult, StepResult, cost_of_rows
 from benchmark.reporting.footnotes import Footnotes
 from benchmark.reporting.html.examples import examples
 from benchmark.reporting.html.training_tables import training_tables
@@ -50,6 +50,7 @@ def page_content(
         "ious": [iou for iou in ("segm", "bbox") if any(iou in run.metrics for run in runs)],
         "words": WORDS,
         "metrics": _metrics(rows),
+        "headline": [*HEADLINE, *experiment.metrics],
         "rows": [
             {**_row(row, number, certain.get(row.row.row.id)), "footnotes": footnotes.marks(row)}
             for number, row in enumerate(rows)
@@ -127,6 +128,7 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
     return {
         "id": row.row.row.id,
         "number": number,
+        "touches": row.row.touches,
         "title": row.title,
         "method": run.method + (f"+{run.variant}" if run.variant else ""),
         "detector": run.detector_name,
@@ -144,6 +146,7 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
         "answers": row.row.row.reported,
         "seconds": row.seconds,
         "time": duration(row.seconds),
+        "gpu_hours": cost_of_rows([row]).gpu_hours,
         "memory_mb": row.memory_mb,
         "memory": memory(row.memory_mb),
     }
@@ -272,7 +275,8 @@ def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    """With so many digits that the page rounds it to the one digit that the other tables have."""
+    return None if value is None else round(value, 12)
 
 
 def _numbers(values: NDArray[np.float64], digits: int) -> list[float | None]:

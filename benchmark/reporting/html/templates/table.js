@@ -1,6 +1,7 @@
 "use strict";
 // The results table, the table of runs, and where a number comes from.
 const sort = { key: null, down: true };
+const grouped = rows.some((row) => row.touches);
 
 function best(metric, row) {
   const rivals = rows.filter((other) => other.dataset === row.dataset && iouOf(other) === iouOf(row));
@@ -29,14 +30,15 @@ function metricColumn(metric) {
 }
 
 function columns() {
-  const headline = ["AP", "APr", "APc", "APf"];
-  const metrics = content.metrics.filter((metric) => headline.includes(metric.key) || $("all-metrics").checked);
+  const headline = content.headline.map((key) => metricOf.get(key)).filter(Boolean);
+  const metrics = $("all-metrics").checked ? content.metrics : headline;
   const reported = (row) => row.reported[`${iouOf(row)}/AP`] || null;
   const text = (key, label, value, tip) => ({ key, label, tip, value, cell: value });
   const list = [
     { key: "plot", label: "plot", fixed: true, cell: plotBox },
     { ...text("title", "method", nameOf, "the method's name; small numbers are declared deviations"),
       cell: (row) => (row.footnotes.length ? make("span", {}, nameOf(row), make("sup", {}, ` ${row.footnotes.join(", ")}`)) : nameOf(row)) },
+    ...(grouped ? [text("touches", "touches", (row) => row.touches, "what the method changes of the baseline")] : []),
     ...metrics.map(metricColumn),
   ];
   if (!chosen.iou && content.ious.length > 1) {
@@ -68,6 +70,10 @@ function columns() {
     cell: (row) => make("span", { class: row.state === "done" ? "good" : "bad", title: row.status }, row.older ? "older code" : row.state) });
   list.push({ key: "time", label: "wall time", tip: "of all steps from initial weights, mean over seeds", numeric: true,
     value: (row) => row.seconds, cell: (row) => row.time });
+  if (rows.some((row) => row.gpu_hours)) {
+    list.push({ key: "gpu", label: "GPU-hours", tip: "of all steps from initial weights, sum over seeds and attempts", numeric: true,
+      value: (row) => row.gpu_hours, cell: (row) => row.gpu_hours.toFixed(1) });
+  }
   list.push({ key: "memory", label: "memory", tip: "highest of any step", numeric: true, value: (row) => row.memory_mb, cell: (row) => row.memory });
   list.push(text("id", "row", (row) => row.id, "the row of the experiment"));
   list.push(text("schedule", "schedule", (row) => row.schedule, "budget, and the length of every stage"));
@@ -122,8 +128,14 @@ function drawTable() {
       }, `${column.label}${now ? (sort.down ? " ▾" : " ▴") : ""}`));
   }));
   const kept = filtered();
-  const body = kept.map((row) => make("tr", { "data-row": row.id }, ...list.map((column, index) =>
-    make(index === 1 ? "th" : "td", { class: column.numeric ? "number" : "", scope: index === 1 ? "row" : null }, column.cell(row)))));
+  const body = kept.flatMap((row, place) => {
+    const begins = grouped && !sort.key && row.touches !== (kept[place - 1] || {}).touches;
+    return [
+      begins ? make("tr", { class: "group" }, make("th", {}), make("th", { scope: "rowgroup" }, row.touches), make("td", { colspan: list.length - 2 })) : null,
+      make("tr", { "data-row": row.id }, ...list.map((column, index) =>
+        make(index === 1 ? "th" : "td", { class: column.numeric ? "number" : "", scope: index === 1 ? "row" : null }, column.cell(row)))),
+    ].filter(Boolean);
+  });
   document.querySelector("#table thead").replaceChildren(head);
   document.querySelector("#table tbody").replaceChildren(...body);
   $("footnotes").replaceChildren(...content.footnotes.map((note) => make("li", {}, note)));
