@@ -684,15 +684,17 @@ def status(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="recipe of a finished run, e.g. smoke:softmax", metavar="RUN")],
-    second: Annotated[str, typer.Argument(help="recipe of another one on the same data", metavar="RUN")],
+    first: Annotated[
+        str, typer.Argument(help="finished row (all its seeds) or run, e.g. smoke:softmax", metavar="ROW")
+    ],
+    second: Annotated[str, typer.Argument(help="another one on the same data", metavar="ROW")],
     as_json: Annotated[bool, typer.Option("--json", help="every metric and category as JSON")] = False,
 ) -> None:
-    """Print how the second run differs from the first: paired intervals, and the categories that moved."""
-    from benchmark.recipes import find_run
-    from benchmark.reporting.comparison import compare as compare_runs
+    """Print how the second row differs from the first: paired intervals, and the categories that moved."""
+    from benchmark.recipes import find_runs
+    from benchmark.reporting.comparison import compare as compare_rows
 
-    comparison = compare_runs(find_run(first), find_run(second))
+    comparison = compare_rows(find_runs(first), find_runs(second))
     if as_json:
         _print_json(comparison.as_dict())
     else:
