@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from benchmark.evaluation.metrics import METRICS
 from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.paths import run_name
+from benchmark.recipes.project import project_root
+from benchmark.reporting.answers import REPORTED
 from benchmark.reporting.citations import citations
 from benchmark.reporting.collect import HEADLINE, RowResult, RunResult, StepResult
 from benchmark.reporting.differences import Distinctions, Pair
@@ -19,6 +21,7 @@ from benchmark.reporting.footnotes import Footnotes
 from benchmark.reporting.html.examples import examples
 from benchmark.reporting.html.training_tables import training_tables
 from benchmark.reporting.noise import explanation, marks_note, needed, shown_rank, statements
+from benchmark.reporting.prediction import Agreement, Published, agreements
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.sweeps import numeric_sweeps
 from benchmark.reporting.tables import WORDS, duration, memory
@@ -70,6 +73,10 @@ def page_content(
         }
         if distinctions.pairs
         else None,
+        "agreement": [
+            {**asdict(item), "text": _agreement_text(item)}
+            for item in agreements(rows, Published(project_root() / REPORTED))
+        ],
         "sweeps": [
             {
                 "id": sweep.id,
@@ -171,6 +178,12 @@ def _interval(
     if certain is None or iou != row.iou or key not in certain.values or len(row.values[iou, key]) > 1:
         return None
     return [_rounded(certain.values[key].low), _rounded(certain.values[key].high)]
+
+
+def _agreement_text(item: Agreement) -> str:
+    if item.low > 0:
+        return "the orders agree"
+    return "the orders are opposite" if item.high < 0 else "too uncertain to say"
 
 
 def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:

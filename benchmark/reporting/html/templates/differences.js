@@ -1,5 +1,5 @@
 "use strict";
-// Differences between all rows that can be compared, with their intervals.
+// Differences between all rows that can be compared, with their intervals; and the order of published tables.
 function drawDifferences() {
   for (const node of [$("apart"), document.querySelector('nav a[href="#apart"]')]) node.hidden = !content.differences;
   if (!content.differences) return;
@@ -25,4 +25,14 @@ function differenceCell(pair, sign, metric) {
   return make("td", { class: "number" }, pair.clear ? make("strong", {}, value) : value, make("br"),
     make("span", { class: "small" }, `[${ends.join(", ")}]`),
     ...(pair.clear ? [] : [make("br"), make("span", { class: "small" }, `${pair.needed} seeds`)]));
+}
+
+function drawAgreement() {
+  for (const node of [$("agreement"), document.querySelector('nav a[href="#agreement"]')]) node.hidden = !content.agreement.length;
+  const names = ["metric", "compared with", "Kendall's tau", "95 % interval", "p", "methods", "verdict"];
+  document.querySelector("#agreements thead").replaceChildren(make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name))));
+  document.querySelector("#agreements tbody").replaceChildren(...content.agreement.map((item) => make("tr", {},
+    make("th", { scope: "row" }, metricOf.get(item.metric).title), make("td", {}, item.source), make("td", { class: "number" }, signed(item.tau, 2)),
+    make("td", { class: "number" }, `[${signed(item.low, 2)}, ${signed(item.high, 2)}]`), make("td", { class: "number" }, item.p.toFixed(3)),
+    make("td", { class: "wide" }, `${item.methods.length}: ${item.methods.join(", ")}`), make("td", {}, item.text))));
 }

@@ -87,5 +87,6 @@ systemDark.addEventListener("change", (event) => {
 
 drawRuns();
 drawCitations();
+drawAgreement();
 redraw("table", "apart", "shown", "pair");
 document.documentElement.dataset.ready = "yes";
