@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import made, step_of
-from reporting.results_tree import EXPERIMENT, NAMES, finish, made_up_experiment, write_images
+from reporting.results_tree import EXPERIMENT, detect_objects, finish, made_up_experiment, write_images
 from rocrate.rocrate import ROCrate
 from typer.testing import CliRunner
 
 from benchmark.cli import app
 from benchmark.errors import BenchmarkError
 from benchmark.files import sha256_file, write_json
-from benchmark.inference.detections import DetectionWriter
 from benchmark.recipes import LoadedExperiment, find_run
 from benchmark.recipes.models import Deviation
 from benchmark.reporting import write_report
@@ -27,7 +26,7 @@ from benchmark.reporting.collect import Reported, RowResult, RunResult
 from benchmark.reporting.comparison import ComparisonError, compare
 from benchmark.reporting.export import ExportError
 from benchmark.reporting.verification import verdicts
-from benchmark.steps import Means, Step, dataset_files, make, steps_of
+from benchmark.steps import Means, make, steps_of
 
 
 @pytest.fixture
@@ -41,21 +40,6 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperim
             finish(run, 0.5, 0.4, until=before)
             make(evaluate, Means())
     return experiment
-
-
-def detect_objects(step: Step, wrong: int) -> None:
-    """Every object, or with ``wrong`` boxes only the first of an image that is another one for each seed,
-    behind these."""
-    annotations = json.loads(dataset_files(step.dataset).val.read_text())["annotations"]
-    with made(step) as folder, DetectionWriter(folder / "detections.parquet", NAMES, {}, False) as writer:
-        for image in range(1, 9):
-            objects = [item for item in annotations if item["image_id"] == image]
-            objects = objects[: int(image == step.run.seed + 1)] if wrong else objects
-            boxes = [[0, 0, 1, 1]] * wrong * len(objects) + [item["bbox"] for item in objects]
-            ids = [objects[0]["category_id"]] * (len(boxes) - len(objects)) if objects else []
-            ids += [item["category_id"] for item in objects]
-            if boxes:
-                writer.add(image, ids, np.linspace(0.9, 0.1, len(boxes)), boxes)
 
 
 def longtail(*arguments: object) -> tuple[int, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.evaluation.metrics import METRICS
+from benchmark.evaluation.uncertainty import CONFIDENCE
 from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.paths import run_name
 from benchmark.recipes.project import project_root
@@ -181,9 +182,9 @@ def _interval(
 
 
 def _agreement_text(item: Agreement) -> str:
-    if item.low > 0:
-        return "the orders agree"
-    return "the orders are opposite" if item.high < 0 else "too uncertain to say"
+    if item.p > 1 - CONFIDENCE or item.low <= 0 <= item.high:
+        return "too uncertain to say"
+    return "the orders agree" if item.tau > 0 else "the orders are opposite"
 
 
 def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:
