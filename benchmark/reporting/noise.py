@@ -28,10 +28,15 @@ def marks_note(rows: Sequence[RowResult], distinctions: Distinctions) -> str:
             f"Bold: the best of a column and what {number} seeds do not tell from it, if there is a row that "
             "they do."
         )
-    have = "one seed" if max(counts) == 1 else f"fewer than {FEWEST_SEEDS} seeds in common"
+    if max(counts) == 1:
+        have = "every row has one seed"
+    elif sorted(counts)[-2] < FEWEST_SEEDS:
+        have = f"no two rows have {FEWEST_SEEDS} seeds"
+    else:
+        have = f"no two rows could be compared over {FEWEST_SEEDS} seeds"
     return (
-        f"No number is marked as the best: rows have {have}, and another seed may change their order. Rows "
-        f"with\n{FEWEST_SEEDS} seeds can be told apart, better with 5 (`seeds` of a row)."
+        f"No number is marked as the best: {have}, and another seed may change the order. Rows with\n"
+        f"{FEWEST_SEEDS} seeds can be told apart, better with 5."
     )
 
 

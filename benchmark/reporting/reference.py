@@ -61,7 +61,7 @@ class Repeat:
         source = f"{self.seeds} seed{'s' * (self.seeds != 1)}, noise over {self.over}"
         return (
             f"{self.row}, {self.metric}: {self.ours:.2f}, shipped {self.shipped:.2f} ({source}), difference "
-            f"{self.ours - self.shipped:+.2f}, {word} the tolerance of {self.tolerance:.2f}"
+            f"{round(self.ours - self.shipped, 2) + 0.0:+.2f}, {word} the tolerance of {self.tolerance:.2f}"
         )
 
 

@@ -136,7 +136,7 @@ def test_the_table_says_which_pairs_are_told_apart_and_what_the_others_need(temp
 def test_one_seed_is_said(template: ExperimentRow) -> None:
     rows = table_rows(simulated(np.random.default_rng(0), [0.3, 0.9], 1), template)
     for text in (markdown("t", rows, [], Distinctions()), latex("t", rows, Distinctions())):
-        assert "rows have one seed, and another seed may change their order" in text
+        assert "every row has one seed, and another seed may change the order" in text
         assert "**" not in text
         assert r"\textbf" not in text
 
@@ -169,7 +169,7 @@ def test_images_alone_give_the_bootstraps_interval() -> None:
 def test_the_seeds_needed_are_those_of_textbooks() -> None:
     """A paired t-test of a difference as large as its spread needs 10 pairs for 80 % at 5 % (Cohen 1988)."""
     assert Estimate(0.01, 5, 0.01**2, 0.0, 0.0, 200).seeds_needed(0.05) == 10
-    assert Estimate(0.01, 5, 0.01**2, 0.0, 0.0, 200).seeds_needed(0.01) > 10  # type: ignore[operator]
+    assert Estimate(0.01, 5, 0.01**2, 0.0, 0.0, 200).seeds_needed(0.01) > 10
     assert Estimate(0.01, 5, 0.0001**2, 0.01**2, 0.0, 200).seeds_needed(0.05) is None  # images are too few
 
 
