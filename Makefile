@@ -12,6 +12,8 @@ COCO ?=
 BACKEND = $(filter mmdet detectron2,$(firstword $(subst /, ,$(DETECTOR))))
 INSTALLED = $(VENV)/installed$(addprefix _,$(BACKEND))
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR),_$(subst /,_,$(DETECTOR)))
+# Numbers that come with the project; what is outside of their noise stops nothing
+REFERENCE = results/reference/$(notdir $(TABLES)).csv
 CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(COCO),coco=$(abspath $(COCO)))
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
@@ -20,6 +22,7 @@ SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
+	@$(if $(wildcard $(REFERENCE)),$(BIN)/longtail verify $(EXPERIMENT) --summary || true)
 
 # make experiment EXPERIMENT=bags, or EXPERIMENT=path/of/mine.yaml
 experiment: $(INSTALLED)
@@ -91,9 +94,11 @@ shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
 	$(foreach table,$(wildcard results/experiments/smoke_*/table.md results/experiments/ablations/table.md),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
+	$(BIN)/longtail reference smoke
 	$(BIN)/python -m tests.workflow.rule_graph
 	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
 
-# Everything that is made: what comes with the project (results/reported, results/smoke, results/performance.md) stays
+# Everything that is made: what comes with the project (results/reference, results/reported, results/smoke,
+# results/performance.md) stays
 clean:
 	rm -rf $(VENV) .snakemake $(addprefix results/,data experiments logs reproduced runs store work)

@@ -689,15 +689,17 @@ def status(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="recipe of a finished run, e.g. smoke:softmax", metavar="RUN")],
-    second: Annotated[str, typer.Argument(help="recipe of another one on the same data", metavar="RUN")],
+    first: Annotated[
+        str, typer.Argument(help="finished row (all its seeds) or run, e.g. smoke:softmax", metavar="ROW")
+    ],
+    second: Annotated[str, typer.Argument(help="another one on the same data", metavar="ROW")],
     as_json: Annotated[bool, typer.Option("--json", help="every metric and category as JSON")] = False,
 ) -> None:
-    """Print how the second run differs from the first: paired intervals, and the categories that moved."""
-    from benchmark.recipes import find_run
-    from benchmark.reporting.comparison import compare as compare_runs
+    """Print how the second row differs from the first: paired intervals, and the categories that moved."""
+    from benchmark.recipes import find_runs
+    from benchmark.reporting.comparison import compare as compare_rows
 
-    comparison = compare_runs(find_run(first), find_run(second))
+    comparison = compare_rows(find_runs(first), find_runs(second))
     if as_json:
         _print_json(comparison.as_dict())
     else:
@@ -705,29 +707,51 @@ def compare(
 
 
 @app.command()
+def reference(
+    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="CSV file [default: results/reference/NAME.csv]")
+    ] = None,
+) -> None:
+    """Write the numbers of an experiment with their noise, as they come with the project for `verify`."""
+    from benchmark.recipes import load_experiment
+    from benchmark.reporting.reference import write_reference
+
+    typer.echo(write_reference(load_experiment(experiment), output), err=True)
+
+
+@app.command()
 def verify(
     experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable verdicts")] = False,
+    only_summary: Annotated[bool, typer.Option("--summary", help="the verdicts' totals alone")] = False,
 ) -> None:
-    """Compare with the published numbers; exit status 1 where one leaves its tolerance or none is there."""
+    """Compare with published numbers, and with those that come with the project for this experiment.
+
+    Exit status 1 where a number leaves its tolerance or none is there.
+    """
     from dataclasses import asdict
 
     from benchmark.recipes import load_experiment
+    from benchmark.reporting.reference import summary, verify_repeat
     from benchmark.reporting.verification import verify as verify_experiment
 
-    verdicts = verify_experiment(load_experiment(experiment))
+    loaded = load_experiment(experiment)
+    verdicts, repeats = verify_experiment(loaded), verify_repeat(loaded)
     if as_json:
-        _print_json([asdict(verdict) for verdict in verdicts])
-    else:
-        for verdict in verdicts:
-            typer.echo(str(verdict))
-    outside = sum(not verdict.within for verdict in verdicts)
-    if not verdicts:
-        message = "nothing to verify: no finished row has the dataset and the schedule of a published number"
+        _print_json([*map(asdict, verdicts), *map(asdict, repeats)])
+    elif not only_summary:
+        for text in (*map(str, verdicts), *map(str, repeats)):
+            typer.echo(text)
+    within = sum(verdict.within for verdict in verdicts)
+    totals = [f"{within} of {len(verdicts)} numbers within their tolerance"] if verdicts else []
+    totals += [summary(repeats)] if repeats else []
+    for line in totals:
+        typer.echo(line, err=not only_summary)
+    if not totals:
+        message = "nothing to verify: no finished row has a published number, or one in results/reference"
         typer.echo(message, err=True)
-    else:
-        typer.echo(f"{len(verdicts) - outside} of {len(verdicts)} numbers within their tolerance", err=True)
-    if outside or not verdicts:
+    if not totals or within < len(verdicts) or not all(item.within for item in repeats):
         raise typer.Exit(1)
 
 

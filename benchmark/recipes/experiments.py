@@ -252,6 +252,15 @@ def find_run(recipe: str) -> Run:
     return locate(recipe).run
 
 
+def find_runs(recipe: str) -> list[Run]:
+    """As ``find_run``, but ``EXPERIMENT:ROW`` is a run for each seed of the row."""
+    match = None if recipe.endswith(".json") else _RECIPE.fullmatch(recipe)
+    if match is None or match[3] is not None:
+        return [find_run(recipe)]
+    source, row, _ = _located(recipe)
+    return [source.resolve(row, seed).run for seed in row.seeds]
+
+
 def locate(recipe: str) -> Resolved:
     """As ``find_run`` for a recipe that is not a file, with the sources of its values."""
     return _located(recipe)[2]

@@ -18,7 +18,7 @@ def data_folder() -> Path:
 
 
 def results_folder() -> Path:
-    """All that is made, and ``reported/`` and ``smoke/``, which come with the project."""
+    """All that is made, and ``reference/``, ``reported/`` and ``smoke/``, which come with the project."""
     return working_root() / "results"
 
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: paired differences with intervals, and the categories that moved."""
+"""Two rows side by side: paired differences with intervals, and the categories that moved."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,8 @@ from benchmark.errors import BenchmarkError
 from benchmark.evaluation.metrics import METRICS
 from benchmark.recipes.models import Run
 from benchmark.reporting.collect import RunResult, collect_run
-from benchmark.reporting.intervals import paired
+from benchmark.reporting.differences import FEWEST_SEEDS, excludes_zero, paired_estimate
+from benchmark.reporting.intervals import paired, seed_samples
 from benchmark.reporting.tables import WORDS
 
 MOVED = 10
@@ -24,13 +25,17 @@ class ComparisonError(BenchmarkError):
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of both runs and second minus first, with its 95 % interval over images, as fractions."""
+    """A metric of both rows, means over seeds, and second minus first with its 95 % interval, as fractions.
+
+    ``clear`` says whether the interval, as it is printed, is of three seeds or more and excludes zero.
+    """
 
     metric: str
     first: float
     second: float
     low: float
     high: float
+    clear: bool
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,13 @@ class Moved:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The second run against the first; ``moved`` holds categories with AP in both, largest gain first."""
+    """The second row against the first; ``seeds`` are the pairs of seeds that count, and ``moved`` holds
+    categories with AP in both, largest gain first."""
 
     first: str
     second: str
     iou: str
+    seeds: list[list[int]]
     differences: list[Difference]
     moved: list[Moved]
 
@@ -60,7 +67,13 @@ class Comparison:
     def text(self) -> str:
         """Both parts for people, in percent and points."""
         width = max((len(item.metric) for item in self.differences), default=0)
-        lines = [f"{self.second} minus {self.first}, {WORDS[self.iou]}s; 95 % intervals over images", ""]
+        many = len(self.seeds) > 1
+        over = "seeds and images" if many else "images"
+        names = [
+            f"{name} (seed{'s' * many} {', '.join(str(pair[side]) for pair in self.seeds)})"
+            for side, name in enumerate((self.first, self.second))
+        ]
+        lines = [f"{names[1]} minus {names[0]}, {WORDS[self.iou]}s; 95 % intervals over {over}", ""]
         for item in self.differences:
             metric = METRICS[item.metric]
             numbers = [metric.format(item.first), metric.format(item.second)]
@@ -68,10 +81,10 @@ class Comparison:
                 f"{value * metric.scale:+.{metric.digits}f}"
                 for value in (item.second - item.first, item.low, item.high)
             )
-            clear = "  *" if item.low > 0 or item.high < 0 else ""
+            mark = "  *" if item.clear else ""
             values = f"{numbers[0]:>6} -> {numbers[1]:>6}"
-            lines.append(f"{item.metric:<{width}}  {values}  {change:>6} [{low}, {high}]{clear}")
-        lines += ["", "* the interval does not hold 0; another training seed may still change the sign"]
+            lines.append(f"{item.metric:<{width}}  {values}  {change:>6} [{low}, {high}]{mark}")
+        lines += ["", self._note()]
         gained = [moved for moved in self.moved if moved.second > moved.first]
         lost = [moved for moved in self.moved if moved.second < moved.first]
         counts = f"{len(gained)} gain and {len(lost)} lose"
@@ -82,62 +95,125 @@ class Comparison:
             lines.append(f"{points:+6.1f}  {values}  {moved.name} ({moved.frequency})")
         return "\n".join(lines)
 
+    def _note(self) -> str:
+        if len(self.seeds) >= FEWEST_SEEDS:
+            return "* the interval does not hold 0"
+        have = "one seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+        return (
+            f"{have}: no difference is marked, because another seed may change its sign; compare rows with "
+            f"{FEWEST_SEEDS} or more"
+        )
 
-def compare(first: Run, second: Run) -> Comparison:
-    """Compare two finished runs on the same validation images.
 
-    Raises ``ComparisonError`` where one is not done or they are of different datasets, and what the
-    evaluation raises for detections that are gone.
+def compare(first: Sequence[Run], second: Sequence[Run]) -> Comparison:
+    """Compare two rows on the same validation images, over the seeds that both have finished; each is given
+    by the runs of its seeds. A single run of each need not be of the same seed.
+
+    Of one seed, the intervals are percentiles over draws of images; of several, see
+    ``benchmark.reporting.differences``. Raises ``ComparisonError`` where no seed is done and in both, or the
+    datasets are different, and what the evaluation raises for detections that are gone.
     """
-    results = []
-    for run in (first, second):
-        result = collect_run(run, None)
-        if not result.done:
-            raise ComparisonError(
-                f"'{run.title}' has no result to compare",
-                found=result.status,
-                remedy="longtail make RECIPE finishes a run",
-            )
-        results.append(result)
+    _check_comparable(first[0], second[0])
+    results = _paired_results(first, second)
+    flat = [result for pair in results for result in pair]
+    iou = "segm" if all("segm" in result.metrics for result in flat) else "bbox"
+    differences = _differences_of_one(flat, iou) if len(results) == 1 else _differences(flat, iou)
+    moved = _moved([[pair[side] for pair in results] for side in (0, 1)], iou)
+    return Comparison(
+        first[0].title,
+        second[0].title,
+        iou,
+        [[result.run.seed for result in pair] for pair in results],
+        differences,
+        moved,
+    )
+
+
+def _paired_results(first: Sequence[Run], second: Sequence[Run]) -> list[tuple[RunResult, RunResult]]:
+    if len(first) == len(second) == 1:
+        pairs = [(first[0], second[0])]
+    else:
+        others = {run.seed: run for run in second}
+        pairs = [(run, others[run.seed]) for run in first if run.seed in others]
+    if not pairs:
+        raise ComparisonError(
+            "the rows have no seed in common",
+            found=" and ".join(", ".join(str(run.seed) for run in runs) for runs in (first, second)),
+        )
+    results = [(collect_run(one, None), collect_run(other, None)) for one, other in pairs]
+    done = [pair for pair in results if all(result.done for result in pair)]
+    if not done:
+        result = next(result for result in results[0] if not result.done)
+        raise ComparisonError(
+            f"'{result.run.title}' has no result to compare",
+            found=result.status,
+            remedy="longtail make RECIPE finishes a run",
+        )
+    return done
+
+
+def _check_comparable(first: Run, second: Run) -> None:
     if first.dataset_name != second.dataset_name:
         raise ComparisonError(
             "runs of different datasets cannot be paired",
             found=f"{first.dataset_name} and {second.dataset_name}",
             expected="one dataset",
         )
-    iou = "segm" if all("segm" in result.metrics for result in results) else "bbox"
     if first.test.max_detections != second.test.max_detections:
         raise ComparisonError(
             "the runs keep different numbers of detections",
             found=f"{first.test.max_detections} and {second.test.max_detections}",
         )
+
+
+def _differences_of_one(results: Sequence[RunResult], iou: str) -> list[Difference]:
+    """Of two runs: over images alone, so that nothing is clear."""
     found = paired(results, iou)
-    differences = [
-        Difference(key, found.runs[0][key].value, found.runs[1][key].value, item.low, item.high)
+    return [
+        Difference(key, found.runs[0][key].value, found.runs[1][key].value, item.low, item.high, False)
         for key, item in found.differences[0].items()
         if key in METRICS
     ]
-    return Comparison(_name(first), _name(second), iou, differences, _moved(results, iou))
 
 
-def _name(run: Run) -> str:
-    return f"{run.title} (seed {run.seed})"
+def _differences(results: Sequence[RunResult], iou: str) -> list[Difference]:
+    """Of runs of the first and the second row in turn."""
+    found = seed_samples(results, iou)
+    rows = [dict(enumerate(found.samples[side::2])) for side in (0, 1)]
+    differences = []
+    for key in found.samples[0].values:
+        estimate = paired_estimate(rows[0], rows[1], key, found.images)
+        if estimate is None or key not in METRICS:
+            continue
+        both = [seed for seed in rows[0] if all(key in row[seed].values for row in rows)]
+        first, second = (float(np.mean([row[seed].values[key] for seed in both])) for row in rows)
+        low, high = estimate.interval()
+        clear = estimate.seeds >= FEWEST_SEEDS and excludes_zero(key, low, high)
+        differences.append(Difference(key, first, second, low, high, clear))
+    return differences
 
 
-def _moved(results: Sequence[RunResult], iou: str) -> list[Moved]:
-    tables = []
-    for result in results:
-        path = result.file("evaluate", "per_class.csv")
-        try:
-            tables.append(pd.read_csv(path).set_index("id")[["name", "frequency", f"{iou}_AP"]])
-        except (OSError, ValueError, KeyError) as error:
-            raise ComparisonError(
-                "not a table of categories", where=path, found=error, remedy="run longtail evaluate again"
-            ) from None
-    values = [table[f"{iou}_AP"].reindex(tables[0].index).to_numpy(np.float64) for table in tables]
+def _moved(sides: Sequence[Sequence[RunResult]], iou: str) -> list[Moved]:
+    """Categories with a mean AP over the seeds of both sides."""
+    tables = [[_table_of_categories(result, iou) for result in results] for results in sides]
+    first = tables[0][0]
+    values = [
+        np.mean([table[f"{iou}_AP"].reindex(first.index).to_numpy(np.float64) for table in side], axis=0)
+        for side in tables
+    ]
     moved = [
         Moved(str(name), str(letter), float(a), float(b))
-        for name, letter, a, b in zip(tables[0]["name"], tables[0]["frequency"], *values, strict=True)
+        for name, letter, a, b in zip(first["name"], first["frequency"], *values, strict=True)
         if np.isfinite(a) and np.isfinite(b)
     ]
     return sorted(moved, key=lambda item: item.first - item.second)
+
+
+def _table_of_categories(result: RunResult, iou: str) -> pd.DataFrame:
+    path = result.file("evaluate", "per_class.csv")
+    try:
+        return pd.read_csv(path).set_index("id")[["name", "frequency", f"{iou}_AP"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise ComparisonError(
+            "not a table of categories", where=path, found=error, remedy="run longtail evaluate again"
+        ) from None

@@ -1,15 +1,27 @@
-"""How certain the rows' numbers and their differences are: intervals over images from saved detections."""
+"""How certain the rows' numbers and their differences are, from saved detections: draws of images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from benchmark.evaluation import Evaluator
 from benchmark.evaluation.metrics import METRICS
-from benchmark.evaluation.uncertainty import CONFIDENCE, RESAMPLES, Bootstrap, Interval, bootstrap
+from benchmark.evaluation.uncertainty import (
+    CONFIDENCE,
+    RESAMPLES,
+    Bootstrap,
+    ImageWeights,
+    Interval,
+    bootstrap,
+)
 from benchmark.reporting.collect import HEADLINE, RowResult, RunResult
+from benchmark.reporting.differences import FEWEST_SEEDS, Distinctions, Pair, SeedSample, distinguish
 from benchmark.steps import dataset_files
 
 KEYS = (*HEADLINE, "bAP")
+DRAWS = 200
+"""Of images for a variance; the ends of an interval need more (Efron and Tibshirani 1993, section 6.4)."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,14 @@ class RowIntervals:
     values: dict[str, Interval]
     base: RowResult | None
     differences: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class ImageSamples:
+    """Runs in the order asked for, and the number of images that were drawn from."""
+
+    samples: list[SeedSample]
+    images: int
 
 
 def row_intervals(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> dict[str, RowIntervals]:
@@ -41,16 +61,53 @@ def row_intervals(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> dict
 
 def paired(results: Sequence[RunResult], iou: str, resamples: int = RESAMPLES) -> Bootstrap:
     """The bootstrap of runs with numbers on one dataset; the first is what the others are compared with."""
-    statistics = results[0].file("statistics", "class_statistics.csv")
-    run = results[0].run
-    evaluator = Evaluator(dataset_files(run.dataset).val, statistics if statistics.exists() else None)
     return bootstrap(
-        evaluator,
+        _evaluator(results[0]),
         [result.file("predict", "detections.parquet") for result in results],
         iou,
-        max_detections={"lvis": run.test.max_detections},
+        max_detections={"lvis": results[0].run.test.max_detections},
         resamples=resamples,
     )
+
+
+def row_distinctions(rows: Sequence[RowResult], resamples: int = DRAWS) -> Distinctions:
+    """Which rows are told apart in the headline metrics, among those of one dataset and IoU type.
+
+    Raises what ``Evaluator`` raises for data that are gone or were changed.
+    """
+    pairs: list[Pair] = []
+    for rivals in _rivals(rows):
+        enough = [row for row in rivals if len(row.counted) >= FEWEST_SEEDS]
+        if len(enough) > 1:
+            found = seed_samples([run for row in enough for run in row.counted], rivals[0].iou, resamples)
+            by_seed = iter(found.samples)
+            samples = {row.row.row.id: {run.run.seed: next(by_seed) for run in row.counted} for row in enough}
+            pairs += distinguish(samples, HEADLINE, found.images)
+    return Distinctions(pairs)
+
+
+def seed_samples(results: Sequence[RunResult], iou: str, resamples: int = DRAWS) -> ImageSamples:
+    """The numbers of runs with numbers on one dataset, over the same draws of its images."""
+    evaluator = _evaluator(results[0])
+    images = len(evaluator.truth.image_ids)
+    generator = np.random.default_rng(0)
+    weights = [
+        np.bincount(generator.integers(images, size=images), minlength=images) for _ in range(resamples)
+    ]
+    samples = []
+    for result in results:
+        caps = {"lvis": result.run.test.max_detections}
+        average = ImageWeights(evaluator, result.file("predict", "detections.parquet"), iou, caps)
+        drawn = [average(weight) for weight in weights]
+        values = {key: value for key, value in average.points.items() if value is not None}
+        draws = {key: np.array([numbers[key] for numbers in drawn], np.float64) for key in values}
+        samples.append(SeedSample(values, draws))  # None becomes NaN
+    return ImageSamples(samples, images)
+
+
+def _evaluator(result: RunResult) -> Evaluator:
+    statistics = result.file("statistics", "class_statistics.csv")
+    return Evaluator(dataset_files(result.run.dataset).val, statistics if statistics.exists() else None)
 
 
 def interval_table(certain: Mapping[str, RowIntervals], resamples: int = RESAMPLES) -> str:

@@ -1,5 +1,6 @@
 """An experiment's tables and plots."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
@@ -10,7 +11,9 @@ from benchmark.recipes.models import Run
 from benchmark.recipes.paths import experiment_folder
 from benchmark.recipes.project import project_root
 from benchmark.reporting.answers import REPORTED
-from benchmark.reporting.collect import collect_row, read_reported
+from benchmark.reporting.collect import RowResult, collect_row, read_reported
+from benchmark.reporting.differences import FEWEST_SEEDS, Distinctions
+from benchmark.reporting.noise import differences_csv
 from benchmark.reporting.tables import comma_separated, latex, markdown
 from benchmark.steps import link, older, steps_of, warn_of_old_layout
 from benchmark.steps.collection import ORIGIN
@@ -57,12 +60,14 @@ def _results(run: Run, skipped: str | None) -> str | None:
 
 
 def write_report(experiment: LoadedExperiment, output: Path | None = None, intervals: bool = False) -> str:
-    """Write ``table.md``, ``table.csv``, ``table.tex``, ``plots/`` and ``report.html``; return the Markdown.
+    """Write ``table.md``, ``table.csv``, ``table.tex``, ``differences.csv``, ``plots/`` and ``report.html``;
+    return the Markdown.
 
     ``output`` is a folder, by default ``results/experiments/<name>``, where ``made/<report key>`` says what
     the tables were made from. Runs that failed, were skipped or are not yet there are rows with their state;
-    plots show what there is. ``intervals`` adds to Markdown and page how certain the numbers are, which takes
-    minutes at the size of LVIS. Raises ``ReportError`` for published numbers that cannot be read and
+    plots show what there is. Where rows have three seeds, their saved detections say which are told apart.
+    ``intervals`` adds to Markdown and page how certain the numbers of one seed are. Both take minutes at the
+    size of LVIS. Raises ``ReportError`` for published numbers that cannot be read and
     ``FileError`` where the output cannot be written.
     """
     from benchmark.reporting.html import write_page  # importing what draws takes a second
@@ -89,7 +94,8 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
     reader = SeriesReader()
     write_plots(rows, folder / "plots", reader)
     notes += reader.notes
-    text = markdown(experiment.title, rows, notes, experiment.metrics)
+    distinctions = _distinctions(rows, notes)
+    text = markdown(experiment.title, rows, notes, distinctions, experiment.metrics)
     certain = {}
     if intervals:
         from benchmark.reporting.intervals import interval_table, row_intervals  # loads the evaluator
@@ -97,10 +103,24 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
         certain = row_intervals(rows)
         text = "\n".join(filter(None, (text, interval_table(certain))))
     write_text(folder / "table.csv", comma_separated(rows))
-    write_text(folder / "table.tex", latex(experiment.title, rows, experiment.metrics))
-    write_page(experiment, rows, notes, reader, certain, folder / "report.html")
+    write_text(folder / "table.tex", latex(experiment.title, rows, distinctions, experiment.metrics))
+    write_text(folder / "differences.csv", differences_csv(distinctions))
+    write_page(experiment, rows, notes, reader, certain, distinctions, folder / "report.html")
     write_text(folder / "table.md", text)
     write_text(folder / ORIGIN, f"{experiment.path.resolve()}\n")
     if all(run.done or row.row.skipped for row in rows for run in row.runs):
         write_text(folder / MADE / key, "")
     return text
+
+
+def _distinctions(rows: Sequence[RowResult], notes: list[str]) -> Distinctions:
+    """Which rows are told apart; none, and a note, where files that this needs are not there."""
+    if max((len(row.counted) for row in rows), default=0) < FEWEST_SEEDS:
+        return Distinctions()
+    from benchmark.reporting.intervals import row_distinctions  # loads the evaluator
+
+    try:
+        return row_distinctions(rows)
+    except BenchmarkError as error:
+        notes.append(f"no rows are told apart: {str(error).splitlines()[0]}")
+        return Distinctions()

@@ -7,14 +7,25 @@ from collections.abc import Sequence
 from benchmark.cost import Cost
 from benchmark.evaluation.metrics import METRICS
 from benchmark.reporting.collect import HEADLINE, RowResult, cost_of_rows
+from benchmark.reporting.differences import Distinctions
 from benchmark.reporting.footnotes import Footnotes
+from benchmark.reporting.noise import difference_table, explanation, marks_note, statements
 
 WORDS = {"segm": "mask", "bbox": "box"}
 
 
-def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str], metrics: Sequence[str] = ()) -> str:
-    """Heading, table, deviations of its rows, a line for each run that is not done, and how to read the
-    numbers; ``metrics`` are columns besides the headline's."""
+def markdown(
+    title: str,
+    rows: Sequence[RowResult],
+    notes: Sequence[str],
+    distinctions: Distinctions,
+    metrics: Sequence[str] = (),
+) -> str:
+    """Heading, table, which rows are told apart, deviations, a line for each run that is not done, and how to
+    read the numbers.
+
+    ``distinctions`` mark the best numbers; ``metrics`` are columns besides the headline's.
+    """
     columns = (*HEADLINE, *metrics)
     header = ["row", "method", "detector", "dataset", "schedule", "seeds", "IoU"]
     header += [METRICS[key].title for key in columns] + ["box AP"]
@@ -37,7 +48,10 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str], metric
         method = f"{row.title} [{marks}]" if marks else row.title
         cells = [row.row.row.id, method, run.detector_name, run.dataset_name, row.schedule]
         cells += [f"{done} of {len(row.runs)}", WORDS[row.iou]]
-        cells += [_value(row, row.iou, key) for key in columns] + [_value(row, "bbox", "AP")]
+        for key in columns:
+            text = _value(row, row.iou, key)
+            cells.append(f"**{text}**" if distinctions.best(row.row.row.id, key) else text)
+        cells.append(_value(row, "bbox", "AP"))
         if compared:
             metric = f"{row.iou}/AP"
             reported = row.reported.values.get(metric) if row.reported else None
@@ -54,6 +68,9 @@ def markdown(title: str, rows: Sequence[RowResult], notes: Sequence[str], metric
     runs = [run for row in rows for run in row.runs]
     parts = [f"# {title}", f"{sum(run.done for run in runs)} of {len(runs)} runs done. AP in percent."]
     parts.append("\n".join(["| " + " | ".join(header) + " |", rule, *lines]))
+    if distinctions.pairs:
+        parts += [difference_table(rows, distinctions), *statements(distinctions), explanation()]
+    parts += filter(None, [marks_note(rows, distinctions)])
     if footnotes.texts:
         notes_of_rows = [f"- [{number}] {text}" for number, text in enumerate(footnotes.texts, start=1)]
         parts.append("\n".join(["Deviations from what was published:", "", *notes_of_rows]))
@@ -130,29 +147,24 @@ _ALONE = (
 )
 
 
-def latex(title: str, rows: Sequence[RowResult], metrics: Sequence[str] = ()) -> str:
-    """A booktabs table; the best of each column is bold among rows of one dataset and IoU type, with ties.
-    ``metrics`` are columns besides the headline's."""
-    columns = [METRICS[key] for key in (*HEADLINE, *metrics, "AP")]  # the last one is of boxes
+def latex(
+    title: str, rows: Sequence[RowResult], distinctions: Distinctions, metrics: Sequence[str] = ()
+) -> str:
+    """A booktabs table; ``distinctions`` make the best numbers bold. ``metrics`` are columns besides the
+    headline's."""
+    keys = (*HEADLINE, *metrics)
+    columns = [METRICS[key] for key in (*keys, "AP")]  # the last one is of boxes
     footnotes, groups = Footnotes(rows), group_starts(rows)
-    shown: list[list[str]] = []
-    for row in rows:
-        own = [_value(row, row.iou, metric.key) for metric in columns[:-1]]
-        shown.append([*own, _value(row, "bbox", "AP")])
     lines = []
     for number, row in enumerate(rows):
         if number in groups:
             lines += [r"\midrule"] if number else []
             lines.append(rf"\multicolumn{{{3 + len(columns)}}}{{l}}{{\emph{{{groups[number]}}}}} \\")
-        rivals = [i for i, other in enumerate(rows) if _rivals(row, other)]
         cells = [_escape(row.title), _escape(row.runs[0].run.detector_name), WORDS[row.iou]]
-        for column, metric in enumerate(columns):
-            text = shown[number][column]
-            values = [_number(shown[i][column]) for i in rivals if shown[i][column]]
-            extreme = max if metric.higher_is_better else min
-            # compared as printed: what looks equal is a tie
-            best = len(values) > 1 and text != "" and _number(text) == extreme(values)
+        shown = [_value(row, row.iou, key) for key in keys] + [_value(row, "bbox", "AP")]
+        for number_of_column, text in enumerate(shown):
             text = text.replace("±", r"$\pm$") or "--"
+            best = number_of_column < len(keys) and distinctions.best(row.row.row.id, keys[number_of_column])
             cells.append(rf"\textbf{{{text}}}" if best else text)
         if marks := footnotes.marks(row):
             cells[0] += rf"\textsuperscript{{{','.join(map(str, marks))}}}"
@@ -175,6 +187,10 @@ def latex(title: str, rows: Sequence[RowResult], metrics: Sequence[str] = ()) ->
                 rf"\multicolumn{{{3 + len(columns)}}}{{p{{.9\linewidth}}}}"
                 rf"{{\footnotesize\textsuperscript{{{number}}}{_escape(text)}}}\\"
                 for number, text in enumerate(footnotes.texts, start=1)
+            ),
+            *(
+                rf"\multicolumn{{{3 + len(columns)}}}{{p{{.9\linewidth}}}}{{\footnotesize {_escape(text)}}}\\"
+                for text in filter(None, [marks_note(rows, distinctions)])
             ),
             r"\end{tabular}",
             r"\ifdefined\tablealone\expandafter\tablealone\fi",
@@ -243,16 +259,8 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value * 100:.3f}"
 
 
-def _number(text: str) -> float:
-    return float(text.partition(" ")[0])
-
-
 def _verdict(row: RowResult) -> str:
     return {True: "yes", False: "no", None: ""}[row.verdict(f"{row.iou}/AP")]
-
-
-def _rivals(row: RowResult, other: RowResult) -> bool:
-    return row.iou == other.iou and row.runs[0].run.dataset_name == other.runs[0].run.dataset_name
 
 
 def _one_paragraph(reason: str | None) -> str:

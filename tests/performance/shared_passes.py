@@ -142,12 +142,6 @@ def _seconds(name: str, first: int, last: int, iterations: int, place: Path) -> 
     return measure(code, name, str(first), str(last), str(iterations), str(place)).cpu_seconds
 
 
-def _same(one: Path, other: Path, classifiers: int) -> bool:
-    """Whether checkpoints are equal to the byte."""
-    files = [f"{number}/checkpoint.pt" for number in range(classifiers)]
-    return all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
-
-
 def costs(name: str, place: Path) -> tuple[dict[int, float], float, float]:
     """CPU seconds of an iteration with K classifiers together and with one alone, and of a process's start.
 
@@ -163,11 +157,14 @@ def costs(name: str, place: Path) -> tuple[dict[int, float], float, float]:
             each = (times[1] - times[0]) / (long - short)
             together[count].append(each)
             starts.append(times[0] - short * each)
-    two, one = place / f"{name} 2 0" / str(short), place / f"{name} alone"
     for number in (0, 1):
+        one, two = place / f"{name} alone {number}", place / f"{name} 2 0" / str(short)
         _seconds(name, number, number + 1, short, one)
-    if not _same(two, one, 2):
-        raise RuntimeError(f"classifiers that were trained together are not those trained alone ({name})")
+        file = f"{number}/checkpoint.pt"
+        if (one / file).read_bytes() != (two / file).read_bytes():
+            raise RuntimeError(
+                f"a classifier trained together with another is not that trained alone ({name})"
+            )
     medians = {count: median(seconds) for count, seconds in together.items()}
     return medians, medians[1], median(starts)
 

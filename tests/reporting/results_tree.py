@@ -154,6 +154,21 @@ def detect(step: Step) -> None:
             writer.add(image, ids, generator.random(len(objects)), found, mask_utils.encode(pixels))
 
 
+def detect_objects(step: Step, wrong: int) -> None:
+    """Every object, or with ``wrong`` boxes only the first of an image that is another one for each seed,
+    behind these."""
+    annotations = json.loads(dataset_files(step.dataset).val.read_text())["annotations"]
+    with made(step) as folder, DetectionWriter(folder / "detections.parquet", NAMES, {}, False) as writer:
+        for image in range(1, 9):
+            objects = [item for item in annotations if item["image_id"] == image]
+            objects = objects[: int(image == step.run.seed + 1)] if wrong else objects
+            boxes = [[0, 0, 1, 1]] * wrong * len(objects) + [item["bbox"] for item in objects]
+            ids = [objects[0]["category_id"]] * (len(boxes) - len(objects)) if objects else []
+            ids += [item["category_id"] for item in objects]
+            if boxes:
+                writer.add(image, ids, np.linspace(0.9, 0.1, len(boxes)), boxes)
+
+
 def evaluate(step: Step, level: float, tail: float, masks: bool = True) -> None:
     generator = np.random.default_rng(int(level * 1000) + step.run.seed)
     slope = np.log(COUNTS / COUNTS.max()) / np.log(COUNTS.max())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import made, step_of
-from reporting.results_tree import EXPERIMENT, finish, made_up_experiment, write_images
+from reporting.results_tree import EXPERIMENT, detect_objects, finish, made_up_experiment, write_images
 from rocrate.rocrate import ROCrate
 from typer.testing import CliRunner
 
@@ -49,7 +49,7 @@ def longtail(*arguments: object) -> tuple[int, str]:
 
 def test_compare_gives_paired_differences_and_the_categories_that_moved(experiment: LoadedExperiment) -> None:
     first, second = experiment.rows[0].runs[0], experiment.rows[2].runs[0]
-    comparison = compare(first, second)
+    comparison = compare([first], [second])
     numbers = [json.loads(step_of(run, "evaluate").output().read_text())["segm"] for run in (first, second)]
     assert [item.metric for item in comparison.differences][:1] == ["AP"]
     for item in comparison.differences:
@@ -58,8 +58,35 @@ def test_compare_gives_paired_differences_and_the_categories_that_moved(experime
     changes = [item.second - item.first for item in comparison.moved]
     assert changes == sorted(changes, reverse=True)
     assert {item.frequency for item in comparison.moved} <= set("rcf")
-    same = compare(first, first)
+    same = compare([first], [first])
     assert all(item.low == item.high == 0 for item in same.differences)
+    assert not any(item.clear for item in comparison.differences)  # one seed
+
+
+def test_compare_marks_only_differences_of_several_seeds_that_are_no_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four seeds: 0.0 against less than 0.1 per cent is no difference, and all objects found is one."""
+    monkeypatch.chdir(tmp_path)
+    seeds = re.sub(r"(, seeds: .*|, reported: .*)?}", ", seeds: [0, 1, 2, 3]}", EXPERIMENT)
+    experiment = made_up_experiment(tmp_path, seeds)
+    write_images(experiment.rows[0].runs[0].dataset)
+    for row, wrong in zip(experiment.rows, (250, 100, 0), strict=True):
+        for run in row.runs:
+            *before, predict, evaluate = steps_of(run)
+            finish(run, 0.5, 0.4, until=before)
+            detect_objects(predict, wrong)
+            make(evaluate, Means())
+    for rows, marked in ((("softmax", "sigmoid"), False), (("softmax", "bags"), True)):
+        status, text = longtail("compare", *(f"made_up.yaml:{row}" for row in rows))
+        assert status == 0
+        assert "(seeds 0, 1, 2, 3)" in text
+        assert "95 % intervals over seeds and images" in text
+        line = next(line for line in text.splitlines() if line.startswith("AP "))
+        assert line.endswith("*") == marked, line
+    _, one = longtail("compare", "made_up.yaml:softmax:0", "made_up.yaml:bags:0")
+    assert "one seed: no difference is marked" in one
+    assert not any(line.endswith("*") for line in one.splitlines())
 
 
 def test_compare_prints_and_gives_json(experiment: LoadedExperiment) -> None:
@@ -75,7 +102,7 @@ def test_compare_refuses_what_is_not_finished(experiment: LoadedExperiment) -> N
     first, second = experiment.rows[0].runs[0], experiment.rows[1].runs[0]
     shutil.rmtree(step_of(second, "evaluate").folder)
     with pytest.raises(ComparisonError, match=r"(?s)no result.*next step: evaluate"):
-        compare(first, second)
+        compare([first], [second])
 
 
 def _row(experiment: LoadedExperiment, value: float) -> RowResult:

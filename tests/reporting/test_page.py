@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from places import fail, made, step_of
-from reporting.results_tree import EXPERIMENT, finish, made_up_experiment, write_images
+from reporting.results_tree import EXPERIMENT, detect_objects, finish, made_up_experiment, write_images
 
 from benchmark.files import write_json
 from benchmark.recipes.paths import experiment_folder, run_name
 from benchmark.records import read_record
 from benchmark.reporting import write_report
-from benchmark.steps import steps_of
+from benchmark.steps import Means, make, steps_of
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -162,6 +162,9 @@ def test_opens_with_every_row_and_plot(opened: Any, report: Path) -> None:
     assert "group 1: below 10 instances" in page.locator("#plots-tables").inner_text()
     assert page.locator("#papers pre").count() == 3
     assert not page.locator("#sweeps").is_visible()
+    assert not page.locator("#apart").is_visible()
+    assert "No number is marked as the best" in page.locator("#marks").inner_text()
+    assert page.locator(".best").count() == 0
     assert not page.locator("nav a[href='#sweeps']").is_visible()
     assert "li2020overcoming" in page.locator("#papers").inner_text()
 
@@ -184,6 +187,34 @@ def test_a_sweep_is_drawn_described_and_told_in_numbers(opened: Any, swept: Path
     assert ratio.locator("tbody tr").first.locator("td").nth(2).inner_text() == "0.0001"
     one, other = (figures.nth(number).locator(".main-svg").first.bounding_box() for number in (0, 1))
     assert one["x"] + one["width"] <= other["x"]  # side by side, neither over the other
+
+
+def test_differences_that_are_no_noise_are_marked(
+    opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seeds of a row that finds one object and of one that finds all: the second is marked, in the
+    table and in the differences; and the page still fits a phone."""
+    monkeypatch.chdir(tmp_path)
+    head, softmax, _, bags = EXPERIMENT.replace("[0, 1]", "[0, 1, 2]").split("  - ")
+    bags = bags.replace("reported: bags/20", "seeds: [0, 1, 2]")
+    experiment = made_up_experiment(tmp_path, f"{head}  - {softmax}  - {bags}")
+    write_images(experiment.rows[0].runs[0].dataset)
+    for row, wrong in zip(experiment.rows, (100, 0), strict=True):
+        for run in row.runs:
+            *before, predict, evaluate = steps_of(run)
+            finish(run, 0.5, 0.4, until=before)
+            detect_objects(predict, wrong)
+            make(evaluate, Means())
+    write_report(experiment)
+    page = opened(experiment_folder("made_up") / "report.html", viewport={"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert column(page, "rank") == ["2", "1"]
+    assert page.locator("#table tr[data-row=softmax] .best").count() == 0
+    assert page.locator("#table tr[data-row=bags] .best").count() == 4  # AP, APr, APc, APf
+    page.locator("#apart-metric").select_option("APr")
+    cells = page.locator("#differences td strong").all_inner_texts()
+    assert [text[0] for text in cells] == ["\N{MINUS SIGN}", "+"]
+    assert "AP: 1 of 1 pairs of rows are told apart." in page.locator("#statements").inner_text()
 
 
 def test_sorts_by_any_column_with_what_is_missing_at_the_end(opened: Any) -> None:

@@ -13,6 +13,7 @@ from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.paths import experiment_folder
 from benchmark.reporting import write_report
 from benchmark.reporting.collect import RowResult, collect_row
+from benchmark.reporting.differences import Distinctions
 from benchmark.reporting.html.content import page_content
 from benchmark.reporting.plots import COLUMN, STYLE, figures
 from benchmark.reporting.report import report_key
@@ -122,7 +123,7 @@ def test_the_plot_shows_what_there_is_and_goes_with_its_sweep(folder: Path) -> N
     names = {path.name for path in plots.glob("sweep_*")}
     assert names == {"sweep_row_0.svg", "sweep_row_0.pdf", "sweep_row_0.png"}
     rows = [collect_row(row, {}) for row in loaded.rows]
-    (shown,) = page_content(loaded, rows, [], SeriesReader(), {})["sweeps"]
+    (shown,) = page_content(loaded, rows, [], SeriesReader(), {}, Distinctions())["sweeps"]
     assert shown == {
         "id": "row_0",
         "key": "others_ratio",

@@ -128,6 +128,16 @@ def test_an_exported_row_is_reproduced_by_its_own_commands(finished: Project, tm
     assert wrong == []
 
 
+def test_the_same_numbers_are_within_the_noise_of_the_published_run(finished: Project) -> None:
+    """What `make smoke` ends with, at the size of the tests."""
+    done = finished.longtail("reference", TINY)
+    assert done.returncode == 0, done.stdout
+    done = finished.longtail("verify", TINY, "--summary")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith("within the noise of the published run: yes, for 3 of 3 rows")
+    assert done.stdout.count("\n") == 1
+
+
 def test_snakemakes_own_report(finished: Project) -> None:
     """It holds the page, the plots and every run's numbers, each in its category with its caption."""
     done = finished.snakemake("--report", "report.zip", experiment=TINY)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.evaluation.metrics import METRICS
+from benchmark.evaluation.uncertainty import CONFIDENCE
 from benchmark.recipes import LoadedExperiment
 from benchmark.recipes.paths import run_name
+from benchmark.recipes.project import project_root
+from benchmark.reporting.answers import REPORTED
 from benchmark.reporting.citations import citations
 from benchmark.reporting.collect import HEADLINE, RowResult, RunResult, StepResult, cost_of_rows
+from benchmark.reporting.differences import Distinctions, Pair
 from benchmark.reporting.footnotes import Footnotes
 from benchmark.reporting.html.examples import examples
 from benchmark.reporting.html.training_tables import training_tables
+from benchmark.reporting.noise import explanation, marks_note, needed, shown_rank, statements
+from benchmark.reporting.prediction import Agreement, Published, agreements
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.sweeps import numeric_sweeps
 from benchmark.reporting.tables import WORDS, duration, memory
@@ -36,6 +42,7 @@ def page_content(
     notes: Sequence[str],
     reader: SeriesReader,
     certain: Mapping[str, "RowIntervals"],
+    distinctions: Distinctions,
 ) -> dict[str, Any]:
     """Everything that the page shows; ``notes`` are problems that are already known."""
     found_notes = list(notes)
@@ -52,10 +59,26 @@ def page_content(
         "metrics": _metrics(rows),
         "headline": [*HEADLINE, *experiment.metrics],
         "rows": [
-            {**_row(row, number, certain.get(row.row.row.id)), "footnotes": footnotes.marks(row)}
+            {
+                **_row(row, number, certain.get(row.row.row.id)),
+                "footnotes": footnotes.marks(row),
+                **_places(row, distinctions),
+            }
             for number, row in enumerate(rows)
         ],
         "footnotes": footnotes.texts,
+        "marks": marks_note(rows, distinctions),
+        "differences": {
+            "metrics": {metric: [_pair(pair) for pair in distinctions.of(metric)] for metric in HEADLINE},
+            "statements": statements(distinctions),
+            "explanation": explanation(),
+        }
+        if distinctions.pairs
+        else None,
+        "agreement": [
+            {**asdict(item), "text": _agreement_text(item)}
+            for item in agreements(rows, Published(project_root() / REPORTED))
+        ],
         "sweeps": [
             {
                 "id": sweep.id,
@@ -159,6 +182,36 @@ def _interval(
     if certain is None or iou != row.iou or key not in certain.values or len(row.values[iou, key]) > 1:
         return None
     return [_rounded(certain.values[key].low), _rounded(certain.values[key].high)]
+
+
+def _agreement_text(item: Agreement) -> str:
+    if item.p > 1 - CONFIDENCE or item.low <= 0 <= item.high:
+        return "too uncertain to say"
+    return "the orders agree" if item.tau > 0 else "the orders are opposite"
+
+
+def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:
+    """The headline metrics in which a row is marked as the best, and its place by each."""
+    id_ = row.row.row.id
+    ranks = {metric: distinctions.rank(id_, metric) for metric in HEADLINE}
+    return {
+        "best": [metric for metric in HEADLINE if distinctions.best(id_, metric)],
+        "ranks": {
+            metric: {"places": list(rank), "text": shown_rank(rank)} for metric, rank in ranks.items() if rank
+        },
+    }
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "value": _rounded(pair.estimate.value),
+        "interval": [_rounded(end) for end in pair.interval],
+        "seeds": pair.estimate.seeds,
+        "clear": pair.clear,
+        "needed": None if pair.clear else needed(pair),
+    }
 
 
 def _run(row: RowResult, result: RunResult) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from benchmark.files import write_text
 from benchmark.recipes import LoadedExperiment
 from benchmark.reporting.collect import RowResult
+from benchmark.reporting.differences import Distinctions
 from benchmark.reporting.html.content import page_content
 from benchmark.reporting.series import SeriesReader
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from benchmark.reporting.intervals import RowIntervals
 
 TEMPLATES = Path(__file__).parent / "templates"
-SCRIPTS = ("page.js", "table.js", "plots.js", "examples.js", "start.js")
+SCRIPTS = ("page.js", "table.js", "differences.js", "plots.js", "examples.js", "start.js")
 
 
 def write_page(
@@ -28,14 +29,16 @@ def write_page(
     notes: Sequence[str],
     reader: SeriesReader,
     certain: Mapping[str, "RowIntervals"],
+    distinctions: Distinctions,
     path: Path,
 ) -> None:
-    """Write ``report.html``; ``certain`` are the intervals of the rows that have some, by row id.
+    """Write ``report.html``; ``certain`` are the intervals of the rows that have some, by row id, and
+    ``distinctions`` what is told apart.
 
     The file refers to nothing outside itself, and its content security policy forbids every request. Equal
     results give equal bytes. Raises ``FileError`` where it cannot be written.
     """
-    content = page_content(experiment, rows, notes, reader, certain)
+    content = page_content(experiment, rows, notes, reader, certain, distinctions)
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

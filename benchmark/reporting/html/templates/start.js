@@ -39,7 +39,12 @@ for (const id of ["first", "second"]) {
   $(id).addEventListener("change", () => { chosen[id] = $(id).value; redraw("pair"); });
 }
 
+if (content.differences) {
+  $("apart-metric").append(...Object.keys(content.differences.metrics).map((key) => option(key, metricOf.get(key).title)));
+}
+
 redraws.push(
+  ["apart", drawDifferences],
   ["table", drawTable], ["shown", drawGroups], ["shown", drawSweeps], ["shown", drawCounts], ["shown", drawNorms], ["shown", drawTraining], ["shown", drawTables],
   ["shown", drawCalibration],
   ["counts", drawCounts], ["norms", drawNorms], ["pair", drawPair], ["pair", drawExamples], ["examples", drawExamples],
@@ -48,6 +53,7 @@ const on = (id, event, ...topics) => $(id).addEventListener(event, () => redraw(
 on("search", "input", "table");
 for (const id of ["state", "dataset", "detector", "all-metrics"]) on(id, "change", "table");
 $("iou").addEventListener("change", () => { chosen.iou = $("iou").value; redraw("table", "shown", "pair"); });
+on("apart-metric", "change", "apart");
 on("count-kind", "change", "counts");
 on("count-points", "change", "counts");
 on("norm-kind", "change", "norms");
@@ -81,5 +87,6 @@ systemDark.addEventListener("change", (event) => {
 
 drawRuns();
 drawCitations();
-redraw("table", "shown", "pair");
+drawAgreement();
+redraw("table", "apart", "shown", "pair");
 document.documentElement.dataset.ready = "yes";

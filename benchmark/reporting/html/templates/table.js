@@ -3,11 +3,9 @@
 const sort = { key: null, down: true };
 const grouped = rows.some((row) => row.touches);
 
+// Only what is told apart is marked, in the overlap that the row is judged by.
 function best(metric, row) {
-  const rivals = rows.filter((other) => other.dataset === row.dataset && iouOf(other) === iouOf(row));
-  const shown = rivals.map((other) => valueOf(other, metric.key)).filter(Boolean).map((value) => shownAs(value.mean, metric));
-  const extreme = (metric.higher ? Math.max : Math.min)(...shown.map(Number));
-  return shown.length > 1 && shownAs(valueOf(row, metric.key).mean, metric) === extreme.toFixed(metric.digits);
+  return iouOf(row) === row.iou && row.best.includes(metric.key);
 }
 
 function metricColumn(metric) {
@@ -41,6 +39,10 @@ function columns() {
     ...(grouped ? [text("touches", "touches", (row) => row.touches, "what the method changes of the baseline")] : []),
     ...metrics.map(metricColumn),
   ];
+  if (rows.some((row) => row.ranks.AP)) {
+    list.push({ key: "rank", label: "rank", tip: "places that the row may have by AP among those that it can be compared with", numeric: true,
+      value: (row) => row.ranks.AP && row.ranks.AP.places[0], cell: (row) => (row.ranks.AP ? row.ranks.AP.text : "") });
+  }
   if (!chosen.iou && content.ious.length > 1) {
     list.push({
       key: "box", label: "box AP", tip: "AP of boxes", numeric: true, down: true,
@@ -139,6 +141,7 @@ function drawTable() {
   document.querySelector("#table thead").replaceChildren(head);
   document.querySelector("#table tbody").replaceChildren(...body);
   $("footnotes").replaceChildren(...content.footnotes.map((note) => make("li", {}, note)));
+  $("marks").textContent = content.marks;
   $("deviations").hidden = !content.footnotes.length;
   $("count").textContent = `${kept.length} of ${rows.length} rows.`;
 }
@@ -172,7 +175,8 @@ function openProvenance(row, metric = null) {
     const paper = row.reported[`${iouOf(row)}/${metric.key}`];
     parts.push(definitions([
       ["meaning", `${metric.meaning}, overlap of ${content.words[iouOf(row)]}s, ${metric.scale === 100 ? "percent" : ""}`],
-      ["each seed", each], ["interval", value.interval ? value.interval.map((end) => shownAs(end, metric)).join(" to ") : null],
+      ["each seed", each], ["rank", row.ranks[metric.key] && iouOf(row) === row.iou ? row.ranks[metric.key].text : null],
+      ["interval", value.interval ? value.interval.map((end) => shownAs(end, metric)).join(" to ") : null],
       ["published", paper ? `${paper.value} (${row.answers})` : null],
       ["difference", paper && paper.difference !== null ? `${signed(paper.difference)}${paper.tolerance ? `, tolerance ${paper.tolerance}` : ""}` : null],
     ]));

@@ -1,0 +1,149 @@
+"""What a table says of noise: which rows are told apart, and how many seeds the others would need."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from benchmark.evaluation.metrics import METRICS
+from benchmark.evaluation.uncertainty import CONFIDENCE
+from benchmark.reporting.collect import HEADLINE, RowResult
+from benchmark.reporting.differences import FEWEST_SEEDS, MOST_SEEDS, POWER, Distinctions, Pair
+
+TOLD = ("AP", "APr")
+"""Metrics that the statement is about; ``differences.csv`` has all."""
+NAMED = 12
+"""Pairs that are named in a sentence."""
+
+
+def marks_note(rows: Sequence[RowResult], distinctions: Distinctions) -> str:
+    """One sentence on what bold numbers are, or why there are none; empty for a table without two rows that
+    have numbers."""
+    counts = [len(row.counted) for row in rows if row.counted]
+    if len(counts) < 2:
+        return ""
+    if distinctions.pairs:
+        seeds = sorted({pair.estimate.seeds for pair in distinctions.pairs})
+        number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        return (
+            f"Bold: the best of a column and what {number} seeds do not tell from it, if there is a row that "
+            "they do."
+        )
+    if max(counts) == 1:
+        have = "every row has one seed"
+    elif sorted(counts)[-2] < FEWEST_SEEDS:
+        have = f"no two rows have {FEWEST_SEEDS} seeds"
+    else:
+        have = f"no two rows could be compared over {FEWEST_SEEDS} seeds"
+    return (
+        f"No number is marked as the best: {have}, and another seed may change the order. Rows with\n"
+        f"{FEWEST_SEEDS} seeds can be told apart, better with 5."
+    )
+
+
+def statements(distinctions: Distinctions) -> list[str]:
+    """For AP and APr, how many pairs are told apart, and what the others would take."""
+    found = []
+    for metric in TOLD:
+        pairs = distinctions.of(metric)
+        unclear = sorted(
+            (pair for pair in pairs if not pair.clear), key=lambda pair: -abs(pair.estimate.value)
+        )
+        if not pairs:
+            continue
+        clear = len(pairs) - len(unclear)
+        text = f"{METRICS[metric].title}: {clear} of {len(pairs)} pairs of rows are told apart."
+        if unclear:
+            names = [f"{pair.first} and {pair.second} ({needed(pair)})" for pair in unclear[:NAMED]]
+            more = f" and {len(unclear) - NAMED} more (differences.csv)" if len(unclear) > NAMED else ""
+            text += f" Not told apart, with the seeds that it would take: {', '.join(names)}{more}."
+        found.append(text)
+    return found
+
+
+def explanation() -> str:
+    """How to read differences."""
+    sure = f"{CONFIDENCE:.0%}"
+    return (
+        f"Differences are paired by seed. Their {sure} intervals cover other seeds and other images: the\n"
+        "variance is the sum of that over seeds and that over draws of images (Student's t). Rows are told\n"
+        f"apart by Holm's procedure over all pairs of a metric: with a probability of {sure} none of these\n"
+        f"is noise. Ranks follow from it. The numbers of seeds give a chance of {POWER:.0%} where the true\n"
+        "difference is the one seen."
+    )
+
+
+def difference_table(rows: Sequence[RowResult], distinctions: Distinctions) -> str:
+    """A Markdown table of ranks and of differences to the first row that can be compared; empty where there
+    are none."""
+    lines = []
+    base: dict[str, str] = {}
+    titles = {row.row.row.id: row.title for row in rows}
+    for row in rows:
+        id_ = row.row.row.id
+        cells = [id_, row.title]
+        for metric in TOLD:
+            rank = distinctions.rank(id_, metric)
+            # the first one is that with the first row
+            pair = next((item for item in distinctions.of(metric) if item.second == id_), None)
+            cells.append("" if rank is None else shown_rank(rank))
+            cells.append("" if pair is None else shown_difference(pair))
+            if pair is not None:
+                base.setdefault(pair.first, titles[pair.first])
+        if any(cells[2:]):
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if not lines:
+        return ""
+    name = " or ".join(base.values())
+    header = ["row", "method"]
+    for metric in TOLD:
+        header += [f"rank by {metric}", f"{metric} minus {name}"]
+    rule = "| --- | --- |" + " --: | --: |" * len(TOLD)
+    return "\n".join(["| " + " | ".join(header) + " |", rule, *lines])
+
+
+DIFFERENCES = (
+    *("first", "second", "metric", "seeds", "second_minus_first", "low", "high", "std_over_seeds"),
+    *("std_over_images", "p", "p_adjusted", "told_apart", "seeds_needed"),
+)
+"""Columns of ``differences.csv``."""
+
+
+def differences_csv(distinctions: Distinctions) -> str:
+    """Every pair and headline metric, in points of percent.
+
+    ``std_over_seeds`` is of one seed's difference, ``std_over_images`` of the mean difference.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(DIFFERENCES)
+    for metric in HEADLINE:
+        for pair in distinctions.of(metric):
+            estimate = pair.estimate
+            over_images = (estimate.shared + estimate.own / estimate.seeds) ** 0.5
+            numbers = [estimate.value, *pair.interval, estimate.between**0.5, over_images]
+            cells: list[object] = [pair.first, pair.second, metric, estimate.seeds]
+            cells += [f"{100 * number:.3f}" for number in numbers]
+            cells += [f"{estimate.p:.3g}", f"{pair.adjusted:.3g}"]
+            cells += ["yes", ""] if pair.clear else ["no", needed(pair)]
+            table.writerow(cells)
+    return text.getvalue()
+
+
+def needed(pair: Pair) -> str:
+    """The number of seeds for people."""
+    return f"over {MOST_SEEDS}" if pair.seeds_needed is None else str(pair.seeds_needed)
+
+
+def shown_rank(rank: tuple[int, int]) -> str:
+    """A range of places."""
+    return f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}-{rank[1]}"
+
+
+def shown_difference(pair: Pair) -> str:
+    """Points with their interval; bold where the rows are told apart."""
+    metric = METRICS[pair.metric]
+    value, low, high = (
+        f"{number * metric.scale:+.{metric.digits}f}" for number in (pair.estimate.value, *pair.interval)
+    )
+    text = f"{value} [{low}, {high}]"
+    return f"**{text}**" if pair.clear else text
