@@ -16,7 +16,7 @@ CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment prepare dry-run unlock test agreement faults canary performance lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test agreement faults canary performance wheel lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -58,6 +58,10 @@ performance: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[performance]'
 	$(BIN)/python -m tests.performance $(TOPICS)
 
+# A wheel that works without a checkout, in dist/
+wheel: $(VENV)/installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -96,4 +100,4 @@ shown: $(VENV)/installed
 
 # Everything that is made: what comes with the project (results/reported, results/smoke, results/performance.md) stays
 clean:
-	rm -rf $(VENV) .snakemake $(addprefix results/,data experiments logs reproduced runs store work)
+	rm -rf $(VENV) .snakemake build dist $(addprefix results/,data experiments logs reproduced runs store work)

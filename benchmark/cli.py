@@ -453,6 +453,18 @@ def _rates(items: list[str]) -> dict[str, float]:
     return found
 
 
+@app.command("init")
+def init_(
+    folder: Annotated[Path, typer.Argument(help="a new or an empty folder", metavar="FOLDER")],
+) -> None:
+    """Write a folder to work in: the workflow, an experiment to start from, a place for methods."""
+    from benchmark.recipes.scaffold import new_project
+
+    for path in new_project(folder):
+        typer.echo(path)
+    _report(f"next: cd {folder}; longtail plan first")
+
+
 @app.command("new-method")
 def new_method_(
     name: Annotated[str, typer.Argument(help="name of the method, e.g. my_loss", metavar="NAME")],

@@ -14,7 +14,7 @@ LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
     "check", "subset", "synthesize", "stats", "list", "show", "why", "make", "train", "predict", "results",
     "evaluate", "table", "status", "plan", "intermediates", "import-checkpoint", "reproduce", "compare",
-    "verify", "export", "cite", "gc",
+    "verify", "export", "cite", "gc", "init", "new-method",
 ]  # fmt: skip
 
 
