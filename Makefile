@@ -16,7 +16,7 @@ CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment prepare dry-run unlock test agreement faults canary performance wheel lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test agreement faults canary performance wheel docs lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -62,6 +62,11 @@ performance: $(VENV)/installed
 wheel: $(VENV)/installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+# The documentation in site/: open site/index.html
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -100,4 +105,4 @@ shown: $(VENV)/installed
 
 # Everything that is made: what comes with the project (results/reported, results/smoke, results/performance.md) stays
 clean:
-	rm -rf $(VENV) .snakemake build dist $(addprefix results/,data experiments logs reproduced runs store work)
+	rm -rf $(VENV) .snakemake build dist site $(addprefix results/,data experiments logs reproduced runs store work)
