@@ -16,7 +16,7 @@ CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment prepare dry-run unlock test agreement faults canary performance wheel docs lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test test-fast agreement faults canary performance wheel architecture docs lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -40,6 +40,10 @@ unlock: $(INSTALLED)
 test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# What needs no training, no workflow and no full-size detector: less than two minutes on two cores
+test-fast: $(VENV)/installed_mmdet
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
 # The published rows' detectors compared between all back ends that are installed; ten minutes
 agreement: $(VENV)/installed_mmdet
 	$(BIN)/python -m tests.agreement
@@ -62,6 +66,10 @@ performance: $(VENV)/installed
 wheel: $(VENV)/installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+# ARCHITECTURE.md, after imports or docstrings of packages have changed
+architecture: $(VENV)/installed
+	$(BIN)/python docs/architecture.py
+
 # The documentation in site/: open site/index.html
 docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[docs]'
@@ -71,6 +79,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflows
 	$(BIN)/snakemake --lint
 

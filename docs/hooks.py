@@ -145,4 +145,5 @@ def _commands() -> str:
     command = get_command(app)
     text = get_docs_for_click(obj=command, ctx=Context(command, info_name="longtail"), name="longtail")
     # of placeholders such as [PRESET=N] too: not a link, not HTML
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text)  # cut off, and in the table of contents
     return text.partition("\n")[2].replace("<", "&lt;").replace("**Usage**:", "Usage:")
