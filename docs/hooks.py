@@ -92,7 +92,7 @@ def _methods() -> list[str]:
 def _sources(files: Files) -> set[str]:
     """The files of the repository that pages include."""
     texts = [file.content_string for file in files.documentation_pages()]
-    return {name for text in texts for name, _ in _INCLUDE.findall(text)}
+    return {name for text in texts for name, _ in _INCLUDE.findall(text) if name.endswith(".md")}
 
 
 def _linked(source: str) -> list[str]:
@@ -112,6 +112,8 @@ def _page_of(path: str) -> str | None:
 
 def _included(source: str, heading: str | None, page: str) -> str:
     text = (ROOT / source).read_text()
+    if not source.endswith(".md"):
+        return f'```{source.rpartition(".")[2]} title="{source}"\n{text}```'
     if heading is not None:
         found = re.search(rf"^#+ {re.escape(heading)}$", text, re.MULTILINE)
         if found is None:

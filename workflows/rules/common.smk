@@ -6,7 +6,6 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.parser import parse
-from snakemake.settings.enums import RerunTrigger
 from snakemake.sourcecache import LocalSourceFile
 
 from benchmark.errors import BenchmarkError
@@ -28,11 +27,6 @@ os.environ.update(
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(8 * 2**30))
 
-# A finished step lies under a key that changes with everything that it depends on: that its file exists is all that
-# counts. Inputs are `ancient` for the same reason: a copied store has other modification times.
-if workflow.dag_settings is not None:
-    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
-
 try:
     file = config["experiment"]
     if "detector" in config:
@@ -44,9 +38,8 @@ except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
 
 TABLES = str(experiment_folder(EXPERIMENT.name))
-PREPARES = (
-    workflow.dag_settings is not None and "prepare" in workflow.dag_settings.targets
-)
+# Snakemake itself learns its targets only after it has read this file.
+PREPARES = "prepare" in sys.argv[1:]
 
 
 def refuse_if_all_skipped():
@@ -59,6 +52,19 @@ def refuse_if_all_skipped():
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
+
+def near(recipe):
+    """A recipe or path as rules name it: relative where it can be."""
+    return recipe.removeprefix(f"{Path.cwd()}/")
+
+
+SKIPPED = [row.row.id for row in EXPERIMENT.rows if row.skipped is not None]
+if SKIPPED and not PREPARES:
+    print(
+        f"{len(SKIPPED)} of {len(EXPERIMENT.rows)} rows of {EXPERIMENT.name} are skipped:",
+        f"{', '.join(SKIPPED)}; longtail plan {shlex.quote(near(config['experiment']))} says what they lack",
+        file=sys.stderr,
+    )
 
 # Nothing is left to do where the table of reasons is there, and `onsuccess` is not called.
 if Path(TABLES, MADE, REPORT_KEY).exists():
@@ -91,7 +97,8 @@ def outputs_of(kind):
 
 
 def inputs_of(kind):
-    """Input function: that every step before is done."""
+    """Input function: that every step before is done. Inputs are `ancient`, because a copied store has other
+    modification times."""
     return lambda wildcards: [
         ancient(str(step.done)) for step in before(planned(kind, wildcards).step)
     ]
@@ -110,11 +117,6 @@ def recipe_of(kind):
 def owner_of(kind):
     """Resource function: whose step it is, for the reader of a dry run."""
     return lambda wildcards: planned(kind, wildcards).step.subject.owner
-
-
-def near(recipe):
-    """A recipe or path as rules name it: relative where it can be."""
-    return recipe.removeprefix(f"{Path.cwd()}/")
 
 
 def small(kind, wildcards):
