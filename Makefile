@@ -40,7 +40,7 @@ unlock: $(INSTALLED)
 test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What needs no training, no workflow and no full-size detector: less than two minutes on two cores
+# What needs no training, no workflow and no full-size detector
 test-fast: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 

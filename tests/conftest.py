@@ -13,8 +13,11 @@ from benchmark.steps import made_files
 
 SLOW = (
     "agreement",
+    "annotations/test_subset.py",
+    "annotations/test_synthetic.py",
     "canary/test_canary.py",
     "cluster",
+    "datasets/test_coco_lt.py",
     "detectors/test_boxes.py",
     "detectors/test_contract.py",
     "detectors/test_detection_scores.py",
@@ -30,6 +33,7 @@ SLOW = (
     "inference/test_predict.py",
     "methods/test_conformance.py",
     "methods/test_gol_family.py",
+    "methods/test_loss_state.py",
     "methods/test_own_data.py",
     "reporting/test_commands.py",
     "reporting/test_page.py",
