@@ -18,7 +18,7 @@ CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment prepare dry-run unlock test agreement faults canary performance lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test test-fast agreement faults canary performance wheel architecture docs lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -43,6 +43,10 @@ unlock: $(INSTALLED)
 test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# What needs no training, no workflow and no full-size detector
+test-fast: $(VENV)/installed_mmdet
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
 # The published rows' detectors compared between all back ends that are installed; ten minutes
 agreement: $(VENV)/installed_mmdet
 	$(BIN)/python -m tests.agreement
@@ -61,10 +65,24 @@ performance: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[performance]'
 	$(BIN)/python -m tests.performance $(TOPICS)
 
+# A wheel that works without a checkout, in dist/
+wheel: $(VENV)/installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# ARCHITECTURE.md, after imports or docstrings of packages have changed
+architecture: $(VENV)/installed
+	$(BIN)/python docs/architecture.py
+
+# The documentation in site/: open site/index.html
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflows
 	$(BIN)/snakemake --lint
 
@@ -101,4 +119,4 @@ shown: $(VENV)/installed
 # Everything that is made: what comes with the project (results/reference, results/reported, results/smoke,
 # results/performance.md) stays
 clean:
-	rm -rf $(VENV) .snakemake $(addprefix results/,data experiments logs reproduced runs store work)
+	rm -rf $(VENV) .snakemake build dist site $(addprefix results/,data experiments logs reproduced runs store work)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="longtail",
     help="Long-tailed instance segmentation, from annotations to the paper's table.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
@@ -63,9 +63,45 @@ class Iou(StrEnum):
     segm = "segm"
 
 
+_FIRST = """\
+Make a results table
+  longtail plan smoke            what it takes: jobs, hours, disk, missing files
+  snakemake --workflow-profile workflows/profiles/local --config experiment=smoke
+  longtail status smoke          how far it is; the table is results/experiments/smoke/table.md
+
+Compare a method of your own with the others
+  longtail new-method my_loss    a folder that works; then change it, and name it in an experiment
+
+Evaluate detections
+  longtail evaluate --gt val.json --dt results.json
+"""
+
+
+def _experiment_names(incomplete: str) -> list[str]:
+    """What the shell completes an experiment with, and before the colon a recipe."""
+    from benchmark.recipes.catalog import yaml_files
+
+    return [name for name in yaml_files("experiments") if name.startswith(incomplete)]
+
+
+def _dataset_names(incomplete: str) -> list[str]:
+    """What the shell completes a dataset with."""
+    from benchmark.recipes.catalog import yaml_files
+
+    return [name for name in yaml_files("datasets") if name.startswith(incomplete)]
+
+
+Experiment = Annotated[
+    str, typer.Argument(help="experiment name or YAML file", autocompletion=_experiment_names)
+]
 Annotations = Annotated[Path, typer.Argument(help="LVIS- or COCO-format JSON file", metavar="ANN")]
 Recipe = Annotated[
-    str, typer.Argument(help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:rfs", metavar="RECIPE")
+    str,
+    typer.Argument(
+        help="EXPERIMENT:ROW or EXPERIMENT:ROW:SEED, e.g. smoke:rfs",
+        metavar="RECIPE",
+        autocompletion=_experiment_names,
+    ),
 ]
 Attempt = Annotated[
     int,
@@ -91,6 +127,14 @@ def _print_json(value: object) -> None:
 
 def _report(line: str) -> None:
     typer.echo(line, err=True)
+
+
+@app.callback()
+def first(context: typer.Context) -> None:
+    """Long-tailed instance segmentation, from annotations to the paper's table."""
+    if context.invoked_subcommand is None:
+        typer.echo(_FIRST)
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -208,7 +252,7 @@ def synthesize(
 
 @data_app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="dataset name or YAML file")],
+    dataset: Annotated[str, typer.Argument(help="dataset name or YAML file", autocompletion=_dataset_names)],
     data: Annotated[
         Path | None, typer.Option(help="folder of the data sets [default: $LONGTAIL_DATA, or data]")
     ] = None,
@@ -216,12 +260,13 @@ def prepare(
     stuff_maps: Annotated[
         bool, typer.Option("--stuff-maps", help="also what only detectors with a semantic branch (HTC) need")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable files")] = False,
 ) -> None:
     """Check, link, fetch or rebuild every file of a dataset; say what to put where for the others.
 
     Exit status 1 if a file is missing. Run it again after an interruption and it continues.
     """
-    from benchmark.datasets import prepare_dataset
+    from benchmark.datasets import Prepared, prepare_dataset
     from benchmark.recipes import load_dataset
     from benchmark.recipes.paths import data_folder
     from benchmark.steps import made_dataset
@@ -229,15 +274,17 @@ def prepare(
     model = load_dataset(dataset)
     if model.synthetic is not None:
         made = made_dataset(model)
-        typer.echo(f"ready    {made.train}\nready    {made.val}")
-        return
-    _print_prepared(prepare_dataset(model, data or data_folder(), coco, _report, stuff_maps=stuff_maps))
+        files = [Prepared(path, True, "generated") for path in (made.train, made.val)]
+    else:
+        files = prepare_dataset(model, data or data_folder(), coco, _report, stuff_maps=stuff_maps)
+    _print_prepared(files, as_json)
 
 
 @app.command("prepare")
 def prepare_experiment_(
-    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    experiment: Experiment,
     coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable files")] = False,
 ) -> None:
     """Get and check what an experiment's rows need: files of its datasets, and initial weights.
 
@@ -247,13 +294,16 @@ def prepare_experiment_(
     from benchmark.preparation import prepare_experiment
     from benchmark.recipes import load_experiment
 
-    _print_prepared(prepare_experiment(load_experiment(experiment), coco, _report))
+    _print_prepared(prepare_experiment(load_experiment(experiment), coco, _report), as_json)
 
 
-def _print_prepared(files: "Sequence[Prepared]") -> None:
+def _print_prepared(files: "Sequence[Prepared]", as_json: bool) -> None:
     """Print how every file stands; exit status 1 where one is missing."""
-    for file in files:
-        typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
+    if as_json:
+        _print_json([{"path": str(file.path), "ready": file.ready, "text": file.text} for file in files])
+    else:
+        for file in files:
+            typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
     missing = sum(not file.ready for file in files)
     _report(f"{len(files) - missing} of {len(files)} ready")
     if missing:
@@ -412,7 +462,7 @@ def gc(
 
 @app.command()
 def plan(
-    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    experiment: Experiment,
     rates: Annotated[
         list[str] | None,
         typer.Argument(help="images/s of one GPU in full training, by detector", metavar="[PRESET=N]..."),
@@ -458,6 +508,18 @@ def _rates(items: list[str]) -> dict[str, float]:
         if not 0 < found[name] < float("inf"):
             raise BenchmarkError("not a rate", found=item, expected="e.g. torchvision/mask_rcnn_r50_fpn=12.5")
     return found
+
+
+@app.command("init")
+def init_(
+    folder: Annotated[Path, typer.Argument(help="a new or an empty folder", metavar="FOLDER")],
+) -> None:
+    """Write a folder to work in: the workflow, an experiment to start from, a place for methods."""
+    from benchmark.recipes.scaffold import new_project
+
+    for path in new_project(folder):
+        typer.echo(path)
+    _report(f"next: cd {folder}; longtail plan first")
 
 
 @app.command("new-method")
@@ -619,6 +681,7 @@ def evaluate(
         Path | None, typer.Option(help="score and precision in bins as CSV; adds the calibration error")
     ] = None,
     errors: Annotated[bool, typer.Option("--errors", help="add TIDE's error types")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print what -o writes")] = False,
 ) -> None:
     """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
     from benchmark.evaluation import evaluate_detections
@@ -627,7 +690,10 @@ def evaluate(
     caps = _caps(max_detections or [])
     evaluation = evaluate_detections(gt, dt, iou_types, caps, statistics, errors, calibration is not None)
     evaluation.write(output, per_class, curves, calibration)
-    typer.echo(evaluation.text())
+    if as_json:
+        _print_json(evaluation.metrics)
+    else:
+        typer.echo(evaluation.text())
 
 
 @app.command()
@@ -658,7 +724,7 @@ def reproduce(
 
 @app.command()
 def table(
-    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    experiment: Experiment,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="folder of tables and plots")] = None,
     intervals: Annotated[
         bool, typer.Option("--intervals", help="add bootstrap intervals over images, from the detections")
@@ -673,7 +739,7 @@ def table(
 
 @app.command()
 def status(
-    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    experiment: Experiment,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable status")] = False,
 ) -> None:
     """Show how far every run of an experiment is, why the others failed, and what to do about it."""
@@ -722,7 +788,7 @@ def reference(
 
 @app.command()
 def verify(
-    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    experiment: Experiment,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable verdicts")] = False,
     only_summary: Annotated[bool, typer.Option("--summary", help="the verdicts' totals alone")] = False,
 ) -> None:
@@ -769,7 +835,7 @@ def export(
 
 
 @app.command()
-def cite(experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")]) -> None:
+def cite(experiment: Experiment) -> None:
     """Print BibTeX of the papers of an experiment's methods and datasets."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting.citations import citations

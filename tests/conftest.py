@@ -11,8 +11,59 @@ from benchmark.recipes import find_run
 from benchmark.recipes.models import Synthetic
 from benchmark.steps import made_files
 
+SLOW = (
+    "agreement",
+    "annotations/test_subset.py",
+    "annotations/test_synthetic.py",
+    "canary/test_canary.py",
+    "cluster",
+    "datasets/test_coco_lt.py",
+    "detectors/test_boxes.py",
+    "detectors/test_contract.py",
+    "detectors/test_detection_scores.py",
+    "detectors/test_detectron2.py",
+    "detectors/test_importing.py",
+    "detectors/test_importing_into_mmdet.py",
+    "detectors/test_initial_weights.py",
+    "detectors/test_masks.py",
+    "detectors/test_matching.py",
+    "detectors/test_mmcv_ops.py",
+    "detectors/test_mmdet.py",
+    "faults",
+    "inference/test_predict.py",
+    "methods/test_conformance.py",
+    "methods/test_gol_family.py",
+    "methods/test_loss_state.py",
+    "methods/test_own_data.py",
+    "reporting/test_commands.py",
+    "reporting/test_page.py",
+    "steps/test_intermediate_files.py",
+    "steps/test_store.py",
+    "test_cli.py",
+    "test_contributing.py",
+    "test_planning.py",
+    "test_processes.py",
+    "test_reproduction.py",
+    "test_wheel.py",
+    "training/test_fitting.py",
+    "training/test_meta.py",
+    "training/test_resume.py",
+    "training/test_stages.py",
+    "training/test_workers.py",
+    "workflow",
+)
+"""Folders and files that `make test-fast` leaves out: they train, run workflows or many commands, or need a
+full-size detector."""
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing imported so far has started threads
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    for item in items:
+        if any(item.path.is_relative_to(folder / name) for name in SLOW):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Bad input ends with one clear message, exit status 2 and nothing half written."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -14,7 +15,7 @@ LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
     "check", "subset", "synthesize", "stats", "list", "show", "why", "make", "train", "predict", "results",
     "evaluate", "table", "status", "plan", "intermediates", "import-checkpoint", "reproduce", "compare",
-    "verify", "reference", "export", "cite", "gc",
+    "verify", "reference", "export", "cite", "gc", "init", "new-method",
 ]  # fmt: skip
 
 
@@ -278,3 +279,38 @@ def test_a_stopped_command_leaves_nothing(tmp_path: Path) -> None:
     process.terminate()
     assert process.wait() == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_without_arguments_come_first_what_most_people_want(tmp_path: Path) -> None:
+    done = longtail(cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.index("longtail new-method") < done.stdout.index(" [OPTIONS] COMMAND")
+
+
+def test_what_a_script_reads_is_json(tmp_path: Path) -> None:
+    """Nothing else is on stdout: messages go to stderr."""
+    annotations = json.loads(LVIS.read_text())["annotations"][:100]
+    found = [{key: item[key] for key in ("image_id", "category_id", "bbox")} for item in annotations]
+    (tmp_path / "dt.json").write_text(json.dumps([{**item, "score": 0.5} for item in found]))
+    done = longtail("evaluate", "--gt", LVIS, "--dt", "dt.json", "-o", "metrics.json", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == json.loads((tmp_path / "metrics.json").read_text())
+    done = longtail("data", "prepare", "lvis_v1_minival", "--data", "data", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert not any(file["ready"] for file in json.loads(done.stdout))
+
+
+def test_the_shell_completes_experiments(tmp_path: Path) -> None:
+    words = {
+        "_LONGTAIL_COMPLETE": "complete_bash",
+        "COMP_WORDS": "longtail plan smo",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("longtail")],
+        cwd=tmp_path,
+        env=os.environ | words,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["smoke"], done.stderr

@@ -18,7 +18,7 @@ from benchmark.recipes.models import (
     Variant,
 )
 from benchmark.recipes.plugins import Plugin, find_plugins
-from benchmark.recipes.project import project_root, shown
+from benchmark.recipes.project import folders_of, shown
 
 PAPER_BUDGET = "paper"
 
@@ -69,7 +69,7 @@ class Catalog:
 def yaml_files(kind: str, folders: list[Path] | None = None) -> dict[str, Path]:
     """The YAML files of ``workflows/<kind>`` and ``folders`` by their names without suffix."""
     found: dict[str, Path] = {}
-    for folder in (project_root() / "workflows" / kind, *(folders or [])):
+    for folder in (*folders_of(f"workflows/{kind}"), *(folders or [])):
         if not folder.is_dir():
             raise RecipeError(f"no such folder of {kind}", where=folder, remedy="correct the path")
         for path in sorted(folder.glob("*.yaml")):
@@ -196,14 +196,19 @@ def read_budget(path: Path) -> Budget:
 
 def detector_presets() -> dict[str, Preset]:
     """Every preset by its name ``BACKEND/PRESET``; raises ``RecipeError`` where one is not a detector."""
-    presets = {}
-    for backend, path in yaml_files("detectors").items():
-        for name, settings in read_yaml(path).items():
-            where = f"{shown(path)}, {name}"
+    presets: dict[str, Preset] = {}
+    for path in [
+        path for folder in folders_of("workflows/detectors") for path in sorted(folder.glob("*.yaml"))
+    ]:
+        for preset, settings in read_yaml(path).items():
+            name, where = f"{path.stem}/{preset}", f"{shown(path)}, {preset}"
             if not isinstance(settings, dict):
                 raise RecipeError("a preset is a mapping", where=where, found=settings)
+            if name in presets:
+                both = f"{presets[name].file} and {shown(path)}"
+                raise RecipeError(f"two detectors are named '{name}'", where=both, remedy="rename one")
             parse(DetectorSettings, settings, where)
-            presets[f"{backend}/{name}"] = Preset(f"{backend}/{name}", shown(path), settings)
+            presets[name] = Preset(name, shown(path), settings)
     return presets
 
 

@@ -25,7 +25,7 @@ from benchmark.recipes.deviations import change_of_preset, row_deviations, same_
 from benchmark.recipes.loading import RecipeError, parse, unknown
 from benchmark.recipes.models import Dataset, Deviation, Experiment, Row, Run, Variant
 from benchmark.recipes.plugins import find_plugins
-from benchmark.recipes.project import project_root, shown
+from benchmark.recipes.project import in_project, shown
 from benchmark.recipes.requirements import missing
 from benchmark.recipes.resolution import Choice, Resolved, resolve
 from benchmark.recipes.sweeps import SweepPoint, expanded
@@ -309,7 +309,7 @@ def parse_run(path: Path) -> Run:
 def _in_project(run: Run) -> Run:
     """A recorded run, whose methods' folders are relative to the project."""
     base = _in_project(run.base) if run.base is not None else None
-    return run.model_copy(update={"plugin_path": str(project_root() / run.plugin_path), "base": base})
+    return run.model_copy(update={"plugin_path": str(in_project(run.plugin_path)), "base": base})
 
 
 def describe(kind: str) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.loading import RecipeError, parse, parse_settings, read_yaml
 from benchmark.recipes.models import Method, TestSettings
-from benchmark.recipes.project import project_root, shown
+from benchmark.recipes.project import folders_of, shown
 
 MANIFEST = "method.yaml"
 ENTRY_POINTS = "longtail.methods"
@@ -53,13 +53,13 @@ class Plugin:
 
 
 def find_plugins(folders: list[Path]) -> dict[str, Plugin]:
-    """Every plug-in by name: the project's ``methods/``, ``folders``, and installed ones (entry points).
+    """Every plug-in by name: those of ``methods/``, ``folders``, and installed ones (entry points).
 
     A name that two places claim belongs to neither: using it is an error that names both. Raises
     ``RecipeError`` where one of ``folders`` does not exist.
     """
     found: dict[str, list[Plugin]] = {}
-    for folder in (project_root() / "methods", *folders):
+    for folder in (*folders_of("methods"), *folders):
         if not folder.is_dir():
             raise RecipeError("no such folder of methods", where=folder, remedy="correct method_paths")
         for manifest in sorted([*folder.glob(MANIFEST), *folder.glob(f"*/{MANIFEST}")]):

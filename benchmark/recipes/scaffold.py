@@ -1,4 +1,4 @@
-"""A new method: the files that a working plug-in consists of, ready to be changed into something new."""
+"""What people start from: a new method, and a folder to work in where the project is installed."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,9 @@ from string import Template
 from benchmark.files import write_text
 from benchmark.recipes.loading import RecipeError
 from benchmark.recipes.plugins import MANIFEST
+from benchmark.recipes.project import project_root
 
-_FILES = {
+_METHOD = {
     MANIFEST: """\
 name: $name
 title: $title
@@ -90,6 +91,92 @@ def test_a_high_temperature_makes_all_scores_alike() -> None:
 ''',
 }
 
+_PROJECT = {
+    "Snakefile": """\
+# The workflow of Longtail Bench, with the experiments, data sets, detectors and methods of this folder:
+#   snakemake --workflow-profile workflows/profiles/local --config experiment=first
+from benchmark.recipes.project import project_root
+
+
+include: str(project_root() / "Snakefile")
+
+
+# An included workflow has no default target.
+rule everything:
+    default_target: True
+    input:
+        rules.all.input,
+""",
+    "workflows/experiments/first.yaml": """\
+# One row is one line of the results table; longtail list methods|detectors|datasets shows what it may name.
+name: first
+title: A first experiment
+budget: smoke    # minutes on two cores; without a budget every method has its paper's schedule
+rows:
+  - {id: softmax, method: softmax, detector: torchvision/tiny_mask_rcnn, dataset: synthetic}
+  - {id: bags, method: bags, detector: torchvision/tiny_mask_rcnn, dataset: synthetic}
+""",
+    "methods/README.md": """\
+# Methods of this folder
+
+`longtail new-method NAME` writes one here that works. Experiments name it like those of the project.
+""",
+    ".gitignore": """\
+/data/
+/results/
+/.snakemake/
+""",
+    "README.md": """\
+# $title
+
+A folder to work in with Longtail Bench. `longtail` and `snakemake` run in it.
+
+| here | what is in it |
+| --- | --- |
+| `workflows/experiments/` | one file, one results table; `first.yaml` is one to start from |
+| `workflows/datasets/`, `workflows/detectors/`, `workflows/budgets/` | more of what rows may name |
+| `workflows/profiles/` | how jobs run: on this machine, or with Slurm |
+| `methods/` | methods of one's own: `longtail new-method NAME` |
+| `data/`, `results/` | made here; `LONGTAIL_DATA` names another folder of data |
+
+```
+longtail plan first        # jobs, hours, disk and missing files
+snakemake --workflow-profile workflows/profiles/local --config experiment=first -n    # without -n it runs
+longtail status first
+```
+
+Data sets, detectors, methods and published numbers of the project itself are used from where it is
+installed.
+""",
+}
+_PROFILES = ("local", "slurm")
+
+
+def new_project(folder: Path) -> list[Path]:
+    """Write a folder to work in and return its files: workflow, an experiment, profiles, a place for methods.
+
+    Raises ``RecipeError`` where the folder has one of the files already; then nothing is written.
+    """
+    texts = {
+        folder / name: Template(text).substitute(title=folder.resolve().name)
+        for name, text in _PROJECT.items()
+    }
+    profiles = Path("workflows", "profiles")
+    for name in _PROFILES:
+        path = profiles / name / "profile.yaml"
+        texts[folder / path] = (project_root() / path).read_text()
+    taken = [path for path in texts if path.exists()]
+    if taken:
+        raise RecipeError(
+            "there is a project already",
+            where=folder,
+            found=taken[0],
+            remedy="choose a new or an empty folder",
+        )
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
+
 
 def new_method(name: str, folder: Path) -> list[Path]:
     """Write the folder ``folder/name`` of a working method and return its files.
@@ -114,7 +201,7 @@ def new_method(name: str, folder: Path) -> list[Path]:
         "module": f"{folder.name}.{name}.classifier",
     }
     files = []
-    for file, text in _FILES.items():
+    for file, text in _METHOD.items():
         path = target / Template(file).substitute(words)
         write_text(path, Template(text).substitute(words))
         files.append(path)

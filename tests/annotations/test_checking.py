@@ -242,6 +242,7 @@ FIELDS += ["neg_category_ids", "frequency", "image_count", "name", "iscrowd"]
 FIELDS += ["ignore", "not_exhaustive_category_ids", "instance_count", "height"]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["images", "annotations", "categories"]), st.integers(0, 3), st.sampled_from(FIELDS), JSON
@@ -270,6 +271,7 @@ def test_what_has_no_error_is_refused_by_nobody(tmp_path, sound, list_, position
         assert errors
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(

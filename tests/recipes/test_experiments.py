@@ -9,7 +9,6 @@ import pytest
 import yaml
 from recipe_files import write_experiment, write_method
 
-from benchmark.errors import BenchmarkError
 from benchmark.recipes import (
     LoadedExperiment,
     RecipeError,
@@ -22,6 +21,7 @@ from benchmark.recipes import (
 from benchmark.recipes.catalog import yaml_files
 from benchmark.recipes.paths import run_name
 from benchmark.recipes.project import project_root
+from benchmark.recipes.scaffold import new_project
 from benchmark.schemas import PAGE, SCHEMAS, page_text, schema_text
 from benchmark.steps import find_step, steps_of, steps_of_experiment
 
@@ -312,13 +312,33 @@ def test_options_that_the_method_does_not_have_are_refused(
     assert "row a, options" in str(caught.value)
 
 
-def test_packages_without_the_project_say_what_they_lack(
+def test_a_folder_to_work_in_adds_to_what_the_project_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    new_project(tmp_path)
+    (tmp_path / "workflows/detectors").mkdir()
+    preset = {"architecture": "mask_rcnn", "backbone": "resnet18"}
+    (tmp_path / "workflows/detectors/torchvision.yaml").write_text(yaml.safe_dump({"own": preset}))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("benchmark.recipes.project._CHECKOUT", tmp_path / "site-packages")
-    with pytest.raises(BenchmarkError, match="files of the project are not here"):
-        describe("methods")
+    detectors = {entry["name"] for entry in describe("detectors")}
+    assert {"torchvision/own", "torchvision/tiny_mask_rcnn"} <= detectors
+    assert {"first", "smoke"} <= {entry["name"] for entry in describe("experiments")}
+    assert find_run("first:bags").dataset.name == "synthetic"
+
+
+def test_a_name_that_a_folder_gives_again_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_project(tmp_path)
+    (tmp_path / "workflows/experiments/smoke.yaml").write_text("name: smoke\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="two experiments are named 'smoke'"):
+        load_experiment("smoke")
+
+
+def test_a_project_is_not_written_over_another(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(RecipeError, match="there is a project already"):
+        new_project(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_an_experiment_like_another_takes_the_keys_that_it_does_not_write(tmp_path: Path) -> None:

@@ -73,16 +73,21 @@ def test_an_experiment_without_data_is_a_table_of_reasons(project: Project) -> N
 
 
 def test_a_workflow_of_which_every_row_is_skipped_says_so(project: Project) -> None:
-    """With the table of reasons, with status 2, and again when it is called again."""
+    """With the table of reasons, with status 2, and again when it is called again.
+
+    A dry run says it too, and what the rows lack can still be prepared.
+    """
     row = {"method": "softmax", "detector": "torchvision/mask_rcnn_r50_fpn", "dataset": "lvis_v0.5"}
     path = experiment(project.folder, row)
+    done = project.snakemake("-n", experiment=path)
+    assert done.returncode == 0, done.stdout
+    assert "1 of 1 rows of mine are skipped: a; longtail plan mine.yaml" in done.stdout
     for _ in range(2):
         done = project.snakemake("--cores", "1", experiment=path)
         assert done.returncode == 2, done.stdout
         assert "error: every row of mine is skipped" in done.stdout
-    assert (
-        project.snakemake("prepare", "-n", experiment=path).returncode == 0
-    )  # what they lack may be fetched
+    done = project.snakemake("prepare", "-n", experiment=path)
+    assert done.returncode == 0, done.stdout
     table = (project.folder / "results/experiments/mine/table.md").read_text()
     assert "lvis_v0.5_train.json is missing: https://dl.fbaipublicfiles.com/LVIS/" in table
     assert "train2017.zip, SHA-256 69a8bb58" in table

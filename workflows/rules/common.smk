@@ -6,7 +6,6 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.parser import parse
-from snakemake.settings.enums import RerunTrigger
 from snakemake.sourcecache import LocalSourceFile
 
 from benchmark.errors import BenchmarkError
@@ -44,19 +43,35 @@ except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
 
 TABLES = str(experiment_folder(EXPERIMENT.name))
+# Snakemake itself learns its targets only after it has read this file.
+PREPARES = "prepare" in sys.argv[1:]
 
 
 def refuse_if_all_skipped():
-    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons."""
-    if all(row.skipped is not None for row in EXPERIMENT.rows):
+    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons. What the rows
+    lack can still be prepared."""
+    if not PREPARES and all(row.skipped is not None for row in EXPERIMENT.rows):
         message = f"every row of {EXPERIMENT.name} is skipped: see {TABLES}/table.md"
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
 
-def is_about_tables():
-    """Whether the call is to end in tables; what rows lack can be prepared without."""
-    return "prepare" not in workflow.dag_settings.targets
+def near(recipe):
+    """A recipe or path as rules name it: relative where it can be."""
+    return recipe.removeprefix(f"{Path.cwd()}/")
+
+
+SKIPPED = [row.row.id for row in EXPERIMENT.rows if row.skipped is not None]
+if SKIPPED and not PREPARES:
+    print(
+        f"{len(SKIPPED)} of {len(EXPERIMENT.rows)} rows of {EXPERIMENT.name} are skipped:",
+        f"{', '.join(SKIPPED)}; longtail plan {shlex.quote(near(config['experiment']))} says what they lack",
+        file=sys.stderr,
+    )
+
+# Nothing is left to do where the table of reasons is there, and `onsuccess` is not called.
+if Path(TABLES, MADE, REPORT_KEY).exists():
+    refuse_if_all_skipped()
 
 
 wildcard_constraints:
@@ -88,21 +103,14 @@ def outputs_of(kind):
 
 def inputs_of(kind):
     """Input function: that every step before is done, and the pass that the step shares with others has been made. A
-    step that the pass could not finish is made by its own job."""
+    step that the pass could not finish is made by its own job. Inputs are `ancient`, because a copied store has other
+    modification times."""
 
     def done(wildcards):
-        let_only_existence_count()
         step = planned(kind, wildcards).step
         return [ancient(str(item.done)) for item in [*before(step), *passes_with(step)]]
 
     return done
-
-
-def let_only_existence_count():
-    """A finished step lies under a key that changes with everything that it depends on: that its file exists is all
-    that counts. Inputs are `ancient` for the same reason: a copied store has other modification times. Snakemake reads
-    its settings after the rules and before it looks at what is to be done."""
-    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
 
 
 def inputs_of_pass(wildcards):
@@ -140,11 +148,6 @@ def members_of_pass(wildcards):
     return " ".join(step.subject.owner for step in PASSES[wildcards.key].steps)
 
 
-def near(recipe):
-    """A recipe or path as rules name it: relative where it can be."""
-    return recipe.removeprefix(f"{Path.cwd()}/")
-
-
 def small(kind, wildcards):
     """Whether a step is for CPU cores: that of a detector of small pictures, or of a dataset."""
     step = planned(kind, wildcards).step
@@ -177,14 +180,6 @@ def minutes(kind):
         lambda wildcards, attempt: kind.minutes[not small(kind.name, wildcards)]
         * attempt
     )
-
-
-def whole_experiment(wildcards):
-    """Input function: the evaluations and the table."""
-    made = Path(TABLES, MADE, REPORT_KEY)
-    if made.exists():  # then nothing is left to do, and `onsuccess` is not called
-        refuse_if_all_skipped()
-    return [*finished_rows(), str(made)]
 
 
 def finished_rows():
