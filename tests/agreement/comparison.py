@@ -36,7 +36,7 @@ from benchmark.recipes.models import TestSettings
 from benchmark.statistics import ClassStatistics
 from methods.softmax.classifier import Softmax
 
-EXPERIMENTS = ("balms", "bags", "simcal", "gol")
+EXPERIMENTS = ("balms", "bags", "simcal", "gol", "acsl", "bacl", "disalign", "ecm", "eqlv2", "seesaw")
 CLASSES = {
     "torchvision": "benchmark.detectors.torchvision:TorchvisionDetector",
     "mmdet": "benchmark.detectors.mmdet:MMDetDetector",
