@@ -25,6 +25,7 @@ from benchmark.classifiers import Classifier
 from benchmark.detectors.checkpoints import is_counter
 from benchmark.detectors.layouts import DETECTRON2, MMDET
 from benchmark.detectors.mmcv_ops import provide_operators
+from benchmark.detectors.pixels import PIXELS
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError
 from benchmark.images import InstanceMasks, Target
@@ -35,7 +36,7 @@ from benchmark.recipes.models import TestSettings
 from benchmark.statistics import ClassStatistics
 from methods.softmax.classifier import Softmax
 
-EXPERIMENTS = ("balms", "bags", "simcal", "gol")
+EXPERIMENTS = ("balms", "bags", "simcal", "gol", "acsl", "bacl", "disalign", "ecm", "eqlv2", "seesaw")
 CLASSES = {
     "torchvision": "benchmark.detectors.torchvision:TorchvisionDetector",
     "mmdet": "benchmark.detectors.mmdet:MMDetDetector",
@@ -144,7 +145,8 @@ def make_lively(detector: TwoStageDetector) -> None:
             value.normal_(std=0.1)
         elif re.search(r"(bn3|conv3\.norm)\.weight$", name):
             value.fill_(0.3)  # deep networks would grow beyond all bounds
-    levels = detector.pyramid(torch.rand(1, 3, 64, 64))
+    image = PIXELS[detector.settings.pixels].normalised(torch.rand(3, 64, 64))
+    levels = detector.pyramid(image[None])
     for layer in _convolutions(detector.pyramid_modules):
         if layer.kernel_size == (3, 3):
             layer.weight.div_(levels[0].std())

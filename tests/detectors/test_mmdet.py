@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmark.detectors.mmcv_ops import provide_operators
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.images import Target
+from benchmark.recipes import lineage, load_experiment
 from benchmark.recipes.models import TestSettings
 
 if "mmdet" not in BACKENDS:
@@ -27,10 +28,11 @@ else:  # mmdet looks for them while it is imported
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
-from benchmark.detectors.mmdet import model_config
+from benchmark.detectors.mmdet import CONFIGS, model_config
 from benchmark.detectors.modules import listed
 
 # No anchor ends at their border, where MMDetection 1 lets it learn and later ones do not
@@ -154,3 +156,21 @@ def test_deformable_convolutions_train() -> None:
     offsets = [value for name, value in found.items() if "conv_offset" in name]
     assert len(offsets) == 2 * (4 + 6 + 3)
     assert all(value.isfinite().all() for value in offsets)
+
+
+@pytest.mark.parametrize("name", ["bacl", "ecm", "eqlv2", "gol", "seesaw"])
+def test_published_rows_have_the_rules_of_its_files(name: str) -> None:
+    """Those of their architecture: Faster, Mask and Cascade R-CNN differ in more than their layers."""
+    rows = [row for row in load_experiment(name).rows if row.row.reported]
+    models = [run.detector for row in rows for run in lineage(row.runs[0])]
+    for settings in models:
+        file = f"{settings.architecture.replace('_', '-')}_r50_fpn.py"
+        home = Config.fromfile(CONFIGS / "_base_" / "models" / file).model
+        train, (first, *_) = home.train_cfg, listed(home.roi_head.bbox_head)
+        proposals = (train.rpn_proposal.nms_pre, train.rpn_proposal.max_per_img)
+        assert (settings.rpn_train_candidates, settings.rpn_train_proposals) == proposals
+        assert settings.rpn_smooth_l1_beta == home.rpn_head.loss_bbox.get("beta", 0.0)
+        assert settings.smooth_l1_beta == first.loss_bbox.get("beta", 0.0)
+        assert settings.anchors_used == ("inside" if train.rpn.allowed_border == 0 else "unpadded")
+        low_quality = {stage.assigner.match_low_quality for stage in listed(train.rcnn)}
+        assert {settings.roi_low_quality_iou is not None} == low_quality
