@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("Snakefile", "workflows", "results/reported", "envs")
+SHIPPED = ("Snakefile", "workflows", "results/reference", "results/reported", "envs")
 
 
 class BuildWithProjectFiles(build_py):

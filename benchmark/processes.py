@@ -105,7 +105,7 @@ def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
     import torch
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 

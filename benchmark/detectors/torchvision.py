@@ -31,7 +31,7 @@ _NORMS = {
 }
 
 
-class _NarrowResNet(ResNet):
+class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet with the channels of its residual stages multiplied by a factor."""
 
     def __init__(self, *args: object, width: float, **kwargs: object) -> None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
-from benchmark.recipes import LoadedExperiment
+from benchmark.recipes import LoadedExperiment, lineage
 from benchmark.recipes.models import Paper
 from benchmark.recipes.plugins import Plugin
-from benchmark.reporting.collect import lineage
 
 
 @dataclass(frozen=True)

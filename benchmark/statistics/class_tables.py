@@ -5,7 +5,7 @@ classifier. They are read from the folder of the dataset's intermediate files, w
 makes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def read_tables(folder: Path | None, names: Iterable[str], statistics: ClassStat
     """
     if folder is None:
         return {}
-    readers = {
+    readers: dict[str, Callable[[], Any]] = {
         "groups": lambda: read_groups(folder / "groups.csv", statistics, in_label_order=True),
         "class_weights": lambda: read_class_weights(folder / "class_weights.csv", statistics),
     }

@@ -121,7 +121,7 @@ class Ranked(LinearClassifier):
         """
         rarity = seen[: self.num_classes].to(logits.dtype).clamp(min=1) ** -self.gamma
         weights = self.rank_weight * rarity / (rarity.sum() + 1e-9) * self.num_classes
-        return cast(Tensor, GapLoss.apply(logits, labels, weights, self.delta))
+        return cast(Tensor, GapLoss.apply(logits, labels, weights, self.delta))  # type: ignore[no-untyped-call]
 
     def scores(self, logits: Tensor) -> Tensor:
         """p_nj (1 - p_nC) with p = sigmoid(z)."""
