@@ -73,6 +73,8 @@ between processes of {lengths} iterations, divided by their number, medians of {
 "Start" is what a process needs beside its iterations, which is in the times of neither: together it is paid
 once, alone K times. Boxes near the objects are added to the proposals, because the random weights propose
 hardly any.
+Sharing makes K trainings K times as cheap at most: what is above that, and how neighbouring lines scatter, is
+the noise of a machine with other work.
 
 {sizes}
 
