@@ -54,6 +54,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> Path:
     rows += [cascade | {"method": "bags"}]
     content = {"name": "released", "title": "Released", "budget": "tiny", "rows": rows}
     (folder / "workflows/experiments/released.yaml").write_text(yaml.safe_dump(content))
+    with (folder / "workflows/budgets/tiny.yaml").open("a") as budget:
+        budget.write("answers: bags\n")
     place_beside(folder, workplace)
     (folder / "results/reported/reported.csv").write_text(ROWS.format(ap=0, ar=0, few=0))
     with pytest.MonkeyPatch.context() as patch:

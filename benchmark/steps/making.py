@@ -82,8 +82,9 @@ class Means:
 def make(step: Step, means: Means, attempt: int = 1) -> bool:
     """Carry out a step whose inputs are finished, and put its result into the store.
 
-    Returns whether anything was done: a step that is finished already is left as it is. A second process with
-    the same step waits a moment for the first and is then refused.
+    Returns whether anything was made: a step that is finished already is left as it is, and one that was
+    killed before its result was in the store is put there. A second process with the same step waits a moment
+    for the first and is then refused.
 
     Raises:
         StepError: an input is not finished, or is not what its record says.

@@ -78,7 +78,8 @@ def test_a_step_that_was_killed_before_it_was_put_into_the_store_is_not_made_twi
     with record_step(step.work, step.subject):
         step.output().parent.mkdir(parents=True)  # as Snakemake does
         (step.work / "class_statistics.csv").write_text("made")
-    assert make(step, Means())
+    assert not make(step, Means())
+    assert step.finished
     assert step.output().read_text() == "made"
 
 
