@@ -47,7 +47,7 @@ test: $(VENV)/installed_mmdet
 test-fast: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# The published rows' detectors compared between all back ends that are installed; ten minutes
+# The published rows' detectors compared between all back ends that are installed; twenty minutes
 agreement: $(VENV)/installed_mmdet
 	$(BIN)/python -m tests.agreement
 
