@@ -774,7 +774,7 @@ def compare(
 
 @app.command()
 def reference(
-    experiment: Annotated[str, typer.Argument(help="experiment name or YAML file")],
+    experiment: Experiment,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="CSV file [default: results/reference/NAME.csv]")
     ] = None,

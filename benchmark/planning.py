@@ -1,7 +1,7 @@
 """What an experiment will cost, before anything of it runs: jobs, GPU-hours, disk, files still missing."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -15,7 +15,7 @@ from benchmark.recipes.zoo import zoo
 from benchmark.statistics import class_statistics
 from benchmark.steps import Step, steps_of
 from benchmark.steps.listing import EVALUATE, FIT, PREDICT, RETRAIN, TRAIN, TRANSFORM
-from benchmark.steps.sharing import shared_passes, stage_of
+from benchmark.steps.sharing import shared_passes
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -156,7 +156,8 @@ def plan_experiment(
     megabytes = _checkpoint_sizes(runs)
     too_large = []
     planned: list[Job] = []
-    images_of = _images_of_each([step for step, _ in steps.values()])
+    images_of = {place: _images_seen(step) for place, (step, _) in steps.items() if step.kind is not EVALUATE}
+    shared_by = _sharing([step for step, _ in steps.values()], images_of)
     hours_saved = 0.0
     for step, rows in steps.values():
         if step.kind is EVALUATE:
@@ -164,7 +165,8 @@ def plan_experiment(
         run = step.run
         rate = throughput[run.detector_name].of(step)
         name = run_name(run).removeprefix(f"{run.budget}/")
-        images, (own_images, shared_by) = _images_seen(step), images_of[step.place]
+        images = images_of[step.place]
+        own_images, among = shared_by.get(step.place, (images, 1))
         hours = own_images / rate / 3600 if rate else 0.0
         hours_saved += (images - own_images) / rate / 3600 if rate else 0.0
         if step.kind is TRAIN and not step.finished:
@@ -175,7 +177,7 @@ def plan_experiment(
         else:
             size = megabytes[_model(run)]
         needed_by = tuple(dict.fromkeys(rows))
-        planned.append(Job(name, step.name, images, hours, size, needed_by, step.finished, shared_by))
+        planned.append(Job(name, step.name, images, hours, size, needed_by, step.finished, among))
     unknown = [
         f"the images of {run.dataset_name} {split}"
         for run in runs
@@ -201,8 +203,8 @@ def _too_large(step: Step, name: str, megabytes: float, gpu: str) -> list[str]:
     """That a training needs more memory than a GPU has, and how many images at once it can take."""
     run = step.run
     known = zoo().rate_of(run.detector)
-    stage = stage_of(step)
-    if known is None or stage.schedule is None:
+    stage = step.stage
+    if known is None or stage is None or stage.schedule is None:
         return []
     fixed = megabytes / 4 * BYTES_OF_TRAINING / 1024
     each = max(known.memory_gb - fixed, 0.0) / known.images
@@ -223,7 +225,7 @@ def _images_seen(step: Step) -> int:
     if step.kind is TRANSFORM:
         return 0
     epoch = _images(run.dataset, "train")
-    schedule = stage_of(step).schedule
+    schedule = step.stage.schedule if step.stage is not None else None
     if schedule is None:
         return epoch
     if schedule.epochs is not None:
@@ -231,16 +233,16 @@ def _images_seen(step: Step) -> int:
     return (schedule.iterations or 0) * schedule.reference_batch_size
 
 
-def _images_of_each(steps: Sequence[Step]) -> dict[str, tuple[float, int]]:
-    """Of each step the images that count as its own, and how many steps share its pass, itself included.
+def _sharing(steps: Iterable[Step], images: Mapping[str, int]) -> dict[str, tuple[float, int]]:
+    """Of each step that shares its pass over the images, those that count as its own, and how many steps do.
 
-    Of a pass that several share, which is as long as the longest of them, each has an equal part.
+    Of a pass, which is as long as the longest of its steps, each has an equal part.
     """
-    found = {step.place: (float(_images_seen(step)), 1) for step in steps if step.kind is not EVALUATE}
+    found: dict[str, tuple[float, int]] = {}
     for shared in shared_passes(steps):
-        members = shared.unfinished
-        longest = max((_images_seen(step) for step in members), default=0)
-        found |= {step.place: (longest / len(members), len(members)) for step in members}
+        members = [step.place for step in shared.unfinished]
+        longest = max((images[place] for place in members), default=0)
+        found |= dict.fromkeys(members, (longest / max(len(members), 1), len(members)))
     return found
 
 
@@ -254,7 +256,7 @@ def _repeated(steps: Iterable[Step]) -> list[str]:
     """That samplers which repeat images make epochs longer, by how much only the annotations say."""
     longer = 0
     for step in steps:
-        stage = next((stage for stage in step.run.stages if stage.name == step.name), None)
+        stage = step.stage
         if stage is not None and stage.schedule is not None and stage.schedule.epochs is not None:
             longer += stage.sampler is not None and stage.sampler.kind != "uniform"
     words = "images that their sampler repeats, which make the epochs longer"

@@ -16,6 +16,11 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
     return "".join(lines)
 
 
+def csv_records(text: str) -> list[dict[str, str]]:
+    """The rows of a table with a heading, each by the names of its columns."""
+    return list(csv.DictReader(io.StringIO(text)))
+
+
 def csv_rows(text: str) -> list[tuple[int, list[str]]]:
     """The line (from 1) on which each row begins, and its cells; blank lines are left out.
 

@@ -1,14 +1,12 @@
 """The published rows of a method, what answers to them here, and in what that deviates."""
 
-import csv
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
-from benchmark.errors import BenchmarkError
-from benchmark.recipes.catalog import yaml_files
-from benchmark.recipes.experiments import published_rows
-from benchmark.recipes.models import Deviation
+from benchmark.recipes.models import Deviation, Row
+from benchmark.reporting.answers import published_by_experiment
+from benchmark.tables import csv_records
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "reported"
 
@@ -72,16 +70,9 @@ def _answers(method: str) -> tuple[dict[str, list[str]], dict[str, list[Deviatio
 
 
 @cache
-def _published() -> list[tuple[str, list]]:
-    found = []
-    for name in yaml_files("experiments"):
-        try:
-            found.append((name, published_rows(name)))
-        except BenchmarkError:
-            continue  # `longtail list experiments` says what is wrong with it
-    return found
+def _published() -> list[tuple[str, list[tuple[Row, list[Deviation]]]]]:
+    return list(published_by_experiment())
 
 
 def _lines(name: str) -> list[dict[str, str]]:
-    with (FOLDER / name).open() as file:
-        return list(csv.DictReader(file))
+    return csv_records((FOLDER / name).read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from benchmark.detectors.checkpoints import is_counter
+from benchmark.detectors.checkpoints import is_classifier, is_counter
 from benchmark.detectors.interface import Detector
 from benchmark.recipes.detector_settings import DetectorSettings
 
@@ -86,7 +86,7 @@ def is_by_class(name: str, settings: DetectorSettings) -> bool:
         return not settings.class_agnostic_boxes
     if MASK.match(name):
         return not settings.class_agnostic_masks
-    return name.startswith("classifiers.")
+    return is_classifier(name)
 
 
 def naming_of(detector: Detector) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.recipes.detector_settings import DetectorSettings
-from benchmark.recipes.models import Schedule, Stage
+from benchmark.recipes.models import Schedule
 from benchmark.records import State, out_of_memory
 from benchmark.reporting.collect import StepResult
 
@@ -57,12 +57,8 @@ def _paragraph(parts: list[str | None]) -> str | None:
     return "; ".join(line for line in lines if line) or None
 
 
-def _stage(step: StepResult) -> Stage | None:
-    return next((stage for stage in step.step.run.stages if stage.name == step.step.name), None)
-
-
 def _schedule(step: StepResult) -> Schedule | None:
-    stage = _stage(step)
+    stage = step.step.stage
     return stage.schedule if stage else None
 
 

@@ -1,15 +1,17 @@
 """Which published rows an experiment answers to, and why the others have none."""
 
-import csv
-import io
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import read_bytes
 from benchmark.recipes.catalog import yaml_files
 from benchmark.recipes.experiments import located_row, published_rows
+from benchmark.recipes.models import Deviation, Row
 from benchmark.recipes.project import project_root
 from benchmark.reporting.collect import read_reported
+from benchmark.tables import csv_records
 
 REPORTED = "results/reported/reported.csv"
 UNANSWERED = "results/reported/unanswered.csv"
@@ -59,16 +61,20 @@ def find_answers() -> Answers:
     """
     recipes: dict[str, list[str]] = {row: [] for row in read_reported(project_root() / REPORTED)}
     deviations = {}
-    for name in yaml_files("experiments"):
-        try:
-            rows = published_rows(name)
-        except BenchmarkError:
-            continue  # listed as broken
+    for name, rows in published_by_experiment():
         for row, declared in rows:
             if row.reported in recipes:
                 recipes[row.reported].append(f"{name}:{row.id}")
                 deviations[f"{name}:{row.id}"] = len(declared)
     return Answers(recipes, _read_reasons(), deviations)
+
+
+def published_by_experiment() -> Iterator[tuple[str, list[tuple[Row, list[Deviation]]]]]:
+    """What ``published_rows`` finds in every experiment; those that cannot be read are left out, because
+    ``longtail list experiments`` says what is wrong with them."""
+    for name in yaml_files("experiments"):
+        with suppress(BenchmarkError):
+            yield name, published_rows(name)
 
 
 def answering_recipe(recipe: str) -> str:
@@ -97,7 +103,7 @@ def _read_reasons() -> dict[str, str]:
     path = project_root() / UNANSWERED
     if not path.exists():
         return {}
-    lines = list(csv.DictReader(io.StringIO(read_bytes(path).decode())))
+    lines = csv_records(read_bytes(path).decode())
     try:
         return {f"{line['paper']}/{line['row']}": line["reason"].strip() for line in lines}
     except (KeyError, AttributeError):

@@ -1,7 +1,5 @@
 """What there is of an experiment's results, and how far each run came."""
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from benchmark.recipes.models import Run, Stage
 from benchmark.recipes.paths import RECORD, store_folder
 from benchmark.records import Record, State, is_running, read_record
 from benchmark.steps import Step, older, steps_of
+from benchmark.tables import csv_records
 
 MISSING = "missing"
 """State of a result beyond those of a step: nothing is there."""
@@ -322,7 +321,7 @@ def read_reported(path: Path) -> dict[str, Reported]:
             remedy="git checkout results/reported",
         )
     found: dict[str, Reported] = {}
-    for line in csv.DictReader(io.StringIO(read_bytes(path).decode())):
+    for line in csv_records(read_bytes(path).decode()):
         try:
             key = f"{line['paper']}/{line['row']}"
             entry = found.setdefault(key, Reported(line["dataset"], {}, {}))

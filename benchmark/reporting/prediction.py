@@ -6,8 +6,6 @@ comparable (other detectors, schedules and datasets), so what is ordered is eith
 gain over the softmax baseline of the same table, its mean over all tables that have both.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from benchmark.evaluation.uncertainty import CONFIDENCE
 from benchmark.files import read_bytes
 from benchmark.reporting.collect import RowResult
+from benchmark.tables import csv_records
 
 BASELINE = "softmax"
 METRICS_COMPARED = ("AP", "APr")
@@ -47,7 +46,7 @@ class Published:
     """The published numbers by table and method; where a table has several rows of a method, its best."""
 
     def __init__(self, path: Path) -> None:
-        self._lines = list(csv.DictReader(io.StringIO(read_bytes(path).decode())))
+        self._lines = csv_records(read_bytes(path).decode())
         self.methods = {line["method"] for line in self._lines}
         self._by_row = {f"{line['paper']}/{line['row']}": line["method"] for line in self._lines}
 

@@ -17,6 +17,7 @@ from benchmark.recipes.project import project_root
 from benchmark.reporting.collect import HEADLINE, RowResult, collect_row
 from benchmark.reporting.differences import SeedSample
 from benchmark.reporting.intervals import seed_samples
+from benchmark.tables import csv_records
 
 REFERENCES = "results/reference"
 """Folder of the shipped numbers, ``<experiment>.csv``."""
@@ -105,7 +106,7 @@ def reference_file(experiment: str) -> Path:
 def read_reference(path: Path) -> list[Shipped]:
     """The shipped numbers in a file; raises ``BenchmarkError`` naming a bad line."""
     found = []
-    for line in csv.DictReader(io.StringIO(read_bytes(path).decode())):
+    for line in csv_records(read_bytes(path).decode()):
         try:
             over = next(kind for kind in get_args(Noise) if kind == line["std_over"])
             numbers = float(line["mean"]), float(line["std"])

@@ -162,10 +162,9 @@ def latex(
             lines.append(rf"\multicolumn{{{3 + len(columns)}}}{{l}}{{\emph{{{groups[number]}}}}} \\")
         cells = [_escape(row.title), _escape(row.runs[0].run.detector_name), WORDS[row.iou]]
         shown = [_value(row, row.iou, key) for key in keys] + [_value(row, "bbox", "AP")]
-        for number_of_column, text in enumerate(shown):
+        for key, text in zip((*keys, "box AP"), shown, strict=True):  # box AP is never marked
             text = text.replace("±", r"$\pm$") or "--"
-            best = number_of_column < len(keys) and distinctions.best(row.row.row.id, keys[number_of_column])
-            cells.append(rf"\textbf{{{text}}}" if best else text)
+            cells.append(rf"\textbf{{{text}}}" if distinctions.best(row.row.row.id, key) else text)
         if marks := footnotes.marks(row):
             cells[0] += rf"\textsuperscript{{{','.join(map(str, marks))}}}"
         if not any(run.done for run in row.runs):

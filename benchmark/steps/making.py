@@ -123,7 +123,7 @@ def make_shared(shared: SharedPass, means: Means, attempt: int = 1) -> None:
         shared.done.parent.mkdir(parents=True, exist_ok=True)
         shared.done.touch()
     else:  # its part of what the first process has chosen
-        for _ in _trained([*shared.steps], means):
+        for _ in _trained(shared.steps, means):
             pass
 
 

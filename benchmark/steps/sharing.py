@@ -7,8 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from benchmark.recipes.models import Stage
-from benchmark.recipes.paths import logs_folder, work_folder
+from benchmark.recipes.paths import work_folder
 from benchmark.steps.listing import INTERMEDIATES, RETRAIN
 from benchmark.steps.step import DONE, Step, digest
 
@@ -43,11 +42,6 @@ class SharedPass:
         return work_folder() / PASS.name / f"{self.key}.{DONE}"
 
     @property
-    def log(self) -> Path:
-        """What the workflow's command for it has printed."""
-        return logs_folder() / f"{self.name}.log"
-
-    @property
     def unfinished(self) -> list[Step]:
         """Steps that are still to be made."""
         return [step for step in self.steps if not step.finished]
@@ -79,7 +73,8 @@ def _with_one_meta_stream(steps: Sequence[Step]) -> Iterable[list[Step]]:
 
 def _features(step: Step) -> str:
     """A digest of all that the features depend on which a classifier's training sees, in their order."""
-    run, stage = step.run, stage_of(step)
+    run, stage = step.run, step.stage
+    assert stage is not None
     assert stage.schedule is not None
     of_method = stage.rois is not None or (stage.sampler is not None and ":" in stage.sampler.kind)
     return digest(
@@ -105,17 +100,12 @@ def _features(step: Step) -> str:
 
 def _meta_images(step: Step) -> str | None:
     """A digest of what the images of a meta step depend on; None without one."""
-    meta = stage_of(step).meta
-    if meta is None:
+    if step.stage is None or step.stage.meta is None:
         return None
+    meta = step.stage.meta
     of_method = ":" in meta.sampler.kind
     return digest([_dumped(meta.sampler), [step.run.method, step.code] if of_method else None])
 
 
 def _dumped(settings: BaseModel | None) -> dict[str, Any] | None:
     return None if settings is None else settings.model_dump(mode="json")
-
-
-def stage_of(step: Step) -> Stage:
-    """The stage that a step carries out."""
-    return next(stage for stage in step.run.stages if stage.name == step.name)

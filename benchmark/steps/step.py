@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.numerics import area_versions
-from benchmark.recipes.models import Dataset, Run
+from benchmark.recipes.models import Dataset, Run, Stage
 from benchmark.recipes.paths import PROGRESS, RECORD, logs_folder, run_name, store_folder, work_folder
 from benchmark.records import Subject
 from benchmark.steps.hashes import file_hash
@@ -112,6 +112,12 @@ class Step:
     def dataset(self) -> Dataset:
         """The dataset that it makes, or on which its run is."""
         return self.owner.dataset if isinstance(self.owner, Run) else self.owner
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage of its run that it carries out; None where it makes something else."""
+        stages = self.owner.stages if isinstance(self.owner, Run) and self.kind.trains else []
+        return next((stage for stage in stages if stage.name == self.name), None)
 
     @property
     def full_name(self) -> str:

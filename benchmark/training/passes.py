@@ -206,7 +206,7 @@ class Trunk:
     """
 
     def __init__(self, fabric: Fabric, images: ImagePass) -> None:
-        self._fabric, self._images = fabric, images
+        self._fabric, self.images = fabric, images
         self._frozen: dict[str, Tensor] = {}
         self._features: dict[Hashable, RoIFeatures] = {}
 
@@ -232,7 +232,7 @@ class Trunk:
                     where=", ".join(differing[:3]),
                 )
             detector.load_state_dict(self._frozen, strict=False, assign=True)
-        view, images = detector.features_depend_on, self._images
+        view, images = detector.features_depend_on, self.images
         if view not in self._features:
             self._features[view] = RoIFeatures(self._fabric, detector, images.workers, images.choice())
         return self._features[view]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 
 from benchmark.annotations import (
     AnnotationFile,
@@ -195,45 +196,66 @@ def train_stages(
     images = ImagePass(fabric, data, [(job.run, job.stage) for job in jobs])
     del annotations  # a gigabyte of objects, of which the data hold what they need
     trunk = Trunk(fabric, images)
-    started: dict[Learner, tuple[StageJob, dict[str, Any], dict[str, Any]]] = {}
+    started: dict[Learner, _Started] = {}
     for job in jobs:
-        with data_warnings(_say if fabric.is_global_zero else None) as warned:
-            try:
-                detector, conventions = job.detector(statistics, vocabulary)
-                trained_categories(job.stage, statistics)  # for what it warns of
-                features = trunk.features(detector) if job.stage.trainable == "classifier" else None
-                learner = Learner(
-                    fabric,
-                    images,
-                    features,
-                    detector,
-                    job.run,
-                    job.stage,
-                    resume=job.resume,
-                    log_path=job.output.with_name(PROGRESS),
-                    images_at_once=images_at_once,
-                )
-            except Exception as error:
-                if len(jobs) == 1 or fabric.world_size > 1:
-                    raise
-                yield job, error
-                continue
-        started[learner] = job, conventions, detector.initial_weights | _told(warned)
+        try:
+            start = _started(job, fabric, trunk, statistics, vocabulary, images_at_once)
+        except Exception as error:
+            if len(jobs) == 1 or fabric.world_size > 1:
+                raise
+            yield job, error
+        else:
+            started[start.learner] = start
     if not started:
         return
     title = first.run.title if len(jobs) == 1 else f"{len(jobs)} classifiers,"
     ended = train(fabric, images, list(started), title=f"{title} {first.stage.name}", workers=workers)
     for learner, failure in ended:
-        job, conventions, known = started.pop(learner)
+        start = started.pop(learner)
         if failure is not None:
-            yield job, failure
+            yield start.job, failure
             continue
         facts = learner.facts()
         if fabric.is_global_zero:
             print(_describe(facts), file=sys.stderr)
-            job.finish(learner.detector, vocabulary, conventions)
-            job.resume.clear()
-        yield job, facts | known
+            start.job.finish(learner.detector, vocabulary, start.conventions)
+            start.job.resume.clear()
+        yield start.job, facts | start.facts
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A stage that trains, the conventions of its weights, and facts that are known before it has ended."""
+
+    job: StageJob
+    learner: Learner
+    conventions: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def _started(
+    job: StageJob,
+    fabric: Fabric,
+    trunk: Trunk,
+    statistics: ClassStatistics,
+    vocabulary: str,
+    images_at_once: int | None,
+) -> _Started:
+    with data_warnings(_say if fabric.is_global_zero else None) as warned:
+        detector, conventions = job.detector(statistics, vocabulary)
+        trained_categories(job.stage, statistics)  # for what it warns of
+        learner = Learner(
+            fabric,
+            trunk.images,
+            trunk.features(detector) if job.stage.trainable == "classifier" else None,
+            detector,
+            job.run,
+            job.stage,
+            resume=job.resume,
+            log_path=job.output.with_name(PROGRESS),
+            images_at_once=images_at_once,
+        )
+    return _Started(job, learner, conventions, detector.initial_weights | _told(warned))
 
 
 def _train_images(job: StageJob, annotations: AnnotationFile, statistics: ClassStatistics) -> TrainImages:

@@ -100,14 +100,13 @@ class PassTarget:
 def targets_of(row: str) -> list[Target]:
     """The steps of a row, in order."""
     (run,) = ROWS[row].runs
-    return [Target(_kind(run, step), row, step.name) for step in own_steps(run)]
+    return [Target(_kind(step), row, step.name) for step in own_steps(run)]
 
 
-def _kind(run: Run, step: Step) -> str:
-    if step.kind.name not in ("train", "retrain"):
+def _kind(step: Step) -> str:
+    if step.stage is None or step.stage.kind != "train":
         return step.kind.name
-    stage = next(stage for stage in run.stages if stage.name == step.name)
-    return "train with meta step" if stage.meta else f"train {stage.trainable}"
+    return "train with meta step" if step.stage.meta else f"train {step.stage.trainable}"
 
 
 OF_DATA = [

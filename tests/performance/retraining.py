@@ -100,7 +100,7 @@ class Retraining:
         def proposed(*arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
             boxes, objectness = propose(*arguments)
             with seeded(0):
-                near = [_near(target.boxes, settings.roi_samples) for target in self.targets]
+                near = [boxes_near(target.boxes, settings.roi_samples) for target in self.targets]
             return [torch.cat(pair) for pair in zip(boxes, near, strict=True)], objectness
 
         self.detector._proposals = proposed  # type: ignore[assignment, method-assign]
@@ -128,7 +128,7 @@ class Retraining:
         self.sgd.step()
 
 
-def _near(boxes: Tensor, number: int) -> Tensor:
+def boxes_near(boxes: Tensor, number: int) -> Tensor:
     """Boxes (number, 4) that overlap ``boxes``, as those of a trained proposal network do."""
     some = boxes[torch.arange(number, device=boxes.device) % len(boxes)]
     size = (some[:, 2:] - some[:, :2]).repeat(1, 2)

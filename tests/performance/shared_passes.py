@@ -25,7 +25,7 @@ from benchmark.training.stages import read_training_data
 
 from .loading import write_images
 from .measuring import ROOT, measure, table
-from .retraining import _near
+from .retraining import boxes_near
 
 CLASSIFIERS = (1, 2, 4, 8, 12)
 
@@ -124,7 +124,7 @@ def add_near_boxes() -> None:
 
     def with_near(self: TwoStageDetector, boxes: list[Tensor], targets: list[Any]) -> Any:
         with seeded(0):
-            near = [_near(target.boxes, self.settings.roi_samples) for target in targets]
+            near = [boxes_near(target.boxes, self.settings.roi_samples) for target in targets]
         return first(self, [torch.cat(pair) for pair in zip(boxes, near, strict=True)], targets)
 
     TwoStageDetector._first_rois = with_near  # type: ignore[method-assign, assignment]

@@ -124,7 +124,7 @@ def passes_with(step):
     return [
         shared
         for shared in PASSES.values()
-        if shared.is_needed and not step.finished and step in shared.steps
+        if step in shared.steps and not step.finished and shared.is_needed
     ]
 
 
