@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("Snakefile", "benchmark", "envs", "methods", "results/reported", "workflows")
+SOURCES = ("Snakefile", "benchmark", "envs", "methods", "results/reference", "results/reported", "workflows")
 FILES = ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
 
 
