@@ -1,5 +1,6 @@
 """The whole way once, for real, from synthetic data to the table; then what an edit reruns, and what not."""
 
+import base64
 import json
 import os
 import subprocess
@@ -104,6 +105,16 @@ def test_an_edited_manifest_makes_stale_what_depends_on_it(
 ) -> None:
     with edited(finished.folder / "methods/bags/method.yaml", old, new):
         assert set(finished.planned(experiment=TINY)) == stale | {"table", "all"}
+
+
+def test_a_job_that_outlived_its_workflow_does_not_hide_what_is_left_to_do(finished: Project) -> None:
+    """Snakemake was killed, its training ended well: the next call does the rest, not that training alone."""
+    trained = next(step for step in steps_of(load_experiment(str(TINY)).rows[0].runs[0]) if step.kind.trains)
+    note = base64.urlsafe_b64encode(str(trained.done).encode()).decode()
+    (finished.folder / ".snakemake/incomplete").mkdir(exist_ok=True)
+    (finished.folder / ".snakemake/incomplete" / note).write_text(json.dumps({"external_jobid": None}))
+    with edited(finished.folder / "methods/bags/classifier.py", "", "# edited\n"):
+        assert set(finished.planned(experiment=TINY)) == of("bags") | {"table", "all"}
 
 
 def test_an_exported_row_is_reproduced_by_its_own_commands(finished: Project, tmp_path: Path) -> None:

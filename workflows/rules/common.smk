@@ -1,4 +1,5 @@
 # The experiment, its steps, and what the rules ask about them.
+import base64
 import os
 import shlex
 import sys
@@ -72,6 +73,20 @@ if SKIPPED and not PREPARES:
 # Nothing is left to do where the table of reasons is there, and `onsuccess` is not called.
 if Path(TABLES, MADE, REPORT_KEY).exists():
     refuse_if_all_skipped()
+
+
+def trust_finished_steps():
+    """Remove Snakemake's notes that it was killed while the job of a step ran, where the job ended well nevertheless:
+    the store never holds half a step. Otherwise Snakemake 9.27 runs the noted jobs alone and not what comes after them,
+    and calls that a success."""
+    for item in PLANNED.values():
+        if item.step.finished:
+            for file in (item.step.done, item.step.output()):
+                note = base64.urlsafe_b64encode(str(file).encode()).decode()
+                Path(".snakemake", "incomplete", note).unlink(missing_ok=True)
+
+
+trust_finished_steps()
 
 
 wildcard_constraints:
