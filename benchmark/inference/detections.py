@@ -8,6 +8,7 @@ description of the run and the IoU types that can be evaluated.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -465,16 +466,62 @@ class _Result(msgspec.Struct, gc=False):
     segmentation: _Mask | None = None
 
 
+_RECORDS = msgspec.json.Decoder(list[_Result])
+_PIECE = 2**22  # bytes
+_BORDER = re.compile(rb"\}\s*,\s*\{")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive records as columns, as in ``DetectionTable``."""
+
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray | None
+    masks: pa.RecordBatch | None
+
+
 def read_lvis_results(path: Path) -> DetectionTable:
     """Read a list of ``{image_id, category_id, score, bbox and/or segmentation}`` as LVIS and COCO define it.
 
     ``bbox`` is x, y, width, height; ``segmentation`` a compressed RLE. All records must have the same of the
-    two. Raises ``DetectionError`` naming the record for anything else.
+    two. Raises ``DetectionError`` naming the record for anything else. Memory holds the columns, and some
+    thousand records as text and as Python objects.
     """
     path = Path(path)
+    pieces = _pieces(path)
+    boxes = [piece.boxes for piece in pieces if piece.boxes is not None]
+    masks = [piece.masks for piece in pieces if piece.masks is not None]
+    table = DetectionTable(
+        path=path,
+        image_ids=np.concatenate([piece.image_ids for piece in pieces]),
+        category_ids=np.concatenate([piece.category_ids for piece in pieces]),
+        scores=np.concatenate([piece.scores for piece in pieces]),
+        boxes=np.concatenate(boxes) if boxes else None,
+        mask_batches=partial(iter, masks) if masks else None,
+        vocabulary=None,
+        description={},
+        row_word="record",
+    )
+    table.check_values()
+    return table
+
+
+def _pieces(path: Path) -> list[_Piece]:
+    """The records of a file as columns, piece by piece; all in one piece where these cannot be decoded."""
+    pieces: list[_Piece] = []
+    rows = 0
+    try:
+        for text in _lists(path):
+            pieces.append(_columns(text, path, rows, pieces[:1]))
+            rows += len(pieces[-1].scores)
+        return pieces
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
+        pass  # what is wrong is said about the whole file
     content = read_bytes(path).removeprefix(BYTE_ORDER_MARK)
     try:
-        results = msgspec.json.decode(content, type=list[_Result])
+        return [_columns(content, path, 0, [])]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if foreign := foreign_format(content[:HEAD]):
             raise DetectionError(
@@ -489,45 +536,57 @@ def read_lvis_results(path: Path) -> DetectionTable:
             '"segmentation": {"size": [height, width], "counts": compressed RLE}}, ...]',
             remedy="write the file again; masks are encoded by pycocotools.mask.encode",
         ) from None
-    del content
-    for field in ("bbox", "segmentation"):
+
+
+def _lists(path: Path) -> Iterator[bytes]:
+    """A list of records as several, each of some megabytes.
+
+    A piece ends where an object ends and another begins. If these are parts of one record, the piece
+    is no JSON.
+    """
+    with path.open("rb") as stream:
+        text = stream.read(_PIECE).removeprefix(BYTE_ORDER_MARK).lstrip()
+        while block := stream.read(_PIECE):
+            text += block
+            if border := _BORDER.search(text, len(text) // 2):
+                yield text[: border.start() + 1] + b"]"
+                text = b"[" + text[border.end() - 1 :]
+        yield text
+
+
+def _columns(content: bytes, path: Path, first: int, before: list[_Piece]) -> _Piece:
+    """Decode a list of records, of which the file has ``first`` before; they have what these have."""
+    results = _RECORDS.decode(content)
+    fields = []
+    for field, columns in (("bbox", "boxes"), ("segmentation", "masks")):
         present = np.fromiter((getattr(item, field) is not None for item in results), bool, len(results))
-        if present.any() and not present.all():
-            row = int(np.argmin(present))
+        # an empty list is an answer to both questions
+        expected = getattr(before[0], columns) is not None if before else bool(present[:1].all())
+        if np.any(present != expected):
+            row = first + int(np.argmax(present != expected))
             raise DetectionError(
                 f"some records have a {field}, others not", where=f"{path}, record {row} (from 0)"
             )
-    boxes = bool(results) and results[0].bbox is not None
-    masks = bool(results) and results[0].segmentation is not None
-    if results and not boxes and not masks:
+        fields.append(expected)
+    if not any(fields):
         raise DetectionError("records have neither bbox nor segmentation", where=path)
-    if not results:
-        boxes = masks = True  # an empty list is an answer to both questions
     count = len(results)
-    table = DetectionTable(
-        path=path,
+    return _Piece(
         image_ids=np.fromiter((item.image_id for item in results), np.int64, count),
         category_ids=np.fromiter((item.category_id for item in results), np.int64, count),
         scores=np.fromiter((item.score for item in results), np.float64, count),
-        boxes=np.array([item.bbox for item in results], np.float64).reshape(-1, 4) if boxes else None,
-        mask_batches=partial(_mask_batches, [item.segmentation for item in results if item.segmentation])
-        if masks
+        boxes=np.array([item.bbox for item in results], np.float64).reshape(-1, 4) if fields[0] else None,
+        masks=_mask_batch([item.segmentation for item in results if item.segmentation])
+        if fields[1]
         else None,
-        vocabulary=None,
-        description={},
-        row_word="record",
     )
-    table.check_values()
-    return table
 
 
-def _mask_batches(masks: list[_Mask]) -> Iterator[pa.RecordBatch]:
-    for start in range(0, len(masks), ROW_GROUP):
-        part = masks[start : start + ROW_GROUP]
-        columns: list[list[Any]] = [[mask.size[side] for mask in part] for side in (0, 1)]
-        columns.append([mask.counts.encode() for mask in part])
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, _MASK_FIELDS, strict=True)]
-        yield pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_MASK_FIELDS))
+def _mask_batch(masks: list[_Mask]) -> pa.RecordBatch:
+    columns: list[list[Any]] = [[mask.size[side] for mask in masks] for side in (0, 1)]
+    columns.append([mask.counts.encode() for mask in masks])
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _MASK_FIELDS, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_MASK_FIELDS))
 
 
 def write_lvis_results(detections: Path, output: Path) -> None:

@@ -138,6 +138,30 @@ def test_broken_results_are_named_by_record_and_field(text: str, parts: list[str
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [1, 40, 300])
+def test_results_are_the_same_however_they_are_cut(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an object ends within a record, or seems to within a text."""
+    path = tmp_path / "results.json"
+    masked = RESULT | {"segmentation": {"size": [4, 5], "counts": "014000000"}}
+    records = [
+        masked | {"score": row / 50, "extra": [{"a": 1}, {"b": "}, {"}][: row % 3]} for row in range(50)
+    ]
+    path.write_text(f" {json.dumps(records)}\n")
+    whole = read_detections(path)
+    monkeypatch.setattr(module, "_PIECE", size)
+    table = read_detections(path)
+    for column in ("image_ids", "category_ids", "scores", "boxes"):
+        np.testing.assert_array_equal(getattr(table, column), getattr(whole, column))
+    sizes = np.tile([4, 5], (50, 1))
+    assert table.masks(np.arange(50), sizes).counts == whole.masks(np.arange(50), sizes).counts
+    del records[30]["bbox"]
+    path.write_text(json.dumps(records))
+    with pytest.raises(DetectionError, match="record 30"):
+        read_detections(path)
+
+
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     parquet = write(tmp_path / "detections.parquet")
     content = parquet.read_bytes()

@@ -94,6 +94,7 @@ def _measure(folder: Path, sizes: tuple[int, ...], iou: str) -> dict[str, list[M
         _write_results(parquet, text, iou)
         programs = {
             "ours, Parquet": (OURS, parquet, REPETITIONS),
+            "ours, JSON": (OURS, text, REPETITIONS),
             "hotcoco, JSON": (HOTCOCO, text, REPETITIONS),
         }
         if iou == "bbox":
