@@ -2,9 +2,8 @@
 
 Categories are combinations of shape, texture and colour. Every rare or common category differs from a
 frequent one in exactly one of the three, so that a classifier which leans towards frequent categories loses
-the rare ones, which is what the methods under test are about. Everything is drawn from generators seeded for
-one image
-each: the same options give the same bytes.
+the rare ones, which is what the methods under test are about. Every image has a seeded generator of its own:
+the same options give the same bytes.
 """
 
 import colorsys
@@ -54,6 +53,16 @@ FREQUENT_QUANTILES = (101, 128, 186, 245, 353, 588, 858, 1395, 1789, 1903, 1977)
 OBJECTS_PER_IMAGE = 5.5  # upper bound of the mean number of categories in a training image
 SMALLEST, LARGEST = 9 / 160, 35 / 160  # object radius relative to the image's side
 VISIBLE = 0.5  # the least fraction of an object that later ones leave visible
+
+FILE_INFO = {
+    "description": "synthetic long-tailed instance segmentation",
+    "version": "v1",
+    "year": 2000,
+    "contributor": "longtail synthesize",
+    "url": "",
+    "date_created": "2000-01-01",
+}
+FILE_LICENSE = {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
 
 
 @dataclass(frozen=True)
@@ -235,59 +244,63 @@ def _split(
         absent = sorted(set(range(len(looks))) - set(labels))
         wanted = min(len(absent), max(1, len(looks) // 4))
         negatives: list[int] = generator.permutation(absent)[:wanted].tolist()
-        images.append(
-            {
-                "id": first + index,
-                "width": options.image_size,
-                "height": options.image_size,
-                "file_name": name,
-                "coco_url": f"http://synthetic.invalid/images/{name}",
-                "flickr_url": "",
-                "date_captured": "2000-01-01 00:00:00",
-                "license": 1,
-                "neg_category_ids": sorted(label + 1 for label in negatives),
-                "not_exhaustive_category_ids": sorted(
-                    {item.label + 1 for item in objects if not item.annotated}
-                ),
-            }
-        )
-        for position, item in enumerate(objects):
-            if item.annotated:
-                polygons = _polygons(_visible(objects, position))
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": first + index, "category_id": item.label + 1}
-                    | _measure(polygons)
-                )
+        images.append(_image_record(first + index, name, options.image_size, negatives, objects))
+        annotations += _annotation_records(first + index, len(annotations) + 1, objects)
+    return {
+        "info": FILE_INFO,
+        "licenses": [FILE_LICENSE],
+        "images": images,
+        "annotations": annotations,
+        "categories": _category_records(looks, targets, annotations),
+    }
+
+
+def _image_record(
+    image_id: int, name: str, size: int, negatives: list[int], objects: list[_Object]
+) -> dict[str, Any]:
+    """One entry of ``images``; ``negatives`` are labels of categories that are verified to be absent."""
+    return {
+        "id": image_id,
+        "width": size,
+        "height": size,
+        "file_name": name,
+        "coco_url": f"http://synthetic.invalid/images/{name}",
+        "flickr_url": "",
+        "date_captured": "2000-01-01 00:00:00",
+        "license": 1,
+        "neg_category_ids": sorted(label + 1 for label in negatives),
+        "not_exhaustive_category_ids": sorted({item.label + 1 for item in objects if not item.annotated}),
+    }
+
+
+def _annotation_records(image_id: int, first_id: int, objects: list[_Object]) -> list[dict[str, Any]]:
+    """Entries of ``annotations`` for the annotated objects of one image, with consecutive ids."""
+    annotated = [position for position, item in enumerate(objects) if item.annotated]
+    return [
+        {"id": id_, "image_id": image_id, "category_id": objects[position].label + 1}
+        | _measure(_polygons(_visible(objects, position)))
+        for id_, position in enumerate(annotated, start=first_id)
+    ]
+
+
+def _category_records(
+    looks: list[_Look], image_counts: NDArray[np.int64], annotations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Entries of ``categories``, with their image and instance counts."""
     instances = np.bincount([item["category_id"] - 1 for item in annotations], minlength=len(looks))
-    categories = [
+    return [
         {
             "id": label + 1,
             "name": look.name,
             "synset": f"{look.name}.n.01",
             "synonyms": [look.name],
             "def": f"a {look.texture} {look.colour} {look.shape}",
-            "image_count": int(targets[label]),
+            "image_count": int(image_counts[label]),
             "instance_count": int(instances[label]),
             "frequency": "",
         }
         for label, look in enumerate(looks)
     ]
-    return {
-        "info": {
-            "description": "synthetic long-tailed instance segmentation",
-            "version": "v1",
-            "year": 2000,
-            "contributor": "longtail synthesize",
-            "url": "",
-            "date_created": "2000-01-01",
-        },
-        "licenses": [
-            {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
-        ],
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
 
 
 def _assign(targets: NDArray[np.int64], images: int, seed: int) -> list[list[int]]:

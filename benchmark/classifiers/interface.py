@@ -15,7 +15,7 @@ INITIAL_WEIGHT_STD = 0.01  # of the last layer in the detection code bases of al
 
 
 class Classifier(nn.Module):
-    """Box classification layer of a detector: one instance per RoI head stage.
+    """Box classification layer of a detector: one instance per box head.
 
     Labels are int64 in ``0..C``, ``C`` meaning background. One call of ``loss`` gets all RoIs of one worker
     of the release (``images_per_worker`` of the stage), whatever the number of processes here; the losses of
@@ -70,23 +70,23 @@ class Classifier(nn.Module):
 
     def detection_scores(
         self,
-        stages: Sequence[Tensor],
+        logits: Sequence[Tensor],
         objectness: Tensor,
         average: Literal["logits", "scores"] = "logits",
     ) -> Tensor:
-        """The scores (N, C + 1) in [0, 1], background last, that detections get in testing.
+        """Scores (N, C + 1) in [0, 1] of detections in testing, background last.
 
-        A method that has a way of its own to combine the stages, or lets the proposal's own score count,
-        overrides this. Asked of the last stage's classifier.
+        A method overrides this if it combines the heads of a cascade in another way or uses the score of the
+        proposal. Called on the classifier of the last head.
 
         Args:
-            stages: logits (N, L) of each stage of a cascade, or of the only one.
+            logits: (N, L) of each box head of a cascade, or of the only one.
             objectness: the proposal network's score (N,) in [0, 1] of each proposal.
             average: what the cascade takes the mean of (see ``cascade`` of the detector's settings).
         """
         if average == "scores":
-            return torch.stack([self.scores(logits) for logits in stages]).mean(dim=0)
-        return self.scores(torch.stack(list(stages)).mean(dim=0))
+            return torch.stack([self.scores(of_head) for of_head in logits]).mean(dim=0)
+        return self.scores(torch.stack(list(logits)).mean(dim=0))
 
     def category_weights(self) -> Tensor | None:
         """The weight vector (C, D) of every category's test score; None where there is not one for each."""

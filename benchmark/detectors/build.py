@@ -38,7 +38,7 @@ def build_detector(
     """
     detector_type = _of_backend(run.detector_name)
     with seeded(derive_seed(run.seed, "classifier weights")):
-        classifiers = [build_classifier(run, statistics, tables) for _ in range(run.detector.stages)]
+        classifiers = [build_classifier(run, statistics, tables) for _ in range(run.detector.box_head_count)]
     with seeded(derive_seed(run.seed, "detector weights")):
         detector = detector_type(run.detector, classifiers, run.test)
     if initial_weights:

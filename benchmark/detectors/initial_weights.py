@@ -20,7 +20,7 @@ from benchmark.detectors.layouts import (
     naming_of,
     trunk_name,
 )
-from benchmark.detectors.pixels import of_detectron2
+from benchmark.detectors.pixels import key_for_detectron2
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
@@ -184,12 +184,12 @@ def _from_caffe2(name: str) -> str:
     found = re.fullmatch(r"(res\d)_(\d+)_branch(1|2[abc])(_bn)?_([wsb])", name)
     if found is None:
         return name
-    stage, block, layer, norm, end = found.groups()
-    return f"{stage}.{block}.{_CAFFE2_LAYERS[layer]}.{'norm.' if norm else ''}{_CAFFE2_ENDS[end]}"
+    residual, block, layer, norm, end = found.groups()
+    return f"{residual}.{block}.{_CAFFE2_LAYERS[layer]}.{'norm.' if norm else ''}{_CAFFE2_ENDS[end]}"
 
 
 def _check_input(state: Mapping[str, Tensor], settings: Settings, source: str) -> None:
-    pixels = of_detectron2(state, settings.backbone)
+    pixels = key_for_detectron2(state, settings.backbone)
     found = {"pixels": settings.pixels, "stride_in_1x1": settings.stride_in_1x1}
     # MSRA's ResNets have the stride in the 1x1, all others in the 3x3
     expected = {"pixels": pixels, "stride_in_1x1": pixels == "caffe"}

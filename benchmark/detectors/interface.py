@@ -65,7 +65,7 @@ class TrainingPass(NamedTuple):
 class Detector(nn.Module):
     """A detector of any back end. Images are float (3, H, W), RGB in [0, 1], of different sizes.
 
-    It has one classifier, or one for each stage of a cascade: methods return a list with an entry for each.
+    It has one classifier, or one for each head of a cascade: methods return a list with an entry for each.
     ``canvas`` is the height and width that images are padded to; None: the least that holds them.
     """
 
@@ -110,7 +110,8 @@ class Detector(nn.Module):
     ) -> list[RoIBatch]:
         """What the classifiers see in a training step, without gradient, mask or regression losses.
 
-        ``choose`` picks among the sampled RoIs of each stage; those of the next are refined from all of them.
+        ``choose`` picks among the sampled RoIs of each head; the RoIs of the next head are refined from all
+        of them.
         """
         raise NotImplementedError
 

@@ -39,7 +39,7 @@ class Layout:
 
     ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
     counts. Its keys are our back ends, and these with the word ``cascade`` behind, where a classifier's name
-    has the number of the stage.
+    has the number of the head.
     ``harmless`` are their tensors that no inference needs.
     """
 
@@ -69,7 +69,7 @@ class Layout:
         return any(re.search(pattern, name) for pattern in self.harmless)
 
 
-# Beginnings of our names, in all back ends; a number is that of a cascade's stage
+# Beginnings of our names, in all back ends; a number is that of a cascade's head
 REGRESSOR = re.compile(
     r"roi_heads\.box_regressor\.|roi_head\.bbox_head\.(\d\.)?fc_reg\."
     r"|roi_heads\.box_predictor\.(\d\.)?bbox_pred\."
@@ -91,7 +91,7 @@ def is_by_class(name: str, settings: DetectorSettings) -> bool:
 
 def naming_of(detector: Detector) -> str:
     """Key of ``Layout.names``."""
-    return f"{detector.backend} cascade" if detector.settings.stages > 1 else detector.backend
+    return f"{detector.backend} cascade" if detector.settings.box_head_count > 1 else detector.backend
 
 
 def fitting(layout: Layout, detector: Detector, weights: Mapping[str, Tensor]) -> int:
@@ -110,8 +110,8 @@ def trunk_name(name: str) -> str | None:
     return found if re.match(r"(conv1|bn1|layer\d)\.", found) else None
 
 
-# a cascade's stage in our names and theirs
-_STAGE = r"((?:\d\.)?)"
+# the number of a cascade's head in our names and theirs
+_HEAD = r"((?:\d\.)?)"
 
 
 def _mmdet(roi_head: str) -> dict[str, str]:
@@ -123,12 +123,12 @@ def _mmdet(roi_head: str) -> dict[str, str]:
         r"rpn\.head\.conv\.0\.0\.": "rpn_head.rpn_conv.",
         r"rpn\.head\.cls_logits\.": "rpn_head.rpn_cls.",
         r"rpn\.head\.bbox_pred\.": "rpn_head.rpn_reg.",
-        rf"roi_heads\.box_head\.{_STAGE}fc6\.": f"{box}shared_fcs.0.",
-        rf"roi_heads\.box_head\.{_STAGE}fc7\.": f"{box}shared_fcs.1.",
-        rf"roi_heads\.box_regressor\.{_STAGE}(?=weight|bias)": f"{box}fc_reg.",
-        rf"roi_heads\.mask_head\.{_STAGE}(\d)\.0\.": rf"{mask}convs.\2.conv.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}conv5_mask\.": f"{mask}upsample.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}mask_fcn_logits\.": f"{mask}conv_logits.",
+        rf"roi_heads\.box_head\.{_HEAD}fc6\.": f"{box}shared_fcs.0.",
+        rf"roi_heads\.box_head\.{_HEAD}fc7\.": f"{box}shared_fcs.1.",
+        rf"roi_heads\.box_regressor\.{_HEAD}(?=weight|bias)": f"{box}fc_reg.",
+        rf"roi_heads\.mask_head\.{_HEAD}(\d)\.0\.": rf"{mask}convs.\2.conv.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}conv5_mask\.": f"{mask}upsample.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}mask_fcn_logits\.": f"{mask}conv_logits.",
     }
 
 
@@ -137,12 +137,12 @@ _SIMCAL_HEADS = {
     r"classifiers\.0\.calibrated\.2\.": "feat_classifier.fc2.",
     r"classifiers\.0\.calibrated\.4\.": "feat_classifier.fc_classifier.",
 }
-# one file for each stage; importing puts the stage before its names
-_SIMCAL_STAGES = {
-    name.replace(".0", r".(\d)", 1): rf"stage\1.{theirs}" for name, theirs in _SIMCAL_HEADS.items()
+# one file for each box head; importing puts the number of the head before its names
+_SIMCAL_CASCADE = {
+    name.replace(".0", r".(\d)", 1): rf"head\1.{theirs}" for name, theirs in _SIMCAL_HEADS.items()
 }
 # a head of two layers, under the names of the one of three
-_SIMCAL_2FC = {r"^(stage\d\.)?feat_extractor\.fc": r"\1feat_classifier.fc"}
+_SIMCAL_2FC = {r"^(head\d\.)?feat_extractor\.fc": r"\1feat_classifier.fc"}
 # mmdetection 1, before deformable convolutions held the layer of their offsets
 _OFFSETS = {r"\.conv2_offset\.": ".conv2.conv_offset."}
 
@@ -152,13 +152,13 @@ def _of_mmdet(roi_head: str, simcal: bool = False) -> dict[str, Mapping[str, str
     ours = _mmdet(roi_head)
     same = {r"(backbone|neck|rpn_head)\.": r"\1.", r"roi_head\.": roi_head}
     one = {r"classifiers\.0\.linear\.": f"{roi_head}bbox_head.fc_cls."} | (_SIMCAL_HEADS if simcal else {})
-    stages = {r"classifiers\.(\d)\.linear\.": rf"{roi_head}bbox_head.\1.fc_cls."}
-    stages |= _SIMCAL_STAGES if simcal else {}
+    cascade = {r"classifiers\.(\d)\.linear\.": rf"{roi_head}bbox_head.\1.fc_cls."}
+    cascade |= _SIMCAL_CASCADE if simcal else {}
     return {
         "torchvision": ours | one,
-        "torchvision cascade": ours | stages,
+        "torchvision cascade": ours | cascade,
         "mmdet": same | one,
-        "mmdet cascade": same | stages,
+        "mmdet cascade": same | cascade,
     }
 
 
@@ -167,29 +167,29 @@ def _detectron2() -> dict[str, str]:
         r"backbone\.body\.conv1\.": "backbone.bottom_up.stem.conv1.",
         r"backbone\.body\.bn1\.": "backbone.bottom_up.stem.conv1.norm.",
     }
-    for stage in range(1, 5):
-        block, theirs = rf"backbone\.body\.layer{stage}\.(\d+)\.", rf"backbone.bottom_up.res{stage + 1}.\1."
+    for layer in range(1, 5):
+        block, theirs = rf"backbone\.body\.layer{layer}\.(\d+)\.", rf"backbone.bottom_up.res{layer + 1}.\1."
         names |= {
             rf"{block}conv(\d)\.": rf"{theirs}conv\2.",
             rf"{block}bn(\d)\.": rf"{theirs}conv\2.norm.",
             rf"{block}downsample\.0\.": f"{theirs}shortcut.",
             rf"{block}downsample\.1\.": f"{theirs}shortcut.norm.",
-            rf"backbone\.fpn\.inner_blocks\.{stage - 1}\.0\.": f"backbone.fpn_lateral{stage + 1}.",
-            rf"backbone\.fpn\.layer_blocks\.{stage - 1}\.0\.": f"backbone.fpn_output{stage + 1}.",
+            rf"backbone\.fpn\.inner_blocks\.{layer - 1}\.0\.": f"backbone.fpn_lateral{layer + 1}.",
+            rf"backbone\.fpn\.layer_blocks\.{layer - 1}\.0\.": f"backbone.fpn_output{layer + 1}.",
         }
     names |= {
         r"rpn\.head\.conv\.0\.0\.": "proposal_generator.rpn_head.conv.",
         r"rpn\.head\.cls_logits\.": "proposal_generator.rpn_head.objectness_logits.",
         r"rpn\.head\.bbox_pred\.": "proposal_generator.rpn_head.anchor_deltas.",
-        rf"roi_heads\.box_head\.{_STAGE}fc6\.": r"roi_heads.box_head.\1fc1.",
-        rf"roi_heads\.box_head\.{_STAGE}fc7\.": r"roi_heads.box_head.\1fc2.",
-        rf"roi_heads\.box_regressor\.{_STAGE}(?=weight|bias)": r"roi_heads.box_predictor.\1bbox_pred.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}conv5_mask\.": r"roi_heads.mask_head.\1deconv.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}mask_fcn_logits\.": r"roi_heads.mask_head.\1predictor.",
+        rf"roi_heads\.box_head\.{_HEAD}fc6\.": r"roi_heads.box_head.\1fc1.",
+        rf"roi_heads\.box_head\.{_HEAD}fc7\.": r"roi_heads.box_head.\1fc2.",
+        rf"roi_heads\.box_regressor\.{_HEAD}(?=weight|bias)": r"roi_heads.box_predictor.\1bbox_pred.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}conv5_mask\.": r"roi_heads.mask_head.\1deconv.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}mask_fcn_logits\.": r"roi_heads.mask_head.\1predictor.",
     }
     for layer in range(8):
         theirs = rf"roi_heads.mask_head.\1mask_fcn{layer + 1}."
-        names[rf"roi_heads\.mask_head\.{_STAGE}{layer}\.0\."] = theirs
+        names[rf"roi_heads\.mask_head\.{_HEAD}{layer}\.0\."] = theirs
     return names
 
 
@@ -201,12 +201,12 @@ def _of_detectron2() -> dict[str, Mapping[str, str]]:
         # BALMS' Learner
         r"classifiers\.0\.reweighter$": "roi_heads.box_predictor.learner.fc.0.weight",
     }
-    stages = {r"classifiers\.(\d)\.linear\.": r"roi_heads.box_predictor.\1.cls_score."}
+    cascade = {r"classifiers\.(\d)\.linear\.": r"roi_heads.box_predictor.\1.cls_score."}
     return {
         "torchvision": ours | one,
-        "torchvision cascade": ours | stages,
+        "torchvision cascade": ours | cascade,
         "detectron2": same | one,
-        "detectron2 cascade": same | stages,
+        "detectron2 cascade": same | cascade,
     }
 
 
@@ -226,7 +226,7 @@ TORCHVISION_RENAMED = {
     r"^roi_heads\.mask_head\.mask_fcn4\.": "roi_heads.mask_head.3.0.",
 }
 
-# every mask head of an HTC had a convolution for the features of the stage before, the first one too
+# every mask head of an HTC had a convolution for the features of the head before, the first one too
 _UNUSED_IN_HTC = r"^(roi_head\.)?mask_head\.0\.conv_res\."
 MMDET_V1 = Layout(
     "mmdetection 1",

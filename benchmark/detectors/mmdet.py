@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.mmcv_ops import provide_operators
-from benchmark.detectors.modules import alone_or_all, listed
+from benchmark.detectors.modules import as_list, one_or_list
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
@@ -84,7 +84,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
         in_channels=[base_channels * widening * 2**level for level in range(4)], out_channels=channels
     )
     model.rpn_head.update(in_channels=channels, feat_channels=channels)
-    for head in listed(model.roi_head.bbox_head):
+    for head in as_list(model.roi_head.bbox_head):
         head.update(
             in_channels=channels,
             fc_out_channels=settings.box_head_width,
@@ -92,8 +92,10 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
             reg_class_agnostic=settings.class_agnostic_boxes,
         )
     if settings.architecture == "cascade_mask_rcnn":  # MMDetection repeats it too
-        model.roi_head.mask_head = [deepcopy(model.roi_head.mask_head) for _ in range(settings.stages)]
-    for head in listed(model.roi_head.mask_head) if settings.masks else []:
+        model.roi_head.mask_head = [
+            deepcopy(model.roi_head.mask_head) for _ in range(settings.box_head_count)
+        ]
+    for head in as_list(model.roi_head.mask_head) if settings.masks else []:
         head.update(
             num_convs=settings.mask_layers,
             in_channels=channels,
@@ -122,7 +124,7 @@ class MMDetDetector(TwoStageDetector):
         settings = self.settings
         if settings.cascade == "detectron2" and settings.architecture == "cascade_mask_rcnn":
             raise BenchmarkError(
-                "cascades of back end 'mmdet' have a mask head for each stage",
+                "cascades of back end 'mmdet' have a mask head for each box head",
                 found="cascade: detectron2",
                 expected="cascade: mmdet",
                 remedy="set it in the preset, or take the detector from back end detectron2",
@@ -134,12 +136,12 @@ class MMDetDetector(TwoStageDetector):
             self.rpn_head = MODELS.build(config.rpn_head)
             self.roi_head = nn.Module()
             boxes = [
-                Shared2FCBBoxHead(with_cls=False, **_arguments(head)) for head in listed(heads.bbox_head)
+                Shared2FCBBoxHead(with_cls=False, **_arguments(head)) for head in as_list(heads.bbox_head)
             ]
-            self.roi_head.bbox_head = alone_or_all(boxes)
+            self.roi_head.bbox_head = one_or_list(boxes)
             if settings.masks:
-                self.roi_head.mask_head = alone_or_all(
-                    [MODELS.build(head) for head in listed(heads.mask_head)]
+                self.roi_head.mask_head = one_or_list(
+                    [MODELS.build(head) for head in as_list(heads.mask_head)]
                 )
             if settings.semantic_branch:
                 self.roi_head.semantic_head = MODELS.build(heads.semantic_head)
@@ -149,7 +151,7 @@ class MMDetDetector(TwoStageDetector):
     @property
     def box_head_layers(self) -> list[list[nn.Linear]]:
         """The two layers of each box head."""
-        return [list(head.shared_fcs) for head in listed(self.roi_head.bbox_head)]
+        return [list(head.shared_fcs) for head in as_list(self.roi_head.bbox_head)]
 
     @property
     def pyramid_modules(self) -> list[nn.Module]:
@@ -164,17 +166,17 @@ class MMDetDetector(TwoStageDetector):
     @property
     def box_regressors(self) -> list[nn.Linear]:
         """MMDetection's."""
-        return [head.fc_reg for head in listed(self.roi_head.bbox_head)]
+        return [head.fc_reg for head in as_list(self.roi_head.bbox_head)]
 
     @property
     def mask_heads(self) -> list[nn.Module]:
-        """One for each stage."""
-        return listed(self.roi_head.mask_head) if self.settings.masks else []
+        """One for each box head."""
+        return as_list(self.roi_head.mask_head) if self.settings.masks else []
 
     @property
     def mask_predictors(self) -> list[nn.Module]:
         """The last layers."""
-        return [head.conv_logits for head in listed(self.mask_heads)]
+        return [head.conv_logits for head in as_list(self.mask_heads)]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Five levels."""
@@ -192,14 +194,14 @@ class MMDetDetector(TwoStageDetector):
         objectness, deltas = self.rpn_head(levels)
         return list(objectness), list(deltas)
 
-    def mask_features(self, stage: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Of MMDetection's layers; in an HTC the features before the transposed convolution are handed on."""
-        head: Any = self.mask_heads[stage]
+    def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Of MMDetection's layers; an HTC passes on the features before the transposed convolution."""
+        module: Any = self.mask_heads[head]
         if before is not None:
-            pooled = pooled + head.conv_res(before)
-        for layer in head.convs:
+            pooled = pooled + module.conv_res(before)
+        for layer in module.convs:
             pooled = layer(pooled)
-        return F.relu(head.upsample(pooled)), pooled
+        return F.relu(module.upsample(pooled)), pooled
 
     @staticmethod
     def roi_align(

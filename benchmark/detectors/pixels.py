@@ -33,7 +33,7 @@ PIXELS = {
 """By ``pixels`` of the settings."""
 
 
-def told_by(mean: Tensor, std: Tensor) -> str:
+def key_of_normalisation(mean: Tensor, std: Tensor) -> str:
     """Key of ``PIXELS`` from ``pixel_mean`` and ``pixel_std`` of detectron2, 3 numbers each, pixels to 255.
 
     Raises:
@@ -53,12 +53,12 @@ def told_by(mean: Tensor, std: Tensor) -> str:
     )
 
 
-def of_detectron2(weights: Mapping[str, Tensor], backbone: str) -> str:
+def key_for_detectron2(weights: Mapping[str, Tensor], backbone: str) -> str:
     """Key of ``PIXELS`` for a file of detectron2's.
 
     Few of its files say it: its configuration knows. They are then read as those of the models that it has
     converted itself: ResNets of MSRA, ResNeXts of Facebook.
     """
     if "pixel_mean" in weights and "pixel_std" in weights:
-        return told_by(weights["pixel_mean"], weights["pixel_std"])
+        return key_of_normalisation(weights["pixel_mean"], weights["pixel_std"])
     return "caffe2" if backbone.startswith("resnext") else "caffe"

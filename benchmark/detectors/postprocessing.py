@@ -30,7 +30,7 @@ def select(boxes: Tensor, scores: Tensor, test: TestSettings) -> tuple[Tensor, T
     return chosen[keep], label[keep], score[keep]
 
 
-def finish(
+def in_original_pixels(
     kept: tuple[Tensor, Tensor, Tensor],
     masks: Tensor | None,
     settings: DetectorSettings,

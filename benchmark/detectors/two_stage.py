@@ -49,7 +49,7 @@ from benchmark.detectors.interface import (
 from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.matching import MatchingRule, draw, generator_of
 from benchmark.detectors.pixels import PIXELS
-from benchmark.detectors.postprocessing import finish, select
+from benchmark.detectors.postprocessing import in_original_pixels, select
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
@@ -61,8 +61,8 @@ UNLABELLED = 255  # in stuff maps
 FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
 RPN_FOREGROUND, RPN_BACKGROUND, RPN_SUPPRESSION = 0.7, 0.3, 0.7  # IoU
 RPN_POSITIVE_FRACTION = 0.5
-STAGE_FOREGROUND = (0.5, 0.6, 0.7)  # IoU from which a RoI is foreground in each stage of a cascade
-STAGE_STDS = {
+HEAD_FOREGROUND = (0.5, 0.6, 0.7)  # IoU from which a RoI is foreground in each head of a cascade
+HEAD_STDS = {
     "mmdet": ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)),
     "detectron2": (
         (1 / 10, 1 / 10, 1 / 5, 1 / 5),
@@ -159,7 +159,7 @@ class TwoStageDetector(Detector):
 
     @property
     def mask_heads(self) -> list[nn.Module]:
-        """The mask head of each stage, or one for all stages of a cascade; none of a Faster R-CNN."""
+        """The mask head of each box head, or one for all of a cascade; none in a Faster R-CNN."""
         raise NotImplementedError
 
     @property
@@ -179,11 +179,10 @@ class TwoStageDetector(Detector):
         """Objectness logits (N, 3, h, w) and deltas (N, 12, h, w) of each level."""
         raise NotImplementedError
 
-    def mask_features(
-        self, stage: int, pooled: Tensor, before: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the last layer of a stage's mask head takes, (n, channels, M, M), and what an HTC hands to the
-        next stage, of pooled features (n, channels, 14, 14) and what the stage before handed on."""
+    def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The input (n, channels, M, M) of the last layer of a mask head, and the features that an HTC passes
+        to the next head; from pooled features (n, channels, 14, 14) and those that the head before passed on.
+        """
         raise NotImplementedError
 
     def box_losses(self, deltas: Tensor, goals: Tensor, beta: float) -> Tensor:
@@ -207,8 +206,8 @@ class TwoStageDetector(Detector):
 
     @property
     def mask_head_count(self) -> int:
-        """One for each stage of a cascade of MMDetection's kind, else one."""
-        return self.settings.stages if self.settings.cascade == "mmdet" else 1
+        """One for each box head in a cascade of MMDetection's kind, else one."""
+        return self.settings.box_head_count if self.settings.cascade == "mmdet" else 1
 
     def refuse_hybrid_and_deformable(self, lacking: str) -> None:
         """Raise for settings that only MMDetection has; ``lacking`` says what the back end lacks."""
@@ -224,7 +223,7 @@ class TwoStageDetector(Detector):
     # ---- what it does
 
     def train(self, mode: bool = True) -> Self:
-        """Batch norms of frozen stages stay in evaluation mode."""
+        """Batch norms of frozen layers stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
@@ -234,7 +233,7 @@ class TwoStageDetector(Detector):
     def forward(
         self, images: list[Tensor], targets: list[Target], canvas: Size | None = None
     ) -> TrainingPass:
-        """Losses of the proposal network, and of classifier, box regressor and mask head of each stage."""
+        """Losses of the proposal network, and of classifier, box regressor and mask head of each box head."""
         found = TrainingPass([], [], {}, {})
         pyramid = self._pyramid(images, canvas)
         anchors = self._anchors(pyramid)
@@ -246,22 +245,22 @@ class TwoStageDetector(Detector):
             pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals
         )
         rois = self._first_rois(boxes, targets)
-        for stage in range(settings.stages):
+        for head in range(settings.box_head_count):
             pooled = self._pooled_for_boxes(pyramid, rois.boxes)
-            classified, activated = self._box_features(stage, pooled)
-            deltas = self.box_regressors[stage](activated).float()
-            found.logits.append(self._classifier(stage)(classified).float())
+            classified, activated = self._box_features(head, pooled)
+            deltas = self.box_regressors[head](activated).float()
+            found.logits.append(self._classifier(head)(classified).float())
             found.labels.append(torch.cat(rois.labels))
-            self._box_loss(found, stage, deltas, rois, targets)
+            self._box_loss(found, head, deltas, rois, targets)
             masked = rois
-            if settings.architecture == "htc" or stage + 1 < settings.stages:
-                refined = self._refined(stage, pyramid, rois, deltas, classified)
+            if settings.architecture == "htc" or head + 1 < settings.box_head_count:
+                refined = self._refined(head, pyramid, rois, deltas, classified)
                 if settings.architecture == "htc":  # the boxes that its box head has just corrected
-                    masked = self._drawn(stage, refined, targets, f"RoIs of masks {stage}")
-            if stage < len(self.mask_heads):
-                self._mask_loss(found, stage, pyramid, masked, targets)
-            if stage + 1 < settings.stages:
-                rois = self._next_rois(stage + 1, refined, targets)
+                    masked = self._drawn(head, refined, targets, f"RoIs of masks {head}")
+            if head < len(self.mask_heads):
+                self._mask_loss(found, head, pyramid, masked, targets)
+            if head + 1 < settings.box_head_count:
+                rois = self._next_rois(head + 1, refined, targets)
         return found
 
     @torch.no_grad()
@@ -280,44 +279,44 @@ class TwoStageDetector(Detector):
         )
         rois = self._first_rois(boxes, targets)
         batches = []
-        for stage in range(settings.stages):
+        for head in range(settings.box_head_count):
             chosen = _chosen(rois.labels, choose)
-            last = stage + 1 == settings.stages
-            if last:  # no stage is refined from the others
+            last = head + 1 == settings.box_head_count
+            if last:  # no head is refined from the others
                 rois, chosen = rois.only(chosen), [keep[keep] for keep in chosen]
-            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, rois.boxes))
+            classified, activated = self._box_features(head, self._pooled_for_boxes(pyramid, rois.boxes))
             kept = torch.cat(chosen)
             parts = (classified, torch.cat(rois.labels), torch.cat(rois.boxes), image_numbers(rois.labels))
             batches.append(RoIBatch(*(part[kept] for part in parts)))
             if not last:
-                deltas = self.box_regressors[stage](activated).float()
-                refined = self._refined(stage, pyramid, rois, deltas, classified)
-                rois = self._next_rois(stage + 1, refined, targets)
+                deltas = self.box_regressors[head](activated).float()
+                refined = self._refined(head, pyramid, rois, deltas, classified)
+                rois = self._next_rois(head + 1, refined, targets)
         return batches
 
     @property
     def features_depend_on(self) -> Hashable:
         """Which of a box head's features the classifiers take; where they choose among class-specific boxes
-        between the stages of a cascade, their weights too."""
-        if self.settings.stages > 1 and not self.settings.class_agnostic_boxes:
+        between the heads of a cascade, their weights too."""
+        if self.settings.box_head_count > 1 and not self.settings.class_agnostic_boxes:
             return self.classifiers
-        own = [self._classifier(stage) for stage in range(self.settings.stages)]
+        own = [self._classifier(head) for head in range(self.settings.box_head_count)]
         return tuple((classifier.before_activation, classifier.takes_pooled) for classifier in own)
 
     @torch.no_grad()
     def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:
-        """Features of the ground-truth boxes as they are, in every stage, in evaluation mode."""
+        """Features of the ground-truth boxes as they are, in every head, in evaluation mode."""
         pyramid = self._pyramid(images, None)
         boxes, labels = [target.boxes for target in targets], [target.labels for target in targets]
         pooled = self._pooled_for_boxes(pyramid, boxes)
         return [
             RoIBatch(
-                self._box_features(stage, pooled)[0],
+                self._box_features(head, pooled)[0],
                 torch.cat(labels),
                 torch.cat(boxes),
                 image_numbers(labels),
             )
-            for stage in range(self.settings.stages)
+            for head in range(self.settings.box_head_count)
         ]
 
     @torch.no_grad()
@@ -329,16 +328,14 @@ class TwoStageDetector(Detector):
             pyramid, anchors, settings.rpn_test_candidates, settings.rpn_test_proposals
         )
         logits = []
-        for stage in range(settings.stages):
-            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, boxes))
-            logits.append(self._classifier(stage)(classified).float())
-            deltas = self.box_regressors[stage](activated).float()
-            if stage + 1 < settings.stages:
-                boxes = self._moved(stage, pyramid, boxes, deltas, classified)
+        for head in range(settings.box_head_count):
+            classified, activated = self._box_features(head, self._pooled_for_boxes(pyramid, boxes))
+            logits.append(self._classifier(head)(classified).float())
+            deltas = self.box_regressors[head](activated).float()
+            if head + 1 < settings.box_head_count:
+                boxes = self._moved(head, pyramid, boxes, deltas, classified)
         counts = [len(item) for item in boxes]
-        decoded = decode(
-            torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage), settings.framework
-        )
+        decoded = decode(torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(head), settings.framework)
         scores = self._classifier(-1).detection_scores(
             logits, torch.cat(objectness), "scores" if settings.cascade == "detectron2" else "logits"
         )
@@ -352,7 +349,9 @@ class TwoStageDetector(Detector):
         if settings.masks:
             masks = self._mask_probabilities(pyramid, [box for box, _, _ in kept], [y for _, y, _ in kept])
         return [
-            finish(item, mask, settings, self.test.mask_threshold, from_size=given, to_size=original)
+            in_original_pixels(
+                item, mask, settings, self.test.mask_threshold, from_size=given, to_size=original
+            )
             for item, mask, given, original in zip(kept, masks, pyramid.sizes, sizes, strict=True)
         ]
 
@@ -397,13 +396,13 @@ class TwoStageDetector(Detector):
         if pyramid.stuff is not None:
             wide = self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
             pooled = pooled + F.adaptive_avg_pool2d(wide, POOLED_SIDE)
-        if self.settings.cascade == "detectron2" and self.settings.stages > 1:
-            pooled = _with_less_gradient(pooled, 1 / self.settings.stages)
+        if self.settings.cascade == "detectron2" and self.settings.box_head_count > 1:
+            pooled = _with_less_gradient(pooled, 1 / self.settings.box_head_count)
         return pooled
 
-    def _box_features(self, stage: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    def _box_features(self, head: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
-        classifier, (first, second) = self._classifier(stage), self.box_head_layers[stage]
+        classifier, (first, second) = self._classifier(head), self.box_head_layers[head]
         flat = pooled.flatten(start_dim=1)
         raw = second(F.relu(first(flat)))
         activated = F.relu(raw)
@@ -412,8 +411,8 @@ class TwoStageDetector(Detector):
             classified = torch.cat([classified, flat], dim=1)
         return classified, activated
 
-    def _classifier(self, stage: int) -> Classifier:
-        return cast(Classifier, self.classifiers[stage])
+    def _classifier(self, head: int) -> Classifier:
+        return cast(Classifier, self.classifiers[head])
 
     # ---- proposals
 
@@ -501,21 +500,21 @@ class TwoStageDetector(Detector):
 
     # ---- RoIs
 
-    def _stds(self, stage: int) -> tuple[float, ...]:
-        return STAGE_STDS[self.settings.cascade][stage]
+    def _stds(self, head: int) -> tuple[float, ...]:
+        return HEAD_STDS[self.settings.cascade][head]
 
     def _first_rois(self, proposals: list[Tensor], targets: list[Target]) -> _RoIs:
         nothing = [torch.zeros_like(box[:, 0], dtype=torch.int64) for box in proposals]
         return self._drawn(0, _RoIs(proposals, nothing, nothing, nothing), targets, "RoIs 0")
 
-    def _drawn(self, stage: int, rois: _RoIs, targets: list[Target], purpose: str) -> _RoIs:
+    def _drawn(self, head: int, rois: _RoIs, targets: list[Target], purpose: str) -> _RoIs:
         """RoIs drawn from boxes and the ground truth, with their labels."""
         boxes = [torch.cat([own, target.boxes]) for own, target in zip(rois.boxes, targets, strict=True)]
         truth = [
             torch.arange(len(both), device=both.device) >= len(own)
             for both, own in zip(boxes, rois.boxes, strict=True)
         ]
-        labelled, kinds = self._labelled(stage, boxes, truth, targets)
+        labelled, kinds = self._labelled(head, boxes, truth, targets)
         size, fraction = self.settings.roi_samples, self.settings.roi_positive_fraction
         return labelled.only(
             [
@@ -524,19 +523,19 @@ class TwoStageDetector(Detector):
             ]
         )
 
-    def _next_rois(self, stage: int, refined: _RoIs, targets: list[Target]) -> _RoIs:
-        """A cascade's RoIs from those of the stage before: drawn anew, or all of them with new labels."""
+    def _next_rois(self, head: int, refined: _RoIs, targets: list[Target]) -> _RoIs:
+        """A cascade's RoIs from those of the head before: drawn anew, or all of them with new labels."""
         if self.settings.cascade == "mmdet":
-            return self._drawn(stage, refined, targets, f"RoIs {stage}")
+            return self._drawn(head, refined, targets, f"RoIs {head}")
         solid = refined.only([(box[:, 2:] > box[:, :2]).all(dim=1) for box in refined.boxes])
-        labelled, kinds = self._labelled(stage, solid.boxes, solid.truth, targets)
+        labelled, kinds = self._labelled(head, solid.boxes, solid.truth, targets)
         return labelled.only([kind >= 0 for kind in kinds])
 
     def _labelled(
-        self, stage: int, boxes: list[Tensor], truth: list[Tensor], targets: list[Target]
+        self, head: int, boxes: list[Tensor], truth: list[Tensor], targets: list[Target]
     ) -> tuple[_RoIs, list[Tensor]]:
         """RoIs with their labels, and their kinds (see ``MatchingRule.match``)."""
-        settings, foreground = self.settings, STAGE_FOREGROUND[stage]
+        settings, foreground = self.settings, HEAD_FOREGROUND[head]
         floor = settings.roi_low_quality_iou
         rule = MatchingRule(
             foreground,
@@ -556,7 +555,7 @@ class TwoStageDetector(Detector):
         return rois, kinds
 
     def _box_loss(
-        self, found: TrainingPass, stage: int, deltas: Tensor, rois: _RoIs, targets: list[Target]
+        self, found: TrainingPass, head: int, deltas: Tensor, rois: _RoIs, targets: list[Target]
     ) -> None:
         """Over foreground RoIs, divided by the number of all RoIs."""
         labels = torch.cat(rois.labels)
@@ -564,8 +563,8 @@ class TwoStageDetector(Detector):
         own = deltas.unflatten(1, (-1, 4))[foreground, self._column(labels[foreground])]
         only = rois.only([label < self.num_classes for label in rois.labels])
         truth = [target.boxes[match] for target, match in zip(targets, only.matches, strict=True)]
-        goals = encode(torch.cat(only.boxes), torch.cat(truth), self._stds(stage))
-        name = f"{head_prefix(stage, self.settings.stages)}loss_box"
+        goals = encode(torch.cat(only.boxes), torch.cat(truth), self._stds(head))
+        name = f"{head_prefix(head, self.settings.box_head_count)}loss_box"
         _add(found, name, self.box_losses(own, goals, self.settings.smooth_l1_beta), len(labels))
 
     def _column(self, labels: Tensor) -> Tensor:
@@ -573,11 +572,11 @@ class TwoStageDetector(Detector):
 
     @torch.no_grad()
     def _refined(
-        self, stage: int, pyramid: _Pyramid, rois: _RoIs, deltas: Tensor, classified: Tensor
+        self, head: int, pyramid: _Pyramid, rois: _RoIs, deltas: Tensor, classified: Tensor
     ) -> _RoIs:
-        """The RoIs that a stage of a cascade hands on; where they are drawn anew, without ground truth."""
+        """The RoIs that a head of a cascade hands on; where they are drawn anew, without ground truth."""
         labels = torch.cat(rois.labels)
-        moved = self._moved(stage, pyramid, rois.boxes, deltas, classified, labels)
+        moved = self._moved(head, pyramid, rois.boxes, deltas, classified, labels)
         refined = _RoIs(moved, rois.labels, rois.matches, rois.truth)
         return (
             refined if self.settings.cascade == "detectron2" else refined.only([~own for own in rois.truth])
@@ -586,22 +585,22 @@ class TwoStageDetector(Detector):
     @torch.no_grad()
     def _moved(
         self,
-        stage: int,
+        head: int,
         pyramid: _Pyramid,
         boxes: list[Tensor],
         deltas: Tensor,
         classified: Tensor,
         labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """Boxes after a stage's regressor; class-specific ones are of the true or else the best label."""
+        """Boxes after a head's regressor; class-specific ones are of the true or else the best label."""
         column = torch.zeros_like(deltas[:, 0], dtype=torch.int64)
         if not self.settings.class_agnostic_boxes:
-            classifier = self._classifier(stage)
+            classifier = self._classifier(head)
             column = classifier.scores(classifier(classified).float())[:, :-1].argmax(dim=1)
             if labels is not None:
                 column = torch.where(labels < self.num_classes, labels, column)
         own = deltas.unflatten(1, (-1, 4))[torch.arange(len(deltas), device=deltas.device), column]
-        moved = decode(torch.cat(boxes), own[:, None], self._stds(stage), self.settings.framework)[:, 0]
+        moved = decode(torch.cat(boxes), own[:, None], self._stds(head), self.settings.framework)[:, 0]
         return [
             clipped(box, size, self.settings.coordinates)
             for box, size in zip(moved.split([len(box) for box in boxes]), pyramid.sizes, strict=True)
@@ -610,29 +609,29 @@ class TwoStageDetector(Detector):
     # ---- masks
 
     def _mask_logits(
-        self, pyramid: _Pyramid, boxes: list[Tensor], labels: Tensor, stages: Iterable[int]
+        self, pyramid: _Pyramid, boxes: list[Tensor], labels: Tensor, heads: Iterable[int]
     ) -> list[Tensor]:
-        """Logits (n, M, M) of the labels' channels in the mask heads of some stages."""
+        """Logits (n, M, M) of the labels' channels in the mask heads of some heads."""
         pooled = self._pooled(pyramid, boxes, MASK_SIDE)
         if pyramid.stuff is not None:
             pooled = pooled + self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
-        wanted, before, found = set(stages), None, []
-        chained = self.settings.architecture == "htc"  # a stage takes features of the one before
-        for stage in range(max(wanted) + 1):
-            if stage in wanted or chained:
-                features, carried = self.mask_features(stage, pooled, before)
+        wanted, before, found = set(heads), None, []
+        chained = self.settings.architecture == "htc"  # a head takes features of the one before
+        for head in range(max(wanted) + 1):
+            if head in wanted or chained:
+                features, carried = self.mask_features(head, pooled, before)
                 before = carried if chained else None
-            if stage in wanted:
+            if head in wanted:
                 column = torch.zeros_like(labels) if self.settings.class_agnostic_masks else labels
-                found.append(_of_channel(self.mask_predictors[stage], features, column).float())
+                found.append(_of_channel(self.mask_predictors[head], features, column).float())
         return found
 
     def _mask_loss(
-        self, found: TrainingPass, stage: int, pyramid: _Pyramid, rois: _RoIs, targets: list[Target]
+        self, found: TrainingPass, head: int, pyramid: _Pyramid, rois: _RoIs, targets: list[Target]
     ) -> None:
         """Mean over the foreground RoIs."""
         only = rois.only([label < self.num_classes for label in rois.labels])
-        (logits,) = self._mask_logits(pyramid, only.boxes, torch.cat(only.labels), [stage])
+        (logits,) = self._mask_logits(pyramid, only.boxes, torch.cat(only.labels), [head])
         goals = torch.cat(
             [
                 mask_targets(target, box, match, logits.shape[-1])
@@ -640,12 +639,12 @@ class TwoStageDetector(Detector):
             ]
         )
         losses = self.binary_losses(logits, goals).flatten(start_dim=1).mean(dim=1)
-        _add(found, f"{head_prefix(stage, len(self.mask_heads))}loss_mask", losses, len(losses))
+        _add(found, f"{head_prefix(head, len(self.mask_heads))}loss_mask", losses, len(losses))
 
     def _mask_probabilities(
         self, pyramid: _Pyramid, boxes: list[Tensor], labels: list[Tensor]
     ) -> Sequence[Tensor]:
-        """Probabilities (n, M, M) of each image's detections, the mean over a cascade's stages."""
+        """Probabilities (n, M, M) of each image's detections, the mean over a cascade's heads."""
         logits = self._mask_logits(pyramid, boxes, torch.cat(labels), range(len(self.mask_heads)))
         found = torch.stack([item.sigmoid() for item in logits]).mean(dim=0)
         return found.split([len(box) for box in boxes])

@@ -22,7 +22,7 @@ def write_weight_norms(
     """Write the L2 norm of every category's weight vector as CSV with the columns ``id`` and ``norm``.
 
     The norm is that of the vector behind the test score (``Classifier.category_weights``), the mean over the
-    stages of a cascade. A method that has none for each category gets a table without rows. ``intermediates``
+    heads of a cascade. A method that has none for each category gets a table without rows. ``intermediates``
     is the folder of the tables that the method reads.
 
     Returns the number of rows. Raises ``CheckpointError`` where the checkpoint is not of this recipe.
@@ -30,13 +30,13 @@ def write_weight_norms(
     statistics = ClassStatistics.read(statistics_file)
     state = load(checkpoint)["model"]
     tables = read_tables(intermediates, run.intermediates, statistics)
-    stages = sorted({name.split(".")[1] for name in state if name.startswith(PREFIX)}, key=int)
-    if not stages:
+    heads = sorted({name.split(".")[1] for name in state if name.startswith(PREFIX)}, key=int)
+    if not heads:
         raise CheckpointError("the checkpoint holds no classifier", where=checkpoint)
     norms = []
-    for stage in stages:
+    for head in heads:
         classifier = build_classifier(run, statistics, tables)
-        start = f"{PREFIX}{stage}."
+        start = f"{PREFIX}{head}."
         try:
             classifier.load_state_dict(
                 {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
@@ -46,7 +46,7 @@ def write_weight_norms(
                 f"the checkpoint does not fit method {run.method}",
                 where=checkpoint,
                 found=" ".join(str(error).split()),
-                remedy="give the checkpoint of the recipe's last stage",
+                remedy="give the checkpoint of the recipe's last @head",
             ) from None
         weights = classifier.category_weights()
         if weights is not None:

@@ -51,7 +51,7 @@ def resized(height: int, width: int, short_edge: int, long_edge: int) -> tuple[i
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-class _Caught(Dataset[Any]):
+class _ErrorsAsItems(Dataset[Any]):
     """Items of ``data``, or in their place the error of bad input that they raise."""
 
     def __init__(self, data: Dataset[Any]) -> None:
@@ -70,7 +70,7 @@ def load(data: Dataset[Any], **options: Any) -> Iterator[Any]:
     Errors of bad input are raised here as they were raised by the data: PyTorch would bring them out of a
     loading process with a traceback for a message. The length of ``data`` must be known to a sampler.
     """
-    for loaded in DataLoader(_Caught(data), **options):
+    for loaded in DataLoader(_ErrorsAsItems(data), **options):
         for item in loaded if isinstance(loaded, list) else [loaded]:
             if isinstance(item, BenchmarkError):
                 raise item

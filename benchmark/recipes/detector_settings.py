@@ -65,20 +65,20 @@ class ModelSettings(Strict):
         "2 on, MMDetection 1's or torchvision's; any back end follows them",
     )
     architecture: Literal["faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "htc"] = Field(
-        description="boxes, or boxes and masks, from one stage or from a cascade of three"
+        description="boxes, or boxes and masks, from one head or from a cascade of three"
     )
     cascade: Literal["mmdet", "detectron2"] = Field(
         "mmdet",
-        description="how the stages of a cascade work together. mmdet: each draws RoIs anew, has a mask head "
-        "of its own and less weight than the one before; logits are averaged. detectron2: RoIs of the first "
-        "go through all, which weigh alike and share a mask head; scores are averaged",
+        description="how the heads of a cascade work together. mmdet: each draws new RoIs, has its own mask "
+        "head and a smaller loss weight than the head before; logits are averaged. detectron2: the RoIs of "
+        "the first head pass through all, which weigh the same and share a mask head; scores are averaged",
     )
     backbone: Literal["resnet18", "resnet50", "resnet101", "resnext101_64x4d"] = Field(description="trunk")
     width: float = Field(
-        1.0, gt=0, le=1, description="channel multiplier of the residual stages (resnet18 only)"
+        1.0, gt=0, le=1, description="channel multiplier of the residual layers (resnet18 only)"
     )
     deformable: bool = Field(
-        False, description="deformable 3x3 convolutions in the upper three residual stages (not resnet18)"
+        False, description="deformable 3x3 convolutions in the upper three residual layers (not resnet18)"
     )
     norm: Literal["frozen", "frozen_statistics", "batch"] = Field(
         "frozen",
@@ -150,7 +150,7 @@ class TrainingSettings(Strict):
     """What only trainings read."""
 
     trainable_layers: int = Field(
-        3, ge=0, le=5, description="residual stages that train, counted from the top"
+        3, ge=0, le=5, description="residual layers (layer4, layer3, ...) that train, counted from the top"
     )
     anchors_used: Literal["all", "unpadded", "inside"] = Field(
         "all",
@@ -187,8 +187,8 @@ class TrainingSettings(Strict):
         None,
         ge=0,
         le=1,
-        description="IoU, and at least the stage's, from which the RoI that overlaps an object most is that "
-        "object's, though it overlaps another more; null: never",
+        description="IoU from which the RoI that overlaps an object most is assigned to that object, even "
+        "if it overlaps another one more; at least the foreground IoU of the head; null: never",
     )
     low_quality_targets: Literal["best", "own"] = Field(
         "best",
@@ -247,8 +247,8 @@ class DetectorSettings(TestingSettings, TrainingSettings, InitialWeights, ModelS
         return self.long_edge <= SMALL_PICTURE
 
     @property
-    def stages(self) -> int:
-        """Box heads, each with a classifier of its own, that refine each other's boxes."""
+    def box_head_count(self) -> int:
+        """Number of box heads, each with its own classifier: 3 in a cascade, else 1."""
         return 1 if self.architecture in ("faster_rcnn", "mask_rcnn") else 3
 
     @model_validator(mode="before")
@@ -270,7 +270,7 @@ class DetectorSettings(TestingSettings, TrainingSettings, InitialWeights, ModelS
             raise ValueError(f"{self.architecture} has no semantic branch")
         if self.cascade == "detectron2" and self.architecture == "htc":
             raise ValueError("detectron2 has no hybrid task cascade: cascade must be mmdet")
-        if self.cascade == "detectron2" and self.stages > 1 and not self.class_agnostic_boxes:
+        if self.cascade == "detectron2" and self.box_head_count > 1 and not self.class_agnostic_boxes:
             raise ValueError(
                 "detectron2's cascades regress boxes for all categories alike: class_agnostic_boxes"
             )

@@ -36,20 +36,30 @@ _RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.,=-]+)(?::([0-9]+))?((?::base)*)")
 
 @dataclass(frozen=True)
 class ExperimentRow:
-    """A row of the table: what was written, its runs (one per seed), why it cannot run here, if so, in what
-    it differs from the published row that it answers to, and where it lies in a sweep, if it is of one.
+    """A row of the table.
 
-    ``comparable``: its schedule is that of the published row, if it answers to one. ``touches``: what its
-    method changes, where the experiment groups its rows by that; else None.
+    Attributes:
+        entry: the row as written in the experiment's file.
+        runs: one for each seed.
+        skipped: why the row cannot run here; None where it can.
+        deviations: its differences from the published row that it answers to.
+        point: its place in a sweep, if it is part of one.
+        comparable: whether its schedule is that of the published row, if it answers to one.
+        touches: what its method changes, where the experiment groups its rows by that; else None.
     """
 
-    row: Row
+    entry: Row
     runs: list[Run]
     skipped: str | None
     deviations: list[Deviation]
     point: SweepPoint | None = None
     comparable: bool = True
     touches: Touched | None = None
+
+    @property
+    def id(self) -> str:
+        """The row's name in the experiment."""
+        return self.entry.id
 
 
 @dataclass(frozen=True)

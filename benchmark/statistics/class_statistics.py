@@ -44,8 +44,8 @@ class ClassStatistics:
         """Number of categories C; also the label of background."""
         return len(self.category_ids)
 
-    def spoken(self, source: str) -> Vocabulary:
-        """The table's categories for ``check_same_vocabulary``; ``source`` says in words what it is."""
+    def as_vocabulary(self, source: str) -> Vocabulary:
+        """The categories for ``check_same_vocabulary``; messages call the table ``source``."""
         return Vocabulary.of(source, zip(self.category_ids.tolist(), self.names, strict=True))
 
     def summary(self) -> str:

@@ -55,7 +55,7 @@ CLASS_WEIGHTS: dict[str, Callable[[ArrayLike], NDArray[np.float64]]] = {
 }
 
 
-def class_weights(table: str, instance_counts: ArrayLike) -> NDArray[np.float64]:
+def class_weight_table(table: str, instance_counts: ArrayLike) -> NDArray[np.float64]:
     """The table of that name, (C + 1,) with background last; ``StatisticsError`` for an unknown name."""
     if table not in CLASS_WEIGHTS:
         raise StatisticsError(

@@ -47,41 +47,56 @@ def train(
         TrainingDivergedError: the loss is not finite or 100 times the first one.
         TrainingInterruptedError: SIGTERM or SIGINT; the state of every learner is saved.
     """
-    going = list(learners)
+    group = _Group(fabric, learners)
+    first, last = min(learner.first for learner in learners), max(learner.last for learner in learners)
+    with _signals() as stop, ProgressBar(title, first, last, active=fabric.is_global_zero) as bar:
+        for batch in images.batches(first, last, workers):
+            active = [learner for learner in group.going if learner.first <= batch.iteration < learner.last]
+            yield from group.each(Learner.differentiate, active, repeat((batch,)))
+            totals, stopping = _agreed([learner.total_loss for learner in active], bool(stop), fabric)
+            yield from group.each(Learner.update, active, zip(totals, strict=True))
+            bar.show(batch.iteration + 1, [learner.report() for learner in active])
+            ending = [learner for learner in active if learner.done == learner.last]
+            yield from group.each(Learner.check_weights, ending)
+            for learner in ending:
+                group.going.remove(learner)
+                yield learner, None
+            if not group.going:
+                return
+            active = [learner for learner in active if learner in group.going]
+            if stopping:
+                _interrupt(fabric, active, batch.iteration + 1, last, stop)
+            yield from group.each(Learner.save_if_due, active)
 
-    def carry_out(
-        action: Callable[..., None], active: list[Learner], arguments: Iterable[tuple[Any, ...]] = repeat(())
+
+class _Group:
+    """The learners of one pass; ``going`` are those that have neither ended nor failed."""
+
+    def __init__(self, fabric: Fabric, learners: Sequence[Learner]) -> None:
+        self.going = list(learners)
+        self._several = len(learners) > 1
+        self._one_process = fabric.world_size == 1
+
+    def each(
+        self,
+        action: Callable[..., None],
+        active: list[Learner],
+        arguments: Iterable[tuple[Any, ...]] = repeat(()),
     ) -> Iterator[Ended]:
+        """Do something with each active learner; one that fails is taken out and yielded with its error.
+
+        Raises the error of the only learner, and one that other processes need not have met.
+        """
         for learner, own in list(zip(active, arguments, strict=False)):
             try:
                 action(learner, *own)
             except Exception as error:
-                everywhere = fabric.world_size == 1 or isinstance(error, TrainingDivergedError)
-                if len(learners) == 1 or not everywhere:
+                in_all_processes = self._one_process or isinstance(error, TrainingDivergedError)
+                if not self._several or not in_all_processes:
                     raise
                 active.remove(learner)
-                going.remove(learner)
+                self.going.remove(learner)
                 yield learner, error
-
-    first, last = min(learner.first for learner in going), max(learner.last for learner in going)
-    with _signals() as stop, ProgressBar(title, first, last, active=fabric.is_global_zero) as bar:
-        for batch in images.batches(first, last, workers):
-            active = [learner for learner in going if learner.first <= batch.iteration < learner.last]
-            yield from carry_out(Learner.differentiate, active, repeat((batch,)))
-            totals, stopping = _agreed([learner.total_loss for learner in active], bool(stop), fabric)
-            yield from carry_out(Learner.update, active, zip(totals, strict=True))
-            bar.show(batch.iteration + 1, [learner.report() for learner in active])
-            ending = [learner for learner in active if learner.done == learner.last]
-            yield from carry_out(Learner.check_weights, ending)
-            for learner in ending:
-                going.remove(learner)
-                yield learner, None
-            if not going:
-                return
-            active = [learner for learner in active if learner in going]
-            if stopping:
-                _interrupt(fabric, active, batch.iteration + 1, last, stop)
-            yield from carry_out(Learner.save_if_due, active)
 
 
 def _agreed(totals: list[torch.Tensor], stop: bool, fabric: Fabric) -> tuple[list[float], bool]:

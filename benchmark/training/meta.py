@@ -45,7 +45,7 @@ class MetaTraining:
         self._steps: list[MetaStep] = [step(classifier) for classifier in self._classifiers]
 
     def step(self, train: list[list[RoIBatch]], meta: list[list[RoIBatch]]) -> dict[str, Tensor]:
-        """Take the step of every classifier; returns what the method reports, in a cascade by stage.
+        """Take the step of every classifier; returns what the method reports, in a cascade by head.
 
         ``train`` and ``meta`` have the RoIs of each worker that this process has, or shares, and of these one
         entry for each classifier.

@@ -165,17 +165,17 @@ class RoIFeatures:
 
     def of_step(self, batch: Batch) -> RoIs:
         """Those that the classifier's step is taken on."""
-        return self._once("step", batch, lambda: batch.samples)
+        return self._cached("step", batch, lambda: batch.samples)
 
-    def of_step_anew(self, batch: Batch) -> RoIs:
+    def of_step_redrawn(self, batch: Batch) -> RoIs:
         """Of the same images with other draws of RoIs."""
-        return self._once("anew", batch, lambda: [_drawn_anew(sample) for sample in batch.samples])
+        return self._cached("anew", batch, lambda: [_with_new_draws(sample) for sample in batch.samples])
 
     def of_meta(self, batch: Batch) -> RoIs:
         """Of the images for a meta step."""
-        return self._once("meta", batch, lambda: batch.others)
+        return self._cached("meta", batch, lambda: batch.others)
 
-    def _once(self, name: str, batch: Batch, samples: Callable[[], list[Sample]]) -> RoIs:
+    def _cached(self, name: str, batch: Batch, samples: Callable[[], list[Sample]]) -> RoIs:
         if self._batch is not batch:
             self._batch, self._found = batch, {}
         if name not in self._found:
@@ -256,7 +256,7 @@ class Retraining:
         if self._meta is not None:
             measured = self._meta.step(rois, self._features.of_meta(batch))
             if self._meta.resample_rois:
-                rois = self._features.of_step_anew(batch)
+                rois = self._features.of_step_redrawn(batch)
         return [
             [partial(self._module, [head.features for head in part], [head.labels for head in part])]
             for part in rois
@@ -322,7 +322,7 @@ def on_device(fabric: Fabric, samples: list[Sample]) -> tuple[list[Tensor], list
     return [image for image, _ in pairs], [target for _, target in pairs if target is not None]
 
 
-def _drawn_anew(sample: Sample) -> Sample:
+def _with_new_draws(sample: Sample) -> Sample:
     """The same image with other draws of RoIs."""
     assert sample.target is not None
     assert sample.target.seed is not None

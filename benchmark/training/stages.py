@@ -45,7 +45,7 @@ def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, C
     path = files.statistics
     statistics = ClassStatistics.read(path)
     check_same_vocabulary(
-        statistics.spoken(f"class statistics {path}"),
+        statistics.as_vocabulary(f"class statistics {path}"),
         Vocabulary.of(f"annotations {annotations.path}", annotations.categories),
         TrainingError,
         remedy=f"count again: longtail stats {annotations.path} -o {path}",
@@ -112,7 +112,7 @@ class StageJob:
             checkpoints.load_weights(detector, self.init, self.run, vocabulary, except_classifier=fresh)
         return detector, conventions
 
-    def finish(self, detector: Detector, vocabulary: str, conventions: dict[str, Any]) -> None:
+    def write_checkpoint(self, detector: Detector, vocabulary: str, conventions: dict[str, Any]) -> None:
         """Write the finished checkpoint."""
         content = checkpoints.finished(self.run, self.stage.name, detector, vocabulary, conventions)
         checkpoints.save(self.output, content)
@@ -153,7 +153,7 @@ def run_stage(
         return {}
     fabric = fabric_of(min(devices, 1))
     fabric.launch()
-    with data_warnings(_say) as warned:
+    with data_warnings(_print_warning) as warned:
         annotations, statistics = read_training_data(job.run, job.files)
         vocabulary = vocabulary_hash(annotations.categories)
         detector, conventions = job.detector(statistics, vocabulary)
@@ -162,8 +162,8 @@ def run_stage(
         images = job.files.train_images
         seen = FitData(job.run, job.stage, annotations, images, categories, fabric.device, workers)
         facts = _without_gradients(job.stage, job.run, detector, seen, statistics)
-    job.finish(detector, vocabulary, conventions)
-    return detector.initial_weights | facts | _told(warned)
+    job.write_checkpoint(detector, vocabulary, conventions)
+    return detector.initial_weights | facts | _warnings_fact(warned)
 
 
 def train_stages(
@@ -196,10 +196,10 @@ def train_stages(
     images = ImagePass(fabric, data, [(job.run, job.stage) for job in jobs])
     del annotations  # a gigabyte of objects, of which the data hold what they need
     trunk = Trunk(fabric, images)
-    started: dict[Learner, _Started] = {}
+    started: dict[Learner, _StartedStage] = {}
     for job in jobs:
         try:
-            start = _started(job, fabric, trunk, statistics, vocabulary, images_at_once)
+            start = _start(job, fabric, trunk, statistics, vocabulary, images_at_once)
         except Exception as error:
             if len(jobs) == 1 or fabric.world_size > 1:
                 raise
@@ -218,13 +218,13 @@ def train_stages(
         facts = learner.facts()
         if fabric.is_global_zero:
             print(_describe(facts), file=sys.stderr)
-            start.job.finish(learner.detector, vocabulary, start.conventions)
+            start.job.write_checkpoint(learner.detector, vocabulary, start.conventions)
             start.job.resume.clear()
         yield start.job, facts | start.facts
 
 
 @dataclass(frozen=True)
-class _Started:
+class _StartedStage:
     """A stage that trains, the conventions of its weights, and facts that are known before it has ended."""
 
     job: StageJob
@@ -233,15 +233,15 @@ class _Started:
     facts: dict[str, Any]
 
 
-def _started(
+def _start(
     job: StageJob,
     fabric: Fabric,
     trunk: Trunk,
     statistics: ClassStatistics,
     vocabulary: str,
     images_at_once: int | None,
-) -> _Started:
-    with data_warnings(_say if fabric.is_global_zero else None) as warned:
+) -> _StartedStage:
+    with data_warnings(_print_warning if fabric.is_global_zero else None) as warned:
         detector, conventions = job.detector(statistics, vocabulary)
         trained_categories(job.stage, statistics)  # for what it warns of
         learner = Learner(
@@ -255,7 +255,7 @@ def _started(
             log_path=job.output.with_name(PROGRESS),
             images_at_once=images_at_once,
         )
-    return _Started(job, learner, conventions, detector.initial_weights | _told(warned))
+    return _StartedStage(job, learner, conventions, detector.initial_weights | _warnings_fact(warned))
 
 
 def _train_images(job: StageJob, annotations: AnnotationFile, statistics: ClassStatistics) -> TrainImages:
@@ -274,11 +274,11 @@ def _train_images(job: StageJob, annotations: AnnotationFile, statistics: ClassS
     )
 
 
-def _told(warned: list[str]) -> dict[str, Any]:
+def _warnings_fact(warned: list[str]) -> dict[str, Any]:
     return {"warnings": warned} if warned else {}
 
 
-def _say(warning: str) -> None:
+def _print_warning(warning: str) -> None:
     print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
