@@ -12,7 +12,7 @@ from methods.norcal.classifier import NorCal
 def search_gamma(
     detector: Detector, data: FitData, statistics: ClassStatistics, gammas: Sequence[float], images: int
 ) -> dict[str, Any]:
-    """Take the gamma with the highest AP on training images, the smallest of equal ones; all stages alike.
+    """Take the gamma with the highest AP on training images, the smallest of equal ones; the same for all heads.
 
     Args:
         detector: the trained one.
