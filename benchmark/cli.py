@@ -150,13 +150,13 @@ def check(
     ] = None,
     images: Annotated[Path | None, typer.Option(help="image folder; also open every image file")] = None,
     val_images: Annotated[
-        Path | None, typer.Option(help="image folder of the validation file [default: --images]")
+        Path | None, typer.Option(help="image folder of the validation file (default: --images)")
     ] = None,
     masks: Annotated[
         bool, typer.Option("--masks", help="with --val: every annotation needs a mask, for mask models")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="processes that open image files [default: one a core]")
+        int | None, typer.Option(min=1, help="processes that open image files (default: one a core)")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable problems")] = False,
 ) -> None:
@@ -208,7 +208,7 @@ def subset(
         typer.Option(min=1, help="number of categories to keep, spread evenly over the frequencies"),
     ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="category to keep, by name or id; repeat for more [default: all]")
+        list[str] | None, typer.Option(help="category to keep, by name or id; repeat for more (default: all)")
     ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="category to leave out, by name or id; repeat for more")
@@ -261,7 +261,7 @@ def synthesize(
 def prepare(
     dataset: Annotated[str, typer.Argument(help="dataset name or YAML file", autocompletion=_dataset_names)],
     data: Annotated[
-        Path | None, typer.Option(help="folder of the data sets [default: $LONGTAIL_DATA, or data]")
+        Path | None, typer.Option(help="folder of the data sets (default: $LONGTAIL_DATA, or data)")
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
     stuff_maps: Annotated[
@@ -487,7 +487,7 @@ def plan(
     gpu: Annotated[
         str | None,
         typer.Option(
-            help="GPU that trainings must fit, a name in workflows/zoo.yaml [default: the first one]"
+            help="GPU that trainings must fit, a name in workflows/zoo.yaml (default: the first one)"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable plan")] = False,
@@ -559,7 +559,7 @@ def make_(
     step: Annotated[
         str | None,
         typer.Argument(
-            help="name of a step, or KIND/KEY [default: all missing steps, in order]; for an experiment, "
+            help="name of a step, or KIND/KEY (default: all missing steps, in order); for an experiment, "
             "shared_pass/KEY trains together the classifiers that can share a pass over the images"
         ),
     ] = None,
@@ -687,7 +687,7 @@ def evaluate(
     dt: Annotated[Path, typer.Option(help="detections: Parquet, or LVIS results JSON")],
     iou: Annotated[
         list[Iou] | None,
-        typer.Option(help="bbox or segm; repeat for both [default: those that the detections have]"),
+        typer.Option(help="bbox or segm; repeat for both (default: those that the detections have)"),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
@@ -696,7 +696,7 @@ def evaluate(
         typer.Option(
             metavar="[PROTOCOL=]N",
             help="detections to keep, highest scores first: N or lvis=N per image for LVIS ground "
-            "truth, coco=N per category and image for COCO [default: lvis=300, coco=100]",
+            "truth, coco=N per category and image for COCO (default: lvis=300, coco=100)",
         ),
     ] = None,
     statistics: Annotated[
@@ -803,7 +803,7 @@ def compare(
 def reference(
     experiment: Experiment,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="CSV file [default: results/reference/NAME.csv]")
+        Path | None, typer.Option("-o", "--output", help="CSV file (default: results/reference/NAME.csv)")
     ] = None,
 ) -> None:
     """Write the numbers of an experiment with their noise, as reference for `verify`."""

@@ -19,7 +19,7 @@ from benchmark.detectors.modules import FrozenStatisticsNorm, as_list, one_or_li
 from benchmark.detectors.two_stage import MASK_SIDE, TwoStageDetector
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 
-# or the first pooling warns of a PyTorch function that detectron2 asks whether it is traced
+# silences a warning of the first pooling, about a PyTorch function with which detectron2 detects tracing
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 STEM_CHANNELS = 64
@@ -74,7 +74,7 @@ def trunk(settings: Settings) -> ResNet:
 
 
 class Detectron2Detector(TwoStageDetector):
-    """Parameters have the names that they have in detectron2, but for those of the classifiers."""
+    """Parameters are named as in detectron2, except those of the classifiers."""
 
     backend = "detectron2"
     backbone: Any
@@ -82,7 +82,8 @@ class Detectron2Detector(TwoStageDetector):
     roi_heads: Any
 
     def build(self) -> None:
-        """Refuses hybrid task cascades, and deformable convolutions, which detectron2 has for GPUs only."""
+        """Refuses hybrid task cascades, and deformable convolutions, which detectron2 supports only on
+        GPUs."""
         settings = self.settings
         self.refuse_hybrid_and_deformable("no hybrid task cascade, and deformable convolutions for GPUs only")
         channels, width, count = settings.fpn_channels, settings.box_head_width, settings.box_head_count
@@ -121,7 +122,7 @@ class Detectron2Detector(TwoStageDetector):
 
     @property
     def pyramid_modules(self) -> list[nn.Module]:
-        """detectron2 has the trunk in its pyramid."""
+        """The pyramid without the backbone, which is part of it in detectron2."""
         return [module for name, module in self.backbone.named_children() if name != "bottom_up"]
 
     @property
@@ -149,12 +150,12 @@ class Detectron2Detector(TwoStageDetector):
         return list(self.backbone(images).values())
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of detectron2's head."""
+        """The outputs of detectron2's head."""
         objectness, deltas = self.proposal_head(levels)
         return objectness, deltas
 
     def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, None]:
-        """Of all layers but the last."""
+        """The output of all layers but the last."""
         for name, layer in self.mask_heads[head].named_children():
             if name != "predictor":
                 pooled = layer(pooled)

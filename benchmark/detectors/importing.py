@@ -1,8 +1,8 @@
-"""Checkpoints from elsewhere: the papers' released weights, and the frameworks' own, as ours.
+"""Import of checkpoints: the papers' released weights, and those of the frameworks.
 
-Nothing is guessed: every tensor of the model must have its counterpart in the file, and every tensor of the
-file must have been used or be known not to matter. Where the frameworks differ in more than names and order,
-the difference is kept with the weights (``benchmark.detectors.checkpoints.CONVENTIONS``).
+Every tensor of the model must have its counterpart in the file, and every tensor of the file must be used or
+be known not to matter. Differences between frameworks other than names and order are stored with the weights
+(``benchmark.detectors.checkpoints.CONVENTIONS``).
 """
 
 import re
@@ -44,7 +44,7 @@ REWEIGHTER = "classifiers.0.reweighter"
 
 @dataclass
 class Imported:
-    """What became of the tensors of a file: names in the file, in its order."""
+    """How the tensors of a file were used: names in the file, in its order."""
 
     layout: str
     used: int = 0
@@ -75,13 +75,13 @@ def import_checkpoint(
         statistics_file: class statistics of the dataset's training split.
         file: weights saved by ``torch.save``: a state dict, or a dictionary with one.
         source: key of ``SOURCES``.
-        output: the checkpoint; ``<name>.import.json`` beside it says what it was made from.
+        output: the checkpoint; ``<name>.import.json`` beside it records its source.
         heads: SimCal's calibrated heads, which are separate files: one, or one for each box head in order.
 
     Raises:
-        CheckpointError: a file that is damaged, holds more than tensors and plain values, or lacks, adds or
-            misshapes a tensor; names them all.
-        BenchmarkError: no class statistics, or a back end that is not installed.
+        CheckpointError: the file is damaged, holds more than tensors and plain values, or its tensors are not
+            those of the model; the message names all of them.
+        BenchmarkError: there are no class statistics, or the back end is not installed.
     """
     statistics = ClassStatistics.read(statistics_file)
     if statistics.num_classes != run.dataset.categories:
@@ -127,11 +127,11 @@ def _read_heads(heads: Sequence[Path], source: str, count: int) -> dict[str, Ten
 
 
 def read_released(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, without running anything in it.
+    """The tensors of a file by name, read without running code in it.
 
-    Taken is the state dict itself, or what stands under ``state_dict`` (mmdetection) or ``model``
-    (detectron2, torchvision); ``module.`` before all names, of data-parallel training, is dropped.
-    A ``.pkl`` is a file of detectron2's model zoo. Raises ``CheckpointError``.
+    The file holds the state dict itself, or has it under ``state_dict`` (mmdetection) or ``model``
+    (detectron2, torchvision). If all names begin with ``module.``, from data-parallel training, it is
+    dropped. A ``.pkl`` is a file of detectron2's model zoo. Raises ``CheckpointError``.
     """
     if path.suffix == ".pkl":
         try:
@@ -170,8 +170,8 @@ def convert(
     """The state dict of ``detector`` from tensors in the names and orders of ``source``.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape, is not finite, or has no use; or the
-            detector's back end has no counterpart of the layout.
+        CheckpointError: a tensor is missing, has another shape, is not finite or is not used; or the layout
+            cannot be imported into the detector's back end.
     """
     own, naming = detector.state_dict(), naming_of(detector)
     layout = max(SOURCES[source], key=lambda item: fitting(item, detector, released))
@@ -253,7 +253,7 @@ class _Order:
         head = calibrated[0] if (calibrated := CALIBRATED.match(name)) else None
         last = max((item for item in own if head and item.startswith(head)), default="")
         if CLASSIFIER.match(name) or last.startswith(f"{layer}."):
-            # other widths are a method's own layout, which follows its release
+            # other widths are layouts of a method, which follow its release
             if layout.background_first and shape[0] == detector.num_classes + 1:
                 return cls(shape, True, "background moved from first to last", first=1)
             return cls(shape, True)
@@ -267,7 +267,7 @@ class _Order:
         return cls(shape, bool(rows))
 
     def problem(self, value: Tensor, categories: int) -> str | None:
-        """Why a tensor of the file cannot be used, if it cannot."""
+        """Why a tensor of the file cannot be used; None if it can."""
         if tuple(value.shape) != self.shape:
             classes = f" for {categories} categories" if self.by_class else ""
             return f"shape {tuple(value.shape)}, expected {self.shape}{classes}"
@@ -281,7 +281,8 @@ class _Order:
 
 
 def _conventions(layout: Layout, released: Mapping[str, Tensor], backbone: str) -> dict[str, Any]:
-    """Only detectron2 leaves it to the model what the input is; MSRA's ResNets have another stride too."""
+    """The conventions of the weights. In detectron2 the input depends on the model; MSRA's ResNets also have
+    another stride."""
     pixels = key_for_detectron2(released, backbone) if layout is DETECTRON2 else "torchvision"
     return {"coordinates": layout.coordinates, "stride_in_1x1": pixels == "caffe", "pixels": pixels}
 

@@ -1,6 +1,7 @@
 """How the frameworks and the papers' releases name and order the weights of a two-stage detector.
 
-Names are those of the releases' modules; where background, pixels and strides lie follows from the framework:
+Names are those of the releases' modules; the order of classes, coordinates and input follow from the
+framework:
 
 ========== ===================================== =============== ============ ==========
 layout     framework                             background      coordinates  input
@@ -11,12 +12,12 @@ detectron2 detectron2 (BALMS)                    last, or none   aligned      to
 torchvision torchvision                          first           torchvision  RGB, mean and std
 ========== ===================================== =============== ============ ==========
 
-Where background comes first, class-specific box regressors and mask predictors have rows of it too, which
-nothing reads. All four flatten RoIs as (channels, 7, 7), order anchors by the ratios 0.5, 1, 2 and box deltas
-as x, y, width, height of category after category.
+If background comes first, class-specific box regressors and mask predictors also have rows for background,
+which are never used. All four flatten RoIs as (channels, 7, 7), order anchors by the ratios 0.5, 1, 2 and box
+deltas as x, y, width, height, category by category.
 
-Coordinates and input go with the weights (``checkpoints.CONVENTIONS``): anchors, samples of RoIs, clipping,
-overlap and rescaling of boxes are those of their framework in every back end.
+Coordinates and input are stored with the weights (``checkpoints.CONVENTIONS``): every back end uses the
+anchors, RoI samples, clipping, overlap and rescaling of boxes of their framework.
 """
 
 import re
@@ -37,10 +38,10 @@ Coordinates = Literal["torchvision", "mmdet_v1", "aligned"]
 class Layout:
     """One way to name and order weights.
 
-    ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
-    counts. Its keys are our back ends, and these with the word ``cascade`` behind, where a classifier's name
-    has the number of the head.
-    ``harmless`` are their tensors that no inference needs.
+    ``names`` maps regular expressions for the beginnings of our names to the names of the layout; the first
+    match counts. Its keys are our back ends, and the same followed by ``cascade``, in which the names of
+    classifiers have the number of the head. ``harmless`` are tensors of the layout that inference does not
+    need.
     """
 
     title: str
@@ -51,7 +52,7 @@ class Layout:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def theirs(self, name: str, naming: str) -> str | None:
-        """Their name of a tensor of ours; None where they have none."""
+        """The layout's name of one of our tensors; None if it has none."""
         for pattern, replacement in self.names.get(naming, {}).items():
             found, changes = re.subn(f"^{pattern}", replacement, name)
             if changes:
@@ -59,13 +60,13 @@ class Layout:
         return None
 
     def current(self, name: str) -> str:
-        """Their name as ``names`` expects it, of one that their framework has used at other times."""
+        """The name that ``names`` expects, from one of another version of the framework."""
         for pattern, replacement in self.renamed.items():
             name = re.sub(pattern, replacement, name)
         return name
 
     def is_harmless(self, name: str) -> bool:
-        """Whether a tensor of theirs may be left out."""
+        """Whether a tensor of the layout may be ignored."""
         return any(re.search(pattern, name) for pattern in self.harmless)
 
 
@@ -81,7 +82,7 @@ MASK = re.compile(
 
 
 def is_by_class(name: str, settings: DetectorSettings) -> bool:
-    """Whether a tensor of ours has rows of its own for every category."""
+    """Whether one of our tensors has rows for every category."""
     if REGRESSOR.match(name):
         return not settings.class_agnostic_boxes
     if MASK.match(name):
@@ -95,13 +96,13 @@ def naming_of(detector: Detector) -> str:
 
 
 def fitting(layout: Layout, detector: Detector, weights: Mapping[str, Tensor]) -> int:
-    """How many tensors of the detector have a counterpart of their layout's name."""
+    """How many tensors of the detector have a counterpart in the layout."""
     given, naming = {layout.current(name) for name in weights}, naming_of(detector)
     return sum(layout.theirs(name, naming) in given for name in detector.state_dict() if not is_counter(name))
 
 
 def trunk_name(name: str) -> str | None:
-    """torchvision's name of a tensor of a ResNet under any framework's, alone or in a detector; else None."""
+    """torchvision's name of a ResNet's tensor from that of any framework, also in a detector; else None."""
     found = re.sub(r"^backbone\.(body\.|bottom_up\.)?", "", name)
     found = found.removeprefix("stem.")
     found = re.sub(r"^res(\d)\.", lambda match: f"layer{int(match[1]) - 1}.", found)
@@ -141,14 +142,14 @@ _SIMCAL_HEADS = {
 _SIMCAL_CASCADE = {
     name.replace(".0", r".(\d)", 1): rf"head\1.{theirs}" for name, theirs in _SIMCAL_HEADS.items()
 }
-# a head of two layers, under the names of the one of three
+# a head with two layers, whose names are mapped to those of the head with three
 _SIMCAL_2FC = {r"^(head\d\.)?feat_extractor\.fc": r"\1feat_classifier.fc"}
 # mmdetection 1, before deformable convolutions held the layer of their offsets
 _OFFSETS = {r"\.conv2_offset\.": ".conv2.conv_offset."}
 
 
 def _of_mmdet(roi_head: str, simcal: bool = False) -> dict[str, Mapping[str, str]]:
-    """In the back end mmdet only classifiers have names of ours."""
+    """Names by back end; in the back end mmdet only classifiers have our names."""
     ours = _mmdet(roi_head)
     same = {r"(backbone|neck|rpn_head)\.": r"\1.", r"roi_head\.": roi_head}
     one = {r"classifiers\.0\.linear\.": f"{roi_head}bbox_head.fc_cls."} | (_SIMCAL_HEADS if simcal else {})
@@ -194,7 +195,7 @@ def _detectron2() -> dict[str, str]:
 
 
 def _of_detectron2() -> dict[str, Mapping[str, str]]:
-    """In the back end detectron2 only classifiers have names of ours."""
+    """Names by back end; in the back end detectron2 only classifiers have our names."""
     ours, same = _detectron2(), {r"(backbone|proposal_generator|roi_heads)\.": r"\1."}
     one = {
         r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
@@ -216,7 +217,7 @@ _TORCHVISION = {
     r"(roi_heads\.(box_head|mask_head|mask_predictor))\.": r"\1.",
     r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
 }
-# files from before torchvision had blocks of convolution and norm, its published COCO models among them
+# files made before torchvision had blocks of convolution and norm, such as its published COCO models
 TORCHVISION_RENAMED = {
     r"^(rpn\.head\.conv)\.(weight|bias)$": r"\1.0.0.\2",
     r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$": r"\1.0.\2",
@@ -226,7 +227,7 @@ TORCHVISION_RENAMED = {
     r"^roi_heads\.mask_head\.mask_fcn4\.": "roi_heads.mask_head.3.0.",
 }
 
-# every mask head of an HTC had a convolution for the features of the head before, the first one too
+# every mask head of an HTC had a convolution for the features of the head before, even the first one
 _UNUSED_IN_HTC = r"^(roi_head\.)?mask_head\.0\.conv_res\."
 MMDET_V1 = Layout(
     "mmdetection 1",
@@ -274,4 +275,4 @@ SOURCES: dict[str, tuple[Layout, ...]] = {
     "detectron2": (DETECTRON2,),
     "torchvision": (TORCHVISION,),
 }
-"""The layouts that a source may have; of several the one that has more of the names is taken."""
+"""The possible layouts of each source; of several, the one that shares more names with the file is used."""

@@ -1,7 +1,7 @@
 """Two-stage detectors from MMDetection's modules, also hybrid task cascades and deformable convolutions.
 
-Modules are built from MMDetection's own configuration files, and the elementwise losses are MMDetection's;
-nothing of mmdet leaves this file.
+Modules are built from MMDetection's own configuration files; elementwise losses are MMDetection's. Only this
+file uses mmdet.
 """
 
 from copy import deepcopy
@@ -30,7 +30,7 @@ from mmengine import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-MMLogger.get_current_instance().setLevel("WARNING")  # or every initialised tensor is a message
+MMLogger.get_current_instance().setLevel("WARNING")  # else every initialised tensor logs a message
 
 STEM_CHANNELS = 64
 
@@ -51,7 +51,7 @@ _BACKBONES: dict[str, dict[str, Any]] = {
     "resnext101_64x4d": {"type": "ResNeXt", "depth": 101, "groups": 64, "base_width": 4},
 }
 _NORMS: dict[str, dict[str, Any]] = {
-    # without parameters, which takes less memory than MMDetection's own with frozen ones
+    # has no parameters, so it takes less memory than MMDetection's norm with frozen ones
     "frozen": {"norm_cfg": {"type": FrozenBatchNorm2d}, "norm_eval": True},
     "frozen_statistics": {"norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": True},
     "batch": {"norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": False},
@@ -111,7 +111,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
 
 
 class MMDetDetector(TwoStageDetector):
-    """Parameters have the names that they have in MMDetection, but for those of the classifiers."""
+    """Parameters are named as in MMDetection, except those of the classifiers."""
 
     backend = "mmdet"
     backbone: Any
@@ -183,19 +183,20 @@ class MMDetDetector(TwoStageDetector):
         return list(self.neck(self.backbone(images)))
 
     def semantic(self, levels: list[Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Of MMDetection's semantic head."""
+        """The outputs of MMDetection's semantic head."""
         if not self.settings.semantic_branch:
             return None
         scores, features = self.roi_head.semantic_head(levels)
         return scores, features
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of MMDetection's head."""
+        """The outputs of MMDetection's head."""
         objectness, deltas = self.rpn_head(levels)
         return list(objectness), list(deltas)
 
     def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Of MMDetection's layers; an HTC passes on the features before the transposed convolution."""
+        """The output of MMDetection's layers; an HTC passes on the features before the transposed
+        convolution."""
         module: Any = self.mask_heads[head]
         if before is not None:
             pooled = pooled + module.conv_res(before)

@@ -16,7 +16,8 @@ class FrozenStatisticsNorm(nn.BatchNorm2d):
 
 
 def one_or_list(modules: Sequence[nn.Module]) -> nn.Module:
-    """The only module itself, so that its parameters' names have no number; else all as a list."""
+    """A ``ModuleList``, or the module itself if there is only one, so that its parameters' names have no
+    number."""
     return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
 
 

@@ -120,12 +120,12 @@ class TorchvisionDetector(TwoStageDetector):
 
     @property
     def box_regressors(self) -> list[nn.Linear]:
-        """Named by us: torchvision has them beside its classifier."""
+        """Under a name of our own: torchvision has them in the module of its classifier."""
         return as_list(self.roi_heads.box_regressor)
 
     @property
     def mask_heads(self) -> list[nn.Module]:
-        """Convolutions, and in the predictor the transposed one."""
+        """The convolutions; the transposed one is in the predictor."""
         if not self.settings.masks:
             return []
         pairs = zip(as_list(self.roi_heads.mask_head), as_list(self.roi_heads.mask_predictor), strict=True)
@@ -143,11 +143,11 @@ class TorchvisionDetector(TwoStageDetector):
         return list(self.backbone(images).values())
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of torchvision's head."""
+        """The outputs of torchvision's head."""
         objectness, deltas = self.rpn.head(levels)
         return objectness, deltas
 
     def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, None]:
-        """After the transposed convolution."""
+        """The output of the transposed convolution."""
         predictor = as_list(self.roi_heads.mask_predictor)[head]
         return F.relu(predictor.conv5_mask(as_list(self.roi_heads.mask_head)[head](pooled))), None

@@ -1,9 +1,9 @@
 """The two-stage detector that all back ends share: features, proposals, RoIs, heads, detections.
 
-A back end brings its framework's trunk, pyramid, heads, elementwise losses and RoIAlign. Everything between
-them is here, so that with the same settings, weights, images and draws all back ends give the same losses,
-gradients and detections (``tests/agreement``). Where frameworks differ there is a setting, and a back end
-that does not have it says so.
+A back end provides the backbone, pyramid, heads, elementwise losses and RoIAlign of its framework. All other
+code is here, so that with the same settings, weights, images and draws all back ends give the same losses,
+gradients and detections (``tests/agreement``). Differences between frameworks are settings; a back end raises
+an error for a setting that it does not support.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -58,7 +58,9 @@ from benchmark.recipes.models import TestSettings
 MASK_SIDE = 14  # positions of the pooled features of masks along each side; masks have twice as many
 SEMANTIC_STRIDE = 8  # pixels, of the features of an HTC's semantic branch
 UNLABELLED = 255  # in stuff maps
-FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
+FINEST_ROI = (
+    56  # pixels; RoIs with the square root of their area from twice this size on use the second level
+)
 RPN_FOREGROUND, RPN_BACKGROUND, RPN_SUPPRESSION = 0.7, 0.3, 0.7  # IoU
 RPN_POSITIVE_FRACTION = 0.5
 HEAD_FOREGROUND = (0.5, 0.6, 0.7)  # IoU from which a RoI is foreground in each head of a cascade
@@ -74,8 +76,8 @@ HEAD_STDS = {
 
 @dataclass
 class _Pyramid:
-    """A batch after the trunk: levels (N, channels, H, W) float32 from stride 4 to 64, the stuff scores and
-    features of the semantic branch if there is one, sizes of the images, and the size they are padded to."""
+    """A batch after the backbone: levels (N, channels, H, W) float32 from stride 4 to 64, stuff scores and
+    features of the semantic branch if there is one, sizes of the images, and the padded size."""
 
     levels: list[Tensor]
     stuff: tuple[Tensor, Tensor] | None
@@ -85,7 +87,7 @@ class _Pyramid:
 
 @dataclass
 class _Anchors:
-    """Anchors of all levels and what the proposal network says of them, (images, A) and (images, A, 4)."""
+    """Anchors of all levels, with the proposal network's objectness (images, A) and deltas (images, A, 4)."""
 
     levels: list[Tensor]
     grids: list[Size]
@@ -95,8 +97,8 @@ class _Anchors:
 
 @dataclass
 class _RoIs:
-    """RoIs in training, an entry for each image: boxes (n, 4), labels (n,) in ``0..C``, the number (n,) of
-    the object that each belongs to, and whether it is a ground-truth box itself."""
+    """RoIs in training, with one entry per image: boxes (n, 4), labels (n,) in ``0..C``, numbers (n,) of the
+    matched objects, and whether each RoI is itself a ground-truth box."""
 
     boxes: list[Tensor]
     labels: list[Tensor]
@@ -104,13 +106,13 @@ class _RoIs:
     truth: list[Tensor]
 
     def only(self, kept: Sequence[Tensor]) -> "_RoIs":
-        """Those that masks or indices say."""
+        """The RoIs that masks or indices select."""
         lists = (self.boxes, self.labels, self.matches, self.truth)
         return _RoIs(*([item[keep] for item, keep in zip(items, kept, strict=True)] for items in lists))
 
 
 class TwoStageDetector(Detector):
-    """A detector of Fast R-CNN's kind behind ``benchmark.detectors.interface.Detector``.
+    """A detector of the Faster R-CNN family behind ``benchmark.detectors.interface.Detector``.
 
     Args:
         settings: architecture and sizes.
@@ -122,7 +124,8 @@ class TwoStageDetector(Detector):
     """
 
     roi_align: Callable[..., Tensor] = staticmethod(roi_align)
-    """As torchvision's, by position: features, RoIs (n, 5), side, scale, samples, aligned."""
+    """RoIAlign with torchvision's positional arguments: features, RoIs (n, 5), side, scale, samples,
+    aligned."""
 
     def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
         super().__init__(settings, test, classifiers[0].num_classes)
@@ -136,15 +139,16 @@ class TwoStageDetector(Detector):
             others = [layer for layer in convolutions(head) if layer is not predictor]
             initialise_mask_head(others, predictor, settings)
 
-    # ---- what a back end brings
+    # ---- to be implemented by back ends
 
     def build(self) -> None:
-        """Make the modules, under the names of the framework; raises for settings that it does not have."""
+        """Make the modules under the framework's names; raises for settings that the back end does not
+        support."""
         raise NotImplementedError
 
     @property
     def pyramid_modules(self) -> list[nn.Module]:
-        """The feature pyramid's modules without the trunk."""
+        """The feature pyramid's modules without the backbone."""
         raise NotImplementedError
 
     @property
@@ -154,7 +158,7 @@ class TwoStageDetector(Detector):
 
     @property
     def box_regressors(self) -> list[nn.Linear]:
-        """The last layer for boxes of each box head: 4 deltas for each category, or for all."""
+        """The last box layer of each box head: 4 deltas for each category, or for all together."""
         raise NotImplementedError
 
     @property
@@ -164,7 +168,8 @@ class TwoStageDetector(Detector):
 
     @property
     def mask_predictors(self) -> list[nn.Module]:
-        """The last layer of each mask head: a 1x1 convolution to a channel for each category, or for all."""
+        """The last layer of each mask head: a 1x1 convolution with one channel for each category, or for all
+        together."""
         raise NotImplementedError
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
@@ -172,7 +177,8 @@ class TwoStageDetector(Detector):
         raise NotImplementedError
 
     def semantic(self, levels: list[Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Stuff scores (N, S, h, w) and features (N, channels, h, w), of stride 8, if there is the branch."""
+        """Stuff scores (N, S, h, w) and features (N, channels, h, w) of stride 8; None without a semantic
+        branch."""
         return None
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -186,7 +192,7 @@ class TwoStageDetector(Detector):
         raise NotImplementedError
 
     def box_losses(self, deltas: Tensor, goals: Tensor, beta: float) -> Tensor:
-        """Smooth L1, L1 where ``beta`` is 0, of every element."""
+        """Smooth L1 of every element; L1 if ``beta`` is 0."""
         return F.smooth_l1_loss(deltas, goals, beta=beta, reduction="none")
 
     def binary_losses(self, logits: Tensor, goals: Tensor) -> Tensor:
@@ -194,23 +200,23 @@ class TwoStageDetector(Detector):
         return F.binary_cross_entropy_with_logits(logits, goals, reduction="none")
 
     def stuff_losses(self, scores: Tensor, categories: Tensor) -> Tensor:
-        """Losses (N, h, w) of stuff scores; 0 where a pixel is unlabelled."""
+        """Losses (N, h, w) of stuff scores; 0 for unlabelled pixels."""
         raise NotImplementedError
 
-    # ---- what back ends build alike
+    # ---- common to all back ends
 
     @property
     def delta_columns(self) -> int:
-        """Outputs of a box regressor: 4 deltas for each category, or for all."""
+        """Number of outputs of a box regressor: 4 deltas for each category, or for all together."""
         return 4 * (1 if self.settings.class_agnostic_boxes else self.num_classes)
 
     @property
     def mask_head_count(self) -> int:
-        """One for each box head in a cascade of MMDetection's kind, else one."""
+        """Number of mask heads: one for each box head in a cascade of MMDetection's kind, else one."""
         return self.settings.box_head_count if self.settings.cascade == "mmdet" else 1
 
     def refuse_hybrid_and_deformable(self, lacking: str) -> None:
-        """Raise for settings that only MMDetection has; ``lacking`` says what the back end lacks."""
+        """Raise for settings that only MMDetection supports; ``lacking`` describes them in the message."""
         settings = self.settings
         if settings.architecture == "htc" or settings.deformable:
             raise BenchmarkError(
@@ -220,7 +226,7 @@ class TwoStageDetector(Detector):
                 remedy="take the detector from back end mmdet",
             )
 
-    # ---- what it does
+    # ---- the interface of ``Detector``
 
     def train(self, mode: bool = True) -> Self:
         """Batch norms of frozen layers stay in evaluation mode."""
@@ -255,7 +261,7 @@ class TwoStageDetector(Detector):
             masked = rois
             if settings.architecture == "htc" or head + 1 < settings.box_head_count:
                 refined = self._refined(head, pyramid, rois, deltas, classified)
-                if settings.architecture == "htc":  # the boxes that its box head has just corrected
+                if settings.architecture == "htc":  # masks use the boxes that the box head has just refined
                     masked = self._drawn(head, refined, targets, f"RoIs of masks {head}")
             if head < len(self.mask_heads):
                 self._mask_loss(found, head, pyramid, masked, targets)
@@ -282,7 +288,7 @@ class TwoStageDetector(Detector):
         for head in range(settings.box_head_count):
             chosen = _chosen(rois.labels, choose)
             last = head + 1 == settings.box_head_count
-            if last:  # no head is refined from the others
+            if last:  # no further head needs the RoIs that were not chosen
                 rois, chosen = rois.only(chosen), [keep[keep] for keep in chosen]
             classified, activated = self._box_features(head, self._pooled_for_boxes(pyramid, rois.boxes))
             kept = torch.cat(chosen)
@@ -296,8 +302,8 @@ class TwoStageDetector(Detector):
 
     @property
     def features_depend_on(self) -> Hashable:
-        """Which of a box head's features the classifiers take; where they choose among class-specific boxes
-        between the heads of a cascade, their weights too."""
+        """The features that the classifiers take; their weights too, if they select class-specific boxes
+        between the heads of a cascade."""
         if self.settings.box_head_count > 1 and not self.settings.class_agnostic_boxes:
             return self.classifiers
         own = [self._classifier(head) for head in range(self.settings.box_head_count)]
@@ -321,7 +327,8 @@ class TwoStageDetector(Detector):
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[Size]) -> list[Detections]:
-        """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
+        """Detections by the LVIS protocol: score threshold, suppression per category, cap per image,
+        masks."""
         settings, pyramid = self.settings, self._pyramid(images, None)
         anchors = self._anchors(pyramid)
         boxes, objectness = self._proposals(
@@ -364,7 +371,8 @@ class TwoStageDetector(Detector):
         batch = torch.stack(
             [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in normalised]
         )
-        # RoIAlign takes boxes in the type of the features, and bfloat16 knows every eighth pixel beyond 1024
+        # RoIAlign takes boxes in the type of the features, and bfloat16 has a resolution of 8 pixels above
+        # 1024
         levels = [level.float() for level in self.pyramid(batch)]
         stuff = self.semantic(levels)
         if stuff is not None:
@@ -372,7 +380,7 @@ class TwoStageDetector(Detector):
         return _Pyramid(levels, stuff, sizes, (height, width))
 
     def _pooled(self, pyramid: _Pyramid, boxes: list[Tensor], side: int) -> Tensor:
-        """RoIAlign features (n, channels, side, side), of the level that fits a box's size."""
+        """RoIAlign features (n, channels, side, side), from the level for the size of each box."""
         rois = _numbered(boxes)
         sizes = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
         fitting = (sizes / FINEST_ROI + 1e-6).log2().floor().clamp(0, 3)
@@ -384,9 +392,9 @@ class TwoStageDetector(Detector):
         return pooled
 
     def _aligned(self, level: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
-        """RoIAlign of one level at RoIs (n, 5); where its pixels lie follows from the coordinates."""
+        """RoIAlign of one level at RoIs (n, 5), with pixel positions as in the setting ``coordinates``."""
         how = self.settings.coordinates
-        if how == "mmdet_v1":  # at i, where ``aligned`` has it at i + 0.5
+        if how == "mmdet_v1":  # its pixels are at i, those of ``aligned`` at i + 0.5
             rois = rois + rois.new_tensor([0, 0.5, 0.5, 0.5, 0.5]) * stride
         samples = 0 if how == "aligned" else 2
         return self.roi_align(level, rois, side, 1 / stride, samples, how != "torchvision")
@@ -401,7 +409,7 @@ class TwoStageDetector(Detector):
         return pooled
 
     def _box_features(self, head: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
+        """Features for the classifier, (N, D) or (N, D + P), and for the regressor, (N, D)."""
         classifier, (first, second) = self._classifier(head), self.box_head_layers[head]
         flat = pooled.flatten(start_dim=1)
         raw = second(F.relu(first(flat)))
@@ -446,7 +454,7 @@ class TwoStageDetector(Detector):
             chosen, level = torch.cat(best), torch.cat(levels)
             box = decode(boxes[chosen], deltas[chosen, None], RPN_STDS, self.settings.framework)[:, 0]
             box, score = clipped(box, size, self.settings.coordinates), logits[chosen]
-            # what is not finite is left out: divergence shows in the losses
+            # leave out values that are not finite: divergence shows in the losses
             good = (
                 (box[:, 2:] > box[:, :2]).all(dim=1) & box.isfinite().all(dim=1) & score.isfinite()
             ).nonzero()
@@ -459,7 +467,7 @@ class TwoStageDetector(Detector):
     def _proposal_losses(
         self, found: TrainingPass, pyramid: _Pyramid, anchors: _Anchors, targets: list[Target]
     ) -> None:
-        """Objectness of drawn anchors, and boxes of the foreground among them."""
+        """Add the losses of objectness for sampled anchors, and of boxes for foreground anchors."""
         settings = self.settings
         rule = MatchingRule(
             RPN_FOREGROUND,
@@ -487,7 +495,7 @@ class TwoStageDetector(Detector):
         _add(found, "loss_rpn_box", box_losses, count)
 
     def _stuff_loss(self, found: TrainingPass, scores: Tensor, targets: list[Target], canvas: Size) -> None:
-        """Mean over the labelled pixels."""
+        """Add the stuff loss, a mean over the labelled pixels."""
         maps = []
         for target in targets:
             assert target.stuff is not None
@@ -508,7 +516,7 @@ class TwoStageDetector(Detector):
         return self._drawn(0, _RoIs(proposals, nothing, nothing, nothing), targets, "RoIs 0")
 
     def _drawn(self, head: int, rois: _RoIs, targets: list[Target], purpose: str) -> _RoIs:
-        """RoIs drawn from boxes and the ground truth, with their labels."""
+        """RoIs sampled from boxes and the ground truth, with their labels."""
         boxes = [torch.cat([own, target.boxes]) for own, target in zip(rois.boxes, targets, strict=True)]
         truth = [
             torch.arange(len(both), device=both.device) >= len(own)
@@ -524,7 +532,8 @@ class TwoStageDetector(Detector):
         )
 
     def _next_rois(self, head: int, refined: _RoIs, targets: list[Target]) -> _RoIs:
-        """A cascade's RoIs from those of the head before: drawn anew, or all of them with new labels."""
+        """The RoIs of the next head of a cascade: sampled again from refined ones, or all of them with new
+        labels."""
         if self.settings.cascade == "mmdet":
             return self._drawn(head, refined, targets, f"RoIs {head}")
         solid = refined.only([(box[:, 2:] > box[:, :2]).all(dim=1) for box in refined.boxes])
@@ -557,7 +566,7 @@ class TwoStageDetector(Detector):
     def _box_loss(
         self, found: TrainingPass, head: int, deltas: Tensor, rois: _RoIs, targets: list[Target]
     ) -> None:
-        """Over foreground RoIs, divided by the number of all RoIs."""
+        """Add the box loss, a sum over foreground RoIs divided by the number of all RoIs."""
         labels = torch.cat(rois.labels)
         foreground = (labels < self.num_classes).nonzero().squeeze(1)
         own = deltas.unflatten(1, (-1, 4))[foreground, self._column(labels[foreground])]
@@ -574,7 +583,8 @@ class TwoStageDetector(Detector):
     def _refined(
         self, head: int, pyramid: _Pyramid, rois: _RoIs, deltas: Tensor, classified: Tensor
     ) -> _RoIs:
-        """The RoIs that a head of a cascade hands on; where they are drawn anew, without ground truth."""
+        """The refined RoIs of a head for the next one; without ground-truth boxes if they are sampled
+        again."""
         labels = torch.cat(rois.labels)
         moved = self._moved(head, pyramid, rois.boxes, deltas, classified, labels)
         refined = _RoIs(moved, rois.labels, rois.matches, rois.truth)
@@ -592,7 +602,7 @@ class TwoStageDetector(Detector):
         classified: Tensor,
         labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """Boxes after a head's regressor; class-specific ones are of the true or else the best label."""
+        """Boxes after a head's regressor; class-specific ones use the true label, or else the best one."""
         column = torch.zeros_like(deltas[:, 0], dtype=torch.int64)
         if not self.settings.class_agnostic_boxes:
             classifier = self._classifier(head)
@@ -611,12 +621,12 @@ class TwoStageDetector(Detector):
     def _mask_logits(
         self, pyramid: _Pyramid, boxes: list[Tensor], labels: Tensor, heads: Iterable[int]
     ) -> list[Tensor]:
-        """Logits (n, M, M) of the labels' channels in the mask heads of some heads."""
+        """Logits (n, M, M) of the labels' channels in the mask heads of the given numbers."""
         pooled = self._pooled(pyramid, boxes, MASK_SIDE)
         if pyramid.stuff is not None:
             pooled = pooled + self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
         wanted, before, found = set(heads), None, []
-        chained = self.settings.architecture == "htc"  # a head takes features of the one before
+        chained = self.settings.architecture == "htc"  # each mask head takes features of the one before
         for head in range(max(wanted) + 1):
             if head in wanted or chained:
                 features, carried = self.mask_features(head, pooled, before)
@@ -629,7 +639,7 @@ class TwoStageDetector(Detector):
     def _mask_loss(
         self, found: TrainingPass, head: int, pyramid: _Pyramid, rois: _RoIs, targets: list[Target]
     ) -> None:
-        """Mean over the foreground RoIs."""
+        """Add the mask loss, a mean over the foreground RoIs."""
         only = rois.only([label < self.num_classes for label in rois.labels])
         (logits,) = self._mask_logits(pyramid, only.boxes, torch.cat(only.labels), [head])
         goals = torch.cat(
@@ -644,7 +654,7 @@ class TwoStageDetector(Detector):
     def _mask_probabilities(
         self, pyramid: _Pyramid, boxes: list[Tensor], labels: list[Tensor]
     ) -> Sequence[Tensor]:
-        """Probabilities (n, M, M) of each image's detections, the mean over a cascade's heads."""
+        """Probabilities (n, M, M) of each image's detections, averaged over the heads of a cascade."""
         logits = self._mask_logits(pyramid, boxes, torch.cat(labels), range(len(self.mask_heads)))
         found = torch.stack([item.sigmoid() for item in logits]).mean(dim=0)
         return found.split([len(box) for box in boxes])
@@ -656,7 +666,7 @@ def _numbered(boxes: list[Tensor]) -> Tensor:
 
 
 def _chosen(labels: list[Tensor], choose: ChooseRoIs | None) -> list[Tensor]:
-    """Whether each of the RoIs is kept, per image."""
+    """Masks of the RoIs that ``choose`` keeps, one per image."""
     if choose is None:
         return [torch.ones_like(label, dtype=torch.bool) for label in labels]
     flat = torch.cat(labels)
@@ -671,15 +681,15 @@ def _add(found: TrainingPass, name: str, losses: Tensor, count: Any) -> None:
 
 
 def _with_less_gradient(values: Tensor, factor: float) -> Tensor:
-    """The same values, with a part of their gradient."""
+    """The same values, with their gradient multiplied by ``factor``."""
     fixed = values.detach()
     return fixed + factor * (values - fixed)
 
 
 def _of_channel(predictor: nn.Module, features: Tensor, columns: Tensor) -> Tensor:
-    """Logits (n, M, M) of one channel of a 1x1 convolution for each of features (n, channels, M, M).
+    """Logits (n, M, M) of one channel per item of a 1x1 convolution of features (n, channels, M, M).
 
-    Those of all categories would be most of a training's memory.
+    Logits of all categories would take most of a training's memory.
     """
     weight, bias = cast(Tensor, predictor.weight)[:, :, 0, 0], cast(Tensor, predictor.bias)
     if isinstance(predictor, NormedConv2d):

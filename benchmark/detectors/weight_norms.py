@@ -1,4 +1,4 @@
-"""How long the classifier's weight vectors are: the quantity that tau-normalisation and its like work on."""
+"""Norms of the classifier's weight vectors, which tau-normalisation and similar methods change."""
 
 import csv
 import io
@@ -21,11 +21,11 @@ def write_weight_norms(
 ) -> int:
     """Write the L2 norm of every category's weight vector as CSV with the columns ``id`` and ``norm``.
 
-    The norm is that of the vector behind the test score (``Classifier.category_weights``), the mean over the
-    heads of a cascade. A method that has none for each category gets a table without rows. ``intermediates``
-    is the folder of the tables that the method reads.
+    The norm is that of the vector behind the test score (``Classifier.category_weights``), averaged over the
+    heads of a cascade. The table has no rows if the method does not have one vector per category.
+    ``intermediates`` is the folder of the tables that the method reads.
 
-    Returns the number of rows. Raises ``CheckpointError`` where the checkpoint is not of this recipe.
+    Returns the number of rows. Raises ``CheckpointError`` if the checkpoint is not of this recipe.
     """
     statistics = ClassStatistics.read(statistics_file)
     state = load(checkpoint)["model"]
@@ -46,7 +46,7 @@ def write_weight_norms(
                 f"the checkpoint does not fit method {run.method}",
                 where=checkpoint,
                 found=" ".join(str(error).split()),
-                remedy="give the checkpoint of the recipe's last @head",
+                remedy="give the checkpoint of the recipe's last stage",
             ) from None
         weights = classifier.category_weights()
         if weights is not None:

@@ -1,4 +1,4 @@
-"""The training loop: one pass over the images, and everything that learns from it."""
+"""The training loop: one pass over the images for all learners."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,30 +17,30 @@ from benchmark.training.passes import ImagePass
 from benchmark.training.progress import ProgressBar
 
 Ended = tuple[Learner, Exception | None]
-"""A learner, and what ended it before its last iteration, if anything did."""
+"""A learner, and the error that ended it before its last iteration, or None."""
 
 
 def train(
     fabric: Fabric, images: ImagePass, learners: Sequence[Learner], *, title: str, workers: int
 ) -> Iterator[Ended]:
-    """Train each learner to its end, from its newest checkpoint if it has one; yields each when it has ended.
+    """Train each learner to its end, from its newest checkpoint if there is one, and yield it when it ends.
 
     A step is the mean over the workers of the release (``benchmark.training.workers``): losses and weights
-    are the same, up to the order of float32 sums, whatever the number of processes and of images at once.
-    Only batch norm that trains takes its statistics from the images of a pass.
+    are the same, up to the order of float32 sums, for any number of processes and of images at once. Only
+    trained batch norm depends on them, because it uses the statistics of a pass.
 
-    On the same CPU, with the same number of threads and processes, a training ends in the same weights, bit
-    for bit, whether or not it was interrupted and resumed and whatever else learns from the same pass: all
-    draws depend on (seed, iteration) alone.
+    On the same CPU, with the same number of threads and processes, a training ends with the same weights, bit
+    for bit, even if it was interrupted and resumed or if other learners share the pass: all draws depend only
+    on (seed, iteration).
 
-    One of several learners that fails is yielded with its error, and the others go on; the error of the only
-    one is raised. So is one that other processes need not have met.
+    If one of several learners fails, it is yielded with its error and the others continue. The error of the
+    only learner is raised, and so is an error that other processes may not have had.
 
     Args:
         fabric: launched.
-        images: of all learners.
-        learners: in whatever iterations their checkpoints have left them.
-        title: of the progress bar.
+        images: the images of all learners.
+        learners: at the iterations of their checkpoints, which may differ.
+        title: title of the progress bar.
         workers: data loading processes.
 
     Raises:
@@ -83,9 +83,9 @@ class _Group:
         active: list[Learner],
         arguments: Iterable[tuple[Any, ...]] = repeat(()),
     ) -> Iterator[Ended]:
-        """Do something with each active learner; one that fails is taken out and yielded with its error.
+        """Call ``action`` for each active learner; a learner that fails is removed and yielded with its error.
 
-        Raises the error of the only learner, and one that other processes need not have met.
+        Raises the error of the only learner, and an error that other processes may not have had.
         """
         for learner, own in list(zip(active, arguments, strict=False)):
             try:
@@ -100,7 +100,7 @@ class _Group:
 
 
 def _agreed(totals: list[torch.Tensor], stop: bool, fabric: Fabric) -> tuple[list[float], bool]:
-    """The mean losses over the processes, and whether one of them has been asked to stop, so that all do."""
+    """The mean losses over the processes, and whether any process has been asked to stop."""
     flag = torch.tensor(float(stop), device=fabric.device)
     *values, stops = average(torch.stack([*(total.detach().float() for total in totals), flag])).tolist()
     return values, stops > 0
@@ -109,7 +109,7 @@ def _agreed(totals: list[torch.Tensor], stop: bool, fabric: Fabric) -> tuple[lis
 def _interrupt(fabric: Fabric, active: Sequence[Learner], done: int, last: int, stop: list[str]) -> None:
     for learner in active:
         learner.save()
-    fabric.barrier()  # no process ends while the first still writes
+    fabric.barrier()  # no process ends while the first one is still writing
     cause = stop[0] if stop else "a signal to another process"
     raise TrainingInterruptedError(
         f"stopped by {cause} after iteration {done} of {last}",
@@ -119,7 +119,7 @@ def _interrupt(fabric: Fabric, active: Sequence[Learner], done: int, last: int, 
 
 @contextmanager
 def _signals() -> Iterator[list[str]]:
-    """Collect the name of a SIGTERM or SIGINT instead of dying from it."""
+    """Collect the names of SIGTERM and SIGINT signals instead of ending the process."""
     received: list[str] = []
 
     def note(number: int, _: FrameType | None) -> None:
