@@ -1,9 +1,8 @@
 """A small dataset with LVIS's long tail, drawn instead of downloaded.
 
 Categories are combinations of shape, texture and colour. Every rare or common category differs from a
-frequent one in exactly one of the three, so that a classifier which leans towards frequent categories loses
-the rare ones, which is what the methods under test are about. Every image has a seeded generator of its own:
-the same options give the same bytes.
+frequent one in exactly one of the three, so a classifier that is biased towards frequent categories misses
+the rare ones. Every image has a seeded generator of its own: the same options give the same bytes.
 """
 
 import colorsys
@@ -50,9 +49,9 @@ RARE_QUANTILES = (1, 1, 1, 2, 3, 4, 5, 6, 7, 9, 10)
 COMMON_QUANTILES = (11, 13, 16, 22, 28, 32, 40, 48, 62, 76, 100)
 FREQUENT_QUANTILES = (101, 128, 186, 245, 353, 588, 858, 1395, 1789, 1903, 1977)
 
-OBJECTS_PER_IMAGE = 5.5  # upper bound of the mean number of categories in a training image
+OBJECTS_PER_IMAGE = 5.5  # upper bound of the mean number of categories per training image
 SMALLEST, LARGEST = 9 / 160, 35 / 160  # object radius relative to the image's side
-VISIBLE = 0.5  # the least fraction of an object that later ones leave visible
+VISIBLE = 0.5  # least visible fraction of an object
 
 FILE_INFO = {
     "description": "synthetic long-tailed instance segmentation",
@@ -89,13 +88,14 @@ class _Object:
 def synthesize_dataset(options: "Synthetic", output: Path | str) -> str:
     """Write ``images/*.png``, ``train.json`` and ``val.json`` (LVIS v1) into ``output``; returns one line.
 
-    With 600 training images or more the categories' train image counts follow LVIS v1's groups and their
-    thresholds; fewer images hold smaller counts, and the letters follow the counts. The frequency letter is
-    by train images in both files, ``image_count`` and ``instance_count`` are those of the file. In about one
-    image of twenty one object of a category that occurs twice is left unannotated and the category is listed
-    in ``not_exhaustive_category_ids``. Objects cover each other; polygons follow what is visible. Other files
-    in ``output`` are left alone, and the three are only replaced when all of them are complete.
-    Raises ``AnnotationError`` for more categories than the images can hold, ``FileError`` if writing fails.
+    With 600 training images or more, the training image counts of the categories follow LVIS v1's groups and
+    their thresholds; with fewer images, counts are smaller, and the letters follow the counts. Frequency
+    letters are those of the training images in both files; ``image_count`` and ``instance_count`` are those
+    of each file. In about one image in twenty, one object of a category that occurs twice is not annotated,
+    and the category is listed in ``not_exhaustive_category_ids``. Objects overlap, and polygons outline the
+    visible part. Other files in ``output`` are kept, and the three are only replaced when all of them are
+    complete. Raises ``AnnotationError`` for more categories than the images can hold, ``FileError`` if
+    writing fails.
     """
     for split, number in (("train", options.train_images), ("val", options.val_images)):
         if options.categories > 6 * number:
@@ -193,9 +193,9 @@ def _relatives(looks: list[_Look], index: int, frequent: int) -> Iterator[_Look]
 
 
 def _train_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArray[np.int64]:
-    """Training images of every category, (C,): LVIS v1's rank curves, as far as the images suffice."""
+    """Training images of every category, (C,): LVIS v1's rank curves, scaled down for few images."""
     images = options.train_images
-    # Frequent counts are squeezed between these bounds on a logarithmic scale; 600 images: 105 to 252.
+    # Frequent counts are mapped between these bounds on a logarithmic scale; 600 images: 105 to 252.
     low, high = (
         (0.175 * images, 0.42 * images) if images >= 600 else (min(105.0, 0.45 * images), 0.42 * images)
     )
@@ -217,7 +217,7 @@ def _train_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArr
 
 
 def _val_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArray[np.int64]:
-    """Validation images of every category, (C,): nearly balanced, so that every AP means something."""
+    """Validation images of every category, (C,): nearly balanced, so that every AP is meaningful."""
     images = options.val_images
     weights = np.array([{"r": 1.0, "c": 1.3, "f": 1.6}[group] for group, _ in ranks])
     return np.clip(np.rint(weights * 4 * images / weights.sum()), 1, max(1, 0.8 * images)).astype(np.int64)
@@ -304,7 +304,8 @@ def _category_records(
 
 
 def _assign(targets: NDArray[np.int64], images: int, seed: int) -> list[list[int]]:
-    """Labels of every image: each category gets its number of images, images are about equally full."""
+    """Labels of every image: each category gets its number of images, and images have similar numbers of
+    objects."""
     generator = np.random.Generator(np.random.PCG64(seed))
     load = np.zeros(images)
     labels: list[list[int]] = [[] for _ in range(images)]
@@ -324,12 +325,13 @@ def _assign(targets: NDArray[np.int64], images: int, seed: int) -> list[list[int
 def _layout(
     labels: list[int], looks: list[_Look], size: int, generator: np.random.Generator
 ) -> list[_Object]:
-    """Place the objects of an image, back to front, so that at least VISIBLE of every one can be seen."""
+    """Place the objects of an image, back to front, so that at least the fraction VISIBLE of each remains
+    visible."""
     extra = [label for label in labels if generator.random() < 0.2][: max(0, 7 - len(labels))]
     objects: list[_Object] = []
     areas: list[int] = []
     seen: list[NDArray[np.bool_]] = []
-    least = max(SMALLEST * size, 6.0)  # in smaller ones what remains visible may fall into specks
+    least = max(SMALLEST * size, 6.0)  # the visible part of smaller objects may consist of specks
     for label in generator.permutation([*labels, *extra]).tolist():
         radius = float(np.exp(generator.uniform(np.log(least), np.log(LARGEST * size))))
         while True:
@@ -348,7 +350,7 @@ def _layout(
 
 
 def _place(label: int, shape: str, radius: float, size: int, generator: np.random.Generator) -> _Object:
-    """An object at a random place and angle; up to about a seventh of it may leave the image."""
+    """An object at a random place and angle; up to about a seventh of it may be outside the image."""
     angle = generator.uniform(0, 2 * np.pi)
     centre = generator.uniform(0.7 * radius, size - 0.7 * radius, 2)
     reach = 1.1 * radius + 3
@@ -391,7 +393,7 @@ def _outline(shape: str, x: Field, y: Field) -> Field:
 def _render(
     objects: list[_Object], looks: list[_Look], size: int, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The image (H, W, 3): dull, blotchy, noisy ground and saturated objects with soft edges."""
+    """The image (H, W, 3): a dull, blotchy, noisy background and saturated objects with soft edges."""
     ground = np.array(colorsys.hsv_to_rgb(generator.random(), 0.15, generator.uniform(0.35, 0.65)))
     blotches = generator.uniform(-0.12, 0.12, (size // 16 + 2, size // 16 + 2))
     pixels = ground + _enlarge(blotches, size)[..., None]
@@ -434,7 +436,7 @@ def _pattern(texture: str, local: Field, radius: float) -> Field:
 
 
 def _visible(objects: list[_Object], position: int) -> tuple[Field, int, int]:
-    """What later objects leave of an object: signed distance in its window, and the window's left and top."""
+    """The visible part of an object: signed distance in its window, and the window's left and top."""
     rows, columns = objects[position].window
     field = objects[position].field[rows, columns]
     for later in objects[position + 1 :]:
@@ -443,7 +445,8 @@ def _visible(objects: list[_Object], position: int) -> tuple[Field, int, int]:
 
 
 def _polygons(part: tuple[Field, int, int]) -> list[NDArray[np.float64]]:
-    """Outlines (points, 2) in pixels of where a field is positive; specks below 4 square pixels are dropped.
+    """Outlines (points, 2) in pixels of the positive part of a field; specks below 4 square pixels are
+    dropped.
 
     LVIS polygons cannot have holes, so a field with a hole is cut through it into a left and a right half.
     """
@@ -474,8 +477,8 @@ def _signed_area(points: NDArray[np.float64]) -> float:
 def _simplify(points: NDArray[np.float64], tolerance: float = 0.05) -> NDArray[np.float64]:
     """Thin out a closed outline and round it to hundredths like LVIS.
 
-    Points that lie within ``tolerance`` of the line between their neighbours go, every other one at a time; a
-    few rounds leave a handful on a straight edge and stay within a fraction of a pixel on a curve.
+    Removes points within ``tolerance`` of the line between their neighbours, every other one at a time. A few
+    rounds leave only few points on a straight edge, and stay within a fraction of a pixel on a curve.
     """
     for start in (0, 1) * 4:
         before, after = np.roll(points, 1, axis=0), np.roll(points, -1, axis=0)

@@ -1,4 +1,4 @@
-"""From names to a run: every value decided, and for each the place that decided it."""
+"""Resolve the names in a row to a run: every value, and the source of each."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,8 @@ Layer = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What a row chooses, before it is resolved; ``swept`` are the options that are values of a sweep."""
+    """The choices of a row before it is resolved; ``swept`` are the options whose values come from a
+    sweep."""
 
     method: str
     detector: str
@@ -44,14 +45,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A run, and the source of each value by its key path, ``detector.init``; absent means the default."""
+    """A run, and the source of each value by its key path, e.g. ``detector.init``; without a source it is a
+    default."""
 
     run: Run
     sources: dict[str, str]
 
 
 def resolve(catalog: Catalog, choice: Choice, row: str, where: str) -> Resolved:
-    """Resolve one row's choice; ``where`` is the row's place in messages. Raises ``RecipeError``."""
+    """Resolve the choices of a row; ``where`` is its location for messages. Raises ``RecipeError``."""
     return _resolve(catalog, choice, row, where, ())
 
 
@@ -72,7 +74,7 @@ class _Sources:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """A method and one of its variants, with the place of each in messages."""
+    """A method and one of its variants, with the location of each for messages."""
 
     method: Method
     variant: Variant
@@ -85,7 +87,7 @@ class _Recipe:
 
     @property
     def stages(self) -> tuple[list[Stage], str]:
-        """The stages, and where they are from."""
+        """The stages and their source."""
         return (
             (self.variant.stages, self.variation)
             if self.variant.stages
@@ -94,7 +96,7 @@ class _Recipe:
 
     @property
     def sampler(self) -> tuple[Sampler, str]:
-        """The sampler of stages without one of their own, and where it is from."""
+        """The sampler of stages that do not have their own, and its source."""
         return (
             (self.variant.sampler, self.variation)
             if self.variant.sampler
@@ -216,7 +218,7 @@ def _released(method: Method, released: Released, options: Mapping[str, Any], wh
 def _sampler(
     path: str, sampler: Sampler, source: str, choice: Choice, sources: _Sources, *, trains: bool
 ) -> Sampler:
-    """The sampler of a stage: a method's own stays, any other takes the budget's settings."""
+    """The sampler of a stage. The budget changes its settings; of a method's own sampler only its options."""
     layers = [(source, sampler.model_dump(exclude_unset=True))]
     changes = choice.budget.sampler if choice.budget is not None else {}
     if ":" in sampler.kind:
@@ -235,7 +237,7 @@ def _schedule(path: str, stage: Stage, source: str, choice: Choice, sources: _So
     layers = [(source, settings)]
     if choice.budget is not None:
         changes = choice.budget.all if stage.trainable == "all" else choice.budget.classifier
-        if "iterations" in changes or "epochs" in changes:  # another length, so the steps go with it
+        if "iterations" in changes or "epochs" in changes:  # a new length also replaces the steps
             for key in ("iterations", "epochs", "steps"):
                 settings.pop(key, None)
         layers.append((choice.budget_file, changes))

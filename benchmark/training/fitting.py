@@ -153,7 +153,7 @@ class FitData:
             batch_sampler=batches,
             collate_fn=list,
             num_workers=self._workers,
-            generator=torch.Generator(),  # the loader draws a seed, which must not change the default generator
+            generator=torch.Generator(),  # the loader draws a seed; not from the default generator
         )
         for samples in loader:
             pairs = [sample.on(self._device) for sample in samples]

@@ -83,7 +83,7 @@ class _Group:
         active: list[Learner],
         arguments: Iterable[tuple[Any, ...]] = repeat(()),
     ) -> Iterator[Ended]:
-        """Call ``action`` for each active learner; a learner that fails is removed and yielded with its error.
+        """Call ``action`` for each active learner; one that fails is removed and yielded with its error.
 
         Raises the error of the only learner, and an error that other processes may not have had.
         """

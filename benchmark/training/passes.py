@@ -96,7 +96,7 @@ class ImagePass:
             collate_fn=list,
             num_workers=workers,
             pin_memory=self._fabric.device.type == "cuda",
-            generator=torch.Generator(),  # the loader draws a seed, which must not change the default generator
+            generator=torch.Generator(),  # the loader draws a seed; not from the default generator
         )
         for iteration, samples in enumerate(loaded, start=first):
             own = len(samples) if self._meta is None else len(samples) // 2
