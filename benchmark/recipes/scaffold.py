@@ -131,11 +131,13 @@ rows:
 
 A working folder for Longtail Bench. Run `longtail` and `snakemake` in it.
 
-| folder | content | | --- | --- | | `workflows/experiments/` | one file for each results table; `first.yaml`
-is the first | | `workflows/datasets/`, `workflows/detectors/`, `workflows/budgets/` | your own datasets,
-detectors and budgets | | `workflows/profiles/` | run jobs on this machine or with Slurm | | `methods/` | your
-own methods: `longtail new-method NAME` | | `data/`, `results/` | data and results; `LONGTAIL_DATA` names
-another data folder |
+| folder | content |
+| --- | --- |
+| `workflows/experiments/` | one file for each results table; `first.yaml` is the first |
+| `workflows/datasets/`, `workflows/detectors/`, `workflows/budgets/` | your own ones |
+| `workflows/profiles/` | run jobs on this machine or with Slurm |
+| `methods/` | your own methods: `longtail new-method NAME` |
+| `data/`, `results/` | data and results; `LONGTAIL_DATA` names another data folder |
 
 ```
 longtail plan first        # jobs, hours, disk space and missing files
@@ -144,7 +146,9 @@ longtail status first
 ```
 
 The datasets, detectors, methods and published numbers of the project itself are in the installed package.
-""", } _PROFILES = ("local", "slurm")
+""",
+}
+_PROFILES = ("local", "slurm")
 
 
 def new_project(folder: Path) -> list[Path]:
