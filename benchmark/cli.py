@@ -1,6 +1,6 @@
 """The command ``longtail``: one thin command per step. Results go to stdout, messages to stderr.
 
-Exit status: 0 done, 1 a check or verdict did not hold, 2 bad input or usage, 3 interrupted and resumable.
+Exit status: 0 done, 1 a check or a comparison failed, 2 bad input or usage, 3 interrupted and resumable.
 """
 
 import json
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-data_app = typer.Typer(help="Get data sets ready.", no_args_is_help=True)
+data_app = typer.Typer(help="Prepare datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -45,7 +45,7 @@ class Kind(StrEnum):
 
 
 class Source(StrEnum):
-    """Whose names and orders a file of weights follows."""
+    """The releases and frameworks whose weight files can be imported."""
 
     balms = "balms"
     bags = "bags"
@@ -57,7 +57,7 @@ class Source(StrEnum):
 
 
 class Iou(StrEnum):
-    """What overlaps are computed on."""
+    """Whether overlaps are those of boxes or of masks."""
 
     bbox = "bbox"
     segm = "segm"
@@ -65,12 +65,12 @@ class Iou(StrEnum):
 
 _FIRST = """\
 Make a results table
-  longtail plan smoke            what it takes: jobs, hours, disk, missing files
+  longtail plan smoke            print jobs, hours, disk space and missing files
   snakemake --workflow-profile workflows/profiles/local --config experiment=smoke
-  longtail status smoke          how far it is; the table is results/experiments/smoke/table.md
+  longtail status smoke          show the progress; the table is results/experiments/smoke/table.md
 
-Compare a method of your own with the others
-  longtail new-method my_loss    a folder that works; then change it, and name it in an experiment
+Compare your own method with the others
+  longtail new-method my_loss    write a working method; change it, then name it in an experiment
 
 Evaluate detections
   longtail evaluate --gt val.json --dt results.json
@@ -78,14 +78,14 @@ Evaluate detections
 
 
 def _experiment_names(incomplete: str) -> list[str]:
-    """What the shell completes an experiment with, and before the colon a recipe."""
+    """Completions of an experiment's name, also in a recipe before the colon."""
     from benchmark.recipes.catalog import yaml_files
 
     return [name for name in yaml_files("experiments") if name.startswith(incomplete)]
 
 
 def _dataset_names(incomplete: str) -> list[str]:
-    """What the shell completes a dataset with."""
+    """Completions of a dataset's name."""
     from benchmark.recipes.catalog import yaml_files
 
     return [name for name in yaml_files("datasets") if name.startswith(incomplete)]
@@ -105,18 +105,23 @@ Recipe = Annotated[
 ]
 Attempt = Annotated[
     int,
-    typer.Option(min=1, help="the workflow's count of tries: what must fail again is not tried twice"),
+    typer.Option(
+        min=1,
+        help="how often the workflow has tried this step; failures that would repeat are not tried again",
+    ),
 ]
-Devices = Annotated[int, typer.Option(min=0, help="GPUs, one process for each; 0: the CPU, GPUs left alone")]
+Devices = Annotated[
+    int, typer.Option(min=0, help="number of GPUs, one process for each; 0: use only the CPU")
+]
 ImagesAtOnce = Annotated[
     int | None,
-    typer.Option(min=1, help="images of a training pass, where memory is short; same result"),
+    typer.Option(min=1, help="at most so many images in one forward pass, to save memory; same result"),
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", help="where the result goes")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="path of the result")]
 Heads = Annotated[
     list[Path] | None,
     typer.Option(
-        "--head", help="SimCal's calibrated head, a file of its own; of a cascade one for each stage"
+        "--head", help="SimCal's calibrated head, a separate file; for a cascade one for each box head"
     ),
 ]
 
@@ -141,23 +146,23 @@ def first(context: typer.Context) -> None:
 def check(
     annotations: Annotations,
     val: Annotated[
-        Path | None, typer.Option(help="validation file; also check that it fits ANN, the training file")
+        Path | None, typer.Option(help="validation file; also check that it matches ANN, the training file")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="image folder; also open every image file")] = None,
     val_images: Annotated[
-        Path | None, typer.Option(help="image folder of the validation file [default: --images]")
+        Path | None, typer.Option(help="image folder of the validation file (default: --images)")
     ] = None,
     masks: Annotated[
         bool, typer.Option("--masks", help="with --val: every annotation needs a mask, for mask models")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="processes that open image files [default: one a core]")
+        int | None, typer.Option(min=1, help="processes that open image files (default: one a core)")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable problems")] = False,
 ) -> None:
-    """Report every problem of annotation and image files at once: what any other command would refuse.
+    """Report all problems of annotation and image files that other commands would refuse.
 
-    Exit status 2 if one is an error, 1 if there are only warnings: what training and evaluation cope with.
+    Exit status 2 if there are errors, 1 if there are only warnings, which training and evaluation tolerate.
     """
     from benchmark.annotations import check_annotations, check_dataset, counted, problems_text
     from benchmark.annotations.image_files import usable_cores
@@ -165,7 +170,7 @@ def check(
 
     if val is None and (val_images is not None or masks):
         raise BenchmarkError(
-            "--val-images and --masks are for two files", remedy="give the second with --val"
+            "--val-images and --masks need two annotation files", remedy="give the second one with --val"
         )
     processes = workers or usable_cores()
     with shown_progress("image files") as progress:
@@ -194,24 +199,25 @@ def subset(
     images: Annotated[int, typer.Option(min=1, help="number of images to keep")],
     output: Output,
     val: Annotated[
-        Path | None, typer.Option(help="validation file to draw with ANN, the training file, alike")
+        Path | None, typer.Option(help="validation file to subset together with ANN, the training file")
     ] = None,
     val_images: Annotated[int | None, typer.Option(min=1, help="number of validation images to keep")] = None,
-    val_output: Annotated[Path | None, typer.Option(help="where the validation subset goes")] = None,
+    val_output: Annotated[Path | None, typer.Option(help="path of the validation subset")] = None,
     categories: Annotated[
-        int | None, typer.Option(min=1, help="number of categories to keep, evenly over their frequencies")
+        int | None,
+        typer.Option(min=1, help="number of categories to keep, spread evenly over the frequencies"),
     ] = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="category to keep, by name or id; repeat for more [default: all]")
+        list[str] | None, typer.Option(help="category to keep, by name or id; repeat for more (default: all)")
     ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="category to leave out, by name or id; repeat for more")
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the draw")] = 0,
 ) -> None:
-    """Draw a subset with at least one image of every category that has one; counts are recomputed.
+    """Draw a subset that keeps at least one image of every category; counts are recomputed.
 
-    With --val, the validation file keeps the same categories, and its letters are those of the training
+    With --val, the validation subset has the same categories, and the frequency letters of the training
     subset.
     """
     from benchmark.annotations import Choice, subset_annotations, subset_pair
@@ -221,11 +227,11 @@ def subset(
         typer.echo(subset_annotations(annotations, output, images, seed, choice), err=True)
         return
     if val is None or val_images is None or val_output is None:
-        given = {"--val": val, "--val-images": val_images, "--val-output": val_output}
+        options = {"--val": val, "--val-images": val_images, "--val-output": val_output}
         raise BenchmarkError(
             "a validation file needs three options",
-            found=", ".join(name for name, value in given.items() if value is not None),
-            expected=", ".join(given),
+            found=", ".join(name for name, value in options.items() if value is not None),
+            expected=", ".join(options),
         )
     lines = subset_pair(
         annotations, val, output, val_output, images=images, val_images=val_images, seed=seed, choice=choice
@@ -245,7 +251,8 @@ def synthesize(
     model = load_dataset(dataset)
     if model.synthetic is None:
         raise BenchmarkError(
-            f"dataset '{model.name}' is not synthetic", remedy="longtail list datasets shows which are"
+            f"dataset '{model.name}' is not synthetic",
+            remedy="longtail list datasets shows the synthetic ones",
         )
     typer.echo(synthesize_dataset(model.synthetic, output), err=True)
 
@@ -254,17 +261,20 @@ def synthesize(
 def prepare(
     dataset: Annotated[str, typer.Argument(help="dataset name or YAML file", autocompletion=_dataset_names)],
     data: Annotated[
-        Path | None, typer.Option(help="folder of the data sets [default: $LONGTAIL_DATA, or data]")
+        Path | None, typer.Option(help="folder of the data sets (default: $LONGTAIL_DATA, or data)")
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
     stuff_maps: Annotated[
-        bool, typer.Option("--stuff-maps", help="also what only detectors with a semantic branch (HTC) need")
+        bool,
+        typer.Option(
+            "--stuff-maps", help="also the stuff maps that only detectors with a semantic branch (HTC) need"
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable files")] = False,
 ) -> None:
-    """Check, link, fetch or rebuild every file of a dataset; say what to put where for the others.
+    """Check, link, download or rebuild the files of a dataset; list the files that you must get yourself.
 
-    Exit status 1 if a file is missing. Run it again after an interruption and it continues.
+    Exit status 1 if a file is missing. Run the command again after an interruption to continue.
     """
     from benchmark.datasets import Prepared, prepare_dataset
     from benchmark.recipes import load_dataset
@@ -286,10 +296,9 @@ def prepare_experiment_(
     coco: Annotated[Path | None, typer.Option(help="COCO folder that is there already, to link to")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable files")] = False,
 ) -> None:
-    """Get and check what an experiment's rows need: files of its datasets, and initial weights.
+    """Get and check the dataset files and initial weights that an experiment needs.
 
-    Exit status 1 if something is missing or not as it should be. Run it again after an interruption and it
-    continues.
+    Exit status 1 if a file is missing or invalid. Run the command again after an interruption to continue.
     """
     from benchmark.preparation import prepare_experiment
     from benchmark.recipes import load_experiment
@@ -298,7 +307,7 @@ def prepare_experiment_(
 
 
 def _print_prepared(files: "Sequence[Prepared]", as_json: bool) -> None:
-    """Print how every file stands; exit status 1 where one is missing."""
+    """Print the state of every file; exit status 1 if one is missing."""
     if as_json:
         _print_json([{"path": str(file.path), "ready": file.ready, "text": file.text} for file in files])
     else:
@@ -312,7 +321,7 @@ def _print_prepared(files: "Sequence[Prepared]", as_json: bool) -> None:
 
 @app.command()
 def stats(annotations: Annotations, output: Output) -> None:
-    """Count images and instances of every category and compare with the file's own fields."""
+    """Count images and instances of every category, and compare them with the counts stored in the file."""
     from benchmark.statistics import class_statistics_with_differences
 
     statistics, differences = class_statistics_with_differences(annotations)
@@ -334,7 +343,7 @@ class _MakeByDefault(TyperGroup):
 intermediates_app = typer.Typer(
     cls=_MakeByDefault,
     no_args_is_help=True,
-    help="Make what BAGS, re-weighting, RFS and SimCal read: longtail intermediates ANN -o DIR.",
+    help="Make the files that BAGS, re-weighting, RFS and SimCal read: longtail intermediates ANN -o DIR.",
 )
 app.add_typer(intermediates_app, name="intermediates")
 
@@ -344,9 +353,11 @@ def make_intermediates(
     annotations: Annotations,
     output: Output,
     edges: Annotated[
-        str, typer.Option(help="instance counts between BAGS' groups, with commas")
+        str, typer.Option(help="instance counts that separate the groups of BAGS, separated by commas")
     ] = "10,100,1000",
-    upstream: Annotated[bool, typer.Option(help="also the files of the BAGS and SimCal releases")] = False,
+    upstream: Annotated[
+        bool, typer.Option(help="also write the files of the BAGS and SimCal releases")
+    ] = False,
 ) -> None:
     """Make groups, class weights, repeat factors and the images of every category (the default)."""
     from benchmark.statistics import intermediates, write_intermediates
@@ -366,7 +377,7 @@ def inspect_intermediates_(
     path: Annotated[Path, typer.Argument(help="folder or file of intermediate files", metavar="DIR|FILE")],
     ann: Annotated[Path | None, typer.Option(help="annotation file, for names and checks")] = None,
 ) -> None:
-    """Print groups, their sizes and their categories; check every file. Nothing in them is run."""
+    """Check every file, and print the groups with their sizes and categories. Never executes the files."""
     from benchmark.statistics import inspect_intermediates
 
     typer.echo(inspect_intermediates(path, ann))
@@ -377,7 +388,7 @@ def list_(
     kind: Annotated[Kind, typer.Argument(help="what to list")],
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable list")] = False,
 ) -> None:
-    """List methods, detectors, datasets or experiments; methods by what they change of the baseline."""
+    """List methods (grouped by what they change in the baseline), detectors, datasets or experiments."""
     from benchmark.recipes import describe
     from benchmark.recipes.touches import TOUCHED
 
@@ -386,7 +397,7 @@ def list_(
         _print_json(entries)
         return
     width = max((len(entry["name"]) for entry in entries), default=0)
-    groups = [*TOUCHED, None] if kind is Kind.methods else [None]  # what is broken is in no group
+    groups = [*TOUCHED, None] if kind is Kind.methods else [None]  # broken entries have no group
     for group in groups:
         inside = [entry for entry in entries if entry.get("touches") == group]
         if group is not None and inside:
@@ -403,17 +414,19 @@ def list_(
 def show(
     recipe: Recipe,
     as_json: Annotated[
-        bool, typer.Option("--json", help="the resolved recipe as JSON, without sources")
+        bool, typer.Option("--json", help="print the resolved recipe as JSON, without sources")
     ] = False,
     keys: Annotated[
-        bool, typer.Option("--keys", help="its steps, their keys, and what each is made of")
+        bool, typer.Option("--keys", help="print the steps, their keys and the contents of each key")
     ] = False,
     against: Annotated[
         str | None,
-        typer.Option(help="another recipe: print only what differs; paper: the one of the published number"),
+        typer.Option(
+            help="print only the differences from another recipe; paper: from that of the published number"
+        ),
     ] = None,
 ) -> None:
-    """Print the resolved recipe and where each value came from, and its deviations from the published row."""
+    """Print the resolved recipe with the source of each value, and its deviations from the published row."""
     from benchmark.recipes import explain, explain_against, find_run
 
     if against is not None:
@@ -433,7 +446,7 @@ def show(
 
 @app.command()
 def why(recipe: Recipe) -> None:
-    """Say of every step that has no result what differs from the results at hand that come nearest to it."""
+    """For every step without a result, print the differences from the most similar stored results."""
     from benchmark.recipes import find_run
     from benchmark.steps.explanation import explain_missing
 
@@ -445,15 +458,17 @@ def gc(
     experiments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="further experiments whose results stay: names or YAML files", metavar="EXPERIMENT..."
+            help="further experiments whose results are kept: names or YAML files", metavar="EXPERIMENT..."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only say what would be removed")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="only list the results that would be removed")
+    ] = False,
 ) -> None:
     """Remove results that no experiment refers to.
 
-    Those of workflows/experiments, of every experiment that has a table in results/experiments, and those
-    given.
+    Keeps the results of the experiments in workflows/experiments, of every experiment with a table in
+    results/experiments, and of the given experiments.
     """
     from benchmark.steps.collection import collect_garbage
 
@@ -465,19 +480,23 @@ def plan(
     experiment: Experiment,
     rates: Annotated[
         list[str] | None,
-        typer.Argument(help="images/s of one GPU in full training, by detector", metavar="[PRESET=N]..."),
+        typer.Argument(
+            help="images per second of one GPU in full training, by detector", metavar="[PRESET=N]..."
+        ),
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(help="GPU that trainings must fit, a name in workflows/zoo.yaml [default: its first]"),
+        typer.Option(
+            help="GPU that trainings must fit, a name in workflows/zoo.yaml (default: the first one)"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable plan")] = False,
 ) -> None:
-    """Print an experiment's jobs, shared stages, GPU-hours, disk and missing files, before anything runs.
+    """Print the jobs, shared stages, GPU-hours, disk space and missing files of an experiment; run nothing.
 
-    Also checks the files that its rows read, unless that was done before, and its initial weights, and warns
-    of settings that have no effect on the training data. Exit status 2 if something in the files or weights
-    would stop a row or falsify its numbers.
+    Also checks the dataset files (unless they were checked before) and the initial weights, and warns of
+    settings that have no effect on the training data. Exit status 2 if the files or weights would stop a row
+    or make its numbers wrong.
     """
     from benchmark.planning import plan_experiment
     from benchmark.preparation import validate_experiment, warnings_of_data
@@ -490,9 +509,9 @@ def plan(
     if as_json:
         _print_json({**planned.as_dict(), "problems": problems, "warnings": warnings})
     else:
-        told = [f"problem: {text}" for text in problems]
-        told += [f"warning for {', '.join(rows)}: {text}" for text, rows in warnings.items()]
-        typer.echo("\n\n".join([planned.text(), *told]))
+        notes = [f"problem: {text}" for text in problems]
+        notes += [f"warning for {', '.join(rows)}: {text}" for text, rows in warnings.items()]
+        typer.echo("\n\n".join([planned.text(), *notes]))
     if problems:
         raise typer.Exit(2)
 
@@ -514,7 +533,7 @@ def _rates(items: list[str]) -> dict[str, float]:
 def init_(
     folder: Annotated[Path, typer.Argument(help="a new or an empty folder", metavar="FOLDER")],
 ) -> None:
-    """Write a folder to work in: the workflow, an experiment to start from, a place for methods."""
+    """Write a project folder with the workflow, a first experiment and a place for methods."""
     from benchmark.recipes.scaffold import new_project
 
     for path in new_project(folder):
@@ -540,8 +559,8 @@ def make_(
     step: Annotated[
         str | None,
         typer.Argument(
-            help="name of a step, or KIND/KEY [default: every step that is missing, in order]; with an "
-            "experiment for a recipe, shared_pass/KEY trains together what can share a pass over the images"
+            help="name of a step, or KIND/KEY (default: all missing steps, in order); for an experiment, "
+            "shared_pass/KEY trains together the classifiers that can share a pass over the images"
         ),
     ] = None,
     devices: Devices = 0,
@@ -549,9 +568,9 @@ def make_(
     images_at_once: ImagesAtOnce = None,
     attempt: Attempt = 1,
 ) -> None:
-    """Make steps of a recipe: data, training stages, prediction, evaluation. What is made already stays.
+    """Make steps of a recipe: data, training stages, prediction, evaluation. Finished steps are kept.
 
-    Run it again after an interruption and it continues.
+    Run the command again after an interruption to continue.
     """
     from benchmark.recipes import find_run, load_experiment
     from benchmark.steps.making import Means, make_all, make_pass, make_step
@@ -570,11 +589,11 @@ def make_(
 def import_checkpoint_(
     file: Annotated[Path, typer.Argument(help="released weights, saved by torch.save", metavar="FILE")],
     recipe: Recipe,
-    source: Annotated[Source, typer.Option("--from", help="whose names and orders the file follows")],
+    source: Annotated[Source, typer.Option("--from", help="release or framework that the file is from")],
     output: Output,
     heads: Heads = None,
 ) -> None:
-    """Write weights from elsewhere as the finished checkpoint of a recipe; report what changed in them."""
+    """Convert released weights to the finished checkpoint of a recipe; report the changes."""
     from benchmark.detectors.importing import import_checkpoint
     from benchmark.recipes import find_run
     from benchmark.steps import made_dataset
@@ -588,15 +607,18 @@ def import_checkpoint_(
 def train(
     recipe: Recipe,
     stage: Annotated[str, typer.Argument(help="name of the stage")],
-    init: Annotated[Path, typer.Option(help="weights from elsewhere, as import-checkpoint writes them")],
+    init: Annotated[
+        Path, typer.Option(help="checkpoint to start from, e.g. one that import-checkpoint has written")
+    ],
     output: Output,
     devices: Annotated[int, typer.Option(min=0, max=1, help="1: a GPU if there is one; 0: the CPU")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
     images_at_once: ImagesAtOnce = None,
 ) -> None:
-    """Train one stage of a recipe on any checkpoint; run it again after an interruption and it continues.
+    """Train one stage of a recipe from any checkpoint.
 
-    The folder of the output is for this training alone.
+    Run the command again after an interruption to continue. Use the folder of the output for this training
+    only.
     """
     from benchmark.devices import lease_devices
     from benchmark.recipes import find_run
@@ -613,7 +635,10 @@ def train(
 @app.command()
 def predict(
     recipe: Recipe,
-    checkpoint: Annotated[Path, typer.Option("-c", "--checkpoint", help="weights from elsewhere")],
+    checkpoint: Annotated[
+        Path,
+        typer.Option("-c", "--checkpoint", help="checkpoint, e.g. one that import-checkpoint has written"),
+    ],
     output: Output,
     devices: Annotated[int, typer.Option(min=0, max=1, help="1: a GPU if there is one; 0: the CPU")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
@@ -648,7 +673,7 @@ def _caps(words: list[str]) -> dict[str, int]:
         sound = number.isdecimal() and len(number) < 10 and int(number) > 0
         if protocol not in ("", "lvis", "coco") or not sound:
             raise BenchmarkError(
-                "--max-detections is no number of detections",
+                "--max-detections is not a number of detections",
                 found=word,
                 expected="N from 1, or lvis=N, of an image; coco=N of a category in an image",
             )
@@ -661,7 +686,8 @@ def evaluate(
     gt: Annotated[Path, typer.Option(help="ground truth: LVIS- or COCO-format JSON")],
     dt: Annotated[Path, typer.Option(help="detections: Parquet, or LVIS results JSON")],
     iou: Annotated[
-        list[Iou] | None, typer.Option(help="bbox or segm; repeat for both [default: what dt has]")
+        list[Iou] | None,
+        typer.Option(help="bbox or segm; repeat for both (default: those that the detections have)"),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="metrics.json")] = None,
     per_class: Annotated[Path | None, typer.Option(help="per-category AP as CSV")] = None,
@@ -669,8 +695,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="[PROTOCOL=]N",
-            help="highest scores kept: N or lvis=N of an image where the ground truth is LVIS, coco=N of a "
-            "category in an image where it is COCO [default: lvis=300, coco=100]",
+            help="detections to keep, highest scores first: N or lvis=N per image for LVIS ground "
+            "truth, coco=N per category and image for COCO (default: lvis=300, coco=100)",
         ),
     ] = None,
     statistics: Annotated[
@@ -678,12 +704,13 @@ def evaluate(
     ] = None,
     curves: Annotated[Path | None, typer.Option(help="precision-recall arrays as .npz")] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="score and precision in bins as CSV; adds the calibration error")
+        Path | None,
+        typer.Option(help="CSV of score and precision in bins; also computes the calibration error"),
     ] = None,
-    errors: Annotated[bool, typer.Option("--errors", help="add TIDE's error types")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print what -o writes")] = False,
+    errors: Annotated[bool, typer.Option("--errors", help="also compute the error types of TIDE")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the metrics as JSON")] = False,
 ) -> None:
-    """Compute AP and AR as LVIS or COCO defines them, by training counts and category, and AP-fixed."""
+    """Compute AP and AR as defined by LVIS or COCO, AP by training counts and by category, and AP-fixed."""
     from benchmark.evaluation import evaluate_detections
 
     iou_types = [item.value for item in iou] if iou else None
@@ -705,13 +732,13 @@ def reproduce(
     weights: Annotated[Path, typer.Option(help="released weights, saved by torch.save")],
     heads: Heads = None,
     recipe: Annotated[
-        str | None, typer.Option(help="EXPERIMENT:ROW, where several answer to the published row")
+        str | None, typer.Option(help="EXPERIMENT:ROW, if several rows reproduce the published row")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
 ) -> None:
-    """Evaluate released weights and compare with the published numbers.
+    """Evaluate released weights and compare the result with the published numbers.
 
-    Exit status 1 if a number is outside its tolerance. Files go to results/reproduced/PAPER/ROW.
+    Exit status 1 if a number is outside its tolerance. Writes to results/reproduced/PAPER/ROW.
     """
     from benchmark.reproduction import reproduce as reproduce_row
 
@@ -730,7 +757,7 @@ def table(
         bool, typer.Option("--intervals", help="add bootstrap intervals over images, from the detections")
     ] = False,
 ) -> None:
-    """Collect an experiment's results into tables and plots, finished or not, and print the table."""
+    """Write tables and plots of an experiment's results so far, and print the table."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting import write_report
 
@@ -742,7 +769,7 @@ def status(
     experiment: Experiment,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable status")] = False,
 ) -> None:
-    """Show how far every run of an experiment is, why the others failed, and what to do about it."""
+    """Show the progress of every run of an experiment; for failed runs also the cause and advice."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting.status import collect_status, print_status
 
@@ -758,10 +785,10 @@ def compare(
     first: Annotated[
         str, typer.Argument(help="finished row (all its seeds) or run, e.g. smoke:softmax", metavar="ROW")
     ],
-    second: Annotated[str, typer.Argument(help="another one on the same data", metavar="ROW")],
+    second: Annotated[str, typer.Argument(help="another row or run on the same data", metavar="ROW")],
     as_json: Annotated[bool, typer.Option("--json", help="every metric and category as JSON")] = False,
 ) -> None:
-    """Print how the second row differs from the first: paired intervals, and the categories that moved."""
+    """Compare two rows: paired intervals of the differences, and the categories that changed most."""
     from benchmark.recipes import find_runs
     from benchmark.reporting.comparison import compare as compare_rows
 
@@ -776,10 +803,10 @@ def compare(
 def reference(
     experiment: Experiment,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="CSV file [default: results/reference/NAME.csv]")
+        Path | None, typer.Option("-o", "--output", help="CSV file (default: results/reference/NAME.csv)")
     ] = None,
 ) -> None:
-    """Write the numbers of an experiment with their noise, as they come with the project for `verify`."""
+    """Write the numbers of an experiment with their noise, as reference for `verify`."""
     from benchmark.recipes import load_experiment
     from benchmark.reporting.reference import write_reference
 
@@ -790,11 +817,11 @@ def reference(
 def verify(
     experiment: Experiment,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable verdicts")] = False,
-    only_summary: Annotated[bool, typer.Option("--summary", help="the verdicts' totals alone")] = False,
+    only_summary: Annotated[bool, typer.Option("--summary", help="print only the totals")] = False,
 ) -> None:
-    """Compare with published numbers, and with those that come with the project for this experiment.
+    """Compare results with published numbers, and with the project's reference numbers of the experiment.
 
-    Exit status 1 where a number leaves its tolerance or none is there.
+    Exit status 1 if a number is outside its tolerance or if there is no number to compare.
     """
     from dataclasses import asdict
 
@@ -845,12 +872,12 @@ def cite(experiment: Experiment) -> None:
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
-    """A signal ends a command like an exception, so that nothing half written stays."""
+    """End the command on a signal as on an exception, so that no half-written file remains."""
     raise SystemExit(3)
 
 
 def main() -> None:
-    """Entry point: turns the errors of bad input into one message and exit status 2."""
+    """Entry point: prints one message for bad input and exits with status 2."""
     signal.signal(signal.SIGTERM, _stop)
     try:
         with data_warnings(lambda text: typer.echo(f"warning: {text}", err=True)):

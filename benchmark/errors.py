@@ -1,11 +1,11 @@
-"""The one shape of every error that a user can cause."""
+"""The common form of all errors that a user can cause."""
 
 
 class BenchmarkError(Exception):
-    """Bad input or an environment that cannot do what was asked; the command line exits with status 2.
+    """Bad input, or an environment that lacks something; the command line exits with status 2.
 
-    Every package derives one type from it. The message answers what is wrong, where, what was found, what
-    was expected and what to do; parts that do not apply are left out.
+    Every package derives one type from it. The message states what is wrong, where, what was found, what was
+    expected and what to do; parts that do not apply are omitted.
     """
 
     exit_code = 2

@@ -142,24 +142,19 @@ def plan_experiment(
         BenchmarkError: no such GPU, or no such detector in the experiment.
     """
     gpu = gpu or next(iter(zoo().gpus))
-    steps: dict[str, tuple[Step, list[str]]] = {}
-    for row in experiment.rows:
-        for run in row.runs:
-            for step in steps_of(run):
-                if not step.kind.of_dataset:
-                    steps.setdefault(step.place, (step, []))[1].append(row.row.id)
+    steps, rows_of = _steps_with_rows(experiment)
     runs = [run for row in experiment.rows for item in row.runs for run in lineage(item)]
     detectors = dict.fromkeys(run.detector_name for run in runs)
     _check_names(rates or {}, detectors, gpu)
-    settings = {run.detector_name: run for run in runs}
-    throughput = {name: _throughput(settings[name], (rates or {}).get(name)) for name in detectors}
+    run_of = {run.detector_name: run for run in runs}
+    throughput = {name: _throughput(run_of[name], (rates or {}).get(name)) for name in detectors}
     megabytes = _checkpoint_sizes(runs)
-    too_large = []
-    planned: list[Job] = []
-    images_of = {place: _images_seen(step) for place, (step, _) in steps.items() if step.kind is not EVALUATE}
-    shared_by = _sharing([step for step, _ in steps.values()], images_of)
+    too_large: list[str] = []
+    jobs: list[Job] = []
+    images_of = {step.place: _images_seen(step) for step in steps if step.kind is not EVALUATE}
+    shared_by = _sharing(steps, images_of)
     hours_saved = 0.0
-    for step, rows in steps.values():
+    for step in steps:
         if step.kind is EVALUATE:
             continue
         run = step.run
@@ -169,26 +164,40 @@ def plan_experiment(
         own_images, among = shared_by.get(step.place, (images, 1))
         hours = own_images / rate / 3600 if rate else 0.0
         hours_saved += (images - own_images) / rate / 3600 if rate else 0.0
+        size = megabytes[_model(run)]
         if step.kind is TRAIN and not step.finished:
-            too_large += _too_large(step, name, megabytes[_model(run)], gpu)
+            too_large += _too_large(step, name, size, gpu)
         if step.kind is PREDICT:
             one = DETECTION_BYTES + MASK_BYTES * run.detector.masks
             size = images * run.test.max_detections * one / 1e6
-        else:
-            size = megabytes[_model(run)]
-        needed_by = tuple(dict.fromkeys(rows))
-        planned.append(Job(name, step.name, images, hours, size, needed_by, step.finished, among))
-    unknown = [
+        jobs.append(Job(name, step.name, images, hours, size, rows_of[step.place], step.finished, among))
+    unknown = _unknown(runs, steps, throughput)
+    return ExperimentPlan(experiment, jobs, hours_saved, throughput, too_large, unknown, _missing(experiment))
+
+
+def _steps_with_rows(experiment: LoadedExperiment) -> tuple[list[Step], dict[str, tuple[str, ...]]]:
+    """Each step of the experiment's runs once, and the ids of the rows that need it by the step's place."""
+    steps: dict[str, Step] = {}
+    rows: dict[str, dict[str, None]] = {}
+    for row in experiment.rows:
+        for run in row.runs:
+            for step in steps_of(run):
+                if not step.kind.of_dataset:
+                    steps.setdefault(step.place, step)
+                    rows.setdefault(step.place, {})[row.id] = None
+    return list(steps.values()), {place: tuple(ids) for place, ids in rows.items()}
+
+
+def _unknown(runs: Iterable[Run], steps: Iterable[Step], throughput: Mapping[str, Speed]) -> list[str]:
+    """What the plan does not know, and so does not count."""
+    images = [
         f"the images of {run.dataset_name} {split}"
         for run in runs
         for split in SPLITS
         if not _images(run.dataset, split)
     ]
-    unknown += _repeated(step for step, _ in steps.values())
-    unknown += [f"hours of {name}: state {name}=N" for name, speed in throughput.items() if not speed.train]
-    missing = _missing(experiment)
-    unknown = list(dict.fromkeys(unknown))
-    return ExperimentPlan(experiment, planned, hours_saved, throughput, too_large, unknown, missing)
+    hours = [f"hours of {name}: state {name}=N" for name, speed in throughput.items() if not speed.train]
+    return list(dict.fromkeys([*images, *_repeated(steps), *hours]))
 
 
 def _check_names(rates: Mapping[str, float], detectors: Iterable[str], gpu: str) -> None:
@@ -332,7 +341,7 @@ def _missing(experiment: LoadedExperiment) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for row in experiment.rows:
         for reason in (row.skipped or "").splitlines():
-            reasons.setdefault(reason, []).append(row.row.id)
+            reasons.setdefault(reason, []).append(row.id)
     everywhere = len(experiment.rows)
     return [
         reason if len(rows) == everywhere else f"for {', '.join(rows)}: {reason}"

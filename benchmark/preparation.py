@@ -90,8 +90,8 @@ def warnings_of_data(experiment: LoadedExperiment) -> dict[str, list[str]]:
             except BenchmarkError:
                 continue
             for text in texts:
-                if row.row.id not in found.setdefault(text, []):
-                    found[text].append(row.row.id)
+                if row.id not in found.setdefault(text, []):
+                    found[text].append(row.id)
     return found
 
 

@@ -87,7 +87,7 @@ def reproduce(
         paper: whose release it is: the layout of the weights, and the first column of the published numbers.
         row: second column of the published numbers.
         weights: the released file.
-        heads: SimCal's calibrated heads: one, or one for each stage in order.
+        heads: SimCal's calibrated heads: one, or one for each box head in order.
         recipe: which recipe, where several answer to the row.
         workers: data loading processes.
 

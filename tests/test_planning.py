@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from reporting.results_tree import finish
+from reporting.results_tree import complete_run
 
 from benchmark.errors import BenchmarkError
 from benchmark.planning import ExperimentPlan, plan_experiment
@@ -69,7 +69,7 @@ def test_retrainings_that_share_a_pass_are_counted_once() -> None:
     assert hours == pytest.approx(2 * images / planned.throughput[TINY_NAME].retrain / 3600)
     assert planned.hours_saved == pytest.approx(hours)
     assert "3 stages share passes" in planned.text()
-    finish(experiment.rows[0].runs[0], 0.1, 0.1)
+    complete_run(experiment.rows[0].runs[0], 0.1, 0.1)
     assert parts()[1:] == ({**shared_by, "bags": 1, "bags+two_groups": 2, "focal+focal_cls": 2}, hours)
 
 
@@ -166,7 +166,7 @@ def test_trainings_that_do_not_fit_the_gpu_say_how_they_would(bags: ExperimentPl
 
 def test_finished_steps_are_done() -> None:
     experiment = load_experiment(str(write([f"method: softmax, {TINY}"])))
-    finish(experiment.rows[0].runs[0], 0.5, 0.4)
+    complete_run(experiment.rows[0].runs[0], 0.5, 0.4)
     planned = plan_experiment(experiment, {TINY_NAME: 1.0})
     assert [job.done for job in planned.jobs] == [True, True]
     assert planned.as_dict()["gpu_hours_left"] == 0

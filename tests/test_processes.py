@@ -87,14 +87,14 @@ def start(run: Run, place: Path, step: str | None = None) -> subprocess.Popen[st
     return subprocess.Popen(program, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def by_two(run: Run, place: Path) -> Path:
+def checkpoint_of_two_processes(run: Run, place: Path) -> Path:
     """The checkpoint that two processes make."""
     process = start(run, place)
     assert process.wait() == 0, process.communicate()[1]
     return place / step_of(run, run.stages[0].name).output()
 
 
-def alone(run: Run, output: Path, init: Path | None = None) -> Path:
+def train_in_one_process(run: Run, output: Path, init: Path | None = None) -> Path:
     files = dataset_files(run.dataset)
     run_stage(StageJob(run, run.stages[0].name, files, output, init=init), devices=0, workers=0)
     return output
@@ -138,7 +138,7 @@ def check_equal(one: Path, two: Path, start: dict[str, torch.Tensor]) -> None:
 @pytest.mark.usefixtures("inside")
 def test_two_processes_train_as_one_does(base: Path, place: Path) -> None:
     run = recipe("balms:0:base")
-    two = by_two(run, place)
+    two = checkpoint_of_two_processes(run, place)
     _, statistics = read_training_data(run, dataset_files(run.dataset))
     check_equal(base, two, build_detector(run, statistics).state_dict())
     record = record_in(place, step_of(run, "train"))
@@ -154,7 +154,10 @@ def test_two_processes_keep_the_state_of_a_loss_as_one_does(
 ) -> None:
     """EQL v2 sums gradient magnitudes over the RoIs of all workers, and its later losses depend on them."""
     run = recipe("eqlv2", images_per_worker, learning_rate=1e-3)
-    one, two = alone(run, tmp_path / "one" / "checkpoint.pt"), by_two(run, place)
+    one, two = (
+        train_in_one_process(run, tmp_path / "one" / "checkpoint.pt"),
+        checkpoint_of_two_processes(run, place),
+    )
     _, statistics = read_training_data(run, dataset_files(run.dataset))
     check_equal(one, two, build_detector(run, statistics).state_dict())
     states = load(one)["model"], load(two)["model"]
@@ -173,7 +176,10 @@ def test_two_processes_train_a_model_of_another_framework_as_one_does(
         pytest.skip(f"back end '{backend}' is not installed")
     run = recipe("balms:0:base", iterations=3)
     run = run.model_copy(update={"detector_name": f"{backend}/tiny_mask_rcnn"})
-    one, two = alone(run, tmp_path / "one" / "checkpoint.pt"), by_two(run, place)
+    one, two = (
+        train_in_one_process(run, tmp_path / "one" / "checkpoint.pt"),
+        checkpoint_of_two_processes(run, place),
+    )
     _, statistics = read_training_data(run, dataset_files(run.dataset))
     check_equal(one, two, build_detector(run, statistics).state_dict())
 
@@ -185,8 +191,8 @@ def test_two_processes_learn_weights_of_categories_as_one_does(
 ) -> None:
     """BALMS' virtual steps and meta batches are of each worker, that two processes may share."""
     run = recipe("balms", images_per_worker, iterations=3)
-    one = alone(run, tmp_path / "one" / "checkpoint.pt", base)
-    two = by_two(run, place_beside(tmp_path / "two", workplace, base_step))
+    one = train_in_one_process(run, tmp_path / "one" / "checkpoint.pt", base)
+    two = checkpoint_of_two_processes(run, place_beside(tmp_path / "two", workplace, base_step))
     check_equal(one, two, load(base)["model"])
     assert load(one)["model"]["classifiers.0.reweighter"].any()
 
@@ -253,7 +259,7 @@ def ended(place: Path) -> Callable[[], Record]:
     return read
 
 
-def gone(pids: list[int], within: float = 30) -> bool:
+def all_ended(pids: list[int], within: float = 30) -> bool:
     deadline = time.monotonic() + within
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         if time.monotonic() > deadline:
@@ -275,7 +281,7 @@ def test_a_death_ends_the_job_with_its_cause(
     assert messages.rpartition("error: ")[2].startswith(reason)
     assert "memory" in messages
     assert (ended().state, ended().reason) == (State.interrupted, reason)
-    assert gone(list(started.values()))
+    assert all_ended(list(started.values()))
 
 
 def test_the_death_of_the_command_leaves_no_process(training: subprocess.Popen[str]) -> None:
@@ -283,7 +289,7 @@ def test_the_death_of_the_command_leaves_no_process(training: subprocess.Popen[s
     assert len(started) == 2
     training.kill()
     training.wait()
-    assert gone(list(started.values()))
+    assert all_ended(list(started.values()))
 
 
 def test_a_signal_to_one_process_saves_and_stops_all(

@@ -81,7 +81,7 @@ def longtail(*arguments: str) -> Result:
 def released(recipe: str = "released:right1") -> dict[str, Tensor]:
     """A tiny model under the names of mmdetection 1; boxes and masks are class-agnostic there too."""
     run = find_run(recipe)
-    naming = "mmdet cascade" if run.detector.stages > 1 else "torchvision"
+    naming = "mmdet cascade" if run.detector.box_head_count > 1 else "torchvision"
     statistics = ClassStatistics.read(dataset_files(run.dataset).statistics)
     model = build_detector(run, statistics, initial_weights=False)
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""The one validation: every problem of annotation files and image files at once, before anything expensive.
+"""Validation of annotation files and image files: all problems at once, before anything expensive.
 
-What training, prediction or evaluation would refuse is named here first.
+Reports everything that training, prediction or evaluation would refuse.
 """
 
 import json
@@ -54,7 +54,7 @@ class _Content(Struct, gc=False):
 
 @dataclass(frozen=True)
 class _Examined:
-    """A file's records as far as they can be read, how many images have each category, and its problems."""
+    """A file's readable records, the number of images of each category, and its problems."""
 
     path: Path
     categories: dict[int, Category]
@@ -73,9 +73,9 @@ def check_annotations(
 ) -> list[Problem]:
     """The problems of one annotation file: categories, images, annotations, then the file itself.
 
-    Of each kind the first ``LIMIT`` are there, with their number. With an image folder, ``check_images``
-    looks at every image's file as well. Raises ``AnnotationError`` for a file that is no complete JSON or
-    lacks one of the three lists, ``FileError`` if it cannot be read.
+    Returns the first ``LIMIT`` problems of each kind, with their total. With an image folder,
+    ``check_images`` also checks every image file. Raises ``AnnotationError`` for a file that is not complete
+    JSON or lacks one of the three lists, ``FileError`` if it cannot be read.
     """
     examined = _examine(Path(path), None)
     problems = examined.findings.problems()
@@ -96,18 +96,18 @@ def check_dataset(
 ) -> list[Problem]:
     """The problems of a training and a validation file, of both together, and of their image files.
 
-    An error is what would stop a training, prediction or evaluation on these files or falsify its numbers.
-    What only evaluation asks for is a warning in the training file, and frequency letters are those of the
-    training file. A file that cannot be read at all is one problem, so that the other one is checked.
+    Errors would stop a training, prediction or evaluation on these files, or make its numbers wrong.
+    Requirements of the evaluation alone are warnings in the training file, and frequency letters are those of
+    the training file. A file that cannot be read is one problem, so that the other file is still checked.
 
     Args:
         train: annotation file to train on.
         val: annotation file to evaluate on.
-        images: folder of the training images; None to leave their files alone.
+        images: folder of the training images; None to skip their files.
         val_images: folder of the validation images; by default the same.
-        masks: whether detectors are to learn and find masks, so that every annotation needs one.
-        workers: processes that look at image files.
-        progress: is told how many of how many image files have been looked at.
+        masks: whether detectors train on and predict masks, so that every annotation needs one.
+        workers: processes that check image files.
+        progress: called with the number of checked image files and their total.
     """
     problems: list[Problem] = []
     examined: dict[Split, _Examined] = {}
@@ -136,7 +136,7 @@ def check_dataset(
 
 
 def _examine(path: Path, split: Split | None) -> _Examined:
-    """Read a file and apply the rules of one; ``split`` tells what it is for, if that is known."""
+    """Read a file and apply the rules for single files; ``split`` is its use, if known."""
     content, not_a_number = _content(path)
     findings = Findings(path)
     categories, lost_categories = read_records(content.categories, Category, findings)
@@ -150,7 +150,7 @@ def _examine(path: Path, split: Split | None) -> _Examined:
         findings.add(replace(problem, severity="warning") if split == "train" else problem)
     masks = any(item.has_segmentation for item in annotations)
     by_id = {category.id: category for category in categories}
-    # a record that could not be read is known all the same: one defect, one problem
+    # an unreadable record counts as known, so that one defect gives one problem
     _check_references(images, lost_images, set(by_id) | lost_categories, annotations, masks, findings)
     for image in images:
         findings.extend(contradictions(image, present))
@@ -177,8 +177,8 @@ def _examine(path: Path, split: Split | None) -> _Examined:
 
 
 def _content(path: Path) -> tuple[_Content, bool]:
-    """The undecoded records, and whether there are NaN or Infinity, which JSON does not know but Python
-    writes: they become marked strings, so that they are defects of a record and not of the file."""
+    """The undecoded records, and whether there are NaN or Infinity. JSON does not have them but Python writes
+    them; they become marked strings, so that they are defects of a record and not of the file."""
     require_text(path)
     try:
         return decode_file(path, _Content), False
@@ -190,7 +190,7 @@ def _content(path: Path) -> tuple[_Content, bool]:
             text = data[:].decode("utf-8-sig")
             lenient = json.loads(text, parse_constant=lambda constant: CONSTANT + constant)
             return msgspec.json.decode(msgspec.json.encode(lenient), type=_Content), True
-        # too deep, integers beyond 64 bits, half a surrogate pair, or no lists of records
+        # nested too deeply, integers over 64 bits, half a surrogate pair, or no lists of records
         except (ValueError, RecursionError, OverflowError):
             pass
         raise
@@ -204,7 +204,7 @@ def _check_references(
     masks: bool,
     findings: Findings,
 ) -> None:
-    """Every annotation belongs to an image and a category; then its box and mask are looked at."""
+    """Check that every annotation belongs to an image and a category; then check its box and mask."""
     by_id = {image.id: image for image in images}
     elsewhere = 0
     for item in annotations:
@@ -250,7 +250,7 @@ def _unusable(path: Path, error: BenchmarkError) -> Problem:
 
 
 def _without_masks(file: _Examined) -> list[Problem]:
-    """A file of boxes alone, where masks are wanted."""
+    """The problem of a file with boxes only, if masks are needed."""
     if file.masks:
         return []
     return [
@@ -268,7 +268,7 @@ def _without_masks(file: _Examined) -> list[Problem]:
 
 
 def _of_both(train: _Examined, val: _Examined, one_folder: bool) -> list[Problem]:
-    """What is wrong between a training and a validation file; numbers are of the validation file."""
+    """Problems between a training and a validation file; numbers are those of the validation file."""
     findings = Findings(val.path)
     findings.extend(_categories_of_both(train, val))
     for id_ in sorted(train.categories.keys() & val.categories.keys()):
@@ -303,7 +303,7 @@ def _of_both(train: _Examined, val: _Examined, one_folder: bool) -> list[Problem
 
 
 def _categories_of_both(train: _Examined, val: _Examined) -> Iterator[Problem]:
-    """Categories that do not have the same id and name in both files."""
+    """Categories without the same id and name in both files."""
     ours, theirs = ({id_: item.name for id_, item in file.categories.items()} for file in (train, val))
     versions = [KNOWN.get(vocabulary_hash(names.items())) for names in (ours, theirs)]
     remedy = "list the same categories with the same ids and names in both files, also those without objects"
@@ -325,7 +325,7 @@ def _categories_of_both(train: _Examined, val: _Examined) -> Iterator[Problem]:
 
 
 def _images_of_both(train: _Examined, val: _Examined, one_folder: bool) -> Iterator[Problem]:
-    """Images that are trained on and evaluated: of one address, or of one name in one folder."""
+    """Images in both splits: with the same address, or with the same name in one folder."""
     addresses = {image.coco_url for image in train.images if image.coco_url}
     names = {image.file_name for image in train.images if image.file_name} if one_folder else set()
     for image in val.images:

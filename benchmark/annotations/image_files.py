@@ -1,4 +1,4 @@
-"""Image files as they are on the disk: there, whole, of a readable format, and of their record's size."""
+"""Checks of image files: existing, complete, in a readable format, and of the size in their record."""
 
 import os
 import warnings
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from PIL import Image as Pictures
 
 READABLE = ("JPEG", "MPO", "PNG", "WEBP", "GIF")
-"""Formats that images are decoded from; MPO is the JPEG of cameras that add pictures to it."""
+"""Formats that can be decoded; MPO is a JPEG to which cameras add pictures."""
 
 CHUNK = 200
-"""Images that a process looks at before it reports."""
+"""Number of images that a process checks before it reports."""
 
 _AGAIN = "fetch the file again, and look whether others of its transfer are damaged, too"
 _CONVERT = "save it as JPEG or PNG"
-_ORIENTATION, _SIDES_CHANGE = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that exchange the sides
+_ORIENTATION, _SIDES_CHANGE = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap width and height
 _BIT_DEPTH = 24  # byte of a PNG file
 
 
@@ -33,16 +33,16 @@ def check_images(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
-    """The problems of the files of ``images`` below ``folder``; of each kind the first, with their number.
+    """The problems of the files of ``images`` in ``folder``: the first ones of each kind, with their total.
 
-    Every file is opened and decoded, JPEG at an eighth of its size, so that damage anywhere in it is found.
-    An EXIF orientation is applied before sizes are compared, as detectron2 and OpenCV do.
+    Opens and decodes every file, JPEG at an eighth of its size, so that damage anywhere in it is found. An
+    EXIF orientation is applied before sizes are compared, as in detectron2 and OpenCV.
 
     Args:
         images: image records.
         folder: image folder.
-        workers: processes; 1 for this one alone.
-        progress: is told how many of how many files have been looked at.
+        workers: processes; 1 for this process only.
+        progress: called with the number of checked files and their total.
     """
     findings = Findings(folder)
     chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
@@ -63,11 +63,11 @@ def _in_order(
     if workers <= 1 or len(chunks) <= 1:
         yield from ((chunk, look(chunk)) for chunk in chunks)
         return
-    # with Pillow they take as long to import as all else here, which most commands need without them
+    # slow to import with Pillow, and most commands do not need them
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    # a fork of a process with threads may hang
+    # a forked process with threads may hang
     with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=get_context("spawn")) as pool:
         yield from zip(chunks, pool.map(look, chunks), strict=True)
 
@@ -173,7 +173,7 @@ def _of_picture(image: Image, path: Path, picture: "Pictures.Image", head: bytes
 
 
 def _other_size(image: Image, path: Path, picture: "Pictures.Image") -> Problem | None:
-    """The problem with a picture's size or orientation, if there is one."""
+    """The problem with the size or orientation of an image, if there is one."""
     orientation = picture.getexif().get(_ORIENTATION, 1)
     width, height = picture.size
     shown = (height, width) if orientation in _SIDES_CHANGE else (width, height)

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, in one form for people, for JSON and for errors."""
+"""Problems of a dataset, in one form for text, JSON and errors."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,10 +9,10 @@ from typing import Any, Literal
 from benchmark.errors import BenchmarkError
 
 LIMIT = 100
-"""Records that are kept of each kind of problem in a file."""
+"""Number of records that are kept of each kind of problem in a file."""
 
 SHOWN = 5
-"""Records that are shown of each kind."""
+"""Number of records that are shown of each kind."""
 
 Severity = Literal["error", "warning"]
 
@@ -21,12 +21,11 @@ Severity = Literal["error", "warning"]
 class Problem:
     """One defect of one record.
 
-    An ``error`` is what training, prediction or evaluation refuses, or what falsifies the numbers of the
-    whole file; a ``warning`` is what they cope with, in the way that ``expected`` or ``remedy`` tells.
-    ``what`` is the kind, in the same words for all records that have it; ``record`` is annotation, image,
-    category or file; ``id`` is None where there is none. A record without a readable id is named by its
-    position, e.g. ``annotation[12]``. ``count`` is how many problems of this kind the file has: of many, a
-    list holds the first ones.
+    Training, prediction or evaluation refuses an ``error``, or it makes the numbers of the whole file wrong;
+    they tolerate a ``warning``, as described in ``expected`` or ``remedy``. ``what`` is the kind, in the same
+    words for all its records; ``record`` is annotation, image, category or file; ``id`` is None if there is
+    none. A record without a readable id is named by its position, e.g. ``annotation[12]``. ``count`` is the
+    number of problems of this kind in the file; if there are many, a list contains the first ones.
     """
 
     what: str
@@ -45,7 +44,7 @@ class Problem:
         return asdict(self)
 
     def as_error(self, kind: type[BenchmarkError], path: Path) -> BenchmarkError:
-        """The problem as the error with which a command refuses the file ``path``."""
+        """The problem as the error of a command that refuses the file ``path``."""
         check = f"longtail check {path} shows every problem"
         return kind(
             self.what,
@@ -64,7 +63,7 @@ class Problem:
 
 
 class Findings:
-    """Collects the problems of one file: the first ``LIMIT`` of each kind, and how many there are."""
+    """Collects the problems of one file: the first ``LIMIT`` of each kind, and their total."""
 
     def __init__(self, file: Path | str) -> None:
         self._file = str(file)
@@ -73,12 +72,13 @@ class Findings:
         self._faults: set[tuple[str, int | None, str]] = set()
 
     def add_fault(self, problem: Problem) -> None:
-        """Add that a field cannot be read; what is wrong with the record for lack of it is not added."""
+        """Add that a field cannot be read; further problems of the record that follow from it are not
+        added."""
         self.add(problem)
         self._faults.add((problem.record, problem.id, problem.field))
 
     def add(self, problem: Problem) -> None:
-        """Count a problem, and keep it unless there are many of its kind."""
+        """Count a problem, and keep it unless its kind already has ``LIMIT``."""
         if (problem.record, problem.id, problem.field) in self._faults:
             return
         kind = (problem.what, problem.severity)
@@ -101,7 +101,7 @@ class Findings:
 
 
 def problems_text(problems: Sequence[Problem], shown: int = SHOWN) -> str:
-    """The problems for people: by file and kind, errors first, ``shown`` records of each kind."""
+    """The problems as text: by file and kind, errors first, ``shown`` records of each kind."""
     kinds: dict[tuple[str | None, str, str], list[Problem]] = {}
     for problem in problems:
         kinds.setdefault((problem.file, problem.severity, problem.what), []).append(problem)
@@ -123,7 +123,7 @@ def problems_text(problems: Sequence[Problem], shown: int = SHOWN) -> str:
 
 
 def counted(problems: Sequence[Problem]) -> dict[Severity, int]:
-    """How many errors and warnings the problems stand for."""
+    """The total numbers of errors and warnings."""
     kinds = {(problem.file, problem.severity, problem.what): problem for problem in problems}
     totals: dict[Severity, int] = {"error": 0, "warning": 0}
     for problem in kinds.values():

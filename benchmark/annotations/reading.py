@@ -1,7 +1,7 @@
 """Typed reading of LVIS- and COCO-format annotation files.
 
-Files of a gigabyte are normal, so the JSON is memory-mapped and decoded straight into small structs, and the
-segmentations, most of the bytes, stay undecoded views of the map until a mask is needed.
+Files of a gigabyte are common, so the JSON is memory-mapped and decoded directly into small structs. The
+segmentations, most of the bytes, are undecoded views of the map until a mask is needed.
 """
 
 import codecs
@@ -26,16 +26,16 @@ from benchmark.formats import BYTE_ORDER_MARK, HEAD, foreign_format
 
 
 class AnnotationError(BenchmarkError):
-    """An annotation file is damaged, contradicts itself, or cannot do what was asked."""
+    """An annotation file is damaged, inconsistent, or unsuitable for an operation."""
 
 
-# Ids must survive int64 arrays and JSON readers that use doubles.
+# Ids must fit int64 arrays and JSON readers that use doubles.
 Id = Annotated[int, Meta(ge=0, le=2**53)]
 Pixels = Annotated[int, Meta(ge=1, le=100_000)]
 T = TypeVar("T")
 
-# pycocotools takes 40 bytes for every pixel of an outline, and ends the process when it gets none. A real
-# outline is a few thousand pixels long.
+# pycocotools needs 40 bytes for every pixel of an outline, and ends the process if it cannot allocate them. A
+# real outline is a few thousand pixels long.
 LONGEST_OUTLINE = 2_000_000
 # Its run lengths and pixel numbers are unsigned 32-bit integers.
 MOST_PIXELS = 2**32 - 1
@@ -56,7 +56,7 @@ class Category(Struct, gc=False, frozen=True):
 
 
 class Image(Struct, gc=False, frozen=True):
-    """An image record. LVIS v1 names its file by ``coco_url`` alone; COCO has no federated lists (None)."""
+    """An image record. LVIS v1 has only ``coco_url`` as file name; COCO has no federated lists (None)."""
 
     id: Id
     width: Pixels
@@ -70,7 +70,7 @@ class Image(Struct, gc=False, frozen=True):
     def relative_path(self) -> str:
         """``file_name``, or else the last two parts of ``coco_url``, e.g. ``train2017/000000391895.jpg``.
 
-        Raises ``AnnotationError`` where neither is there or the name leads out of the image folder.
+        Raises ``AnnotationError`` if there is neither, or if the name leads out of the image folder.
         """
         if self.file_name:
             return _inside(self.id, self.file_name)
@@ -105,14 +105,14 @@ class Annotation(Struct, gc=False, frozen=True):
 
     @property
     def has_segmentation(self) -> bool:
-        """Whether there is a segmentation, sound or not; null is none."""
+        """Whether there is a segmentation, valid or not; null counts as none."""
         return bytes(self.segmentation) not in (b"", b"null")
 
     def shape(self) -> list[list[float]] | Rle | None:
-        """The decoded segmentation: polygons (x, y, ...) in pixels, a run-length code, or None if absent
-        or null.
+        """The decoded segmentation: polygons (x, y, ...) in pixels, a run-length code, or None if absent or
+        null.
 
-        Raises ``AnnotationError`` where it is neither.
+        Raises ``AnnotationError`` if it is something else.
         """
         if not self.has_segmentation:
             return None
@@ -133,7 +133,8 @@ _SHAPE: msgspec.json.Decoder[list[list[float]] | Rle] = msgspec.json.Decoder(lis
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """An annotation file whose references all hold; ``categories`` ascend by id, so position is the label."""
+    """An annotation file with valid references; ``categories`` are in ascending id, so the position is the
+    label."""
 
     path: Path
     images: list[Image]
@@ -155,20 +156,20 @@ class AnnotationFile:
 
 
 class ImageId(Struct, gc=False):
-    """An image record of which only the id is read."""
+    """An image record with only the id."""
 
     id: Id
 
 
 class Reference(Struct, gc=False):
-    """An annotation record of which only what it refers to is read."""
+    """An annotation record with only its references."""
 
     image_id: Id
     category_id: Id
 
 
 class References(Struct, gc=False):
-    """What counting needs of a file: a tenth of its time and memory."""
+    """The parts of a file that counting needs, which take a tenth of the time and memory."""
 
     images: list[ImageId]
     annotations: list[Reference]
@@ -185,9 +186,9 @@ class _Content(Struct, gc=False):
 def read_annotations(path: Path | str) -> AnnotationFile:
     """Read an LVIS v0.5, LVIS v1 or COCO annotation file.
 
-    Raises ``AnnotationError`` with the byte position or JSON path of what is malformed, for repeated ids of
-    images or categories and for annotations of unknown ones; ``FileError`` where the file cannot be read.
-    Geometry is not checked here but by ``check_annotations``.
+    Raises ``AnnotationError`` with the byte position or JSON path for malformed content, for repeated ids of
+    images or categories and for annotations of unknown ones; ``FileError`` if the file cannot be read.
+    ``check_annotations`` checks the geometry.
     """
     path = Path(path)
     content = decode_file(path, _Content)
@@ -238,10 +239,10 @@ def map_file(path: Path | str) -> mmap.mmap:
 
 
 def decode_file(path: Path | str, type_: type[T]) -> T:
-    """Decode a JSON file into a msgspec type; what the type does not name is skipped without being built.
+    """Decode a JSON file into a msgspec type; other fields are skipped.
 
     Raises ``AnnotationError`` with the byte position (malformed) or JSON path (wrong type, missing field), or
-    saying what the file is where it is no JSON at all.
+    with the actual format of a file that is not JSON.
     """
     data = map_file(path)
     start = len(BYTE_ORDER_MARK) if data[: len(BYTE_ORDER_MARK)] == BYTE_ORDER_MARK else 0
@@ -259,7 +260,7 @@ def decode_file(path: Path | str, type_: type[T]) -> T:
                 remedy=other[1],
             ) from None
         raise AnnotationError(
-            "a record is not as it should be",
+            "a record is invalid",
             where=f"{path}, {place.strip('`') or 'top level'}",
             expected=expected,
             remedy=CHECK_REMEDY,
@@ -269,7 +270,8 @@ def decode_file(path: Path | str, type_: type[T]) -> T:
 
 
 def _other_content(text: memoryview) -> tuple[str, str] | None:
-    """What sound JSON without the lists of an annotation file is, and what to do; None if it has them."""
+    """What a valid JSON file without the lists of an annotation file contains, and the remedy; None if it has
+    them."""
     try:
         keys = sorted(msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
     except msgspec.ValidationError:
@@ -289,7 +291,7 @@ def _other_content(text: memoryview) -> tuple[str, str] | None:
 
 
 def _malformed(path: Path | str, data: mmap.mmap, error: Exception) -> AnnotationError:
-    """The error for a file that is no JSON: what it is instead, if that can be told."""
+    """The error for a file that is not JSON, with its actual format if it is recognised."""
     foreign = foreign_format(data[:HEAD])
     expected = "a complete JSON file in LVIS or COCO format"
     if foreign is not None:
@@ -312,14 +314,15 @@ def _malformed(path: Path | str, data: mmap.mmap, error: Exception) -> Annotatio
 
 
 def require_text(path: Path | str) -> None:
-    """Raise ``AnnotationError`` for a file that is not UTF-8 throughout; readers pass over what they skip."""
+    """Raise ``AnnotationError`` for a file that is not valid UTF-8; readers do not check fields that they
+    skip."""
     data = map_file(path)
     if foreign_format(data[:HEAD]) is not None or _first_foreign_byte(data) is not None:
         raise _malformed(path, data, UnicodeError("not UTF-8"))
 
 
 def _first_foreign_byte(data: mmap.mmap) -> int | None:
-    """Position of the first byte that cannot be UTF-8, None without one."""
+    """Position of the first byte that is not valid UTF-8; None if there is none."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(data), 1 << 20):
         pending = len(decoder.getstate()[0])
@@ -331,7 +334,8 @@ def _first_foreign_byte(data: mmap.mmap) -> int | None:
 
 
 def _inside(image_id: int, name: str) -> str:
-    """``name`` if it stays inside the image folder: a file from elsewhere must not choose what we read."""
+    """``name`` if it stays inside the image folder: a downloaded file must not select other files on this
+    machine."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in name or re.match(r"^[A-Za-z]:", name):
         raise AnnotationError(
@@ -361,10 +365,10 @@ def _url_parts(image: Image) -> list[str]:
 def resolve_image(image: Image, folder: Path | str) -> Path:
     """The file of an image below ``folder``.
 
-    Tried in this order: ``file_name``; the same without LVIS v0.5's ``COCO_val2014_`` prefix (the 2017
+    Tries in this order: ``file_name``; the same without LVIS v0.5's ``COCO_val2014_`` prefix (the 2017
     release dropped it); the last two parts of ``coco_url`` (``train2017/...``, ``val2017/...``: LVIS v1's
-    validation images come from both); its last part alone, for a folder that is one of those.
-    Raises ``AnnotationError`` with all paths tried, or for a name that leads out of the folder.
+    validation images come from both); only its last part, for a folder that is one of those. Raises
+    ``AnnotationError`` with all paths tried, or for a name that leads out of the folder.
     """
     first = image.relative_path
     names = [first]
@@ -378,7 +382,7 @@ def resolve_image(image: Image, folder: Path | str) -> Path:
         try:
             if candidate.is_file():
                 return candidate
-        except OSError:  # a name that the system refuses, such as one of thousands of letters
+        except OSError:  # a name that the system refuses, such as a very long one
             continue
     raise AnnotationError(
         "an image file is missing",
@@ -392,8 +396,8 @@ def resolve_image(image: Image, folder: Path | str) -> Path:
 def annotation_rle(annotation: Annotation, height: int, width: int) -> dict[str, Any]:
     """The mask as pycocotools' compressed run-length code ``{"size": [height, width], "counts": bytes}``.
 
-    Parts of a polygon segmentation are united. Raises ``AnnotationError`` for a segmentation that is absent
-    or that pycocotools would misread (its C code trusts its input).
+    The mask is the union of all polygons. Raises ``AnnotationError`` for a segmentation that is absent or
+    that pycocotools would misread (its C code does not check its input).
     """
     shape = annotation.shape()
     if shape is None:
@@ -416,7 +420,7 @@ def annotation_rle(annotation: Annotation, height: int, width: int) -> dict[str,
 
 
 def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack: float) -> list[str]:
-    """What is wrong with a segmentation, in words; coordinates may leave the image by ``slack`` pixels."""
+    """Defects of a segmentation as text; coordinates may be outside the image by ``slack`` pixels."""
     if isinstance(shape, Rle):
         if shape.size != (height, width):
             return [f"run-length code of size {list(shape.size)} in an image of size {[height, width]}"]

@@ -1,14 +1,15 @@
-"""COCO's compressed run-length codes, many at once.
+"""COCO's compressed run-length codes, vectorised over many masks.
 
-A bitmap is kept as the lengths of its runs down the columns, background first. Its code has numbers of 5 bits
-a character from ``"0"`` on, the lowest first, the sixth bit set where the number goes on, the highest bit a
-sign; from the fourth number on they are differences from the number before the last.
+A bitmap is represented by the lengths of its runs down the columns, background first. The code of a number
+has 5 bits per character from ``"0"`` on, the lowest bits first; the sixth bit is set if the number continues,
+and the highest bit is the sign. From the fourth number on, a number is the difference from the one two
+before.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-_DIGITS = 7  # of 5 bits: more than a run as long as COCO's 32 bits can say
+_DIGITS = 7  # of 5 bits: more than any run of COCO's 32 bits needs
 _LAST_DIGIT = np.array([*range(16), *range(-16, 0)])  # its highest bit is the sign
 
 Integers = NDArray[np.int64]
@@ -24,8 +25,8 @@ def decode_run_lengths(
         lengths: int64 (M,), characters of each.
 
     Returns:
-        The runs of all codes, how many each has (M,), and which codes (M,) cannot be read, have a negative
-        run or end in the middle of a number; their runs mean nothing.
+        The runs of all codes, the number of runs of each code (M,), and which codes (M,) cannot be read, have
+        a negative run or end in the middle of a number; the runs of these are meaningless.
     """
     filled, stops = lengths > 0, np.cumsum(lengths)
     bad = ~filled
@@ -35,7 +36,7 @@ def decode_run_lengths(
     goes_on = (characters & 0x20) != 0
     last = stops[filled] - 1
     bad[filled] = goes_on[last]
-    goes_on[last] = False  # so that no number reaches into the next code
+    goes_on[last] = False  # so that no number extends into the next code
     bad[np.searchsorted(stops, np.flatnonzero(characters > 0x3F), side="right")] = True
     ends = np.flatnonzero(~goes_on)
     values = _LAST_DIGIT[characters[ends] & 0x1F]
@@ -49,7 +50,7 @@ def decode_run_lengths(
     digit = np.arange(len(places)) - np.repeat(np.cumsum(digits[long]) - digits[long], digits[long])
     lower = (characters[places] & 0x1F).astype(np.int64) << (5 * np.minimum(digit, _DIGITS))
     values[long] += np.bincount(owners, lower, minlength=1).astype(np.int64)[long]
-    # from differences to runs: two interleaved sums through all codes, less what they were before the code
+    # from differences to runs: two interleaved sums over all codes, minus their values before the code
     numbers = np.diff(np.searchsorted(ends, stops), prepend=0)
     heads, own = (np.cumsum(numbers) - numbers)[filled], numbers[filled]
     sums = np.append(values, np.zeros(len(values) % 2, np.int64)).reshape(-1, 2).cumsum(axis=0).ravel()
@@ -62,7 +63,7 @@ def decode_run_lengths(
 
 
 def encode_run_lengths(runs: Integers, numbers: Integers) -> list[bytes]:
-    """The codes of M bitmaps, to the byte those of pycocotools.
+    """The codes of M bitmaps, byte for byte those of pycocotools.
 
     Args:
         runs: int64, run lengths of all bitmaps, one after the other.
@@ -80,7 +81,7 @@ def encode_run_lengths(runs: Integers, numbers: Integers) -> list[bytes]:
         used[:, digit] = goes_on
         bits = values & 0x1F
         values >>= 5
-        # a number ends where all that is left is its sign
+        # a number ends when only its sign is left
         goes_on &= values != np.where(bits & 0x10, -1, 0)
         characters[:, digit] = bits + 48 + 0x20 * goes_on
     stops = np.append(0, used.sum(axis=1).cumsum())[np.append(heads, len(runs))]

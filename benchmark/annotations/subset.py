@@ -1,8 +1,8 @@
-"""Smaller annotation files of the same long tail: fewer images or categories, of both splits alike.
+"""Smaller annotation files with the same long tail: fewer images or categories, also of both splits together.
 
-Images are drawn at random, so that categories keep their share of them; only what the draw has missed is put
-right. Draws order images by SHA-256 of seed and image id: the same on every machine and with every version
-of Python and NumPy.
+Images are drawn at random, so that categories keep their frequency; only categories that the draw has missed
+are added. Draws order images by the SHA-256 of seed and image id, which is the same on every machine and with
+every version of Python and NumPy.
 """
 
 import difflib
@@ -53,8 +53,8 @@ class _Records(Struct, gc=False):
 class Choice:
     """Which categories a subset has; all by default.
 
-    ``keep`` and ``drop`` are ids or names; ``number`` is how many of the rest are kept, evenly over the ranks
-    of their training images, so that the tail keeps its shape.
+    ``keep`` and ``drop`` are ids or names. ``number`` of the rest are kept, spread evenly over the ranks of
+    their training image counts, so that the tail keeps its shape.
     """
 
     number: int | None = None
@@ -64,9 +64,9 @@ class Choice:
     def of(self, categories: Sequence[Category], preferred: Sequence[Counter[int]]) -> set[int]:
         """The ids of the chosen categories.
 
-        ``preferred`` are image counts by category of the files to draw from, training first: where not all
-        categories have images, those with images in all of them are chosen before others.
-        Raises ``AnnotationError`` for unknown names and for more categories than there are.
+        ``preferred`` are image counts by category of the files to draw from, training first: categories with
+        images in all files are chosen before others. Raises ``AnnotationError`` for unknown names and for
+        more categories than there are.
         """
         ids = [category.id for category in categories]
         chosen = {_category(word, categories) for word in self.keep} if self.keep else set(ids)
@@ -90,7 +90,7 @@ ALL = Choice()
 
 
 class _Source:
-    """An annotation file to draw from: which chosen categories every image has."""
+    """An annotation file to draw from, with the chosen categories of every image."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = path
@@ -113,16 +113,16 @@ class _Source:
             self._present[item.image_id].add(item.category_id)
 
     def image_counts(self, images: Iterable[int] | None = None) -> Counter[int]:
-        """How many images, of all or of these, have each category."""
+        """Number of images with each category, of all images or of the given ones."""
         ids = self._present if images is None else images
         return Counter(category for id_ in ids for category in self._present[id_])
 
     def draw(self, number: int, chosen: set[int], seed: int, absences: bool = False) -> set[int]:
-        """So many images that have each of the chosen categories that any image has.
+        """Draw ``number`` images that contain every chosen category with an image.
 
-        Where categories are left out, so are images without an object of the others; with ``absences`` only
-        those that do not tell of their absence either, by which evaluation counts false positives. Raises
-        ``AnnotationError`` for too many and too few.
+        If categories are left out, images without objects of the remaining ones are left out too; with
+        ``absences``, only images that also do not verify an absence, which the evaluation needs to count
+        false positives. Raises ``AnnotationError`` for too many and too few images.
         """
         whole = len(chosen) == len(self.categories)
         categories_of = {
@@ -151,7 +151,8 @@ class _Source:
         return drawn
 
     def _tells_absence(self, image: int, chosen: set[int]) -> bool:
-        """Whether an image is verified to lack one of the categories; in COCO format it lacks all others."""
+        """Whether an image is verified to lack one of the categories; in COCO format it lacks all categories
+        without annotation."""
         absent = self.listed[image]
         return absent is None or not chosen.isdisjoint(absent)
 
@@ -159,12 +160,12 @@ class _Source:
 def subset_annotations(
     source: Path | str, output: Path | str, images: int, seed: int = 0, choice: Choice = ALL
 ) -> str:
-    """Write ``images`` images, at least one of every chosen category that has one; returns one line about it.
+    """Write a subset of ``images`` images with at least one of every chosen category; returns a summary line.
 
-    Records keep their order and, but for lists of categories that are left out, every byte; the categories'
-    ``image_count``, ``instance_count`` and ``frequency`` are recomputed where they exist, so the letters of a
-    subset speak of the subset. The least possible number of images does not depend on the seed.
-    Raises ``AnnotationError`` for too small or too large a number and for a file that cannot be read.
+    Records keep their order and every byte, except lists with categories that are left out. The categories'
+    ``image_count``, ``instance_count`` and ``frequency`` are recomputed if they exist, so the letters are
+    those of the subset. The least possible number of images does not depend on the seed. Raises
+    ``AnnotationError`` for too small or too large a number and for a file that cannot be read.
     """
     content = _Source(source)
     chosen = choice.of(content.categories, [content.image_counts()])
@@ -184,11 +185,12 @@ def subset_pair(
     seed: int = 0,
     choice: Choice = ALL,
 ) -> str:
-    """Write a subset of a training and of a validation file with the same categories; a line about each.
+    """Write subsets of a training and a validation file with the same categories; returns a summary line for
+    each.
 
-    Every category has training images and validation images where the sources have them. As in LVIS, the
-    frequency letters of both speak of the training subset; counts are each file's own. Otherwise as
-    ``subset_annotations``; also raises ``AnnotationError`` for files of different categories.
+    Every category has training images and validation images if the sources have them. As in LVIS, the
+    frequency letters of both files are those of the training subset, and counts are those of each file.
+    Otherwise as ``subset_annotations``; also raises ``AnnotationError`` for files with different categories.
     """
     if Path(train_output).resolve() == Path(val_output).resolve():
         raise AnnotationError("both subsets go to one file", found=train_output, expected="two files")
@@ -230,9 +232,9 @@ def _category(word: str, categories: Sequence[Category]) -> int:
 
 
 def _drawn(categories_of: dict[int, set[int]], order: Sequence[int], number: int) -> set[int] | None:
-    """The first ``number`` images of ``order``, changed as little as it takes to have every category.
+    """The first ``number`` images of ``order``, with the fewest changes that include every category.
 
-    None where no such number of images is found to have them all.
+    None if no such set of images is found.
     """
     kept = set(order[:number])
     counts = Counter(category for id_ in kept for category in categories_of[id_])
@@ -251,19 +253,19 @@ def _drawn(categories_of: dict[int, set[int]], order: Sequence[int], number: int
             counts.subtract(categories_of[id_])
     if len(kept) == number:
         return kept
-    # so few that hardly a choice is left
+    # too few images to leave a choice
     cover = _cover(categories_of)
     rest = [id_ for id_ in order if id_ not in cover]
     return cover | set(rest[: number - len(cover)]) if len(cover) <= number else None
 
 
 def _cover(categories_of: dict[int, set[int]]) -> set[int]:
-    """Images that together show every category that any of them shows, chosen greedily.
+    """Greedily chosen images that together contain every category of the file.
 
-    Always the image with the most categories still missing, the earlier one among equals.
+    Always takes the image with the most missing categories, the earlier one of equals.
     """
     missing = set().union(*categories_of.values())
-    # An image's gain only shrinks, so one whose gain is still what the heap says is the best there is.
+    # The gain of an image never grows, so an image whose gain equals its value in the heap is the best.
     heap = [
         (-len(categories), position, id_) for position, (id_, categories) in enumerate(categories_of.items())
     ]
@@ -288,7 +290,7 @@ def _write(
     temporary: Path,
     output: Path | str,
 ) -> str:
-    """Write the chosen part of a file to ``temporary``; one line about ``output``."""
+    """Write the chosen part of a file to ``temporary``; returns a summary line with the path ``output``."""
     records = decode_file(source.path, _Records)
     everything = decode_file(source.path, dict[str, Raw])
     kept = [
@@ -319,7 +321,7 @@ def _write(
 
 
 def _without_others(raw: Raw, chosen: set[int]) -> Raw:
-    """An image record whose lists name chosen categories alone."""
+    """An image record whose lists contain only chosen categories."""
     record = msgspec.json.decode(raw)
     for field in _FEDERATED:
         if isinstance(record.get(field), list):

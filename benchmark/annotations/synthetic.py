@@ -1,10 +1,8 @@
 """A small dataset with LVIS's long tail, drawn instead of downloaded.
 
 Categories are combinations of shape, texture and colour. Every rare or common category differs from a
-frequent one in exactly one of the three, so that a classifier which leans towards frequent categories loses
-the rare ones, which is what the methods under test are about. Everything is drawn from generators seeded for
-one image
-each: the same options give the same bytes.
+frequent one in exactly one of the three, so a classifier that is biased towards frequent categories misses
+the rare ones. Every image has a seeded generator of its own: the same options give the same bytes.
 """
 
 import colorsys
@@ -51,9 +49,19 @@ RARE_QUANTILES = (1, 1, 1, 2, 3, 4, 5, 6, 7, 9, 10)
 COMMON_QUANTILES = (11, 13, 16, 22, 28, 32, 40, 48, 62, 76, 100)
 FREQUENT_QUANTILES = (101, 128, 186, 245, 353, 588, 858, 1395, 1789, 1903, 1977)
 
-OBJECTS_PER_IMAGE = 5.5  # upper bound of the mean number of categories in a training image
+OBJECTS_PER_IMAGE = 5.5  # upper bound of the mean number of categories per training image
 SMALLEST, LARGEST = 9 / 160, 35 / 160  # object radius relative to the image's side
-VISIBLE = 0.5  # the least fraction of an object that later ones leave visible
+VISIBLE = 0.5  # least visible fraction of an object
+
+FILE_INFO = {
+    "description": "synthetic long-tailed instance segmentation",
+    "version": "v1",
+    "year": 2000,
+    "contributor": "longtail synthesize",
+    "url": "",
+    "date_created": "2000-01-01",
+}
+FILE_LICENSE = {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
 
 
 @dataclass(frozen=True)
@@ -80,13 +88,14 @@ class _Object:
 def synthesize_dataset(options: "Synthetic", output: Path | str) -> str:
     """Write ``images/*.png``, ``train.json`` and ``val.json`` (LVIS v1) into ``output``; returns one line.
 
-    With 600 training images or more the categories' train image counts follow LVIS v1's groups and their
-    thresholds; fewer images hold smaller counts, and the letters follow the counts. The frequency letter is
-    by train images in both files, ``image_count`` and ``instance_count`` are those of the file. In about one
-    image of twenty one object of a category that occurs twice is left unannotated and the category is listed
-    in ``not_exhaustive_category_ids``. Objects cover each other; polygons follow what is visible. Other files
-    in ``output`` are left alone, and the three are only replaced when all of them are complete.
-    Raises ``AnnotationError`` for more categories than the images can hold, ``FileError`` if writing fails.
+    With 600 training images or more, the training image counts of the categories follow LVIS v1's groups and
+    their thresholds; with fewer images, counts are smaller, and the letters follow the counts. Frequency
+    letters are those of the training images in both files; ``image_count`` and ``instance_count`` are those
+    of each file. In about one image in twenty, one object of a category that occurs twice is not annotated,
+    and the category is listed in ``not_exhaustive_category_ids``. Objects overlap, and polygons outline the
+    visible part. Other files in ``output`` are kept, and the three are only replaced when all of them are
+    complete. Raises ``AnnotationError`` for more categories than the images can hold, ``FileError`` if
+    writing fails.
     """
     for split, number in (("train", options.train_images), ("val", options.val_images)):
         if options.categories > 6 * number:
@@ -184,9 +193,9 @@ def _relatives(looks: list[_Look], index: int, frequent: int) -> Iterator[_Look]
 
 
 def _train_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArray[np.int64]:
-    """Training images of every category, (C,): LVIS v1's rank curves, as far as the images suffice."""
+    """Training images of every category, (C,): LVIS v1's rank curves, scaled down for few images."""
     images = options.train_images
-    # Frequent counts are squeezed between these bounds on a logarithmic scale; 600 images: 105 to 252.
+    # Frequent counts are mapped between these bounds on a logarithmic scale; 600 images: 105 to 252.
     low, high = (
         (0.175 * images, 0.42 * images) if images >= 600 else (min(105.0, 0.45 * images), 0.42 * images)
     )
@@ -208,7 +217,7 @@ def _train_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArr
 
 
 def _val_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArray[np.int64]:
-    """Validation images of every category, (C,): nearly balanced, so that every AP means something."""
+    """Validation images of every category, (C,): nearly balanced, so that every AP is meaningful."""
     images = options.val_images
     weights = np.array([{"r": 1.0, "c": 1.3, "f": 1.6}[group] for group, _ in ranks])
     return np.clip(np.rint(weights * 4 * images / weights.sum()), 1, max(1, 0.8 * images)).astype(np.int64)
@@ -235,63 +244,68 @@ def _split(
         absent = sorted(set(range(len(looks))) - set(labels))
         wanted = min(len(absent), max(1, len(looks) // 4))
         negatives: list[int] = generator.permutation(absent)[:wanted].tolist()
-        images.append(
-            {
-                "id": first + index,
-                "width": options.image_size,
-                "height": options.image_size,
-                "file_name": name,
-                "coco_url": f"http://synthetic.invalid/images/{name}",
-                "flickr_url": "",
-                "date_captured": "2000-01-01 00:00:00",
-                "license": 1,
-                "neg_category_ids": sorted(label + 1 for label in negatives),
-                "not_exhaustive_category_ids": sorted(
-                    {item.label + 1 for item in objects if not item.annotated}
-                ),
-            }
-        )
-        for position, item in enumerate(objects):
-            if item.annotated:
-                polygons = _polygons(_visible(objects, position))
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": first + index, "category_id": item.label + 1}
-                    | _measure(polygons)
-                )
+        images.append(_image_record(first + index, name, options.image_size, negatives, objects))
+        annotations += _annotation_records(first + index, len(annotations) + 1, objects)
+    return {
+        "info": FILE_INFO,
+        "licenses": [FILE_LICENSE],
+        "images": images,
+        "annotations": annotations,
+        "categories": _category_records(looks, targets, annotations),
+    }
+
+
+def _image_record(
+    image_id: int, name: str, size: int, negatives: list[int], objects: list[_Object]
+) -> dict[str, Any]:
+    """One entry of ``images``; ``negatives`` are labels of categories that are verified to be absent."""
+    return {
+        "id": image_id,
+        "width": size,
+        "height": size,
+        "file_name": name,
+        "coco_url": f"http://synthetic.invalid/images/{name}",
+        "flickr_url": "",
+        "date_captured": "2000-01-01 00:00:00",
+        "license": 1,
+        "neg_category_ids": sorted(label + 1 for label in negatives),
+        "not_exhaustive_category_ids": sorted({item.label + 1 for item in objects if not item.annotated}),
+    }
+
+
+def _annotation_records(image_id: int, first_id: int, objects: list[_Object]) -> list[dict[str, Any]]:
+    """Entries of ``annotations`` for the annotated objects of one image, with consecutive ids."""
+    annotated = [position for position, item in enumerate(objects) if item.annotated]
+    return [
+        {"id": id_, "image_id": image_id, "category_id": objects[position].label + 1}
+        | _measure(_polygons(_visible(objects, position)))
+        for id_, position in enumerate(annotated, start=first_id)
+    ]
+
+
+def _category_records(
+    looks: list[_Look], image_counts: NDArray[np.int64], annotations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Entries of ``categories``, with their image and instance counts."""
     instances = np.bincount([item["category_id"] - 1 for item in annotations], minlength=len(looks))
-    categories = [
+    return [
         {
             "id": label + 1,
             "name": look.name,
             "synset": f"{look.name}.n.01",
             "synonyms": [look.name],
             "def": f"a {look.texture} {look.colour} {look.shape}",
-            "image_count": int(targets[label]),
+            "image_count": int(image_counts[label]),
             "instance_count": int(instances[label]),
             "frequency": "",
         }
         for label, look in enumerate(looks)
     ]
-    return {
-        "info": {
-            "description": "synthetic long-tailed instance segmentation",
-            "version": "v1",
-            "year": 2000,
-            "contributor": "longtail synthesize",
-            "url": "",
-            "date_created": "2000-01-01",
-        },
-        "licenses": [
-            {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
-        ],
-        "images": images,
-        "annotations": annotations,
-        "categories": categories,
-    }
 
 
 def _assign(targets: NDArray[np.int64], images: int, seed: int) -> list[list[int]]:
-    """Labels of every image: each category gets its number of images, images are about equally full."""
+    """Labels of every image: each category gets its number of images, and images have similar numbers of
+    objects."""
     generator = np.random.Generator(np.random.PCG64(seed))
     load = np.zeros(images)
     labels: list[list[int]] = [[] for _ in range(images)]
@@ -311,12 +325,13 @@ def _assign(targets: NDArray[np.int64], images: int, seed: int) -> list[list[int
 def _layout(
     labels: list[int], looks: list[_Look], size: int, generator: np.random.Generator
 ) -> list[_Object]:
-    """Place the objects of an image, back to front, so that at least VISIBLE of every one can be seen."""
+    """Place the objects of an image, back to front, so that at least the fraction VISIBLE of each remains
+    visible."""
     extra = [label for label in labels if generator.random() < 0.2][: max(0, 7 - len(labels))]
     objects: list[_Object] = []
     areas: list[int] = []
     seen: list[NDArray[np.bool_]] = []
-    least = max(SMALLEST * size, 6.0)  # in smaller ones what remains visible may fall into specks
+    least = max(SMALLEST * size, 6.0)  # the visible part of smaller objects may consist of specks
     for label in generator.permutation([*labels, *extra]).tolist():
         radius = float(np.exp(generator.uniform(np.log(least), np.log(LARGEST * size))))
         while True:
@@ -335,7 +350,7 @@ def _layout(
 
 
 def _place(label: int, shape: str, radius: float, size: int, generator: np.random.Generator) -> _Object:
-    """An object at a random place and angle; up to about a seventh of it may leave the image."""
+    """An object at a random place and angle; up to about a seventh of it may be outside the image."""
     angle = generator.uniform(0, 2 * np.pi)
     centre = generator.uniform(0.7 * radius, size - 0.7 * radius, 2)
     reach = 1.1 * radius + 3
@@ -378,7 +393,7 @@ def _outline(shape: str, x: Field, y: Field) -> Field:
 def _render(
     objects: list[_Object], looks: list[_Look], size: int, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The image (H, W, 3): dull, blotchy, noisy ground and saturated objects with soft edges."""
+    """The image (H, W, 3): a dull, blotchy, noisy background and saturated objects with soft edges."""
     ground = np.array(colorsys.hsv_to_rgb(generator.random(), 0.15, generator.uniform(0.35, 0.65)))
     blotches = generator.uniform(-0.12, 0.12, (size // 16 + 2, size // 16 + 2))
     pixels = ground + _enlarge(blotches, size)[..., None]
@@ -421,7 +436,7 @@ def _pattern(texture: str, local: Field, radius: float) -> Field:
 
 
 def _visible(objects: list[_Object], position: int) -> tuple[Field, int, int]:
-    """What later objects leave of an object: signed distance in its window, and the window's left and top."""
+    """The visible part of an object: signed distance in its window, and the window's left and top."""
     rows, columns = objects[position].window
     field = objects[position].field[rows, columns]
     for later in objects[position + 1 :]:
@@ -430,7 +445,8 @@ def _visible(objects: list[_Object], position: int) -> tuple[Field, int, int]:
 
 
 def _polygons(part: tuple[Field, int, int]) -> list[NDArray[np.float64]]:
-    """Outlines (points, 2) in pixels of where a field is positive; specks below 4 square pixels are dropped.
+    """Outlines (points, 2) in pixels of the positive part of a field; specks below 4 square pixels are
+    dropped.
 
     LVIS polygons cannot have holes, so a field with a hole is cut through it into a left and a right half.
     """
@@ -461,8 +477,8 @@ def _signed_area(points: NDArray[np.float64]) -> float:
 def _simplify(points: NDArray[np.float64], tolerance: float = 0.05) -> NDArray[np.float64]:
     """Thin out a closed outline and round it to hundredths like LVIS.
 
-    Points that lie within ``tolerance`` of the line between their neighbours go, every other one at a time; a
-    few rounds leave a handful on a straight edge and stay within a fraction of a pixel on a curve.
+    Removes points within ``tolerance`` of the line between their neighbours, every other one at a time. A few
+    rounds leave only few points on a straight edge, and stay within a fraction of a pixel on a curve.
     """
     for start in (0, 1) * 4:
         before, after = np.roll(points, 1, axis=0), np.roll(points, -1, axis=0)

@@ -1,7 +1,7 @@
-"""Which numbering of which categories a file speaks, and the one check that two files speak the same.
+"""The categories of a file with their ids, and the check that two files have the same ones.
 
-LVIS v0.5 and v1 number mostly the same categories differently, so files of both go together without any
-error of type or size and give numbers that mean nothing.
+LVIS v0.5 and v1 number mostly the same categories differently, so files of both can be combined without any
+error of type or size, and the resulting numbers are meaningless.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ Pairs = Iterable[tuple[int, str]] | Iterable[Category]
 
 
 def vocabulary_hash(categories: Pairs) -> str:
-    """SHA-256 over the categories' ids and names in ascending id: which numbering a file or a model speaks.
+    """SHA-256 of the categories' ids and names in ascending id, which identifies a vocabulary.
 
-    Takes ``Category`` records or (id, name) pairs. Names, not synsets, enter, because COCO and the class
-    tables have only those.
+    Takes ``Category`` records or (id, name) pairs. Uses names and not synsets, because COCO and the class
+    tables have only names.
     """
     pairs = sorted((item.id, item.name) if isinstance(item, Category) else item for item in categories)
     return hashlib.sha256("".join(f"{id_}\t{name}\n" for id_, name in pairs).encode()).hexdigest()
@@ -35,10 +35,10 @@ def vocabulary_hash(categories: Pairs) -> str:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The categories that ``source`` (in words, with its path) speaks of.
+    """The categories of ``source`` (a description with its path).
 
-    ``digest`` is their ``vocabulary_hash``, None where the source has none; ``names`` is category id to name
-    where the source tells them and not the hash alone.
+    ``digest`` is their ``vocabulary_hash``, None if the source has none; ``names`` maps category ids to
+    names, None if the source has only the hash.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Vocabulary:
 
     @property
     def title(self) -> str:
-        """The version's name where it is a known one, or else the number of categories and the hash."""
+        """The name of a known version, or else the number of categories and the hash."""
         if self.digest is None:
             return "categories that it does not tell"
         size = "categories" if self.names is None else f"{len(self.names)} categories"
@@ -63,9 +63,9 @@ class Vocabulary:
 def check_same_vocabulary(
     found: Vocabulary, expected: Vocabulary, error: type[BenchmarkError], remedy: str
 ) -> None:
-    """Raise ``error`` unless both speak of the same categories under the same ids.
+    """Raise ``error`` unless both have the same categories under the same ids.
 
-    The message names both versions and, where both tell their names, the first ids that differ.
+    The message names both versions and, if both have names, the first ids that differ.
     """
     if found.digest is not None and found.digest == expected.digest:
         return

@@ -27,10 +27,10 @@ class NormedLinear(nn.Linear):
     Args:
         in_features: D.
         out_features: L.
-        temperature: tau; where it is learned, what it starts from.
-        power: of the norms.
-        bias: whether there is one.
-        learned: tau is a parameter.
+        temperature: tau, or its initial value if it is learned.
+        power: exponent of the norms.
+        bias: whether to add a bias.
+        learned: whether tau is a parameter.
         epsilon: added to the norms; 0 for plain cosines, as ``torch.nn.functional.normalize`` gives them.
     """
 
@@ -66,7 +66,8 @@ class NormedConv2d(nn.Conv2d):
         kernel_size: side of the filters; no padding.
         temperature: tau.
         power: of the norms.
-        whole_kernel: a filter's norm is over all its positions instead of each by itself; the same for 1x1.
+        whole_kernel: take the norm of a filter over all its positions instead of at each one; the same for
+            1x1.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The border between a method and any detector: logits, loss, scores."""
+"""The interface between methods and detectors: logits, loss, scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -15,22 +15,23 @@ INITIAL_WEIGHT_STD = 0.01  # of the last layer in the detection code bases of al
 
 
 class Classifier(nn.Module):
-    """Box classification layer of a detector: one instance per RoI head stage.
+    """Box classification layer of a detector: one instance per box head.
 
-    Labels are int64 in ``0..C``, ``C`` meaning background. One call of ``loss`` gets all RoIs of one worker
-    of the release (``images_per_worker`` of the stage), whatever the number of processes here; the losses of
-    the workers of a step are averaged. It depends on the parameters through the logits alone, and a random
-    draw inside it uses PyTorch's default generator, which the training loop seeds anew from (seed, iteration,
-    worker).
+    Labels are int64 in ``0..C``; ``C`` is background. One call of ``loss`` gets all RoIs of one worker of the
+    release (``images_per_worker`` of the stage), for any number of processes; the losses of the workers of a
+    step are averaged. A loss depends on the parameters only through the logits. Its random draws use
+    PyTorch's default generator, which the training loop seeds from (seed, iteration, worker) before each
+    call.
 
-    The constructor warns (``benchmark.notices.DataWarning``) where a setting means nothing on these counts,
-    such as a threshold that no category passes; training shows and records that before its first step.
+    The constructor warns (``benchmark.notices.DataWarning``) if a setting has no effect for these counts,
+    such as a threshold that no category exceeds. The training prints and records the warning before its first
+    step.
 
-    A loss may have state, in ``RunningSum`` modules. ``loss`` is called once in every step of a training for
-    each worker, and never in testing; it reads the sums as they were when the step began, and adds to them.
-    After all losses of a step, every process calls ``finish_step`` once, which brings the additions of all
-    workers into the sums, each worker's once: these are then the same everywhere, whichever process had which
-    images. They are saved in checkpoints of finished and unfinished trainings.
+    A loss may keep state in ``RunningSum`` modules. ``loss`` is called once per training step for each
+    worker, and never in testing. It reads the sums as they were at the start of the step, and adds to them.
+    After all losses of a step, every process calls ``finish_step`` once. This adds the amounts of every
+    worker to the sums exactly once, so the state is the same in all processes, for any distribution of the
+    images. Checkpoints of finished and unfinished trainings contain the state.
 
     Args:
         in_features: width D of the box-head features.
@@ -42,8 +43,8 @@ class Classifier(nn.Module):
     """Whether ``forward`` takes the box-head features before the head's last ReLU."""
 
     takes_pooled: ClassVar[bool] = False
-    """Whether ``forward`` also takes what the box head takes: features are (N, D + P), pooled ones last. The
-    constructor of such a class is given ``pooled_features``."""
+    """Whether ``forward`` also takes the pooled input of the box head: features are (N, D + P), pooled ones
+    last. The constructor of such a class takes ``pooled_features``."""
 
     def __init__(self, in_features: int, statistics: ClassStatistics, pooled_features: int = 0) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     def finish_step(self, total: Total) -> None:
-        """Bring into the state what the losses of this step have added; ``total`` sums over the workers."""
+        """Add the amounts of this step's losses to the state; ``total`` sums a tensor over the workers."""
         for module in self.modules():
             if isinstance(module, RunningSum):
                 module.finish_step(total)
@@ -70,26 +71,27 @@ class Classifier(nn.Module):
 
     def detection_scores(
         self,
-        stages: Sequence[Tensor],
+        logits: Sequence[Tensor],
         objectness: Tensor,
         average: Literal["logits", "scores"] = "logits",
     ) -> Tensor:
-        """The scores (N, C + 1) in [0, 1], background last, that detections get in testing.
+        """Scores (N, C + 1) in [0, 1] of detections in testing, background last.
 
-        A method that has a way of its own to combine the stages, or lets the proposal's own score count,
-        overrides this. Asked of the last stage's classifier.
+        A method overrides this if it combines the heads of a cascade in another way or uses the score of the
+        proposal. Called on the classifier of the last head.
 
         Args:
-            stages: logits (N, L) of each stage of a cascade, or of the only one.
+            logits: (N, L) of each box head of a cascade, or of the only one.
             objectness: the proposal network's score (N,) in [0, 1] of each proposal.
-            average: what the cascade takes the mean of (see ``cascade`` of the detector's settings).
+            average: whether a cascade averages logits or scores (see ``cascade`` of the detector's settings).
         """
         if average == "scores":
-            return torch.stack([self.scores(logits) for logits in stages]).mean(dim=0)
-        return self.scores(torch.stack(list(stages)).mean(dim=0))
+            return torch.stack([self.scores(of_head) for of_head in logits]).mean(dim=0)
+        return self.scores(torch.stack(list(logits)).mean(dim=0))
 
     def category_weights(self) -> Tensor | None:
-        """The weight vector (C, D) of every category's test score; None where there is not one for each."""
+        """The weight vectors (C, D) behind the test scores of the categories; None if there is not one for
+        each."""
         return None
 
 
@@ -127,7 +129,8 @@ class LinearClassifier(Classifier):
         return logits
 
     def category_weights(self) -> Tensor | None:
-        """Rows of the linear map, where it has one for each category, with or without background."""
+        """The rows of the categories, if the linear map has one row for each category, with or without
+        background."""
         weight = self.linear.weight
         return weight[: self.num_classes] if len(weight) in (self.num_classes, self.num_classes + 1) else None
 

@@ -27,8 +27,8 @@ def gumbel_loss(
         target 1:  -log p = e                  dloss/dz = -e
         target 0:  -log(1 - exp(-e))           dloss/dz = e / (exp(e) - 1)
 
-    The released code divides by max(p (1 - p), 1e-12) in its gradient, which therefore is the above times
-    min(1, p (1 - p) / floor): a positive below z = -3.4 hardly pulls. The value is not affected.
+    The released code divides by max(p (1 - p), 1e-12) in its gradient, which is therefore the above times
+    min(1, p (1 - p) / floor): a positive below z = -3.4 has almost no gradient. The value is not affected.
 
     Args:
         logits: any shape.
@@ -61,7 +61,7 @@ def sigmoid_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_up_to(losses: Tensor, limit: float) -> Tensor:
-    """(1/N) sum of element losses (N, L), at most ``limit``: beyond it, no element has a gradient."""
+    """(1/N) sum of element losses (N, L), clamped to at most ``limit``; above it the gradient is 0."""
     return (losses.sum() / max(len(losses), 1)).clamp(max=limit)
 
 
@@ -71,6 +71,6 @@ def _log_one_minus_exp(e: Tensor) -> Tensor:
 
 
 def _scale_gradient(values: Tensor, factors: Tensor) -> Tensor:
-    """The same values, whose gradient is multiplied by ``factors``."""
+    """The same values, with their gradient multiplied by ``factors``."""
     constant = values.detach()
     return constant + factors * (values - constant)

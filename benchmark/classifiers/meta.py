@@ -1,4 +1,4 @@
-"""The border between the training loop and a method that learns something beside the classifier."""
+"""The interface between the training loop and a method that learns more than the classifier."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from torch import Tensor
 from benchmark.classifiers.interface import Classifier
 
 Average = Callable[[Tensor], Tensor]
-"""Mean of a tensor over the processes; returns the tensor itself where there is one."""
+"""Mean of a tensor over the processes; with one process, the tensor itself."""
 
 
 @dataclass(frozen=True)
 class Rois:
-    """What the classifier sees of one worker's images: features (N, D), labels (N,) in ``0..C``."""
+    """The classifier's input for the images of one worker: features (N, D), labels (N,) in ``0..C``."""
 
     features: Tensor
     labels: Tensor
@@ -22,7 +22,7 @@ class Rois:
 
 @dataclass(frozen=True)
 class VirtualSgd:
-    """The SGD step that the classifier would take from here; asking for it changes nothing.
+    """The SGD step that the classifier would take next; computing it does not change the classifier.
 
     A stage that trains with AdamW has no momentum buffers: its virtual step is plain SGD, momentum 0, with
     AdamW's current learning rate and weight decay. Gradients are not clipped.
@@ -50,8 +50,8 @@ class VirtualSgd:
 class MetaStep:
     """Called before every real step of a stage that trains the classifier only.
 
-    What it learns belongs into buffers of the classifier, so that finished checkpoints hold it and the real
-    optimiser does not; the state of its own optimiser is saved with unfinished trainings.
+    Store what it learns in buffers of the classifier: finished checkpoints then contain it, and the real
+    optimiser does not update it. The state of its own optimiser is saved with unfinished trainings.
 
     Args:
         classifier: on its device, with the weights that the stage starts or continues from.
@@ -65,15 +65,16 @@ class MetaStep:
     ) -> dict[str, Tensor]:
         """Learn from the training batch that the real step will use, and a batch of the meta sampler.
 
-        Both have an entry for each worker of the release whose images this process has; all workers count
-        alike. ``average`` is called equally often on every process. Returns scalars to report, by name.
+        Both have an entry for each worker of the release whose images this process has; all workers have
+        equal weight. ``average`` must be called equally often in every process. Returns scalars to report, by
+        name.
         """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """All that ``step`` depends on but the classifier: tensors and plain values."""
+        """Everything that ``step`` depends on except the classifier: tensors and plain values."""
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         raise NotImplementedError

@@ -29,7 +29,8 @@ class PerCategoryClassifier(LinearClassifier):
 
 
 class BalancedPerCategoryClassifier(PerCategoryClassifier):
-    """The same with logits that a loss may lower by the log-odds of not seeing the category in an image.
+    """The same, with logits that a loss may lower by the log-odds that an image does not contain the
+    category.
 
     Training on lowered and testing on raw logits removes the class prior of the training images.
     """

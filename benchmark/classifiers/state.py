@@ -1,4 +1,4 @@
-"""What a loss remembers of the training so far, the same in every process."""
+"""State that a loss keeps during training, the same in every process."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,16 @@ import torch
 from torch import Tensor, nn
 
 Total = Callable[[Tensor], Tensor]
-"""Sum of a tensor over the workers of all processes; maybe the tensor itself."""
+"""Sum of a tensor over the workers of all processes; may return the tensor itself."""
 
 
 class RunningSum(nn.Module):
-    """A sum over all RoIs that the losses of a training have seen, up to the end of the step before.
+    """A sum over all RoIs that the losses of a training have seen, up to the end of the previous step.
 
-    ``value`` is a buffer and so in checkpoints. What a loss adds is kept apart and comes into ``value`` when
-    the step ends, so that the losses of all workers of a step read the same state. It is no buffer:
-    data-parallel wrappers overwrite the buffers of all processes with those of the first.
+    ``value`` is a buffer, so checkpoints contain it. Amounts that a loss adds are kept separately and added
+    to ``value`` at the end of the step, so that the losses of all workers of a step read the same state. They
+    are not a buffer, because data-parallel wrappers overwrite the buffers of all processes with those of the
+    first.
 
     Args:
         size: shape of the sum.
@@ -28,12 +29,12 @@ class RunningSum(nn.Module):
         self._added: Tensor | None = None
 
     def add(self, amount: Tensor) -> None:
-        """Remember an amount of this step, in the shape of the sum; no gradient flows through it."""
+        """Collect an amount of this step, in the shape of the sum, detached from the graph."""
         amount = amount.detach().to(self.value)
         self._added = amount if self._added is None else self._added + amount
 
     def finish_step(self, total: Total) -> None:
-        """Add what all workers have remembered since the last call."""
+        """Add the amounts that all workers have collected since the last call."""
         added = torch.zeros_like(self.value) if self._added is None else self._added
         self.value += total(added)
         self._added = None

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def foreground_weights(targets: Tensor, infrequent: Tensor) -> Tensor:
-    """v_nj = 1 - [n is foreground] I_j (1 - t_nj): foreground does not push infrequent categories down.
+    """v_nj = 1 - [n is foreground] I_j (1 - t_nj): foreground RoIs do not suppress infrequent categories.
 
     Args:
         targets: one-hot rows (N, C), background rows all zeros.
@@ -18,16 +18,16 @@ def foreground_weights(targets: Tensor, infrequent: Tensor) -> Tensor:
 
 
 def infrequent_share(targets: Tensor, infrequent: Tensor) -> Tensor:
-    """rho: the part of the foreground rows whose category is infrequent, a scalar; NaN without foreground."""
+    """rho: the fraction of foreground rows with an infrequent category, a scalar; NaN without foreground."""
     return targets[:, infrequent].sum() / targets.sum()
 
 
 def random_weights(targets: Tensor, infrequent: Tensor, uniform: Tensor) -> Tensor:
-    """``foreground_weights``, and of background rows an infrequent negative is kept with probability rho.
+    """``foreground_weights``; in background rows an infrequent negative is kept with probability rho.
 
         v_nj = 1 - I_j (1 - t_nj) ([n is foreground] + [n is background] [u_nj > rho])
 
-    Without any foreground rho is NaN, no comparison holds and everything is kept.
+    Without foreground rho is NaN, so every comparison is false and everything is kept.
 
     Args:
         targets: one-hot rows (N, C), background rows all zeros.

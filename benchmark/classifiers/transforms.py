@@ -6,4 +6,5 @@ from benchmark.statistics import ClassStatistics
 
 
 def keep(detector: nn.Module, statistics: ClassStatistics) -> None:
-    """Keep the weights as they are: for a variant that tests another one's model differently."""
+    """Keep the weights as they are, for a variant that only changes how the model of another one is
+    tested."""

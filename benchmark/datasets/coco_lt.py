@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec import Raw, Struct
+from numpy.typing import NDArray
 
 from benchmark.annotations import AnnotationError, Vocabulary, check_same_vocabulary
 from benchmark.annotations.reading import CHECK_REMEDY, References, decode_file
@@ -41,7 +42,7 @@ def rebuild_coco_lt(source: Path, counts: ClassStatistics, output: Path, seed: i
     content = decode_file(source, References)
     check_same_vocabulary(
         Vocabulary.of(f"annotations {source}", content.categories),
-        counts.spoken("the table of counts"),
+        counts.as_vocabulary("the table of counts"),
         DatasetError,
         remedy="give COCO's instances_train2017.json",
     )
@@ -51,7 +52,22 @@ def rebuild_coco_lt(source: Path, counts: ClassStatistics, output: Path, seed: i
     image_ids = np.array([image.id for image in content.images], np.int64)
     if not np.isin(images, image_ids).all():
         raise AnnotationError("annotations refer to an unknown image", where=source, remedy=CHECK_REMEDY)
-    kept = np.zeros(total, bool)
+    kept = _drawn(categories, counts, source, seed)
+    with_annotation = np.isin(image_ids, images[kept])
+    del content
+    description = f"COCO-LT, drawn from {source.name} to the published counts with seed {seed}"
+    _write(output, decode_file(source, _Records), with_annotation, kept, description)
+    return (
+        f"rebuilt from {source.name} with seed {seed}: {int(kept.sum())} of {total} annotations, "
+        f"{int(with_annotation.sum())} of {len(image_ids)} images"
+    )
+
+
+def _drawn(
+    categories: NDArray[np.int64], counts: ClassStatistics, source: Path, seed: int
+) -> NDArray[np.bool_]:
+    """Which annotations are drawn, (N,), from the category id of each, (N,)."""
+    drawn = np.zeros(len(categories), bool)
     for id_, name, wanted in zip(
         counts.category_ids.tolist(), counts.names, counts.instance_counts.tolist(), strict=True
     ):
@@ -65,21 +81,25 @@ def rebuild_coco_lt(source: Path, counts: ClassStatistics, output: Path, seed: i
                 remedy="give COCO's complete instances_train2017.json",
             )
         generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "coco_lt", id_)))
-        kept[generator.choice(rows, wanted, replace=False)] = True
-    with_annotation = np.isin(image_ids, images[kept])
-    del content
-    records = decode_file(source, _Records)
-    info = {
-        **records.info,
-        "description": f"COCO-LT, drawn from {source.name} to the published counts with seed {seed}",
-    }
+        drawn[generator.choice(rows, wanted, replace=False)] = True
+    return drawn
+
+
+def _write(
+    output: Path,
+    records: _Records,
+    images: NDArray[np.bool_],
+    annotations: NDArray[np.bool_],
+    description: str,
+) -> None:
+    """Write the records that the masks ``images`` and ``annotations`` choose, their bytes unchanged."""
     with atomic_path(output) as temporary, temporary.open("wb") as file:
-        file.write(b'{"info": ' + msgspec.json.encode(info))
+        file.write(b'{"info": ' + msgspec.json.encode({**records.info, "description": description}))
         file.write(b', "licenses": ' + bytes(records.licenses))
         file.write(b', "categories": ' + bytes(records.categories))
         for name, raws, mask in (
-            ("images", records.images, with_annotation),
-            ("annotations", records.annotations, kept),
+            ("images", records.images, images),
+            ("annotations", records.annotations, annotations),
         ):
             file.write(f', "{name}": ['.encode())
             separator = b"\n"
@@ -88,7 +108,3 @@ def rebuild_coco_lt(source: Path, counts: ClassStatistics, output: Path, seed: i
                 separator = b",\n"
             file.write(b"\n]")
         file.write(b"}\n")
-    return (
-        f"rebuilt from {source.name} with seed {seed}: {int(kept.sum())} of {total} annotations, "
-        f"{int(with_annotation.sum())} of {len(image_ids)} images"
-    )

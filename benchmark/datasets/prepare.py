@@ -247,7 +247,7 @@ def _check(dataset: Dataset, file: DataFile, target: Path) -> str:
         statistics = class_statistics(target)
         if dataset.vocabulary is not None:
             check_same_vocabulary(
-                statistics.spoken(f"annotations {target}"),
+                statistics.as_vocabulary(f"annotations {target}"),
                 Vocabulary(f"dataset {dataset.name}", dataset.vocabulary),
                 DatasetError,
                 remedy=f"put the file of {dataset.title} there",

@@ -1,7 +1,7 @@
-"""Boxes (..., 4) xyxy in pixels: anchors, deltas, clipping and suppression, alike for all back ends.
+"""Boxes (..., 4) xyxy in pixels: anchors, deltas, clipping and suppression, the same for all back ends.
 
-A box ends behind its last pixel, so that its width is x2 - x1. What the frameworks have otherwise is named
-``coordinates`` in the settings.
+A box ends after its last pixel, so its width is x2 - x1. The setting ``coordinates`` selects the conventions
+of other frameworks.
 """
 
 import math
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 
 def padded(size: Size) -> Size:
-    """The next size that the trunk takes."""
+    """The smallest size, at least the given one, that the backbone takes."""
     height, width = (-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
     return height, width
 
@@ -33,9 +33,10 @@ def anchors_of(
 ) -> list[Tensor]:
     """Anchors (height * width * 3, 4) of every level, float32; position after position, all shapes at each.
 
-    ``aligned`` anchors are around the corner of a cell. So are torchvision's, rounded, but the stride of a
-    level is the padded image's size over the level's: 61 instead of 64 for the coarsest level of an 800-pixel
-    side. MMDetection 1 has them around the middle and rounds the first and the last pixel that one includes.
+    ``aligned`` anchors are centred on the corner of a cell. Those of torchvision are too, but rounded, and
+    the stride of a level is the size of the padded image divided by that of the level: 61 instead of 64 for
+    the coarsest level of an 800-pixel side. MMDetection 1 centres them on the middle of a cell and rounds
+    their first and last pixel.
 
     Args:
         base_sizes: square root of an anchor's area, of each level, pixels.
@@ -61,9 +62,9 @@ def anchors_of(
 
 
 def usable(anchors: list[Tensor], grids: list[Size], size: Size, used: str) -> Tensor | None:
-    """Which of all levels' anchors may learn from an image of ``size``, (A,) bool; None for all of them.
+    """Which anchors of all levels are used for an image of ``size``, (A,) bool; None for all of them.
 
-    One that ends at the border is inside, as it is in MMDetection 1.
+    An anchor that ends at the border is inside the image, as in MMDetection 1.
 
     Args:
         anchors: of every level.
@@ -87,7 +88,8 @@ def usable(anchors: list[Tensor], grids: list[Size], size: Size, used: str) -> T
 
 
 def encode(boxes: Tensor, truth: Tensor, stds: tuple[float, ...]) -> Tensor:
-    """Deltas (n, 4) that ``decode`` makes ``truth`` of: shift by the box's size, logarithm of the scale."""
+    """Deltas (n, 4) from which ``decode`` makes ``truth``: shift relative to the box's size, log of the
+    scale."""
     size, goal = boxes[:, 2:] - boxes[:, :2], truth[:, 2:] - truth[:, :2]
     shift = ((truth[:, :2] + goal / 2) - (boxes[:, :2] + size / 2)) / size
     return torch.cat([shift, (goal / size).log()], dim=1) / boxes.new_tensor(stds)
@@ -96,7 +98,7 @@ def encode(boxes: Tensor, truth: Tensor, stds: tuple[float, ...]) -> Tensor:
 def decode(boxes: Tensor, deltas: Tensor, stds: tuple[float, ...], framework: str) -> Tensor:
     """Boxes (n, K, 4) from boxes (n, 4) and deltas (n, K, 4).
 
-    No framework lets a box grow more than 62.5 times; MMDetection's ones do not let it shrink more either.
+    In all frameworks a box grows at most 62.5 times; in MMDetection it also shrinks at most 62.5 times.
     """
     deltas = deltas * deltas.new_tensor(stds)
     size = (boxes[:, 2:] - boxes[:, :2])[:, None]
@@ -107,7 +109,8 @@ def decode(boxes: Tensor, deltas: Tensor, stds: tuple[float, ...], framework: st
 
 
 def clipped(boxes: Tensor, size: Size, coordinates: str) -> Tensor:
-    """Boxes (..., 4) inside an image; MMDetection 1 clips to pixels, so that each keeps one."""
+    """Boxes (..., 4) clipped to an image; MMDetection 1 clips to whole pixels, so every box keeps at least
+    one."""
     if coordinates == "mmdet_v1":
         x1, y1, x2, y2 = boxes.unbind(-1)
         height, width = size
@@ -117,22 +120,22 @@ def clipped(boxes: Tensor, size: Size, coordinates: str) -> Tensor:
 
 
 def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, most: int) -> Tensor:
-    """Indices of at most ``most`` boxes that suppression within each group keeps, best first.
+    """Indices of at most ``most`` boxes that non-maximum suppression within each group keeps, best first.
 
-    The best candidates are looked at first: what scores less cannot change what is kept of them.
+    Looks at the best candidates first, because boxes with lower scores cannot suppress them.
 
     Args:
         boxes: (n, 4), not negative.
         scores: (n,).
         groups: (n,) int64.
-        threshold: IoU from which the box with the lower score goes.
+        threshold: IoU from which the box with the lower score is removed.
         most: boxes that are needed.
     """
     order = scores.argsort(descending=True, stable=True)
     count = 4 * most
     while True:
         best = order[:count]
-        # groups are moved apart; in float64, where that costs no part of a pixel
+        # shift groups apart, so that they do not overlap; float64 keeps fractions of a pixel
         apart = boxes[best].double()
         apart = apart + (groups[best] * (boxes.max() + 1 if len(boxes) else 1))[:, None].double()
         keep = best[nms(apart, scores[best].double(), threshold)]

@@ -1,4 +1,4 @@
-"""From a resolved recipe to a detector with the method's classifier in it."""
+"""Build the detector of a resolved recipe, with the classifier of the method."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -29,16 +29,16 @@ def build_detector(
 ) -> Detector:
     """The recipe's detector, with its pre-trained weights unless a checkpoint will be loaded anyway.
 
-    Random initial weights depend on the seed and the detector's settings only, so that methods start alike.
-    ``tables`` are those that the classifier reads (``benchmark.statistics.read_tables``).
+    Random initial weights depend only on the seed and the detector's settings, so all methods start from the
+    same ones. ``tables`` are the tables that the classifier reads (``benchmark.statistics.read_tables``).
 
     Raises:
-        BenchmarkError: the classifier refuses its options, the back end its settings, or it is unknown.
-        MissingDependencyError: the back end is not installed, or initial weights are not at hand.
+        BenchmarkError: the classifier refuses its options, the back end refuses its settings, or is unknown.
+        MissingDependencyError: the back end is not installed, or initial weights are missing.
     """
     detector_type = _of_backend(run.detector_name)
     with seeded(derive_seed(run.seed, "classifier weights")):
-        classifiers = [build_classifier(run, statistics, tables) for _ in range(run.detector.stages)]
+        classifiers = [build_classifier(run, statistics, tables) for _ in range(run.detector.box_head_count)]
     with seeded(derive_seed(run.seed, "detector weights")):
         detector = detector_type(run.detector, classifiers, run.test)
     if initial_weights:
@@ -47,7 +47,7 @@ def build_detector(
 
 
 def _of_backend(detector_name: str) -> type[TwoStageDetector]:
-    """The class of the back end that a detector's name begins with; other frameworks stay unimported."""
+    """The class of the back end in a detector's name; other frameworks are not imported."""
     backend, _, _ = detector_name.partition("/")
     if backend == "torchvision":
         return torchvision.TorchvisionDetector
@@ -71,7 +71,8 @@ def _of_backend(detector_name: str) -> type[TwoStageDetector]:
 
 
 def parameters_of(run: Run) -> int:
-    """Numbers in the recipe's checkpoints, buffers included; counted on a model that is built for it."""
+    """How many numbers a checkpoint of the recipe holds, including buffers; builds the model to count
+    them."""
     ids = np.arange(1, run.dataset.categories + 1)
     names = tuple(str(number) for number in ids)
     images = len(ids)
@@ -100,7 +101,7 @@ def build_classifier(
         ) from error
     if not isinstance(classifier, Classifier):
         raise BenchmarkError(
-            f"method '{run.method}' names a class that is no classifier",
+            f"method '{run.method}' names a class that is not a classifier",
             where=run.classifier,
             expected="a subclass of benchmark.classifiers.Classifier",
         )

@@ -1,4 +1,4 @@
-"""Finished checkpoints: written atomically, read without running any code in them, checked before use."""
+"""Finished checkpoints: written atomically, read without running code, checked before use."""
 
 import hashlib
 import io
@@ -18,16 +18,17 @@ from benchmark.recipes.loading import parse
 from benchmark.recipes.models import Run
 
 CONVENTIONS = ("coordinates", "stride_in_1x1", "pixels")
-"""Detector settings that weights are made for: those of imported weights go before the recipe's."""
+"""Detector settings that depend on the weights: those of imported weights override the recipe's."""
 
 
 def is_counter(name: str) -> bool:
-    """Of batches, which only a moving average without momentum needs; frozen batch norms have none."""
+    """Whether a tensor counts batches; only a moving average without momentum needs it, frozen batch norms
+    have none."""
     return name.endswith(".num_batches_tracked")
 
 
 def is_classifier(name: str) -> bool:
-    """Whether a tensor is of the detector's classifiers."""
+    """Whether a tensor belongs to the detector's classifiers."""
     return name.startswith("classifiers.")
 
 
@@ -40,7 +41,7 @@ def save(path: Path, content: dict[str, Any]) -> str:
 
     Equal content gives equal bytes.
 
-    Serialised in memory first: PyTorch answers a full disk with an error that does not say so.
+    Serialises in memory first, because PyTorch's error for a full disk does not state the cause.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -59,7 +60,7 @@ def why_unreadable(error: Exception) -> str:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint without unpickling anything but tensors and plain values.
 
-    The checksums of its parts are verified first: PyTorch reads tensors with flipped bits without a word.
+    Verifies the checksums of its parts first, because PyTorch silently reads tensors with flipped bits.
 
     Raises:
         CheckpointError: missing, damaged or not a checkpoint of this project.
@@ -86,13 +87,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def conventions_of(path: Path | None) -> dict[str, Any]:
-    """The ``CONVENTIONS`` of the weights in a checkpoint, where they are not the recipe's; else empty."""
+    """The ``CONVENTIONS`` of the weights in a checkpoint if they differ from the recipe's; else empty."""
     found = load(path).get("conventions") if path is not None else None
     return {name: found[name] for name in CONVENTIONS if name in found} if isinstance(found, dict) else {}
 
 
 def with_conventions(run: Run, conventions: dict[str, Any]) -> Run:
-    """The recipe with these settings of its detector; everything that it is called by stays."""
+    """The recipe with these detector settings; its names do not change."""
     settings = run.detector.model_dump() | conventions
     detector = parse(DetectorSettings, settings, f"conventions of the checkpoint for recipe {run.row}")
     return run.model_copy(update={"detector": detector})
@@ -105,7 +106,7 @@ def finished(
     vocabulary: str,
     conventions: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Content of a finished checkpoint: the weights and what they are weights of."""
+    """Content of a finished checkpoint: the weights and a description of the model."""
     state = detector.state_dict()
     for name in state:
         state[name] = state[name].cpu()

@@ -15,16 +15,16 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.interface import POOLED_SIDE
-from benchmark.detectors.modules import FrozenStatisticsNorm, alone_or_all, listed
+from benchmark.detectors.modules import FrozenStatisticsNorm, as_list, one_or_list
 from benchmark.detectors.two_stage import MASK_SIDE, TwoStageDetector
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 
-# or the first pooling warns of a PyTorch function that detectron2 asks whether it is traced
+# silences a warning of the first pooling, about a PyTorch function with which detectron2 detects tracing
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 STEM_CHANNELS = 64
 
-# block, blocks of the stages, groups, and channels of a group in the first stage
+# block, blocks of each residual layer, groups, and channels of a group in the first layer
 _RESNETS: dict[str, tuple[type[nn.Module], tuple[int, ...], int, int]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2), 1, 64),
     "resnet50": (BottleneckBlock, (3, 4, 6, 3), 1, 64),
@@ -39,11 +39,11 @@ _NORMS: dict[str, Any] = {
 
 
 def trunk(settings: Settings) -> ResNet:
-    """The residual network, frozen up to the stages that train."""
+    """The residual network, frozen up to the layers that train."""
     block, lengths, groups, width = _RESNETS[settings.backbone]
     norm = _NORMS[settings.norm]
     base = max(8, round(STEM_CHANNELS * settings.width))
-    stages, channels = [], STEM_CHANNELS
+    layers, channels = [], STEM_CHANNELS
     for level, length in enumerate(lengths):
         planes = base * 2**level
         form: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def trunk(settings: Settings) -> ResNet:
             }
         out = planes if block is BasicBlock else 4 * planes
         strides = [1 if level == 0 else 2] + [1] * (length - 1)
-        stages.append(
+        layers.append(
             ResNet.make_stage(
                 block,
                 length,
@@ -70,11 +70,11 @@ def trunk(settings: Settings) -> ResNet:
         channels = out
     names = [f"res{level + 2}" for level in range(len(lengths))]
     stem = BasicStem(out_channels=STEM_CHANNELS, norm=norm)
-    return ResNet(stem, stages, out_features=names, freeze_at=5 - settings.trainable_layers)
+    return ResNet(stem, layers, out_features=names, freeze_at=5 - settings.trainable_layers)
 
 
 class Detectron2Detector(TwoStageDetector):
-    """Parameters have the names that they have in detectron2, but for those of the classifiers."""
+    """Parameters are named as in detectron2, except those of the classifiers."""
 
     backend = "detectron2"
     backbone: Any
@@ -82,23 +82,24 @@ class Detectron2Detector(TwoStageDetector):
     roi_heads: Any
 
     def build(self) -> None:
-        """Refuses hybrid task cascades, and deformable convolutions, which detectron2 has for GPUs only."""
+        """Refuses hybrid task cascades, and deformable convolutions, which detectron2 supports only on
+        GPUs."""
         settings = self.settings
         self.refuse_hybrid_and_deformable("no hybrid task cascade, and deformable convolutions for GPUs only")
-        channels, width, stages = settings.fpn_channels, settings.box_head_width, settings.stages
+        channels, width, count = settings.fpn_channels, settings.box_head_width, settings.box_head_count
         body = trunk(settings)
         self.backbone = FPN(body, list(body.output_shape()), channels, top_block=LastLevelMaxPool())
         self.proposal_generator, self.roi_heads = nn.Module(), nn.Module()
         self.proposal_generator.rpn_head = StandardRPNHead(in_channels=channels, num_anchors=3)
         shape = ShapeSpec(channels=channels, height=POOLED_SIDE, width=POOLED_SIDE)
-        heads = [FastRCNNConvFCHead(shape, conv_dims=[], fc_dims=[width] * 2) for _ in range(stages)]
-        self.roi_heads.box_head = alone_or_all(heads)
+        heads = [FastRCNNConvFCHead(shape, conv_dims=[], fc_dims=[width] * 2) for _ in range(count)]
+        self.roi_heads.box_head = one_or_list(heads)
         predictors = [
-            nn.ModuleDict({"bbox_pred": nn.Linear(width, self.delta_columns)}) for _ in range(stages)
+            nn.ModuleDict({"bbox_pred": nn.Linear(width, self.delta_columns)}) for _ in range(count)
         ]
-        self.roi_heads.box_predictor = alone_or_all(predictors)
+        self.roi_heads.box_predictor = one_or_list(predictors)
         if settings.masks:
-            self.roi_heads.mask_head = alone_or_all([self._mask_head() for _ in range(self.mask_head_count)])
+            self.roi_heads.mask_head = one_or_list([self._mask_head() for _ in range(self.mask_head_count)])
 
     def _mask_head(self) -> MaskRCNNConvUpsampleHead:
         settings = self.settings
@@ -117,11 +118,11 @@ class Detectron2Detector(TwoStageDetector):
     @property
     def box_head_layers(self) -> list[list[nn.Linear]]:
         """The two layers of each box head."""
-        return [[head.fc1, head.fc2] for head in listed(self.roi_heads.box_head)]
+        return [[head.fc1, head.fc2] for head in as_list(self.roi_heads.box_head)]
 
     @property
     def pyramid_modules(self) -> list[nn.Module]:
-        """detectron2 has the trunk in its pyramid."""
+        """The pyramid without the backbone, which is part of it in detectron2."""
         return [module for name, module in self.backbone.named_children() if name != "bottom_up"]
 
     @property
@@ -132,12 +133,12 @@ class Detectron2Detector(TwoStageDetector):
     @property
     def box_regressors(self) -> list[nn.Linear]:
         """Under detectron2's name."""
-        return [predictor["bbox_pred"] for predictor in listed(self.roi_heads.box_predictor)]
+        return [predictor["bbox_pred"] for predictor in as_list(self.roi_heads.box_predictor)]
 
     @property
     def mask_heads(self) -> list[nn.Module]:
-        """One for each stage, or one for all."""
-        return listed(self.roi_heads.mask_head) if self.settings.masks else []
+        """One for each box head, or one for all."""
+        return as_list(self.roi_heads.mask_head) if self.settings.masks else []
 
     @property
     def mask_predictors(self) -> list[nn.Module]:
@@ -149,13 +150,13 @@ class Detectron2Detector(TwoStageDetector):
         return list(self.backbone(images).values())
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of detectron2's head."""
+        """The outputs of detectron2's head."""
         objectness, deltas = self.proposal_head(levels)
         return objectness, deltas
 
-    def mask_features(self, stage: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, None]:
-        """Of all layers but the last."""
-        for name, layer in self.mask_heads[stage].named_children():
+    def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, None]:
+        """The output of all layers but the last."""
+        for name, layer in self.mask_heads[head].named_children():
             if name != "predictor":
                 pooled = layer(pooled)
         return pooled, None

@@ -1,8 +1,8 @@
-"""Checkpoints from elsewhere: the papers' released weights, and the frameworks' own, as ours.
+"""Import of checkpoints: the papers' released weights, and those of the frameworks.
 
-Nothing is guessed: every tensor of the model must have its counterpart in the file, and every tensor of the
-file must have been used or be known not to matter. Where the frameworks differ in more than names and order,
-the difference is kept with the weights (``benchmark.detectors.checkpoints.CONVENTIONS``).
+Every tensor of the model must have its counterpart in the file, and every tensor of the file must be used or
+be known not to matter. Differences between frameworks other than names and order are stored with the weights
+(``benchmark.detectors.checkpoints.CONVENTIONS``).
 """
 
 import re
@@ -28,7 +28,7 @@ from benchmark.detectors.layouts import (
     fitting,
     naming_of,
 )
-from benchmark.detectors.pixels import of_detectron2
+from benchmark.detectors.pixels import key_for_detectron2
 from benchmark.errors import MissingDependencyError
 from benchmark.files import sha256_file, write_json
 from benchmark.recipes.models import Run
@@ -36,7 +36,7 @@ from benchmark.statistics import ClassStatistics
 
 LISTED = 60  # names in an error message; a file of another layout lacks hundreds
 
-# Beginnings of our names, in all back ends; a number is that of a cascade's stage
+# Beginnings of our names, in all back ends; a number is that of a cascade's head
 CLASSIFIER = re.compile(r"classifiers\.\d\.linear\.")
 CALIBRATED = re.compile(r"classifiers\.\d\.calibrated\.")
 REWEIGHTER = "classifiers.0.reweighter"
@@ -44,7 +44,7 @@ REWEIGHTER = "classifiers.0.reweighter"
 
 @dataclass
 class Imported:
-    """What became of the tensors of a file: names in the file, in its order."""
+    """How the tensors of a file were used: names in the file, in its order."""
 
     layout: str
     used: int = 0
@@ -75,13 +75,13 @@ def import_checkpoint(
         statistics_file: class statistics of the dataset's training split.
         file: weights saved by ``torch.save``: a state dict, or a dictionary with one.
         source: key of ``SOURCES``.
-        output: the checkpoint; ``<name>.import.json`` beside it says what it was made from.
-        heads: SimCal's calibrated heads, which are files of their own: one, or one for each stage in order.
+        output: the checkpoint; ``<name>.import.json`` beside it records its source.
+        heads: SimCal's calibrated heads, which are separate files: one, or one for each box head in order.
 
     Raises:
-        CheckpointError: a file that is damaged, holds more than tensors and plain values, or lacks, adds or
-            misshapes a tensor; names them all.
-        BenchmarkError: no class statistics, or a back end that is not installed.
+        CheckpointError: the file is damaged, holds more than tensors and plain values, or its tensors are not
+            those of the model; the message names all of them.
+        BenchmarkError: there are no class statistics, or the back end is not installed.
     """
     statistics = ClassStatistics.read(statistics_file)
     if statistics.num_classes != run.dataset.categories:
@@ -94,44 +94,44 @@ def import_checkpoint(
         )
     released = read_released(file)
     if heads:
-        released |= _read_heads(heads, source, run.detector.stages)
+        released |= _read_heads(heads, source, run.detector.box_head_count)
     detector = build_detector(run, statistics, initial_weights=False)
     state, imported = convert(released, source, detector, where=file)
     detector.load_state_dict(state)
-    vocabulary = statistics.spoken("").digest or ""
+    vocabulary = statistics.as_vocabulary("").digest or ""
     save(output, finished(run, run.stages[-1].name, detector, vocabulary, imported.conventions))
     origin = {str(path): sha256_file(path) for path in (file, *heads)}
     write_json(output.with_suffix(".import.json"), {"files": origin, "source": source, **asdict(imported)})
     return imported
 
 
-def _read_heads(heads: Sequence[Path], source: str, stages: int) -> dict[str, Tensor]:
-    """SimCal's calibrated heads; those of a cascade all have the same names, and get their stage before."""
+def _read_heads(heads: Sequence[Path], source: str, count: int) -> dict[str, Tensor]:
+    """The tensors of SimCal's calibrated heads, by name; in a cascade the number of the head comes first."""
     if source != "simcal":
         raise CheckpointError(
             f"weights of {source} have no second file", found=f"--head {heads[0]}", remedy="--from simcal"
         )
-    if len(heads) != stages:
+    if len(heads) != count:
         raise CheckpointError(
-            "another number of calibrated heads than the detector has stages",
+            "the detector has another number of box heads",
             found=", ".join(map(str, heads)),
-            expected=f"--head FILE {stages} times, in the order of the stages" if stages > 1 else "one",
+            expected=f"--head FILE {count} times, in the order of the box heads" if count > 1 else "one",
         )
-    if stages == 1:
+    if count == 1:
         return read_released(heads[0])
     return {
-        f"stage{stage}.{name}": value
-        for stage, head in enumerate(heads)
+        f"head{number}.{name}": value
+        for number, head in enumerate(heads)
         for name, value in read_released(head).items()
     }
 
 
 def read_released(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, without running anything in it.
+    """The tensors of a file by name, read without running code in it.
 
-    Taken is the state dict itself, or what stands under ``state_dict`` (mmdetection) or ``model``
-    (detectron2, torchvision); ``module.`` before all names, of data-parallel training, is dropped.
-    A ``.pkl`` is a file of detectron2's model zoo. Raises ``CheckpointError``.
+    The file holds the state dict itself, or has it under ``state_dict`` (mmdetection) or ``model``
+    (detectron2, torchvision). If all names begin with ``module.``, from data-parallel training, it is
+    dropped. A ``.pkl`` is a file of detectron2's model zoo. Raises ``CheckpointError``.
     """
     if path.suffix == ".pkl":
         try:
@@ -170,8 +170,8 @@ def convert(
     """The state dict of ``detector`` from tensors in the names and orders of ``source``.
 
     Raises:
-        CheckpointError: a tensor is missing, has another shape, is not finite, or has no use; or the
-            detector's back end has no counterpart of the layout.
+        CheckpointError: a tensor is missing, has another shape, is not finite or is not used; or the layout
+            cannot be imported into the detector's back end.
     """
     own, naming = detector.state_dict(), naming_of(detector)
     layout = max(SOURCES[source], key=lambda item: fitting(item, detector, released))
@@ -182,10 +182,9 @@ def convert(
             expected="a recipe in a detector of back end "
             + " or ".join(name for name in layout.names if " " not in name),
         )
-    given = {layout.current(name): name for name in released}
+    names = {layout.current(name): name for name in released}
     imported = Imported(layout.title, conventions=_conventions(layout, released, detector.settings.backbone))
-    if layout is DETECTRON2 and "pixel_mean" not in released:
-        imported.notes.append("no pixel_mean in the file: read as the models that detectron2 has converted")
+    imported.notes += _notes(layout, released, detector)
     problems: list[str] = []
     state: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -194,26 +193,21 @@ def convert(
             state[name] = target
             continue
         theirs = layout.theirs(name, naming)
-        if theirs is None or theirs not in given:
+        if theirs is None or theirs not in names:
             problems.append(f"{theirs or name}: missing" + (f" ({name})" if theirs else " from this layout"))
             continue
-        value = released[given[theirs]]
         used.add(theirs)
-        order = _Order.of(name, own, layout, detector)
-        if tuple(value.shape) != order.shape:
-            speaking = f" for {detector.num_classes} categories" if order.by_class else ""
-            problems.append(f"{theirs}: shape {tuple(value.shape)}, expected {order.shape}{speaking}")
-            continue
-        if not bool(value.isfinite().all()):
-            problems.append(f"{theirs}: values that are not finite")
+        value, order = released[names[theirs]], _Order.of(name, own, layout, detector)
+        if problem := order.problem(value, detector.num_classes):
+            problems.append(f"{theirs}: {problem}")
             continue
         value = order.apply(value)
         if order.what:
-            places = f"{given[theirs]} {order.shape} -> {name} {tuple(value.shape)}"
+            places = f"{names[theirs]} {order.shape} -> {name} {tuple(value.shape)}"
             imported.changed.append(f"{places}: {order.what}")
         state[name] = value.to(target.dtype)
-    left = [name for name in given if name not in used]
-    problems += [f"{name}: no place in the model" for name in left if not layout.is_harmless(name)]
+    unused = [name for name in names if name not in used]
+    problems += [f"{name}: no place in the model" for name in unused if not layout.is_harmless(name)]
     if problems:
         raise CheckpointError(
             f"the weights do not fit {detector.settings.architecture} with "
@@ -222,19 +216,27 @@ def convert(
             found=_listed(problems),
             remedy=_advice(detector, released, layout),
         )
-    if layout.coordinates == "mmdet_v1" and detector.settings.mask_pasting != "whole_pixels":
-        imported.notes.append(
-            "mmdetection 1 pastes masks into whole pixels; the recipe does not (mask_pasting: "
-            f"{detector.settings.mask_pasting}), so that up to a pixel of their border differs"
-        )
     imported.used = len(used)
-    imported.left_out = [given[name] for name in left]
+    imported.left_out = [names[name] for name in unused]
     return state, imported
+
+
+def _notes(layout: Layout, released: Mapping[str, Tensor], detector: Detector) -> list[str]:
+    """What a reader of the import should know about the weights."""
+    notes = []
+    if layout is DETECTRON2 and "pixel_mean" not in released:
+        notes.append("no pixel_mean in the file: read as the models that detectron2 has converted")
+    if layout.coordinates == "mmdet_v1" and detector.settings.mask_pasting != "whole_pixels":
+        notes.append(
+            "mmdetection 1 pastes masks into whole pixels; the recipe does not (mask_pasting: "
+            f"{detector.settings.mask_pasting}), so masks may differ by up to a pixel at their border"
+        )
+    return notes
 
 
 @dataclass(frozen=True)
 class _Order:
-    """How one tensor's rows become ours: ``shape`` is theirs, ``what`` says it in words."""
+    """How the rows of one tensor are reordered: ``shape`` is the file's, ``what`` describes the change."""
 
     shape: tuple[int, ...]
     by_class: bool = False
@@ -251,7 +253,7 @@ class _Order:
         head = calibrated[0] if (calibrated := CALIBRATED.match(name)) else None
         last = max((item for item in own if head and item.startswith(head)), default="")
         if CLASSIFIER.match(name) or last.startswith(f"{layer}."):
-            # other widths are a method's own layout, which follows its release
+            # other widths are layouts of a method, which follow its release
             if layout.background_first and shape[0] == detector.num_classes + 1:
                 return cls(shape, True, "background moved from first to last", first=1)
             return cls(shape, True)
@@ -264,15 +266,24 @@ class _Order:
             return cls((shape[0] + rows, *shape[1:]), True, "rows of background left out", dropped=rows)
         return cls(shape, bool(rows))
 
+    def problem(self, value: Tensor, categories: int) -> str | None:
+        """Why a tensor of the file cannot be used; None if it can."""
+        if tuple(value.shape) != self.shape:
+            classes = f" for {categories} categories" if self.by_class else ""
+            return f"shape {tuple(value.shape)}, expected {self.shape}{classes}"
+        return None if bool(value.isfinite().all()) else "values that are not finite"
+
     def apply(self, value: Tensor) -> Tensor:
+        """The tensor in our order."""
         if len(self.shape) == 2 and self.shape[0] == 1:
             return value[0]
         return torch.cat([value[self.first :], value[: self.first]])[self.dropped :]
 
 
 def _conventions(layout: Layout, released: Mapping[str, Tensor], backbone: str) -> dict[str, Any]:
-    """Only detectron2 leaves it to the model what the input is; MSRA's ResNets have another stride too."""
-    pixels = of_detectron2(released, backbone) if layout is DETECTRON2 else "torchvision"
+    """The conventions of the weights. In detectron2 the input depends on the model; MSRA's ResNets also have
+    another stride."""
+    pixels = key_for_detectron2(released, backbone) if layout is DETECTRON2 else "torchvision"
     return {"coordinates": layout.coordinates, "stride_in_1x1": pixels == "caffe", "pixels": pixels}
 
 
@@ -287,7 +298,7 @@ def _advice(detector: Detector, released: Mapping[str, Tensor], layout: Layout) 
     if 2 * least < len(own) - fitting(layout, detector, released):
         return f"its names are those of another layout: --from {' or '.join(better)}"
     if any(".calibrated." in name for name in own) and not any("feat_" in name for name in released):
-        more = ", once for each stage in order" if detector.settings.stages > 1 else ""
+        more = ", once for each box head in order" if detector.settings.box_head_count > 1 else ""
         return f"SimCal's calibrated head is a file of its own: --head FILE{more}"
     return "check that the recipe's method, detector and dataset are those of the weights"
 

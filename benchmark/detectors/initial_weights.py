@@ -1,4 +1,4 @@
-"""Weights that a detector starts from: of somebody's hub, or a local file, in any known layout."""
+"""Initial weights of a detector, from a model hub or a local file, in any known layout."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from benchmark.detectors.layouts import (
     naming_of,
     trunk_name,
 )
-from benchmark.detectors.pixels import of_detectron2
+from benchmark.detectors.pixels import key_for_detectron2
 from benchmark.errors import BenchmarkError, MissingDependencyError
 from benchmark.recipes.detector_settings import HUB_COCO_BACKBONES
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
@@ -29,7 +29,7 @@ from benchmark.statistics.unpickling import read_objects
 
 LARGEST_FILE = 2 * 2**30  # bytes of weights
 LEAST_SHARE = 0.9
-"""Of the tensors that initial weights are for, at least so many must come from them."""
+"""Least fraction of the tensors that initial weights must fill, of those that they are meant for."""
 
 MSRA = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-{}.pkl"
 _MSRA_DEPTHS = {"resnet50": 50, "resnet101": 101}
@@ -41,15 +41,16 @@ _OF_DETECTRON2 = re.compile(r"(backbone\.bottom_up\.)?(stem|res[2-5])\.")
 
 
 def load_initial_weights(detector: Detector) -> None:
-    """Copy the weights that the settings name, and note in ``initial_weights`` how many tensors they filled.
+    """Copy the weights that the settings name, and record in ``initial_weights`` how many tensors they
+    filled.
 
-    ImageNet's are for the trunk; COCO's for all but the last layers, which are of other categories:
-    classifier, class-specific box regressors and mask predictors stay as initialised, as in the released code
-    of BAGS.
+    ImageNet weights fill the backbone. COCO weights fill everything but the last layers, which have other
+    categories: classifier, class-specific box regressors and mask predictors keep their random initial
+    values, as in the released code of BAGS.
 
     Raises:
-        MissingDependencyError: not at hand, cannot be fetched, or cannot be read as data.
-        BenchmarkError: they fill less than ``LEAST_SHARE``, or are of models with another input.
+        MissingDependencyError: the weights are missing and cannot be downloaded, or cannot be read as data.
+        BenchmarkError: the weights fill less than ``LEAST_SHARE``, or belong to models with another input.
     """
     settings = detector.settings
     if settings.init == "none":
@@ -82,10 +83,10 @@ def load_initial_weights(detector: Detector) -> None:
 
 
 def read_weights(settings: Settings) -> tuple[str, dict[str, Tensor]]:
-    """The place of the weights and their tensors by the names of their source.
+    """The path or address of the weights, and their tensors under the names of their source.
 
     Raises:
-        MissingDependencyError: not at hand and cannot be fetched.
+        MissingDependencyError: the weights are missing and cannot be downloaded.
     """
     file = settings.weights_file
     if file is None:
@@ -106,7 +107,7 @@ def read_weights(settings: Settings) -> tuple[str, dict[str, Tensor]]:
 
 
 def _fetched(settings: Settings) -> tuple[str, dict[str, Tensor]]:
-    """Of torchvision's hub, or of detectron2's model zoo where the trunk takes its pixels."""
+    """Weights from torchvision's hub, or from detectron2's model zoo if the backbone takes its input."""
     if settings.init == "imagenet" and settings.pixels == "caffe" and settings.backbone in _MSRA_DEPTHS:
         url = MSRA.format(_MSRA_DEPTHS[settings.backbone])
         path = Path(torch.hub.get_dir()) / "checkpoints" / f"MSRA_{Path(url).name}"
@@ -152,12 +153,12 @@ def _cannot_fetch(settings: Settings, url: str, error: Exception) -> MissingDepe
 
 
 def read_zoo(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a pickle of detectron2's model zoo, without running anything in it.
+    """Tensors by name from a pickle of detectron2's model zoo, read without running code in it.
 
-    Caffe2's names of a ResNet come as detectron2's.
+    Caffe2's names of a ResNet are converted to those of detectron2.
 
     Raises:
-        MissingDependencyError: the file is not there, or holds anything but data.
+        MissingDependencyError: the file is missing, or holds something other than data.
     """
     try:
         content: Any = read_objects(path, LARGEST_FILE)
@@ -184,12 +185,12 @@ def _from_caffe2(name: str) -> str:
     found = re.fullmatch(r"(res\d)_(\d+)_branch(1|2[abc])(_bn)?_([wsb])", name)
     if found is None:
         return name
-    stage, block, layer, norm, end = found.groups()
-    return f"{stage}.{block}.{_CAFFE2_LAYERS[layer]}.{'norm.' if norm else ''}{_CAFFE2_ENDS[end]}"
+    residual, block, layer, norm, end = found.groups()
+    return f"{residual}.{block}.{_CAFFE2_LAYERS[layer]}.{'norm.' if norm else ''}{_CAFFE2_ENDS[end]}"
 
 
 def _check_input(state: Mapping[str, Tensor], settings: Settings, source: str) -> None:
-    pixels = of_detectron2(state, settings.backbone)
+    pixels = key_for_detectron2(state, settings.backbone)
     found = {"pixels": settings.pixels, "stride_in_1x1": settings.stride_in_1x1}
     # MSRA's ResNets have the stride in the 1x1, all others in the 3x3
     expected = {"pixels": pixels, "stride_in_1x1": pixels == "caffe"}
@@ -208,7 +209,8 @@ def _settings_text(settings: dict[str, Any]) -> str:
 
 
 def _with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Caffe's batch norms are scale and shift only: mean 0 and, with what is added to it, deviation 1."""
+    """Add statistics to Caffe's batch norms, which are only scale and shift: mean 0, and a variance that with
+    epsilon is 1."""
     filled = dict(state)
     for name, value in state.items():
         if name.endswith(".norm.weight"):
@@ -219,14 +221,14 @@ def _with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _trunk(detector: Detector, state: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
-    """The weight for each of the trunk's tensors. Offsets of deformable convolutions have none."""
+    """The weight for each tensor of the backbone, except the offsets of deformable convolutions."""
     given = {trunk_name(name): value for name, value in state.items()}
     names = {name: trunk_name(name) for name in detector.state_dict() if not is_counter(name)}
     return {name: given.get(plain) for name, plain in names.items() if plain and "conv_offset" not in plain}
 
 
 def _whole(detector: Detector, state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor | None]:
-    """The weight for each of the tensors that are not of the categories."""
+    """The weight for each tensor that does not depend on the categories."""
     given = {layout.current(name): value for name, value in state.items()}
     found: dict[str, Tensor | None] = {}
     for name in detector.state_dict():

@@ -1,5 +1,5 @@
-"""Random weights of what stands on a trunk, alike for all back ends; trunks keep their framework's, which are
-Kaiming's normal numbers in all three."""
+"""Random initial weights of everything but the backbone, the same for all back ends. Backbones keep those of
+their framework, which are Kaiming normal in all three."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ PROPOSAL_STD = 0.01
 
 
 def convolutions(*modules: nn.Module) -> list[nn.Module]:
-    """All convolutions in modules, transposed ones too."""
+    """All convolutions in modules, including transposed ones."""
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     return [layer for module in modules for layer in module.modules() if isinstance(layer, kinds)]
 
@@ -41,7 +41,8 @@ def initialise_box_head(layers: Iterable[nn.Linear], regressor: nn.Linear, setti
 
 
 def initialise_mask_head(layers: Iterable[nn.Module], predictor: nn.Module, settings: Settings) -> None:
-    """Convolutions, and the last layer, which is not among them; one that scores cosines has its own."""
+    """Initialise the convolutions and the separate last layer; one that computes cosines initialises
+    itself."""
     for layer in layers:
         _kaiming(layer)
     if isinstance(predictor, NormedConv2d):
@@ -53,7 +54,8 @@ def initialise_mask_head(layers: Iterable[nn.Module], predictor: nn.Module, sett
 
 
 def _uniform(layer: nn.Module, how: str) -> None:
-    """PyTorch's default, bias too; Xavier's, up to sqrt(6 / (in + out)); or Caffe2's, up to sqrt(3 / in)."""
+    """Uniform: PyTorch's default, for the bias too; Xavier's, up to sqrt(6 / (in + out)); Caffe2's, up to
+    sqrt(3 / in)."""
     if how == "uniform":
         layer.reset_parameters()  # type: ignore[operator]
         return

@@ -1,4 +1,4 @@
-"""The border between detectors and everything else; no framework's own types cross it."""
+"""The interface between detectors and all other code; no types of a framework cross it."""
 
 import re
 from collections.abc import Callable, Hashable, Sequence
@@ -19,16 +19,15 @@ ChooseRoIs = Callable[[Tensor, Tensor], Tensor]
 """From labels (N,) in ``0..C`` and image numbers (N,) of sampled RoIs to the indices of those to keep."""
 
 CASCADE_WEIGHTS = {"mmdet": (1.0, 0.5, 0.25), "detectron2": (1.0, 1.0, 1.0)}
-"""Of the losses of a cascade's heads, by ``cascade`` of the settings."""
+"""Loss weights of a cascade's heads, by ``cascade`` of the settings."""
 
 _HEAD = re.compile(r"s(\d)\.")
 
 
 @dataclass
 class RoIBatch:
-    """Sampled RoIs of a batch for one classifier, image after image: features (N, D), or (N, D + P) for one
-    that takes the pooled ones too; labels (N,) in ``0..C``, proposals (N, 4) xyxy, and the image number (N,)
-    of each."""
+    """Sampled RoIs of a batch for one classifier, image by image: features (N, D), or (N, D + P) if it also
+    takes pooled features; labels (N,) in ``0..C``, proposals (N, 4) xyxy, and image numbers (N,)."""
 
     features: Tensor
     labels: Tensor
@@ -49,11 +48,11 @@ class Detections:
 
 
 class TrainingPass(NamedTuple):
-    """What images contribute to the losses of the worker that has them.
+    """The contribution of some images to the losses of their worker.
 
-    A classifier's loss needs the RoIs of all images of the worker: of each head, logits (N, L) float32 and
-    labels (N,) in ``0..C``. Every other loss is a mean over items (RoIs, anchors, pixels): the sum of their
-    losses, and the number of the items, both scalars by the loss's name.
+    The loss of a classifier needs the RoIs of all images of the worker, so this has logits (N, L) float32 and
+    labels (N,) in ``0..C`` for each head. Every other loss is a mean over items (RoIs, anchors, pixels), so
+    this has the sum of their losses and the number of items, both scalars by the name of the loss.
     """
 
     logits: list[Tensor]
@@ -65,14 +64,14 @@ class TrainingPass(NamedTuple):
 class Detector(nn.Module):
     """A detector of any back end. Images are float (3, H, W), RGB in [0, 1], of different sizes.
 
-    It has one classifier, or one for each stage of a cascade: methods return a list with an entry for each.
-    ``canvas`` is the height and width that images are padded to; None: the least that holds them.
+    It has one classifier, or one for each head of a cascade; methods return a list with an entry for each.
+    ``canvas`` is the height and width that images are padded to; None for the smallest that holds all images.
     """
 
     backend: ClassVar[str]
     classifiers: nn.ModuleList
     initial_weights: dict[str, Any]
-    """Facts for records: the file that it starts from, and the share of tensors that came from it."""
+    """Facts for records: the file of the initial weights, and the fraction of tensors that came from it."""
 
     def __init__(self, settings: Settings, test: TestSettings, num_classes: int) -> None:
         super().__init__()
@@ -87,13 +86,13 @@ class Detector(nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[Target], canvas: tuple[int, int] | None = None
     ) -> TrainingPass:
-        """A pass in training; the name that data-parallel wrappers call."""
+        """A forward pass in training, under the name that data-parallel wrappers call."""
         raise NotImplementedError
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """All training losses by name, scalars, of images that are all those of one worker.
+        """All training losses by name, scalars. The images must be all those of one worker.
 
-        Those of a cascade's heads begin with ``s0.``, ``s1.`` and ``s2.``.
+        Names of the losses of a cascade's heads begin with ``s0.``, ``s1.`` and ``s2.``.
         """
         found = self(images, targets)
         weights = CASCADE_WEIGHTS[self.settings.cascade]
@@ -108,22 +107,24 @@ class Detector(nn.Module):
         choose: ChooseRoIs | None = None,
         canvas: tuple[int, int] | None = None,
     ) -> list[RoIBatch]:
-        """What the classifiers see in a training step, without gradient, mask or regression losses.
+        """The input of the classifiers in a training step, without gradient, mask losses or regression
+        losses.
 
-        ``choose`` picks among the sampled RoIs of each stage; those of the next are refined from all of them.
+        ``choose`` picks among the sampled RoIs of each head; the RoIs of the next head are refined from all
+        of them.
         """
         raise NotImplementedError
 
     @property
     def features_depend_on(self) -> Hashable:
-        """What ``box_features`` depend on in the classifiers.
+        """The part of the classifiers that ``box_features`` depends on.
 
-        Detectors that are equal but for their classifiers give the same features where this is equal.
+        Detectors that differ only in their classifiers give the same features if this is equal.
         """
         raise NotImplementedError
 
     def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:
-        """What the classifiers would see at the ground-truth boxes, one RoI for each, without gradient."""
+        """The input of the classifiers for the ground-truth boxes, one RoI for each, without gradient."""
         raise NotImplementedError
 
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
@@ -132,7 +133,7 @@ class Detector(nn.Module):
 
 
 def image_numbers(labels: list[Tensor]) -> Tensor:
-    """The number (N,) of the image that each of the RoIs belongs to, from the labels of each image's RoIs."""
+    """The image number (N,) of each RoI, from the labels of the RoIs of each image."""
     return torch.cat([torch.full_like(label, number) for number, label in enumerate(labels)])
 
 
@@ -149,7 +150,7 @@ def classifier_losses(
 
 
 def mean_losses(passes: Sequence[TrainingPass]) -> dict[str, Tensor]:
-    """The other losses of a worker: means over the items of all its passes; 0 without items."""
+    """The other losses of a worker: the mean over the items of all its passes; 0 without items."""
     return {
         name: torch.stack([found.sums[name] for found in passes]).sum()
         / torch.stack([found.counts[name] for found in passes]).sum().clamp(min=1)
@@ -158,12 +159,12 @@ def mean_losses(passes: Sequence[TrainingPass]) -> dict[str, Tensor]:
 
 
 def head_prefix(number: int, heads: int) -> str:
-    """What stands before the names of a head's losses."""
+    """Prefix of the names of a head's losses."""
     return f"s{number}." if heads > 1 else ""
 
 
 def weighted(losses: dict[str, Tensor], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Losses of a cascade's heads multiplied by their weights; all others as they are."""
+    """The losses with those of a cascade's heads multiplied by their weights."""
     return {
         name: value * weights[int(head[1])] if (head := _HEAD.match(name)) else value
         for name, value in losses.items()

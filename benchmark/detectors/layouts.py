@@ -1,6 +1,7 @@
 """How the frameworks and the papers' releases name and order the weights of a two-stage detector.
 
-Names are those of the releases' modules; where background, pixels and strides lie follows from the framework:
+Names are those of the releases' modules; the order of classes, coordinates and input follow from the
+framework:
 
 ========== ===================================== =============== ============ ==========
 layout     framework                             background      coordinates  input
@@ -11,12 +12,12 @@ detectron2 detectron2 (BALMS)                    last, or none   aligned      to
 torchvision torchvision                          first           torchvision  RGB, mean and std
 ========== ===================================== =============== ============ ==========
 
-Where background comes first, class-specific box regressors and mask predictors have rows of it too, which
-nothing reads. All four flatten RoIs as (channels, 7, 7), order anchors by the ratios 0.5, 1, 2 and box deltas
-as x, y, width, height of category after category.
+If background comes first, class-specific box regressors and mask predictors also have rows for background,
+which are never used. All four flatten RoIs as (channels, 7, 7), order anchors by the ratios 0.5, 1, 2 and box
+deltas as x, y, width, height, category by category.
 
-Coordinates and input go with the weights (``checkpoints.CONVENTIONS``): anchors, samples of RoIs, clipping,
-overlap and rescaling of boxes are those of their framework in every back end.
+Coordinates and input are stored with the weights (``checkpoints.CONVENTIONS``): every back end uses the
+anchors, RoI samples, clipping, overlap and rescaling of boxes of their framework.
 """
 
 import re
@@ -37,10 +38,10 @@ Coordinates = Literal["torchvision", "mmdet_v1", "aligned"]
 class Layout:
     """One way to name and order weights.
 
-    ``names`` turns the beginning of a name of ours, a regular expression, into theirs; the first that fits
-    counts. Its keys are our back ends, and these with the word ``cascade`` behind, where a classifier's name
-    has the number of the stage.
-    ``harmless`` are their tensors that no inference needs.
+    ``names`` maps regular expressions for the beginnings of our names to the names of the layout; the first
+    match counts. Its keys are our back ends, and the same followed by ``cascade``, in which the names of
+    classifiers have the number of the head. ``harmless`` are tensors of the layout that inference does not
+    need.
     """
 
     title: str
@@ -51,7 +52,7 @@ class Layout:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def theirs(self, name: str, naming: str) -> str | None:
-        """Their name of a tensor of ours; None where they have none."""
+        """The layout's name of one of our tensors; None if it has none."""
         for pattern, replacement in self.names.get(naming, {}).items():
             found, changes = re.subn(f"^{pattern}", replacement, name)
             if changes:
@@ -59,17 +60,17 @@ class Layout:
         return None
 
     def current(self, name: str) -> str:
-        """Their name as ``names`` expects it, of one that their framework has used at other times."""
+        """The name that ``names`` expects, from one of another version of the framework."""
         for pattern, replacement in self.renamed.items():
             name = re.sub(pattern, replacement, name)
         return name
 
     def is_harmless(self, name: str) -> bool:
-        """Whether a tensor of theirs may be left out."""
+        """Whether a tensor of the layout may be ignored."""
         return any(re.search(pattern, name) for pattern in self.harmless)
 
 
-# Beginnings of our names, in all back ends; a number is that of a cascade's stage
+# Beginnings of our names, in all back ends; a number is that of a cascade's head
 REGRESSOR = re.compile(
     r"roi_heads\.box_regressor\.|roi_head\.bbox_head\.(\d\.)?fc_reg\."
     r"|roi_heads\.box_predictor\.(\d\.)?bbox_pred\."
@@ -81,7 +82,7 @@ MASK = re.compile(
 
 
 def is_by_class(name: str, settings: DetectorSettings) -> bool:
-    """Whether a tensor of ours has rows of its own for every category."""
+    """Whether one of our tensors has rows for every category."""
     if REGRESSOR.match(name):
         return not settings.class_agnostic_boxes
     if MASK.match(name):
@@ -91,17 +92,17 @@ def is_by_class(name: str, settings: DetectorSettings) -> bool:
 
 def naming_of(detector: Detector) -> str:
     """Key of ``Layout.names``."""
-    return f"{detector.backend} cascade" if detector.settings.stages > 1 else detector.backend
+    return f"{detector.backend} cascade" if detector.settings.box_head_count > 1 else detector.backend
 
 
 def fitting(layout: Layout, detector: Detector, weights: Mapping[str, Tensor]) -> int:
-    """How many tensors of the detector have a counterpart of their layout's name."""
+    """How many tensors of the detector have a counterpart in the layout."""
     given, naming = {layout.current(name) for name in weights}, naming_of(detector)
     return sum(layout.theirs(name, naming) in given for name in detector.state_dict() if not is_counter(name))
 
 
 def trunk_name(name: str) -> str | None:
-    """torchvision's name of a tensor of a ResNet under any framework's, alone or in a detector; else None."""
+    """torchvision's name of a ResNet's tensor from that of any framework, also in a detector; else None."""
     found = re.sub(r"^backbone\.(body\.|bottom_up\.)?", "", name)
     found = found.removeprefix("stem.")
     found = re.sub(r"^res(\d)\.", lambda match: f"layer{int(match[1]) - 1}.", found)
@@ -110,8 +111,8 @@ def trunk_name(name: str) -> str | None:
     return found if re.match(r"(conv1|bn1|layer\d)\.", found) else None
 
 
-# a cascade's stage in our names and theirs
-_STAGE = r"((?:\d\.)?)"
+# the number of a cascade's head in our names and theirs
+_HEAD = r"((?:\d\.)?)"
 
 
 def _mmdet(roi_head: str) -> dict[str, str]:
@@ -123,12 +124,12 @@ def _mmdet(roi_head: str) -> dict[str, str]:
         r"rpn\.head\.conv\.0\.0\.": "rpn_head.rpn_conv.",
         r"rpn\.head\.cls_logits\.": "rpn_head.rpn_cls.",
         r"rpn\.head\.bbox_pred\.": "rpn_head.rpn_reg.",
-        rf"roi_heads\.box_head\.{_STAGE}fc6\.": f"{box}shared_fcs.0.",
-        rf"roi_heads\.box_head\.{_STAGE}fc7\.": f"{box}shared_fcs.1.",
-        rf"roi_heads\.box_regressor\.{_STAGE}(?=weight|bias)": f"{box}fc_reg.",
-        rf"roi_heads\.mask_head\.{_STAGE}(\d)\.0\.": rf"{mask}convs.\2.conv.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}conv5_mask\.": f"{mask}upsample.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}mask_fcn_logits\.": f"{mask}conv_logits.",
+        rf"roi_heads\.box_head\.{_HEAD}fc6\.": f"{box}shared_fcs.0.",
+        rf"roi_heads\.box_head\.{_HEAD}fc7\.": f"{box}shared_fcs.1.",
+        rf"roi_heads\.box_regressor\.{_HEAD}(?=weight|bias)": f"{box}fc_reg.",
+        rf"roi_heads\.mask_head\.{_HEAD}(\d)\.0\.": rf"{mask}convs.\2.conv.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}conv5_mask\.": f"{mask}upsample.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}mask_fcn_logits\.": f"{mask}conv_logits.",
     }
 
 
@@ -137,28 +138,28 @@ _SIMCAL_HEADS = {
     r"classifiers\.0\.calibrated\.2\.": "feat_classifier.fc2.",
     r"classifiers\.0\.calibrated\.4\.": "feat_classifier.fc_classifier.",
 }
-# one file for each stage; importing puts the stage before its names
-_SIMCAL_STAGES = {
-    name.replace(".0", r".(\d)", 1): rf"stage\1.{theirs}" for name, theirs in _SIMCAL_HEADS.items()
+# one file for each box head; importing puts the number of the head before its names
+_SIMCAL_CASCADE = {
+    name.replace(".0", r".(\d)", 1): rf"head\1.{theirs}" for name, theirs in _SIMCAL_HEADS.items()
 }
-# a head of two layers, under the names of the one of three
-_SIMCAL_2FC = {r"^(stage\d\.)?feat_extractor\.fc": r"\1feat_classifier.fc"}
+# a head with two layers, whose names are mapped to those of the head with three
+_SIMCAL_2FC = {r"^(head\d\.)?feat_extractor\.fc": r"\1feat_classifier.fc"}
 # mmdetection 1, before deformable convolutions held the layer of their offsets
 _OFFSETS = {r"\.conv2_offset\.": ".conv2.conv_offset."}
 
 
 def _of_mmdet(roi_head: str, simcal: bool = False) -> dict[str, Mapping[str, str]]:
-    """In the back end mmdet only classifiers have names of ours."""
+    """Names by back end; in the back end mmdet only classifiers have our names."""
     ours = _mmdet(roi_head)
     same = {r"(backbone|neck|rpn_head)\.": r"\1.", r"roi_head\.": roi_head}
     one = {r"classifiers\.0\.linear\.": f"{roi_head}bbox_head.fc_cls."} | (_SIMCAL_HEADS if simcal else {})
-    stages = {r"classifiers\.(\d)\.linear\.": rf"{roi_head}bbox_head.\1.fc_cls."}
-    stages |= _SIMCAL_STAGES if simcal else {}
+    cascade = {r"classifiers\.(\d)\.linear\.": rf"{roi_head}bbox_head.\1.fc_cls."}
+    cascade |= _SIMCAL_CASCADE if simcal else {}
     return {
         "torchvision": ours | one,
-        "torchvision cascade": ours | stages,
+        "torchvision cascade": ours | cascade,
         "mmdet": same | one,
-        "mmdet cascade": same | stages,
+        "mmdet cascade": same | cascade,
     }
 
 
@@ -167,46 +168,46 @@ def _detectron2() -> dict[str, str]:
         r"backbone\.body\.conv1\.": "backbone.bottom_up.stem.conv1.",
         r"backbone\.body\.bn1\.": "backbone.bottom_up.stem.conv1.norm.",
     }
-    for stage in range(1, 5):
-        block, theirs = rf"backbone\.body\.layer{stage}\.(\d+)\.", rf"backbone.bottom_up.res{stage + 1}.\1."
+    for layer in range(1, 5):
+        block, theirs = rf"backbone\.body\.layer{layer}\.(\d+)\.", rf"backbone.bottom_up.res{layer + 1}.\1."
         names |= {
             rf"{block}conv(\d)\.": rf"{theirs}conv\2.",
             rf"{block}bn(\d)\.": rf"{theirs}conv\2.norm.",
             rf"{block}downsample\.0\.": f"{theirs}shortcut.",
             rf"{block}downsample\.1\.": f"{theirs}shortcut.norm.",
-            rf"backbone\.fpn\.inner_blocks\.{stage - 1}\.0\.": f"backbone.fpn_lateral{stage + 1}.",
-            rf"backbone\.fpn\.layer_blocks\.{stage - 1}\.0\.": f"backbone.fpn_output{stage + 1}.",
+            rf"backbone\.fpn\.inner_blocks\.{layer - 1}\.0\.": f"backbone.fpn_lateral{layer + 1}.",
+            rf"backbone\.fpn\.layer_blocks\.{layer - 1}\.0\.": f"backbone.fpn_output{layer + 1}.",
         }
     names |= {
         r"rpn\.head\.conv\.0\.0\.": "proposal_generator.rpn_head.conv.",
         r"rpn\.head\.cls_logits\.": "proposal_generator.rpn_head.objectness_logits.",
         r"rpn\.head\.bbox_pred\.": "proposal_generator.rpn_head.anchor_deltas.",
-        rf"roi_heads\.box_head\.{_STAGE}fc6\.": r"roi_heads.box_head.\1fc1.",
-        rf"roi_heads\.box_head\.{_STAGE}fc7\.": r"roi_heads.box_head.\1fc2.",
-        rf"roi_heads\.box_regressor\.{_STAGE}(?=weight|bias)": r"roi_heads.box_predictor.\1bbox_pred.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}conv5_mask\.": r"roi_heads.mask_head.\1deconv.",
-        rf"roi_heads\.mask_predictor\.{_STAGE}mask_fcn_logits\.": r"roi_heads.mask_head.\1predictor.",
+        rf"roi_heads\.box_head\.{_HEAD}fc6\.": r"roi_heads.box_head.\1fc1.",
+        rf"roi_heads\.box_head\.{_HEAD}fc7\.": r"roi_heads.box_head.\1fc2.",
+        rf"roi_heads\.box_regressor\.{_HEAD}(?=weight|bias)": r"roi_heads.box_predictor.\1bbox_pred.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}conv5_mask\.": r"roi_heads.mask_head.\1deconv.",
+        rf"roi_heads\.mask_predictor\.{_HEAD}mask_fcn_logits\.": r"roi_heads.mask_head.\1predictor.",
     }
     for layer in range(8):
         theirs = rf"roi_heads.mask_head.\1mask_fcn{layer + 1}."
-        names[rf"roi_heads\.mask_head\.{_STAGE}{layer}\.0\."] = theirs
+        names[rf"roi_heads\.mask_head\.{_HEAD}{layer}\.0\."] = theirs
     return names
 
 
 def _of_detectron2() -> dict[str, Mapping[str, str]]:
-    """In the back end detectron2 only classifiers have names of ours."""
+    """Names by back end; in the back end detectron2 only classifiers have our names."""
     ours, same = _detectron2(), {r"(backbone|proposal_generator|roi_heads)\.": r"\1."}
     one = {
         r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
         # BALMS' Learner
         r"classifiers\.0\.reweighter$": "roi_heads.box_predictor.learner.fc.0.weight",
     }
-    stages = {r"classifiers\.(\d)\.linear\.": r"roi_heads.box_predictor.\1.cls_score."}
+    cascade = {r"classifiers\.(\d)\.linear\.": r"roi_heads.box_predictor.\1.cls_score."}
     return {
         "torchvision": ours | one,
-        "torchvision cascade": ours | stages,
+        "torchvision cascade": ours | cascade,
         "detectron2": same | one,
-        "detectron2 cascade": same | stages,
+        "detectron2 cascade": same | cascade,
     }
 
 
@@ -216,7 +217,7 @@ _TORCHVISION = {
     r"(roi_heads\.(box_head|mask_head|mask_predictor))\.": r"\1.",
     r"classifiers\.0\.linear\.": "roi_heads.box_predictor.cls_score.",
 }
-# files from before torchvision had blocks of convolution and norm, its published COCO models among them
+# files made before torchvision had blocks of convolution and norm, such as its published COCO models
 TORCHVISION_RENAMED = {
     r"^(rpn\.head\.conv)\.(weight|bias)$": r"\1.0.0.\2",
     r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$": r"\1.0.\2",
@@ -226,7 +227,7 @@ TORCHVISION_RENAMED = {
     r"^roi_heads\.mask_head\.mask_fcn4\.": "roi_heads.mask_head.3.0.",
 }
 
-# every mask head of an HTC had a convolution for the features of the stage before, the first one too
+# every mask head of an HTC had a convolution for the features of the head before, even the first one
 _UNUSED_IN_HTC = r"^(roi_head\.)?mask_head\.0\.conv_res\."
 MMDET_V1 = Layout(
     "mmdetection 1",
@@ -274,4 +275,4 @@ SOURCES: dict[str, tuple[Layout, ...]] = {
     "detectron2": (DETECTRON2,),
     "torchvision": (TORCHVISION,),
 }
-"""The layouts that a source may have; of several the one that has more of the names is taken."""
+"""The possible layouts of each source; of several, the one that shares more names with the file is used."""

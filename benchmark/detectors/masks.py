@@ -1,4 +1,4 @@
-"""Masks of any back end: the targets that mask heads learn, and what they predict put into the image."""
+"""Masks for all back ends: targets of mask heads, and predicted masks pasted into the image."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,12 +18,12 @@ PIXELS_AT_ONCE = 2**18  # of pasted masks, so that they stay in a processor's ca
 
 
 def mask_targets(target: Target, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
-    """Mask targets (K, side, side) float32 in [0, 1], made as the setting ``mask_targets`` says.
+    """Mask targets (K, side, side) float32 in [0, 1], as selected by the setting ``mask_targets``.
 
     Args:
         target: ground truth of an image, with masks.
         boxes: (K, 4) xyxy of foreground RoIs in pixels of the image.
-        matched: (K,) int64, the object that each belongs to.
+        matched: (K,) int64, the object of each RoI.
         side: cells along each side of a target.
     """
     assert target.masks is not None
@@ -35,16 +35,16 @@ def paste_masks(
 ) -> list[dict[str, Any]]:
     """Masks as compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each, in order.
 
-    A pixel is foreground where the probability at its centre reaches the threshold. Probabilities are those
-    of cells, at the centres of the cells into which the continuous box is divided; between these they are
-    bilinear, and fall to 0 on the next half cell outside of the box. So do detectron2 (layers/mask_ops.py)
-    and MMDetection from 2 on (fcn_mask_head.py) by ``grid_sample``. MMDetection 1 (``get_seg_masks`` in the
-    same file) rounds the box to whole pixels and does not go beyond it: probabilities of the outermost cells
-    go on to its border. Here only pixels near the box are computed, down the columns as RLE counts them.
+    A pixel is foreground if the probability at its centre reaches the threshold. The box is divided into
+    cells, and a probability belongs to the centre of its cell; between centres it is interpolated bilinearly,
+    and it falls to 0 over half a cell outside the box. detectron2 (layers/mask_ops.py) and MMDetection 2 and
+    later (fcn_mask_head.py) do the same with ``grid_sample``. MMDetection 1 (``get_seg_masks`` in the same
+    file) rounds the box to whole pixels and pastes nothing outside it; the probabilities of the outermost
+    cells extend to its border. Only pixels near the box are computed here, column by column as in RLE.
 
     Args:
         probabilities: (n, M, M) float, in [0, 1].
-        boxes: (n, 4) float32 xyxy in pixels of the image, which they may leave.
+        boxes: (n, 4) float32 xyxy in pixels of the image; they may extend beyond it.
         size: height and width of the image.
         threshold: above 0.
         pasting: ``mask_pasting`` of the settings.
@@ -72,14 +72,14 @@ def paste_masks(
 
 
 def _in_whole_pixels(boxes: Tensor) -> Tensor:
-    """Corners cut down, those of the last pixel too that a box includes; at least one pixel."""
+    """Boxes with corners rounded down, including that of the last pixel; at least one pixel."""
     first = boxes[:, :2].floor()
     return torch.cat([first, torch.maximum((boxes[:, 2:] - 1).floor(), first) + 1], dim=1)
 
 
 def _spans(begin: Tensor, end: Tensor, margin: float, length: int) -> tuple[Tensor, Tensor]:
-    """First pixel and the one behind the last, (n,) int64, with a centre in a box or its margin, a share of
-    its side."""
+    """First pixel and the one after the last, (n,) int64, whose centres are in a box or its margin, a
+    fraction of its side."""
     around = (end - begin) * margin
     first = (begin - around - 0.5).ceil().clamp(0, length).long()
     behind = (end + around + 0.5).floor().clamp(0, length).long()
@@ -87,7 +87,8 @@ def _spans(begin: Tensor, end: Tensor, margin: float, length: int) -> tuple[Tens
 
 
 def _parts(widths: Tensor, heights: Tensor) -> Iterator[Tensor]:
-    """Numbers of masks that are pasted at once: bounded memory and like sizes, for all become the largest."""
+    """Numbers of masks that are pasted together. Memory is bounded and sizes are similar, as all are padded
+    to the largest."""
     order = (widths * heights).argsort()
     sizes = torch.stack([widths, heights], dim=1)[order].tolist()
     first = most_wide = most_high = 0
@@ -101,9 +102,10 @@ def _parts(widths: Tensor, heights: Tensor) -> Iterator[Tensor]:
 
 
 def _weights(begin: Tensor, end: Tensor, first: Tensor, behind: Tensor, cells: int, fading: bool) -> Tensor:
-    """Weights (n, pixels, cells) of bilinear interpolation at pixels from ``first`` on; 0 from ``behind``.
+    """Weights (n, pixels, cells) of bilinear interpolation for pixels from ``first`` to before ``behind``,
+    else 0.
 
-    Beyond the centres of the outermost cells the values fade to 0, or stay.
+    Outside the centres of the outermost cells the values fall to 0 or stay constant.
     """
     pixel = first[:, None] + torch.arange(int((behind - first).max()), device=first.device)
     place = (pixel + 0.5 - begin[:, None]) / (end - begin)[:, None] * cells - 0.5
@@ -116,11 +118,12 @@ def _weights(begin: Tensor, end: Tensor, first: Tensor, behind: Tensor, cells: i
 def _encoded(
     owners: list[NDArray[np.int64]], places: list[NDArray[np.int64]], count: int, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """RLE of ``count`` masks, from the places, down the columns, where the runs of each begin and end."""
+    """RLE of ``count`` masks from the positions, counted down the columns, at which runs begin and end."""
     stop = size[0] * size[1]
     keys = np.concatenate([np.zeros(0, np.int64), *owners]) * (stop + 1)
     keys, times = np.unique(keys + np.concatenate([np.zeros(0, np.int64), *places]), return_counts=True)
-    # a run to the foot of a column goes on at the head of the next; the last run ends with the image
+    # a run that reaches the bottom of a column continues at the top of the next; the last run ends with the
+    # image
     changes = keys[(times == 1) & (keys % (stop + 1) < stop)]
     ends = np.arange(count) * (stop + 1) + stop
     owner, place = np.divmod(np.sort(np.concatenate([changes, ends])), stop + 1)

@@ -1,4 +1,4 @@
-"""Which anchors and RoIs belong to which object, and which of them an image learns from."""
+"""Assignment of anchors and RoIs to objects, and the draw of those that a training step uses."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,12 @@ from benchmark.seeds import derive_seed
 
 @dataclass(frozen=True)
 class MatchingRule:
-    """IoU from which a box is foreground, and below which it is background, though from ``nearest`` on.
+    """A box is foreground from the IoU ``foreground`` on, and background from ``nearest`` to below
+    ``background``.
 
-    A box that overlaps an object most is foreground from ``low_quality`` on (None: never); with
-    ``own_targets`` it is then that object's, else the object's that it overlaps best.
+    The box with the highest IoU with an object is also foreground if this IoU is at least ``low_quality``
+    (None: never). With ``own_targets`` it is assigned to that object, else to the object that it overlaps
+    most.
     """
 
     foreground: float
@@ -25,11 +27,11 @@ class MatchingRule:
     own_targets: bool = False
 
     def match(self, boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Object of each of the boxes (n, 4) among those with boxes ``truth`` (k, 4), and its kind.
+        """Assign each of the boxes (n, 4) to one of the objects with boxes ``truth`` (k, 4).
 
         Returns:
-            Indices (n,) and kinds (n,): 1 foreground, 0 background, -1 neither. Without objects everything is
-            background.
+            Indices (n,) of the objects and kinds (n,): 1 foreground, 0 background, -1 neither. Without
+            objects everything is background.
         """
         if len(truth) == 0 or len(boxes) == 0:
             nothing = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
@@ -45,14 +47,15 @@ class MatchingRule:
                 as_tuple=True
             )
             kinds[chosen] = 1
-            if self.own_targets:  # of several objects the last
+            if self.own_targets:  # if there are several objects, the last one
                 claims = torch.full_like(matches, -1).scatter_reduce(0, chosen, objects, "amax")
                 matches = torch.where(claims >= 0, claims, matches)
         return matches, kinds
 
 
 def generator_of(target: Target, purpose: str) -> torch.Generator | None:
-    """Of an image's draws for a purpose, on the CPU whatever the device; None: PyTorch's default one."""
+    """Generator of an image's draws for a purpose, always on the CPU; None for PyTorch's default
+    generator."""
     if target.seed is None:
         return None
     return torch.Generator().manual_seed(derive_seed(target.seed, purpose))
@@ -62,10 +65,10 @@ def draw(kinds: Tensor, size: int, positive_fraction: float, generator: torch.Ge
     """Indices of the boxes that are drawn of one image, in ascending order.
 
     Args:
-        kinds: (n,) 1 for foreground, 0 for background, -1 for what is never drawn.
-        size: drawn in all, or fewer if there are no more.
-        positive_fraction: of ``size``, at most foreground.
-        generator: of the image's draws, on the CPU.
+        kinds: (n,) 1 for foreground, 0 for background, -1 for boxes that are never drawn.
+        size: number of boxes to draw; fewer if there are not enough.
+        positive_fraction: largest fraction of ``size`` that is foreground.
+        generator: the generator of the image's draws, on the CPU.
     """
     drawn: list[Tensor] = []
     left = size
@@ -77,10 +80,10 @@ def draw(kinds: Tensor, size: int, positive_fraction: float, generator: torch.Ge
 
 
 def _some(count: int, most: int, generator: torch.Generator | None) -> Tensor:
-    """At most ``most`` different numbers below ``count``, all alike likely."""
+    """At most ``most`` different numbers below ``count``, with equal probability."""
     if count <= 8 * most:
         return torch.randperm(count, generator=generator)[:most]
-    # of hundreds of thousands of anchors: draws with replacement until enough differ
+    # for hundreds of thousands of anchors: draw with replacement until enough numbers differ
     numbers: dict[int, None] = {}
     while len(numbers) < most:
         numbers |= dict.fromkeys(torch.randint(count, (2 * most,), generator=generator).tolist())

@@ -1,8 +1,8 @@
-"""Operators of ``mmcv._ext`` from torchvision's kernels, so that mmcv needs no compiling.
+"""Operators of ``mmcv._ext`` based on torchvision's kernels, so that mmcv need not be compiled.
 
-MMDetection imports all of ``mmcv.ops`` and with it the compiled extension. A module of that name which is
-there before answers for it. torchvision has CPU and CUDA kernels of the operators that the two-stage models
-call; any other operator raises an error that names it. A compiled mmcv is used where there is one.
+MMDetection imports ``mmcv.ops``, which imports the compiled extension. This file provides a module of that
+name first. torchvision has CPU and CUDA kernels of the operators that the two-stage models call; any other
+operator raises an error that names it. If mmcv is compiled, its own operators are used.
 """
 
 import importlib.machinery
@@ -20,12 +20,14 @@ from benchmark.errors import MissingDependencyError
 
 EXTENSION = "mmcv._ext"
 
-OFFSETS_FROM_EDGES = 0  # mmcv's ``offset``: 1 counts the last pixel of a box in, which torchvision never does
-AVERAGE = 1  # mmcv's number for RoIAlign with averages
+OFFSETS_FROM_EDGES = (
+    0  # mmcv's ``offset``: with 1 a box includes its last pixel, which torchvision does not support
+)
+AVERAGE = 1  # mmcv's code for RoIAlign with average pooling
 
 
 def provide_operators() -> None:
-    """Put the stand-in where ``mmcv.ops`` looks for the compiled extension, unless there is one.
+    """Install the stand-in where ``mmcv.ops`` looks for the compiled extension, unless mmcv is compiled.
 
     Raises:
         MissingDependencyError: mmcv, mmengine or mmdet is not installed.
@@ -128,7 +130,7 @@ def deform_conv_backward_input(
     columns: Tensor,
     **geometry: int,
 ) -> None:
-    """Gradients of features and offsets, by the derivative of torchvision's operator."""
+    """Gradients of features and offsets, from torchvision's operator."""
     found = _derivative(gradient, [features, offset], lambda x, o: _plain(x, o, weight, geometry))
     feature_gradient.copy_(found[0])
     offset_gradient.copy_(found[1])
@@ -145,7 +147,7 @@ def deform_conv_backward_parameters(
     scale: float,
     **geometry: int,
 ) -> None:
-    """Gradient of the weights, times ``scale``, added to what is there."""
+    """Add the gradient of the weights, times ``scale``, to ``weight_gradient``."""
     like_weight = torch.zeros_like(weight_gradient)  # the derivative does not depend on the weights
     (found,) = _derivative(gradient, [like_weight], lambda w: _plain(features, offset, w, geometry))
     weight_gradient.add_(found, alpha=scale)
@@ -187,7 +189,7 @@ def modulated_deform_conv_backward(
     with_bias: bool,
     **geometry: int,
 ) -> None:
-    """All gradients, by the derivative of torchvision's operator."""
+    """All gradients, from torchvision's operator."""
     settings = _geometry(geometry)
     found = _derivative(
         gradient,
@@ -202,7 +204,7 @@ def modulated_deform_conv_backward(
 
 
 def _wide(values: Tensor) -> Tensor:
-    """At least float32: torchvision's kernels know neither half nor bfloat16 everywhere."""
+    """At least float32: torchvision's kernels do not all support half and bfloat16."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
@@ -211,7 +213,7 @@ def _plain(features: Tensor, offset: Tensor, weight: Tensor, geometry: dict[str,
 
 
 def _geometry(given: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """Stride, padding and dilation, (vertical, horizontal), from either of mmcv's two ways to name them."""
+    """Stride, padding and dilation, (vertical, horizontal), from either of mmcv's two spellings."""
     if "dH" in given:
         names = {"stride": ("dH", "dW"), "padding": ("padH", "padW"), "dilation": ("dilationH", "dilationW")}
     else:
@@ -223,7 +225,7 @@ def _geometry(given: dict[str, int]) -> dict[str, tuple[int, int]]:
 def _derivative(
     gradient: Tensor, inputs: list[Tensor], function: Callable[..., Tensor]
 ) -> tuple[Tensor, ...]:
-    """Gradients of ``inputs``: the operator is computed once more, because mmcv hands over no graph."""
+    """Gradients of ``inputs``. Computes the operator again, because mmcv does not pass the graph."""
     with torch.enable_grad():
         leaves = [value.detach().requires_grad_() for value in inputs]
         return torch.autograd.grad(function(*leaves), leaves, gradient)
@@ -253,7 +255,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 class _StandIn(ModuleType):
-    """``mmcv._ext`` with the operators of this file; the others raise when they are called."""
+    """``mmcv._ext`` with the operators of this file; other operators raise when called."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -1,7 +1,7 @@
 """Two-stage detectors from MMDetection's modules, also hybrid task cascades and deformable convolutions.
 
-Modules are built from MMDetection's own configuration files, and the elementwise losses are MMDetection's;
-nothing of mmdet leaves this file.
+Modules are built from MMDetection's own configuration files; elementwise losses are MMDetection's. Only this
+file uses mmdet.
 """
 
 from copy import deepcopy
@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.mmcv_ops import provide_operators
-from benchmark.detectors.modules import alone_or_all, listed
+from benchmark.detectors.modules import as_list, one_or_list
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
@@ -30,7 +30,7 @@ from mmengine import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
-MMLogger.get_current_instance().setLevel("WARNING")  # or every initialised tensor is a message
+MMLogger.get_current_instance().setLevel("WARNING")  # else every initialised tensor logs a message
 
 STEM_CHANNELS = 64
 
@@ -51,7 +51,7 @@ _BACKBONES: dict[str, dict[str, Any]] = {
     "resnext101_64x4d": {"type": "ResNeXt", "depth": 101, "groups": 64, "base_width": 4},
 }
 _NORMS: dict[str, dict[str, Any]] = {
-    # without parameters, which takes less memory than MMDetection's own with frozen ones
+    # has no parameters, so it takes less memory than MMDetection's norm with frozen ones
     "frozen": {"norm_cfg": {"type": FrozenBatchNorm2d}, "norm_eval": True},
     "frozen_statistics": {"norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": True},
     "batch": {"norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": False},
@@ -84,7 +84,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
         in_channels=[base_channels * widening * 2**level for level in range(4)], out_channels=channels
     )
     model.rpn_head.update(in_channels=channels, feat_channels=channels)
-    for head in listed(model.roi_head.bbox_head):
+    for head in as_list(model.roi_head.bbox_head):
         head.update(
             in_channels=channels,
             fc_out_channels=settings.box_head_width,
@@ -92,8 +92,10 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
             reg_class_agnostic=settings.class_agnostic_boxes,
         )
     if settings.architecture == "cascade_mask_rcnn":  # MMDetection repeats it too
-        model.roi_head.mask_head = [deepcopy(model.roi_head.mask_head) for _ in range(settings.stages)]
-    for head in listed(model.roi_head.mask_head) if settings.masks else []:
+        model.roi_head.mask_head = [
+            deepcopy(model.roi_head.mask_head) for _ in range(settings.box_head_count)
+        ]
+    for head in as_list(model.roi_head.mask_head) if settings.masks else []:
         head.update(
             num_convs=settings.mask_layers,
             in_channels=channels,
@@ -109,7 +111,7 @@ def model_config(settings: Settings, num_classes: int) -> ConfigDict:
 
 
 class MMDetDetector(TwoStageDetector):
-    """Parameters have the names that they have in MMDetection, but for those of the classifiers."""
+    """Parameters are named as in MMDetection, except those of the classifiers."""
 
     backend = "mmdet"
     backbone: Any
@@ -122,7 +124,7 @@ class MMDetDetector(TwoStageDetector):
         settings = self.settings
         if settings.cascade == "detectron2" and settings.architecture == "cascade_mask_rcnn":
             raise BenchmarkError(
-                "cascades of back end 'mmdet' have a mask head for each stage",
+                "cascades of back end 'mmdet' have a mask head for each box head",
                 found="cascade: detectron2",
                 expected="cascade: mmdet",
                 remedy="set it in the preset, or take the detector from back end detectron2",
@@ -134,12 +136,12 @@ class MMDetDetector(TwoStageDetector):
             self.rpn_head = MODELS.build(config.rpn_head)
             self.roi_head = nn.Module()
             boxes = [
-                Shared2FCBBoxHead(with_cls=False, **_arguments(head)) for head in listed(heads.bbox_head)
+                Shared2FCBBoxHead(with_cls=False, **_arguments(head)) for head in as_list(heads.bbox_head)
             ]
-            self.roi_head.bbox_head = alone_or_all(boxes)
+            self.roi_head.bbox_head = one_or_list(boxes)
             if settings.masks:
-                self.roi_head.mask_head = alone_or_all(
-                    [MODELS.build(head) for head in listed(heads.mask_head)]
+                self.roi_head.mask_head = one_or_list(
+                    [MODELS.build(head) for head in as_list(heads.mask_head)]
                 )
             if settings.semantic_branch:
                 self.roi_head.semantic_head = MODELS.build(heads.semantic_head)
@@ -149,7 +151,7 @@ class MMDetDetector(TwoStageDetector):
     @property
     def box_head_layers(self) -> list[list[nn.Linear]]:
         """The two layers of each box head."""
-        return [list(head.shared_fcs) for head in listed(self.roi_head.bbox_head)]
+        return [list(head.shared_fcs) for head in as_list(self.roi_head.bbox_head)]
 
     @property
     def pyramid_modules(self) -> list[nn.Module]:
@@ -164,42 +166,43 @@ class MMDetDetector(TwoStageDetector):
     @property
     def box_regressors(self) -> list[nn.Linear]:
         """MMDetection's."""
-        return [head.fc_reg for head in listed(self.roi_head.bbox_head)]
+        return [head.fc_reg for head in as_list(self.roi_head.bbox_head)]
 
     @property
     def mask_heads(self) -> list[nn.Module]:
-        """One for each stage."""
-        return listed(self.roi_head.mask_head) if self.settings.masks else []
+        """One for each box head."""
+        return as_list(self.roi_head.mask_head) if self.settings.masks else []
 
     @property
     def mask_predictors(self) -> list[nn.Module]:
         """The last layers."""
-        return [head.conv_logits for head in listed(self.mask_heads)]
+        return [head.conv_logits for head in as_list(self.mask_heads)]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Five levels."""
         return list(self.neck(self.backbone(images)))
 
     def semantic(self, levels: list[Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Of MMDetection's semantic head."""
+        """The outputs of MMDetection's semantic head."""
         if not self.settings.semantic_branch:
             return None
         scores, features = self.roi_head.semantic_head(levels)
         return scores, features
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of MMDetection's head."""
+        """The outputs of MMDetection's head."""
         objectness, deltas = self.rpn_head(levels)
         return list(objectness), list(deltas)
 
-    def mask_features(self, stage: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Of MMDetection's layers; in an HTC the features before the transposed convolution are handed on."""
-        head: Any = self.mask_heads[stage]
+    def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output of MMDetection's layers; an HTC passes on the features before the transposed
+        convolution."""
+        module: Any = self.mask_heads[head]
         if before is not None:
-            pooled = pooled + head.conv_res(before)
-        for layer in head.convs:
+            pooled = pooled + module.conv_res(before)
+        for layer in module.convs:
             pooled = layer(pooled)
-        return F.relu(head.upsample(pooled)), pooled
+        return F.relu(module.upsample(pooled)), pooled
 
     @staticmethod
     def roi_align(

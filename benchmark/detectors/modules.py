@@ -15,11 +15,12 @@ class FrozenStatisticsNorm(nn.BatchNorm2d):
         return self
 
 
-def alone_or_all(modules: Sequence[nn.Module]) -> nn.Module:
-    """The only module itself, so that its parameters' names have no number; else all as a list."""
+def one_or_list(modules: Sequence[nn.Module]) -> nn.Module:
+    """A ``ModuleList``, or the module itself if there is only one, so that its parameters' names have no
+    number."""
     return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
 
 
-def listed(one_or_many: Any) -> list[Any]:
+def as_list(one_or_many: Any) -> list[Any]:
     """The modules of a list, or the only one."""
     return list(one_or_many) if isinstance(one_or_many, (list, nn.ModuleList)) else [one_or_many]

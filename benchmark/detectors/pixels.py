@@ -1,4 +1,4 @@
-"""What trunks take: order, mean and deviation of the colour channels."""
+"""The input of backbones: order, mean and standard deviation of the colour channels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # R, G, B; pixels from 0 to 1
 
 @dataclass(frozen=True)
 class Pixels:
-    """``std`` is of R, G, B with pixels from 0 to 1; ``bgr`` says that the trunk takes blue first."""
+    """``std`` is for R, G, B with pixels from 0 to 1; with ``bgr`` the backbone takes blue first."""
 
     std: tuple[float, float, float]
     bgr: bool = False
 
     def normalised(self, image: Tensor) -> Tensor:
-        """An image (3, H, W), RGB in [0, 1], as the trunk takes it."""
+        """The input of the backbone for an image (3, H, W), RGB in [0, 1]."""
         mean, std = (image.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, self.std))
         found = (image - mean) / std
         return found.flip(0) if self.bgr else found
@@ -33,11 +33,11 @@ PIXELS = {
 """By ``pixels`` of the settings."""
 
 
-def told_by(mean: Tensor, std: Tensor) -> str:
-    """Key of ``PIXELS`` from ``pixel_mean`` and ``pixel_std`` of detectron2, 3 numbers each, pixels to 255.
+def key_of_normalisation(mean: Tensor, std: Tensor) -> str:
+    """Key of ``PIXELS`` for ``pixel_mean`` and ``pixel_std`` of detectron2, 3 numbers each, pixels up to 255.
 
     Raises:
-        CheckpointError: no setting has them.
+        CheckpointError: no key has this mean and deviation.
     """
     mean, std = mean.double().flatten() / 255, std.double().flatten() / 255
     for name, pixels in PIXELS.items():
@@ -53,12 +53,12 @@ def told_by(mean: Tensor, std: Tensor) -> str:
     )
 
 
-def of_detectron2(weights: Mapping[str, Tensor], backbone: str) -> str:
+def key_for_detectron2(weights: Mapping[str, Tensor], backbone: str) -> str:
     """Key of ``PIXELS`` for a file of detectron2's.
 
-    Few of its files say it: its configuration knows. They are then read as those of the models that it has
-    converted itself: ResNets of MSRA, ResNeXts of Facebook.
+    Few files contain the normalisation, because detectron2 keeps it in the configuration. The others are
+    taken as models that detectron2 has converted: ResNets of MSRA, ResNeXts of Facebook.
     """
     if "pixel_mean" in weights and "pixel_std" in weights:
-        return told_by(weights["pixel_mean"], weights["pixel_std"])
+        return key_of_normalisation(weights["pixel_mean"], weights["pixel_std"])
     return "caffe2" if backbone.startswith("resnext") else "caffe"

@@ -1,4 +1,4 @@
-"""From scored boxes to detections, alike for all back ends: the LVIS test protocol."""
+"""From scored boxes to detections by the LVIS test protocol, the same for all back ends."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ SMALLEST_SIDE = 1e-2  # pixels; nothing smaller is a detection
 
 
 def select(boxes: Tensor, scores: Tensor, test: TestSettings) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (n, 4), labels and scores that survive threshold, suppression and the cap, best first.
+    """Boxes (n, 4), labels and scores that remain after threshold, suppression and cap, best first.
 
     Args:
         boxes: (N, C, 4), or (N, 1, 4) where all categories share a box.
@@ -30,7 +30,7 @@ def select(boxes: Tensor, scores: Tensor, test: TestSettings) -> tuple[Tensor, T
     return chosen[keep], label[keep], score[keep]
 
 
-def finish(
+def in_original_pixels(
     kept: tuple[Tensor, Tensor, Tensor],
     masks: Tensor | None,
     settings: DetectorSettings,
@@ -39,7 +39,7 @@ def finish(
     from_size: Size,
     to_size: Size,
 ) -> Detections:
-    """Back to the original image's pixels, on the CPU, masks compressed.
+    """Detections in pixels of the original image, on the CPU, with compressed masks.
 
     Args:
         kept: boxes, labels and scores of an image.
@@ -52,7 +52,7 @@ def finish(
     boxes, labels, scores = kept
     height, width = to_size[0] / from_size[0], to_size[1] / from_size[1]
     if settings.coordinates == "mmdet_v1":
-        # there a box ends in its last pixel, and that pixel is what the factor multiplies
+        # in MMDetection 1 a box ends in its last pixel, and the factor multiplies that pixel's coordinate
         boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
     boxes = boxes * torch.tensor([width, height, width, height], device=boxes.device)
     rles = None

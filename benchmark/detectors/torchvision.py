@@ -14,7 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.interface import POOLED_SIDE
-from benchmark.detectors.modules import FrozenStatisticsNorm, alone_or_all, listed
+from benchmark.detectors.modules import FrozenStatisticsNorm, as_list, one_or_list
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 
@@ -32,7 +32,7 @@ _NORMS = {
 
 
 class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's ResNet with the channels of its residual stages multiplied by a factor."""
+    """torchvision's ResNet with the channels of its residual layers multiplied by a factor."""
 
     def __init__(self, *args: object, width: float, **kwargs: object) -> None:
         self._width_factor = width
@@ -43,13 +43,14 @@ class _NarrowResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
 
 
 def _backbone(settings: Settings) -> BackboneWithFPN:
-    block, layers, grouping = _RESNETS[settings.backbone]
-    body = _NarrowResNet(block, layers, norm_layer=_NORMS[settings.norm], width=settings.width, **grouping)
-    stages = (body.layer1, body.layer2, body.layer3, body.layer4)
+    block, lengths, grouping = _RESNETS[settings.backbone]
+    body = _NarrowResNet(block, lengths, norm_layer=_NORMS[settings.norm], width=settings.width, **grouping)
+    layers = (body.layer1, body.layer2, body.layer3, body.layer4)
     if settings.stride_in_1x1:
-        for stage in stages[1:]:
-            stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
-    channels = [(stage[-1].bn2 if block is BasicBlock else stage[-1].bn3).weight.numel() for stage in stages]
+        for first, *_ in layers[1:]:
+            first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+    lasts = [layer[-1].bn2 if block is BasicBlock else layer[-1].bn3 for layer in layers]
+    channels = [norm.weight.numel() for norm in lasts]
     trained = ["layer4", "layer3", "layer2", "layer1", "conv1"][: settings.trainable_layers]
     if settings.trainable_layers == 5:
         trained.append("bn1")
@@ -62,8 +63,8 @@ def _backbone(settings: Settings) -> BackboneWithFPN:
 
 
 class TorchvisionDetector(TwoStageDetector):
-    """Parameters have the names that they have in torchvision's Faster and Mask R-CNN, but for those of the
-    classifiers and box regressors; in cascades with the number of the stage."""
+    """Parameters are named as in torchvision's Faster and Mask R-CNN, except those of classifiers and box
+    regressors; in cascades the names have the number of the head."""
 
     backend = "torchvision"
     backbone: Any
@@ -74,21 +75,21 @@ class TorchvisionDetector(TwoStageDetector):
         """Refuses hybrid task cascades and deformable convolutions."""
         settings = self.settings
         self.refuse_hybrid_and_deformable("neither hybrid task cascades nor deformable convolutions")
-        channels, width, stages = settings.fpn_channels, settings.box_head_width, settings.stages
+        channels, width, count = settings.fpn_channels, settings.box_head_width, settings.box_head_count
         self.backbone = _backbone(settings)
         self.rpn, self.roi_heads = nn.Module(), nn.Module()
         self.rpn.head = RPNHead(channels, 3)
-        heads = [TwoMLPHead(channels * POOLED_SIDE**2, width) for _ in range(stages)]
-        self.roi_heads.box_head = alone_or_all(heads)
-        self.roi_heads.box_regressor = alone_or_all(
-            [nn.Linear(width, self.delta_columns) for _ in range(stages)]
+        heads = [TwoMLPHead(channels * POOLED_SIDE**2, width) for _ in range(count)]
+        self.roi_heads.box_head = one_or_list(heads)
+        self.roi_heads.box_regressor = one_or_list(
+            [nn.Linear(width, self.delta_columns) for _ in range(count)]
         )
         if settings.masks:
             layers = [settings.mask_channels] * settings.mask_layers
-            self.roi_heads.mask_head = alone_or_all(
+            self.roi_heads.mask_head = one_or_list(
                 [MaskRCNNHeads(channels, layers, 1) for _ in range(self.mask_head_count)]
             )
-            self.roi_heads.mask_predictor = alone_or_all(
+            self.roi_heads.mask_predictor = one_or_list(
                 [self._mask_predictor() for _ in range(self.mask_head_count)]
             )
 
@@ -105,7 +106,7 @@ class TorchvisionDetector(TwoStageDetector):
     @property
     def box_head_layers(self) -> list[list[nn.Linear]]:
         """The two layers of each box head."""
-        return [[head.fc6, head.fc7] for head in listed(self.roi_heads.box_head)]
+        return [[head.fc6, head.fc7] for head in as_list(self.roi_heads.box_head)]
 
     @property
     def pyramid_modules(self) -> list[nn.Module]:
@@ -119,15 +120,15 @@ class TorchvisionDetector(TwoStageDetector):
 
     @property
     def box_regressors(self) -> list[nn.Linear]:
-        """Named by us: torchvision has them beside its classifier."""
-        return listed(self.roi_heads.box_regressor)
+        """Under a name of our own: torchvision has them in the module of its classifier."""
+        return as_list(self.roi_heads.box_regressor)
 
     @property
     def mask_heads(self) -> list[nn.Module]:
-        """Convolutions, and in the predictor the transposed one."""
+        """The convolutions; the transposed one is in the predictor."""
         if not self.settings.masks:
             return []
-        pairs = zip(listed(self.roi_heads.mask_head), listed(self.roi_heads.mask_predictor), strict=True)
+        pairs = zip(as_list(self.roi_heads.mask_head), as_list(self.roi_heads.mask_predictor), strict=True)
         return [nn.ModuleList(pair) for pair in pairs]
 
     @property
@@ -135,19 +136,18 @@ class TorchvisionDetector(TwoStageDetector):
         """The last layers."""
         if not self.settings.masks:
             return []
-        return [predictor.mask_fcn_logits for predictor in listed(self.roi_heads.mask_predictor)]
+        return [predictor.mask_fcn_logits for predictor in as_list(self.roi_heads.mask_predictor)]
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """Five levels."""
         return list(self.backbone(images).values())
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Of torchvision's head."""
+        """The outputs of torchvision's head."""
         objectness, deltas = self.rpn.head(levels)
         return objectness, deltas
 
-    def mask_features(self, stage: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, None]:
-        """After the transposed convolution."""
-        head = listed(self.roi_heads.mask_head)[stage]
-        predictor = listed(self.roi_heads.mask_predictor)[stage]
-        return F.relu(predictor.conv5_mask(head(pooled))), None
+    def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, None]:
+        """The output of the transposed convolution."""
+        predictor = as_list(self.roi_heads.mask_predictor)[head]
+        return F.relu(predictor.conv5_mask(as_list(self.roi_heads.mask_head)[head](pooled))), None

@@ -1,9 +1,9 @@
 """The two-stage detector that all back ends share: features, proposals, RoIs, heads, detections.
 
-A back end brings its framework's trunk, pyramid, heads, elementwise losses and RoIAlign. Everything between
-them is here, so that with the same settings, weights, images and draws all back ends give the same losses,
-gradients and detections (``tests/agreement``). Where frameworks differ there is a setting, and a back end
-that does not have it says so.
+A back end provides the backbone, pyramid, heads, elementwise losses and RoIAlign of its framework. All other
+code is here, so that with the same settings, weights, images and draws all back ends give the same losses,
+gradients and detections (``tests/agreement``). Differences between frameworks are settings; a back end raises
+an error for a setting that it does not support.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -49,7 +49,7 @@ from benchmark.detectors.interface import (
 from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.matching import MatchingRule, draw, generator_of
 from benchmark.detectors.pixels import PIXELS
-from benchmark.detectors.postprocessing import finish, select
+from benchmark.detectors.postprocessing import in_original_pixels, select
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
@@ -58,11 +58,13 @@ from benchmark.recipes.models import TestSettings
 MASK_SIDE = 14  # positions of the pooled features of masks along each side; masks have twice as many
 SEMANTIC_STRIDE = 8  # pixels, of the features of an HTC's semantic branch
 UNLABELLED = 255  # in stuff maps
-FINEST_ROI = 56  # pixels; the square root of a RoI's area from which the second level takes over is twice it
+FINEST_ROI = (
+    56  # pixels; RoIs with the square root of their area from twice this size on use the second level
+)
 RPN_FOREGROUND, RPN_BACKGROUND, RPN_SUPPRESSION = 0.7, 0.3, 0.7  # IoU
 RPN_POSITIVE_FRACTION = 0.5
-STAGE_FOREGROUND = (0.5, 0.6, 0.7)  # IoU from which a RoI is foreground in each stage of a cascade
-STAGE_STDS = {
+HEAD_FOREGROUND = (0.5, 0.6, 0.7)  # IoU from which a RoI is foreground in each head of a cascade
+HEAD_STDS = {
     "mmdet": ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067)),
     "detectron2": (
         (1 / 10, 1 / 10, 1 / 5, 1 / 5),
@@ -74,8 +76,8 @@ STAGE_STDS = {
 
 @dataclass
 class _Pyramid:
-    """A batch after the trunk: levels (N, channels, H, W) float32 from stride 4 to 64, the stuff scores and
-    features of the semantic branch if there is one, sizes of the images, and the size they are padded to."""
+    """A batch after the backbone: levels (N, channels, H, W) float32 from stride 4 to 64, stuff scores and
+    features of the semantic branch if there is one, sizes of the images, and the padded size."""
 
     levels: list[Tensor]
     stuff: tuple[Tensor, Tensor] | None
@@ -85,7 +87,7 @@ class _Pyramid:
 
 @dataclass
 class _Anchors:
-    """Anchors of all levels and what the proposal network says of them, (images, A) and (images, A, 4)."""
+    """Anchors of all levels, with the proposal network's objectness (images, A) and deltas (images, A, 4)."""
 
     levels: list[Tensor]
     grids: list[Size]
@@ -95,8 +97,8 @@ class _Anchors:
 
 @dataclass
 class _RoIs:
-    """RoIs in training, an entry for each image: boxes (n, 4), labels (n,) in ``0..C``, the number (n,) of
-    the object that each belongs to, and whether it is a ground-truth box itself."""
+    """RoIs in training, with one entry per image: boxes (n, 4), labels (n,) in ``0..C``, numbers (n,) of the
+    matched objects, and whether each RoI is itself a ground-truth box."""
 
     boxes: list[Tensor]
     labels: list[Tensor]
@@ -104,13 +106,13 @@ class _RoIs:
     truth: list[Tensor]
 
     def only(self, kept: Sequence[Tensor]) -> "_RoIs":
-        """Those that masks or indices say."""
+        """The RoIs that masks or indices select."""
         lists = (self.boxes, self.labels, self.matches, self.truth)
         return _RoIs(*([item[keep] for item, keep in zip(items, kept, strict=True)] for items in lists))
 
 
 class TwoStageDetector(Detector):
-    """A detector of Fast R-CNN's kind behind ``benchmark.detectors.interface.Detector``.
+    """A detector of the Faster R-CNN family behind ``benchmark.detectors.interface.Detector``.
 
     Args:
         settings: architecture and sizes.
@@ -122,7 +124,8 @@ class TwoStageDetector(Detector):
     """
 
     roi_align: Callable[..., Tensor] = staticmethod(roi_align)
-    """As torchvision's, by position: features, RoIs (n, 5), side, scale, samples, aligned."""
+    """RoIAlign with torchvision's positional arguments: features, RoIs (n, 5), side, scale, samples,
+    aligned."""
 
     def __init__(self, settings: Settings, classifiers: Sequence[Classifier], test: TestSettings) -> None:
         super().__init__(settings, test, classifiers[0].num_classes)
@@ -136,15 +139,16 @@ class TwoStageDetector(Detector):
             others = [layer for layer in convolutions(head) if layer is not predictor]
             initialise_mask_head(others, predictor, settings)
 
-    # ---- what a back end brings
+    # ---- to be implemented by back ends
 
     def build(self) -> None:
-        """Make the modules, under the names of the framework; raises for settings that it does not have."""
+        """Make the modules under the framework's names; raises for settings that the back end does not
+        support."""
         raise NotImplementedError
 
     @property
     def pyramid_modules(self) -> list[nn.Module]:
-        """The feature pyramid's modules without the trunk."""
+        """The feature pyramid's modules without the backbone."""
         raise NotImplementedError
 
     @property
@@ -154,17 +158,18 @@ class TwoStageDetector(Detector):
 
     @property
     def box_regressors(self) -> list[nn.Linear]:
-        """The last layer for boxes of each box head: 4 deltas for each category, or for all."""
+        """The last box layer of each box head: 4 deltas for each category, or for all together."""
         raise NotImplementedError
 
     @property
     def mask_heads(self) -> list[nn.Module]:
-        """The mask head of each stage, or one for all stages of a cascade; none of a Faster R-CNN."""
+        """The mask head of each box head, or one for all of a cascade; none in a Faster R-CNN."""
         raise NotImplementedError
 
     @property
     def mask_predictors(self) -> list[nn.Module]:
-        """The last layer of each mask head: a 1x1 convolution to a channel for each category, or for all."""
+        """The last layer of each mask head: a 1x1 convolution with one channel for each category, or for all
+        together."""
         raise NotImplementedError
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
@@ -172,22 +177,22 @@ class TwoStageDetector(Detector):
         raise NotImplementedError
 
     def semantic(self, levels: list[Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Stuff scores (N, S, h, w) and features (N, channels, h, w), of stride 8, if there is the branch."""
+        """Stuff scores (N, S, h, w) and features (N, channels, h, w) of stride 8; None without a semantic
+        branch."""
         return None
 
     def proposal_outputs(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness logits (N, 3, h, w) and deltas (N, 12, h, w) of each level."""
         raise NotImplementedError
 
-    def mask_features(
-        self, stage: int, pooled: Tensor, before: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the last layer of a stage's mask head takes, (n, channels, M, M), and what an HTC hands to the
-        next stage, of pooled features (n, channels, 14, 14) and what the stage before handed on."""
+    def mask_features(self, head: int, pooled: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The input (n, channels, M, M) of the last layer of a mask head, and the features that an HTC passes
+        to the next head; from pooled features (n, channels, 14, 14) and those that the head before passed on.
+        """
         raise NotImplementedError
 
     def box_losses(self, deltas: Tensor, goals: Tensor, beta: float) -> Tensor:
-        """Smooth L1, L1 where ``beta`` is 0, of every element."""
+        """Smooth L1 of every element; L1 if ``beta`` is 0."""
         return F.smooth_l1_loss(deltas, goals, beta=beta, reduction="none")
 
     def binary_losses(self, logits: Tensor, goals: Tensor) -> Tensor:
@@ -195,23 +200,23 @@ class TwoStageDetector(Detector):
         return F.binary_cross_entropy_with_logits(logits, goals, reduction="none")
 
     def stuff_losses(self, scores: Tensor, categories: Tensor) -> Tensor:
-        """Losses (N, h, w) of stuff scores; 0 where a pixel is unlabelled."""
+        """Losses (N, h, w) of stuff scores; 0 for unlabelled pixels."""
         raise NotImplementedError
 
-    # ---- what back ends build alike
+    # ---- common to all back ends
 
     @property
     def delta_columns(self) -> int:
-        """Outputs of a box regressor: 4 deltas for each category, or for all."""
+        """Number of outputs of a box regressor: 4 deltas for each category, or for all together."""
         return 4 * (1 if self.settings.class_agnostic_boxes else self.num_classes)
 
     @property
     def mask_head_count(self) -> int:
-        """One for each stage of a cascade of MMDetection's kind, else one."""
-        return self.settings.stages if self.settings.cascade == "mmdet" else 1
+        """Number of mask heads: one for each box head in a cascade of MMDetection's kind, else one."""
+        return self.settings.box_head_count if self.settings.cascade == "mmdet" else 1
 
     def refuse_hybrid_and_deformable(self, lacking: str) -> None:
-        """Raise for settings that only MMDetection has; ``lacking`` says what the back end lacks."""
+        """Raise for settings that only MMDetection supports; ``lacking`` describes them in the message."""
         settings = self.settings
         if settings.architecture == "htc" or settings.deformable:
             raise BenchmarkError(
@@ -221,10 +226,10 @@ class TwoStageDetector(Detector):
                 remedy="take the detector from back end mmdet",
             )
 
-    # ---- what it does
+    # ---- the interface of ``Detector``
 
     def train(self, mode: bool = True) -> Self:
-        """Batch norms of frozen stages stay in evaluation mode."""
+        """Batch norms of frozen layers stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
@@ -234,7 +239,7 @@ class TwoStageDetector(Detector):
     def forward(
         self, images: list[Tensor], targets: list[Target], canvas: Size | None = None
     ) -> TrainingPass:
-        """Losses of the proposal network, and of classifier, box regressor and mask head of each stage."""
+        """Losses of the proposal network, and of classifier, box regressor and mask head of each box head."""
         found = TrainingPass([], [], {}, {})
         pyramid = self._pyramid(images, canvas)
         anchors = self._anchors(pyramid)
@@ -246,22 +251,22 @@ class TwoStageDetector(Detector):
             pyramid, anchors, settings.rpn_train_candidates, settings.rpn_train_proposals
         )
         rois = self._first_rois(boxes, targets)
-        for stage in range(settings.stages):
+        for head in range(settings.box_head_count):
             pooled = self._pooled_for_boxes(pyramid, rois.boxes)
-            classified, activated = self._box_features(stage, pooled)
-            deltas = self.box_regressors[stage](activated).float()
-            found.logits.append(self._classifier(stage)(classified).float())
+            classified, activated = self._box_features(head, pooled)
+            deltas = self.box_regressors[head](activated).float()
+            found.logits.append(self._classifier(head)(classified).float())
             found.labels.append(torch.cat(rois.labels))
-            self._box_loss(found, stage, deltas, rois, targets)
+            self._box_loss(found, head, deltas, rois, targets)
             masked = rois
-            if settings.architecture == "htc" or stage + 1 < settings.stages:
-                refined = self._refined(stage, pyramid, rois, deltas, classified)
-                if settings.architecture == "htc":  # the boxes that its box head has just corrected
-                    masked = self._drawn(stage, refined, targets, f"RoIs of masks {stage}")
-            if stage < len(self.mask_heads):
-                self._mask_loss(found, stage, pyramid, masked, targets)
-            if stage + 1 < settings.stages:
-                rois = self._next_rois(stage + 1, refined, targets)
+            if settings.architecture == "htc" or head + 1 < settings.box_head_count:
+                refined = self._refined(head, pyramid, rois, deltas, classified)
+                if settings.architecture == "htc":  # masks use the boxes that the box head has just refined
+                    masked = self._drawn(head, refined, targets, f"RoIs of masks {head}")
+            if head < len(self.mask_heads):
+                self._mask_loss(found, head, pyramid, masked, targets)
+            if head + 1 < settings.box_head_count:
+                rois = self._next_rois(head + 1, refined, targets)
         return found
 
     @torch.no_grad()
@@ -280,65 +285,64 @@ class TwoStageDetector(Detector):
         )
         rois = self._first_rois(boxes, targets)
         batches = []
-        for stage in range(settings.stages):
+        for head in range(settings.box_head_count):
             chosen = _chosen(rois.labels, choose)
-            last = stage + 1 == settings.stages
-            if last:  # no stage is refined from the others
+            last = head + 1 == settings.box_head_count
+            if last:  # no further head needs the RoIs that were not chosen
                 rois, chosen = rois.only(chosen), [keep[keep] for keep in chosen]
-            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, rois.boxes))
+            classified, activated = self._box_features(head, self._pooled_for_boxes(pyramid, rois.boxes))
             kept = torch.cat(chosen)
             parts = (classified, torch.cat(rois.labels), torch.cat(rois.boxes), image_numbers(rois.labels))
             batches.append(RoIBatch(*(part[kept] for part in parts)))
             if not last:
-                deltas = self.box_regressors[stage](activated).float()
-                refined = self._refined(stage, pyramid, rois, deltas, classified)
-                rois = self._next_rois(stage + 1, refined, targets)
+                deltas = self.box_regressors[head](activated).float()
+                refined = self._refined(head, pyramid, rois, deltas, classified)
+                rois = self._next_rois(head + 1, refined, targets)
         return batches
 
     @property
     def features_depend_on(self) -> Hashable:
-        """Which of a box head's features the classifiers take; where they choose among class-specific boxes
-        between the stages of a cascade, their weights too."""
-        if self.settings.stages > 1 and not self.settings.class_agnostic_boxes:
+        """The features that the classifiers take; their weights too, if they select class-specific boxes
+        between the heads of a cascade."""
+        if self.settings.box_head_count > 1 and not self.settings.class_agnostic_boxes:
             return self.classifiers
-        own = [self._classifier(stage) for stage in range(self.settings.stages)]
+        own = [self._classifier(head) for head in range(self.settings.box_head_count)]
         return tuple((classifier.before_activation, classifier.takes_pooled) for classifier in own)
 
     @torch.no_grad()
     def ground_truth_features(self, images: list[Tensor], targets: list[Target]) -> list[RoIBatch]:
-        """Features of the ground-truth boxes as they are, in every stage, in evaluation mode."""
+        """Features of the ground-truth boxes as they are, in every head, in evaluation mode."""
         pyramid = self._pyramid(images, None)
         boxes, labels = [target.boxes for target in targets], [target.labels for target in targets]
         pooled = self._pooled_for_boxes(pyramid, boxes)
         return [
             RoIBatch(
-                self._box_features(stage, pooled)[0],
+                self._box_features(head, pooled)[0],
                 torch.cat(labels),
                 torch.cat(boxes),
                 image_numbers(labels),
             )
-            for stage in range(self.settings.stages)
+            for head in range(self.settings.box_head_count)
         ]
 
     @torch.no_grad()
     def predict(self, images: list[Tensor], sizes: list[Size]) -> list[Detections]:
-        """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
+        """Detections by the LVIS protocol: score threshold, suppression per category, cap per image,
+        masks."""
         settings, pyramid = self.settings, self._pyramid(images, None)
         anchors = self._anchors(pyramid)
         boxes, objectness = self._proposals(
             pyramid, anchors, settings.rpn_test_candidates, settings.rpn_test_proposals
         )
         logits = []
-        for stage in range(settings.stages):
-            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, boxes))
-            logits.append(self._classifier(stage)(classified).float())
-            deltas = self.box_regressors[stage](activated).float()
-            if stage + 1 < settings.stages:
-                boxes = self._moved(stage, pyramid, boxes, deltas, classified)
+        for head in range(settings.box_head_count):
+            classified, activated = self._box_features(head, self._pooled_for_boxes(pyramid, boxes))
+            logits.append(self._classifier(head)(classified).float())
+            deltas = self.box_regressors[head](activated).float()
+            if head + 1 < settings.box_head_count:
+                boxes = self._moved(head, pyramid, boxes, deltas, classified)
         counts = [len(item) for item in boxes]
-        decoded = decode(
-            torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage), settings.framework
-        )
+        decoded = decode(torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(head), settings.framework)
         scores = self._classifier(-1).detection_scores(
             logits, torch.cat(objectness), "scores" if settings.cascade == "detectron2" else "logits"
         )
@@ -352,7 +356,9 @@ class TwoStageDetector(Detector):
         if settings.masks:
             masks = self._mask_probabilities(pyramid, [box for box, _, _ in kept], [y for _, y, _ in kept])
         return [
-            finish(item, mask, settings, self.test.mask_threshold, from_size=given, to_size=original)
+            in_original_pixels(
+                item, mask, settings, self.test.mask_threshold, from_size=given, to_size=original
+            )
             for item, mask, given, original in zip(kept, masks, pyramid.sizes, sizes, strict=True)
         ]
 
@@ -365,7 +371,8 @@ class TwoStageDetector(Detector):
         batch = torch.stack(
             [F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in normalised]
         )
-        # RoIAlign takes boxes in the type of the features, and bfloat16 knows every eighth pixel beyond 1024
+        # RoIAlign takes boxes in the type of the features, and bfloat16 has a resolution of 8 pixels above
+        # 1024
         levels = [level.float() for level in self.pyramid(batch)]
         stuff = self.semantic(levels)
         if stuff is not None:
@@ -373,7 +380,7 @@ class TwoStageDetector(Detector):
         return _Pyramid(levels, stuff, sizes, (height, width))
 
     def _pooled(self, pyramid: _Pyramid, boxes: list[Tensor], side: int) -> Tensor:
-        """RoIAlign features (n, channels, side, side), of the level that fits a box's size."""
+        """RoIAlign features (n, channels, side, side), from the level for the size of each box."""
         rois = _numbered(boxes)
         sizes = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
         fitting = (sizes / FINEST_ROI + 1e-6).log2().floor().clamp(0, 3)
@@ -385,9 +392,9 @@ class TwoStageDetector(Detector):
         return pooled
 
     def _aligned(self, level: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
-        """RoIAlign of one level at RoIs (n, 5); where its pixels lie follows from the coordinates."""
+        """RoIAlign of one level at RoIs (n, 5), with pixel positions as in the setting ``coordinates``."""
         how = self.settings.coordinates
-        if how == "mmdet_v1":  # at i, where ``aligned`` has it at i + 0.5
+        if how == "mmdet_v1":  # its pixels are at i, those of ``aligned`` at i + 0.5
             rois = rois + rois.new_tensor([0, 0.5, 0.5, 0.5, 0.5]) * stride
         samples = 0 if how == "aligned" else 2
         return self.roi_align(level, rois, side, 1 / stride, samples, how != "torchvision")
@@ -397,13 +404,13 @@ class TwoStageDetector(Detector):
         if pyramid.stuff is not None:
             wide = self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
             pooled = pooled + F.adaptive_avg_pool2d(wide, POOLED_SIDE)
-        if self.settings.cascade == "detectron2" and self.settings.stages > 1:
-            pooled = _with_less_gradient(pooled, 1 / self.settings.stages)
+        if self.settings.cascade == "detectron2" and self.settings.box_head_count > 1:
+            pooled = _with_less_gradient(pooled, 1 / self.settings.box_head_count)
         return pooled
 
-    def _box_features(self, stage: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
-        classifier, (first, second) = self._classifier(stage), self.box_head_layers[stage]
+    def _box_features(self, head: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Features for the classifier, (N, D) or (N, D + P), and for the regressor, (N, D)."""
+        classifier, (first, second) = self._classifier(head), self.box_head_layers[head]
         flat = pooled.flatten(start_dim=1)
         raw = second(F.relu(first(flat)))
         activated = F.relu(raw)
@@ -412,8 +419,8 @@ class TwoStageDetector(Detector):
             classified = torch.cat([classified, flat], dim=1)
         return classified, activated
 
-    def _classifier(self, stage: int) -> Classifier:
-        return cast(Classifier, self.classifiers[stage])
+    def _classifier(self, head: int) -> Classifier:
+        return cast(Classifier, self.classifiers[head])
 
     # ---- proposals
 
@@ -447,7 +454,7 @@ class TwoStageDetector(Detector):
             chosen, level = torch.cat(best), torch.cat(levels)
             box = decode(boxes[chosen], deltas[chosen, None], RPN_STDS, self.settings.framework)[:, 0]
             box, score = clipped(box, size, self.settings.coordinates), logits[chosen]
-            # what is not finite is left out: divergence shows in the losses
+            # leave out values that are not finite: divergence shows in the losses
             good = (
                 (box[:, 2:] > box[:, :2]).all(dim=1) & box.isfinite().all(dim=1) & score.isfinite()
             ).nonzero()
@@ -460,7 +467,7 @@ class TwoStageDetector(Detector):
     def _proposal_losses(
         self, found: TrainingPass, pyramid: _Pyramid, anchors: _Anchors, targets: list[Target]
     ) -> None:
-        """Objectness of drawn anchors, and boxes of the foreground among them."""
+        """Add the losses of objectness for sampled anchors, and of boxes for foreground anchors."""
         settings = self.settings
         rule = MatchingRule(
             RPN_FOREGROUND,
@@ -488,7 +495,7 @@ class TwoStageDetector(Detector):
         _add(found, "loss_rpn_box", box_losses, count)
 
     def _stuff_loss(self, found: TrainingPass, scores: Tensor, targets: list[Target], canvas: Size) -> None:
-        """Mean over the labelled pixels."""
+        """Add the stuff loss, a mean over the labelled pixels."""
         maps = []
         for target in targets:
             assert target.stuff is not None
@@ -501,21 +508,21 @@ class TwoStageDetector(Detector):
 
     # ---- RoIs
 
-    def _stds(self, stage: int) -> tuple[float, ...]:
-        return STAGE_STDS[self.settings.cascade][stage]
+    def _stds(self, head: int) -> tuple[float, ...]:
+        return HEAD_STDS[self.settings.cascade][head]
 
     def _first_rois(self, proposals: list[Tensor], targets: list[Target]) -> _RoIs:
         nothing = [torch.zeros_like(box[:, 0], dtype=torch.int64) for box in proposals]
         return self._drawn(0, _RoIs(proposals, nothing, nothing, nothing), targets, "RoIs 0")
 
-    def _drawn(self, stage: int, rois: _RoIs, targets: list[Target], purpose: str) -> _RoIs:
-        """RoIs drawn from boxes and the ground truth, with their labels."""
+    def _drawn(self, head: int, rois: _RoIs, targets: list[Target], purpose: str) -> _RoIs:
+        """RoIs sampled from boxes and the ground truth, with their labels."""
         boxes = [torch.cat([own, target.boxes]) for own, target in zip(rois.boxes, targets, strict=True)]
         truth = [
             torch.arange(len(both), device=both.device) >= len(own)
             for both, own in zip(boxes, rois.boxes, strict=True)
         ]
-        labelled, kinds = self._labelled(stage, boxes, truth, targets)
+        labelled, kinds = self._labelled(head, boxes, truth, targets)
         size, fraction = self.settings.roi_samples, self.settings.roi_positive_fraction
         return labelled.only(
             [
@@ -524,19 +531,20 @@ class TwoStageDetector(Detector):
             ]
         )
 
-    def _next_rois(self, stage: int, refined: _RoIs, targets: list[Target]) -> _RoIs:
-        """A cascade's RoIs from those of the stage before: drawn anew, or all of them with new labels."""
+    def _next_rois(self, head: int, refined: _RoIs, targets: list[Target]) -> _RoIs:
+        """The RoIs of the next head of a cascade: sampled again from refined ones, or all of them with new
+        labels."""
         if self.settings.cascade == "mmdet":
-            return self._drawn(stage, refined, targets, f"RoIs {stage}")
+            return self._drawn(head, refined, targets, f"RoIs {head}")
         solid = refined.only([(box[:, 2:] > box[:, :2]).all(dim=1) for box in refined.boxes])
-        labelled, kinds = self._labelled(stage, solid.boxes, solid.truth, targets)
+        labelled, kinds = self._labelled(head, solid.boxes, solid.truth, targets)
         return labelled.only([kind >= 0 for kind in kinds])
 
     def _labelled(
-        self, stage: int, boxes: list[Tensor], truth: list[Tensor], targets: list[Target]
+        self, head: int, boxes: list[Tensor], truth: list[Tensor], targets: list[Target]
     ) -> tuple[_RoIs, list[Tensor]]:
         """RoIs with their labels, and their kinds (see ``MatchingRule.match``)."""
-        settings, foreground = self.settings, STAGE_FOREGROUND[stage]
+        settings, foreground = self.settings, HEAD_FOREGROUND[head]
         floor = settings.roi_low_quality_iou
         rule = MatchingRule(
             foreground,
@@ -556,16 +564,16 @@ class TwoStageDetector(Detector):
         return rois, kinds
 
     def _box_loss(
-        self, found: TrainingPass, stage: int, deltas: Tensor, rois: _RoIs, targets: list[Target]
+        self, found: TrainingPass, head: int, deltas: Tensor, rois: _RoIs, targets: list[Target]
     ) -> None:
-        """Over foreground RoIs, divided by the number of all RoIs."""
+        """Add the box loss, a sum over foreground RoIs divided by the number of all RoIs."""
         labels = torch.cat(rois.labels)
         foreground = (labels < self.num_classes).nonzero().squeeze(1)
         own = deltas.unflatten(1, (-1, 4))[foreground, self._column(labels[foreground])]
         only = rois.only([label < self.num_classes for label in rois.labels])
         truth = [target.boxes[match] for target, match in zip(targets, only.matches, strict=True)]
-        goals = encode(torch.cat(only.boxes), torch.cat(truth), self._stds(stage))
-        name = f"{head_prefix(stage, self.settings.stages)}loss_box"
+        goals = encode(torch.cat(only.boxes), torch.cat(truth), self._stds(head))
+        name = f"{head_prefix(head, self.settings.box_head_count)}loss_box"
         _add(found, name, self.box_losses(own, goals, self.settings.smooth_l1_beta), len(labels))
 
     def _column(self, labels: Tensor) -> Tensor:
@@ -573,11 +581,12 @@ class TwoStageDetector(Detector):
 
     @torch.no_grad()
     def _refined(
-        self, stage: int, pyramid: _Pyramid, rois: _RoIs, deltas: Tensor, classified: Tensor
+        self, head: int, pyramid: _Pyramid, rois: _RoIs, deltas: Tensor, classified: Tensor
     ) -> _RoIs:
-        """The RoIs that a stage of a cascade hands on; where they are drawn anew, without ground truth."""
+        """The refined RoIs of a head for the next one; without ground-truth boxes if they are sampled
+        again."""
         labels = torch.cat(rois.labels)
-        moved = self._moved(stage, pyramid, rois.boxes, deltas, classified, labels)
+        moved = self._moved(head, pyramid, rois.boxes, deltas, classified, labels)
         refined = _RoIs(moved, rois.labels, rois.matches, rois.truth)
         return (
             refined if self.settings.cascade == "detectron2" else refined.only([~own for own in rois.truth])
@@ -586,22 +595,22 @@ class TwoStageDetector(Detector):
     @torch.no_grad()
     def _moved(
         self,
-        stage: int,
+        head: int,
         pyramid: _Pyramid,
         boxes: list[Tensor],
         deltas: Tensor,
         classified: Tensor,
         labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """Boxes after a stage's regressor; class-specific ones are of the true or else the best label."""
+        """Boxes after a head's regressor; class-specific ones use the true label, or else the best one."""
         column = torch.zeros_like(deltas[:, 0], dtype=torch.int64)
         if not self.settings.class_agnostic_boxes:
-            classifier = self._classifier(stage)
+            classifier = self._classifier(head)
             column = classifier.scores(classifier(classified).float())[:, :-1].argmax(dim=1)
             if labels is not None:
                 column = torch.where(labels < self.num_classes, labels, column)
         own = deltas.unflatten(1, (-1, 4))[torch.arange(len(deltas), device=deltas.device), column]
-        moved = decode(torch.cat(boxes), own[:, None], self._stds(stage), self.settings.framework)[:, 0]
+        moved = decode(torch.cat(boxes), own[:, None], self._stds(head), self.settings.framework)[:, 0]
         return [
             clipped(box, size, self.settings.coordinates)
             for box, size in zip(moved.split([len(box) for box in boxes]), pyramid.sizes, strict=True)
@@ -610,29 +619,29 @@ class TwoStageDetector(Detector):
     # ---- masks
 
     def _mask_logits(
-        self, pyramid: _Pyramid, boxes: list[Tensor], labels: Tensor, stages: Iterable[int]
+        self, pyramid: _Pyramid, boxes: list[Tensor], labels: Tensor, heads: Iterable[int]
     ) -> list[Tensor]:
-        """Logits (n, M, M) of the labels' channels in the mask heads of some stages."""
+        """Logits (n, M, M) of the labels' channels in the mask heads of the given numbers."""
         pooled = self._pooled(pyramid, boxes, MASK_SIDE)
         if pyramid.stuff is not None:
             pooled = pooled + self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
-        wanted, before, found = set(stages), None, []
-        chained = self.settings.architecture == "htc"  # a stage takes features of the one before
-        for stage in range(max(wanted) + 1):
-            if stage in wanted or chained:
-                features, carried = self.mask_features(stage, pooled, before)
+        wanted, before, found = set(heads), None, []
+        chained = self.settings.architecture == "htc"  # each mask head takes features of the one before
+        for head in range(max(wanted) + 1):
+            if head in wanted or chained:
+                features, carried = self.mask_features(head, pooled, before)
                 before = carried if chained else None
-            if stage in wanted:
+            if head in wanted:
                 column = torch.zeros_like(labels) if self.settings.class_agnostic_masks else labels
-                found.append(_of_channel(self.mask_predictors[stage], features, column).float())
+                found.append(_of_channel(self.mask_predictors[head], features, column).float())
         return found
 
     def _mask_loss(
-        self, found: TrainingPass, stage: int, pyramid: _Pyramid, rois: _RoIs, targets: list[Target]
+        self, found: TrainingPass, head: int, pyramid: _Pyramid, rois: _RoIs, targets: list[Target]
     ) -> None:
-        """Mean over the foreground RoIs."""
+        """Add the mask loss, a mean over the foreground RoIs."""
         only = rois.only([label < self.num_classes for label in rois.labels])
-        (logits,) = self._mask_logits(pyramid, only.boxes, torch.cat(only.labels), [stage])
+        (logits,) = self._mask_logits(pyramid, only.boxes, torch.cat(only.labels), [head])
         goals = torch.cat(
             [
                 mask_targets(target, box, match, logits.shape[-1])
@@ -640,12 +649,12 @@ class TwoStageDetector(Detector):
             ]
         )
         losses = self.binary_losses(logits, goals).flatten(start_dim=1).mean(dim=1)
-        _add(found, f"{head_prefix(stage, len(self.mask_heads))}loss_mask", losses, len(losses))
+        _add(found, f"{head_prefix(head, len(self.mask_heads))}loss_mask", losses, len(losses))
 
     def _mask_probabilities(
         self, pyramid: _Pyramid, boxes: list[Tensor], labels: list[Tensor]
     ) -> Sequence[Tensor]:
-        """Probabilities (n, M, M) of each image's detections, the mean over a cascade's stages."""
+        """Probabilities (n, M, M) of each image's detections, averaged over the heads of a cascade."""
         logits = self._mask_logits(pyramid, boxes, torch.cat(labels), range(len(self.mask_heads)))
         found = torch.stack([item.sigmoid() for item in logits]).mean(dim=0)
         return found.split([len(box) for box in boxes])
@@ -657,7 +666,7 @@ def _numbered(boxes: list[Tensor]) -> Tensor:
 
 
 def _chosen(labels: list[Tensor], choose: ChooseRoIs | None) -> list[Tensor]:
-    """Whether each of the RoIs is kept, per image."""
+    """Masks of the RoIs that ``choose`` keeps, one per image."""
     if choose is None:
         return [torch.ones_like(label, dtype=torch.bool) for label in labels]
     flat = torch.cat(labels)
@@ -672,15 +681,15 @@ def _add(found: TrainingPass, name: str, losses: Tensor, count: Any) -> None:
 
 
 def _with_less_gradient(values: Tensor, factor: float) -> Tensor:
-    """The same values, with a part of their gradient."""
+    """The same values, with their gradient multiplied by ``factor``."""
     fixed = values.detach()
     return fixed + factor * (values - fixed)
 
 
 def _of_channel(predictor: nn.Module, features: Tensor, columns: Tensor) -> Tensor:
-    """Logits (n, M, M) of one channel of a 1x1 convolution for each of features (n, channels, M, M).
+    """Logits (n, M, M) of one channel per item of a 1x1 convolution of features (n, channels, M, M).
 
-    Those of all categories would be most of a training's memory.
+    Logits of all categories would take most of a training's memory.
     """
     weight, bias = cast(Tensor, predictor.weight)[:, :, 0, 0], cast(Tensor, predictor.bias)
     if isinstance(predictor, NormedConv2d):

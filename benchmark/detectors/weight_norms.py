@@ -1,4 +1,4 @@
-"""How long the classifier's weight vectors are: the quantity that tau-normalisation and its like work on."""
+"""Norms of the classifier's weight vectors, which tau-normalisation and similar methods change."""
 
 import csv
 import io
@@ -21,22 +21,22 @@ def write_weight_norms(
 ) -> int:
     """Write the L2 norm of every category's weight vector as CSV with the columns ``id`` and ``norm``.
 
-    The norm is that of the vector behind the test score (``Classifier.category_weights``), the mean over the
-    stages of a cascade. A method that has none for each category gets a table without rows. ``intermediates``
-    is the folder of the tables that the method reads.
+    The norm is that of the vector behind the test score (``Classifier.category_weights``), averaged over the
+    heads of a cascade. The table has no rows if the method does not have one vector per category.
+    ``intermediates`` is the folder of the tables that the method reads.
 
-    Returns the number of rows. Raises ``CheckpointError`` where the checkpoint is not of this recipe.
+    Returns the number of rows. Raises ``CheckpointError`` if the checkpoint is not of this recipe.
     """
     statistics = ClassStatistics.read(statistics_file)
     state = load(checkpoint)["model"]
     tables = read_tables(intermediates, run.intermediates, statistics)
-    stages = sorted({name.split(".")[1] for name in state if name.startswith(PREFIX)}, key=int)
-    if not stages:
+    heads = sorted({name.split(".")[1] for name in state if name.startswith(PREFIX)}, key=int)
+    if not heads:
         raise CheckpointError("the checkpoint holds no classifier", where=checkpoint)
     norms = []
-    for stage in stages:
+    for head in heads:
         classifier = build_classifier(run, statistics, tables)
-        start = f"{PREFIX}{stage}."
+        start = f"{PREFIX}{head}."
         try:
             classifier.load_state_dict(
                 {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}

@@ -163,14 +163,7 @@ class Evaluator:
         selection = Selection(truth, table)
         rows = selection.rows(number)
         asked = self.metrics(max_detections, errors, calibration)
-        columns: dict[str, np.ndarray] = {
-            "id": np.fromiter(truth.names, np.int64, len(truth.names)),
-            "name": np.array(list(truth.names.values())),
-            "frequency": self.frequencies,
-            "instances": truth.instances,
-        }
-        if self.counts is not None:
-            columns["training_instances"] = self.counts
+        columns = self._category_columns()
         metrics: dict[str, dict[str, float | None]] = {}
         curves: dict[str, Curves] = {}
         bins: dict[str, Calibration] = {}
@@ -231,6 +224,18 @@ class Evaluator:
         loaded = self._engine.load(selection, selection.rows(number), iou_type)
         return self._numbers(metrics, loaded.curves(_caps(metrics))), loaded.matches()
 
+    def _category_columns(self) -> dict[str, np.ndarray]:
+        """What is known of the categories before any detection is read; see ``Evaluation``."""
+        columns: dict[str, np.ndarray] = {
+            "id": np.fromiter(self.truth.names, np.int64, len(self.truth.names)),
+            "name": np.array(list(self.truth.names.values())),
+            "frequency": self.frequencies,
+            "instances": self.truth.instances,
+        }
+        if self.counts is not None:
+            columns["training_instances"] = self.counts
+        return columns
+
     def _fixed(self, curves: Curves, selection: Selection, rows: np.ndarray, iou_type: str) -> Curves:
         """Curves of AP-fixed: ``curves`` of ``rows`` but for the categories of which other detections count.
 
@@ -250,7 +255,7 @@ class Evaluator:
     def _training_statistics(self, path: Path) -> ClassStatistics:
         statistics = ClassStatistics.read(path)
         check_same_vocabulary(
-            statistics.spoken(f"class statistics {path}"),
+            statistics.as_vocabulary(f"class statistics {path}"),
             Vocabulary.of(f"ground truth {self.truth.path}", self.truth.names.items()),
             EvaluationError,
             remedy="count the training annotations of the same dataset with longtail stats",

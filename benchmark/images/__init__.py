@@ -1,4 +1,4 @@
-"""From image files and annotations to what detectors train and predict on."""
+"""From image files and annotations to the input of detectors."""
 
 from benchmark.images.dataset import Sample, TestImages, TrainImages, load
 from benchmark.images.files import ImageError

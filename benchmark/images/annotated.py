@@ -1,7 +1,7 @@
-"""Images with the annotations to train on, as arrays that loading processes share.
+"""Images with their training annotations, as arrays that loading processes share.
 
-A forked process copies a Python object that it only reads, because reading counts references; an array stays
-where it is.
+A forked process copies even Python objects that it only reads, because reading changes reference counts;
+arrays are not copied.
 """
 
 import os
@@ -19,7 +19,7 @@ from benchmark.annotations.reading import CHECK_REMEDY, LONGEST_OUTLINE
 from benchmark.images.files import ImageError, find_images
 from benchmark.images.masks import Shape
 
-AT_ONCE = 8192  # annotations whose segmentations are Python objects at a time
+AT_ONCE = 8192  # number of annotations whose segmentations are Python objects at the same time
 
 Integers = NDArray[np.int64]
 
@@ -29,8 +29,8 @@ class Segmentations:
     """Segmentations of A annotations, decoded and checked.
 
     Attributes:
-        hundredths: (N,) x, y, x, y, ... of all polygons in 1/100 pixel. They are whole where the file has at
-            most two decimals, as those of LVIS and COCO, and of the shortest type that holds them.
+        hundredths: (N,) x, y, x, y, ... of all polygons in 1/100 pixel, in the smallest type that holds them.
+            They are whole numbers if the file has at most two decimals, as in LVIS and COCO.
         polygons: (P + 1,) int64, the first number of each polygon, annotation after annotation, and N.
         codes: (B,) uint8, COCO's compressed run-length codes of the segmentations that are no polygons.
         annotations: (A + 1, 2) int64, first polygon and first byte of its code of each, and P and B.
@@ -43,10 +43,10 @@ class Segmentations:
 
     @classmethod
     def of(cls, annotations: Sequence[Annotation], sizes: Integers, path: Path) -> "Segmentations":
-        """Those of annotations of file ``path`` in images of ``sizes`` (A, 2), height and width.
+        """The segmentations of annotations in file ``path``, in images of ``sizes`` (A, 2), height and width.
 
         Raises:
-            ImageError: some cannot be turned into masks; names the first and counts them.
+            ImageError: some cannot be turned into masks; the message names the first and gives their number.
         """
         hundredths: NDArray[Any] = np.zeros(0, np.uint16)
         lengths = [np.zeros(1, np.int64)]
@@ -102,12 +102,12 @@ class Segmentations:
 
 
 def _unusual(numbers: NDArray[np.float64], lengths: Integers, sizes: Integers) -> NDArray[np.bool_]:
-    """Polygons (P,) that may be defective (``shape_defects``), found fast: nearly all are certainly not.
+    """Which polygons (P,) may be defective (``shape_defects``); a fast test that clears nearly all of them.
 
     Args:
         numbers: x, y, x, y, ... of all polygons.
-        lengths: (P,) how many numbers each has.
-        sizes: (P, 2) height and width of its image.
+        lengths: (P,) number of coordinates of each.
+        sizes: (P, 2) height and width of the image of each.
     """
     if len(lengths) == 0 or (lengths < 6).any() or (lengths % 2).any():
         return np.ones(len(lengths), bool)
@@ -129,7 +129,7 @@ def _hundredths(numbers: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def _extended(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
-    """Both, one after the other, where ``array`` is: two copies of it would be the peak of memory."""
+    """Extend ``array`` in place: a second copy would be the peak of memory."""
     array = array.astype(np.promote_types(array.dtype, more.dtype), copy=False)
     array.resize(len(array) + len(more), refcheck=False)
     array[len(array) - len(more) :] = more
@@ -137,10 +137,10 @@ def _extended(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
 
 
 class AnnotatedImages:
-    """The images of a file that have annotations to train on, and these annotations.
+    """The images of a file with training annotations, and these annotations.
 
-    Left out are crowd regions and annotations marked as ignored, as in the evaluation, and boxes of which
-    less than one pixel lies in the image.
+    Crowd regions and annotations marked as ignored are left out, as in the evaluation, and so are boxes with
+    less than one pixel inside the image.
 
     Attributes:
         ids: (I,) int64, of the images.
@@ -148,7 +148,7 @@ class AnnotatedImages:
         firsts: (I + 1,) int64, the first annotation of each image, and A.
         boxes: (A, 4) float32 xyxy in pixels.
         labels: (A,) int64, positions of the categories in the file's list of them.
-        segmentations: of the annotations, or None where nobody needs them.
+        segmentations: segmentations of the annotations, or None if they are not needed.
     """
 
     def __init__(
@@ -208,11 +208,11 @@ class AnnotatedImages:
         return Path(os.fsdecode(self._paths[index]))
 
     def annotations(self, index: int) -> slice:
-        """Which annotations are those of an image."""
+        """The slice of the annotations of an image."""
         return slice(*self.firsts[index : index + 2].tolist())
 
 
 def _seen(annotation: Annotation, image: Image) -> float:
-    """The shorter side, in pixels, of the part of a box that lies in its image; 0 or less outside."""
+    """The shorter side, in pixels, of the part of a box inside its image; 0 or less if it is outside."""
     x, y, width, height = annotation.bbox
     return min(min(x + width, image.width) - max(x, 0.0), min(y + height, image.height) - max(y, 0.0))

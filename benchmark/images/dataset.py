@@ -1,4 +1,4 @@
-"""Images with their ground truth, decoded, resized and flipped, ready for any detector."""
+"""Images with their ground truth, decoded, resized and flipped for any detector."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -23,8 +23,8 @@ from benchmark.seeds import derive_seed
 
 @dataclass
 class Sample:
-    """One image as it is loaded: uint8 (3, H, W) RGB, its id, its original (height, width), and the ground
-    truth in the resized image's pixels (None in testing)."""
+    """A loaded image: uint8 (3, H, W) RGB, its id, its original (height, width), and the ground truth in
+    pixels of the resized image (None in testing)."""
 
     image_id: int
     image: Tensor
@@ -32,27 +32,27 @@ class Sample:
     target: Target | None
 
     def on(self, device: torch.device) -> tuple[Tensor, Target | None]:
-        """What a detector takes, on its device: the image in float32, in [0, 1], and the ground truth.
+        """The input of a detector on its device: the image in float32, in [0, 1], and the ground truth.
 
-        Copies from pinned memory do not wait, and are of bytes: floats are made on the device.
+        Copies from pinned memory are asynchronous, and copy bytes: the conversion to float is on the device.
         """
         image = transforms.to_dtype(self.image.to(device, non_blocking=True), torch.float32, scale=True)
         return image, None if self.target is None else self.target.to(device)
 
     def pin_memory(self) -> "Sample":
-        """The same in pinned memory, from which copies to a GPU do not wait; the data loader calls this."""
+        """The sample in pinned memory, for asynchronous copies to a GPU; the data loader calls this."""
         target = None if self.target is None else self.target.pin_memory()
         return replace(self, image=self.image.pin_memory(), target=target)
 
 
 def resized(height: int, width: int, short_edge: int, long_edge: int) -> tuple[int, int]:
-    """Size with the short side at ``short_edge``, or smaller where the long side would pass ``long_edge``."""
+    """Size with the short side at ``short_edge``, or smaller if the long side would exceed ``long_edge``."""
     scale = min(short_edge / min(height, width), long_edge / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-class _Caught(Dataset[Any]):
-    """Items of ``data``, or in their place the error of bad input that they raise."""
+class _ErrorsAsItems(Dataset[Any]):
+    """The items of ``data``; an item that raises an error of bad input is replaced by the error."""
 
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
@@ -65,12 +65,12 @@ class _Caught(Dataset[Any]):
 
 
 def load(data: Dataset[Any], **options: Any) -> Iterator[Any]:
-    """What a ``DataLoader`` with ``options`` yields.
+    """Yield from a ``DataLoader`` with ``options``.
 
-    Errors of bad input are raised here as they were raised by the data: PyTorch would bring them out of a
-    loading process with a traceback for a message. The length of ``data`` must be known to a sampler.
+    Raises errors of bad input unchanged: PyTorch would replace the message of an error in a loading process
+    by a traceback. The length of ``data`` must be known to a sampler.
     """
-    for loaded in DataLoader(_Caught(data), **options):
+    for loaded in DataLoader(_ErrorsAsItems(data), **options):
         for item in loaded if isinstance(loaded, list) else [loaded]:
             if isinstance(item, BenchmarkError):
                 raise item
@@ -78,16 +78,16 @@ def load(data: Dataset[Any], **options: Any) -> Iterator[Any]:
 
 
 class TrainImages(Dataset[Sample]):
-    """Training images with their ground truth, as far as ``AnnotatedImages`` has it.
+    """Training images with the ground truth of ``AnnotatedImages``.
 
-    An item is asked for as (index, position): the augmentation and the draws of anchors and RoIs depend on
-    the seed and the position in the stream of images, not on the process that loads it.
+    The key of an item is (index, position): the augmentation and the draws of anchors and RoIs depend on the
+    seed and the position in the stream of images, not on the process that loads the image.
 
     Args:
         annotations: ground truth; not kept.
         folder: image folder.
         settings: sizes, flips and how mask targets are made.
-        seed: of the augmentation and of those draws.
+        seed: seed of the augmentation and of those draws.
         masks: also make instance masks.
         stuff_maps: folder of the images' stuff maps, for detectors with a semantic branch; None for none.
         categories: ids of the categories whose annotations are used; None for all. Labels stay the same.
@@ -151,7 +151,7 @@ class TrainImages(Dataset[Sample]):
         return Sample(image_id, image, (height, width), Target(boxes, labels, masks, stuff, seed))
 
     def _drawn(self, height: int, width: int, position: int) -> tuple[tuple[int, int], bool]:
-        """Height and width at which an image comes, and whether it comes mirrored."""
+        """Height and width of the resized image, and whether it is flipped."""
         settings = self.settings
         edges, flip = settings.train_short_edges, settings.flip_probability
         long_edge = settings.train_long_edge or settings.long_edge

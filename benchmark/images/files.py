@@ -1,4 +1,4 @@
-"""Image files: found before anything expensive starts, and decoded."""
+"""Finding and decoding image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ class ImageError(BenchmarkError):
 
 
 def find_images(images: Sequence[Image], folder: Path) -> list[Path]:
-    """The file of every image, looked for once, before anything expensive starts.
+    """The file of every image, checked once, before anything expensive starts.
 
     Raises:
-        ImageError: files are missing; names the first and counts them.
+        ImageError: files are missing; the message names the first and gives their number.
     """
     paths, problems = [], []
     for image in images:
@@ -40,8 +40,7 @@ def find_images(images: Sequence[Image], folder: Path) -> list[Path]:
 def decode(path: Path, image_id: int, size: tuple[int, int]) -> Tensor:
     """Pixels (3, height, width) uint8, RGB, of an image file.
 
-    A photograph is turned as its EXIF orientation says: detectron2 and OpenCV do so too, and annotators saw
-    it so.
+    An EXIF orientation is applied, as in detectron2 and OpenCV; annotators saw the rotated image.
 
     Raises:
         ImageError: it cannot be decoded, is an animation, or does not have ``size``, height and width.

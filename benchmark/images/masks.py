@@ -1,4 +1,4 @@
-"""Instance masks of an image as polygons and run lengths, and mask targets that are cut out of them."""
+"""Instance masks of an image as polygons and run lengths, and mask targets cropped from them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ from benchmark.images.rasterising import pixels_inside, spread
 from benchmark.images.resampling import Side
 from benchmark.recipes.detector_settings import MaskTargets
 
-AT_ONCE = 2**20  # numbers of the largest intermediate arrays
-SMALLEST = 0.1  # pixels; a shorter side of a RoI counts as this, as in detectron2
+AT_ONCE = 2**20  # elements of the largest intermediate arrays
+SMALLEST = 0.1  # pixels; least side of a RoI, as in detectron2
 
 Shape = Sequence[NDArray[np.float64]] | bytes
 """A segmentation: polygons, each (2 v,) x, y, x, y, ... in pixels, or COCO's compressed run-length code."""
@@ -29,9 +29,9 @@ class InstanceMasks:
     """Segmentations of the n objects of an image, in pixels of the image, on one device; no bitmaps.
 
     An object is the union of polygons, or the runs of foreground in the columns of a bitmap that fills the
-    image. ``way`` is how ``targets`` cuts it out at RoIs:
+    image. ``way`` is how ``targets`` crops it to RoIs:
 
-    - ``coverage``: the share of each cell of the RoI's grid that pixels of the object cover, in [0, 1].
+    - ``coverage``: the fraction of each cell of the RoI's grid that pixels of the object cover, in [0, 1].
     - ``polygons``: the cells that pycocotools counts to the polygons, as pixels, 0 or 1; as in detectron2
       (``rasterize_polygons_within_box`` in detectron2/structures/masks.py; BALMS) and in MMDetection 2
       (``PolygonMasks.crop_and_resize`` in mmdet/core/mask/structures.py; GOL's own models). Neither takes
@@ -42,13 +42,14 @@ class InstanceMasks:
       uint8 0 and 1 by OpenCV; as in MMDetection 1 (``mask_target_single`` in
       mmdet/core/mask/mask_target.py; BAGS, SimCal).
 
-    In all but ``polygons`` an object is the pixels of the annotated image that pycocotools counts to it.
+    Except with ``polygons``, an object consists of the pixels of the annotated image that pycocotools counts
+    to it.
 
     Attributes:
         vertices: (V, 2) float64 x, y of the vertices of all polygons, one polygon after the other.
         polygons: (P + 1,) int64, first vertex of each polygon, object after object, and V.
-        runs: (R, 3) int64: column, first row and row behind the last, object after object; those of an
-            object do not overlap.
+        runs: (R, 3) int64: column, first row and row after the last, object by object; runs of an object do
+            not overlap.
         objects: (n + 1, 2) int64, first polygon and first run of each object, and P and R.
         size: height and width of the image in pixels.
         bitmap: height and width of the bitmap in pixels.
@@ -71,7 +72,8 @@ class InstanceMasks:
     ) -> "InstanceMasks":
         """Masks from checked annotations of an image of ``height`` x ``width`` pixels.
 
-        ``benchmark.annotations.reading.shape_defects`` says what is checked: pycocotools trusts its input.
+        They must have passed ``benchmark.annotations.reading.shape_defects``, because pycocotools does not
+        check its input.
         """
         polygons: list[NDArray[np.float64]] = []
         codes, counts = [], np.zeros((len(shapes) + 1, 2), np.int64)
@@ -128,7 +130,7 @@ class InstanceMasks:
             object.__setattr__(self, name, value)  # the class is frozen
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "InstanceMasks":
-        """The same with each tensor changed, such as moved."""
+        """The masks with a function applied to each tensor."""
         return replace(
             self,
             vertices=change(self.vertices),
@@ -138,33 +140,33 @@ class InstanceMasks:
         )
 
     def to(self, device: torch.device) -> "InstanceMasks":
-        """The same on another device; copies from pinned memory do not wait."""
+        """The masks on another device; copies from pinned memory are asynchronous."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "InstanceMasks":
-        """The same in pinned memory."""
+        """The masks in pinned memory."""
         return self.map(Tensor.pin_memory)
 
     def resized(self, height: int, width: int) -> "InstanceMasks":
-        """Those of the image resized to ``height`` x ``width`` pixels."""
+        """The masks of the image resized to ``height`` x ``width`` pixels."""
         factors = self.vertices.new_tensor([width / self.size[1], height / self.size[0]])
         return replace(self, vertices=self.vertices * factors, size=(height, width))
 
     def flipped(self) -> "InstanceMasks":
-        """Those of the image mirrored from left to right."""
+        """The masks of the image mirrored from left to right."""
         x, y = self.vertices.unbind(1)
         vertices = torch.stack([self.size[1] - x, y], dim=1)
         return replace(self, vertices=vertices, mirrored=not self.mirrored)
 
     def targets(self, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
-        """Mask targets (K, side, side) float32 in [0, 1], made where the masks are.
+        """Mask targets (K, side, side) float32 in [0, 1], on the device of the masks.
 
-        RoIs are drawn in the training step, which is too late for loading processes. On a GPU only counts
-        reach the CPU; there are 150 to 550 small operations for an image of LVIS with 128 RoIs.
+        RoIs are sampled in the training step, so loading processes cannot compute this. On a GPU only counts
+        are copied to the CPU; an LVIS image with 128 RoIs takes 150 to 550 small operations.
 
         Args:
-            boxes: (K, 4) xyxy of RoIs in pixels of the image; with ``coordinates: mmdet_v1`` too they end
-                behind their last pixel.
+            boxes: (K, 4) xyxy of RoIs in pixels of the image; they end after their last pixel, even with
+                ``coordinates: mmdet_v1``.
             matched: (K,) int64, the object of each.
             side: cells along each side of a target.
         """
@@ -175,13 +177,13 @@ class InstanceMasks:
             "bitmaps_mmdet_v1": self._stretched,
         }
         targets = boxes.new_empty(len(boxes), side, side)
-        with torch.autocast(boxes.device.type, enabled=False):  # bfloat16 knows no pixels
+        with torch.autocast(boxes.device.type, enabled=False):  # bfloat16 cannot represent pixel coordinates
             for part in self._parts(matched, side):
                 targets[part] = ways[self.way](boxes[part], matched[part], side)
         return targets
 
     def _parts(self, matched: Tensor, side: int) -> Iterator[Tensor]:
-        """Numbers of RoIs that are dealt with at once, in bounded memory, with objects of like sizes."""
+        """Numbers of RoIs that are processed together, in bounded memory, with objects of similar sizes."""
         vertices = self.polygons[self.objects[:, 0]].diff()
         polygons, runs = self.objects.diff(dim=0).unbind(1)
         pixels = max(self.bitmap) if self.way == "bitmaps" else 0  # of one side, which have a weight each
@@ -201,7 +203,7 @@ class InstanceMasks:
             owner, vertex = spread(self.polygons[polygon], self.polygons[polygon + 1])
             following = torch.arange(1, len(self.vertices) + 1, device=vertex.device)
             following[self.polygons[1:] - 1] = self.polygons[:-1]
-            # detectron2 has boxes in float32 and polygons in float64
+            # in detectron2 boxes are float32 and polygons float64
             corner = boxes[:, :2]
             scale = side / (boxes[:, 2:] - corner).clamp(min=SMALLEST)
             start, end = (
@@ -229,7 +231,7 @@ class InstanceMasks:
         (above, heights), (left, widths) = (resampling.stretched(along, side) for along in (rows, columns))
         mixed = (left * widths[..., None]).sum(2)
         sums = (above.flatten(1, 2) @ mixed.transpose(1, 2)).view(len(boxes), side, 2, side)
-        # the bits that OpenCV's arithmetic for uint8 drops on the way
+        # bits that OpenCV's uint8 arithmetic drops in between
         parts = (heights[..., None] * (sums / 2**4).floor() / 2**16).floor()
         return ((parts.sum(2) + 2) / 2**2).floor()
 
@@ -247,7 +249,7 @@ class InstanceMasks:
 
 
 def _runs_of(codes: list[bytes], height: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs (R, 3) of all codes of bitmaps of ``height`` rows, and how many each code has, (M,)."""
+    """Runs (R, 3) of all codes of bitmaps with ``height`` rows, and the number of runs of each code, (M,)."""
     characters = np.frombuffer(b"".join(codes), np.uint8)
     lengths, numbers, _ = decode_run_lengths(characters, np.array([len(code) for code in codes], np.int64))
     code = np.repeat(np.arange(len(codes)), numbers)

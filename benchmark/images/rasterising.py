@@ -1,9 +1,10 @@
-"""The pixels that pycocotools counts to polygons, to the pixel, found on any device and for all at once."""
+"""Exactly the pixels that pycocotools counts to polygons, computed on any device for all polygons
+together."""
 
 import torch
 from torch import Tensor
 
-COCO_SCALE = 5  # pycocotools walks along outlines in fifths of a pixel
+COCO_SCALE = 5  # pycocotools follows outlines in fifths of a pixel
 
 
 def spread(first: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
@@ -11,7 +12,7 @@ def spread(first: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         first: (N,) int64, first item of each range.
-        behind: (N,) int64, behind the last one.
+        behind: (N,) int64, the one after the last.
     """
     counts = (behind - first).clamp(min=0)
     owners = torch.repeat_interleave(counts)
@@ -36,12 +37,13 @@ def pixels_inside(start: Tensor, end: Tensor, polygon: Tensor, count: int, side:
 
 
 def _crossings(start: Tensor, end: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where outlines cross the middle of a grid's columns, as ``rleFrPoly`` of pycocotools finds it.
+    """Crossings of outlines with the middle of the grid's columns, as computed by ``rleFrPoly`` of
+    pycocotools.
 
-    A pixel is inside where an odd number of crossings lies in its column at or above it.
+    A pixel is inside if an odd number of crossings is in its column at or above it.
 
     Returns:
-        Of every crossing the edge, the column and the row, in ``0..side`` (all int64).
+        The edge, column and row of every crossing, rows in ``0..side`` (all int64).
     """
     # the same operations as in maskApi.c, in float64: whole numbers of fifths, rounded towards 0
     p, q = ((COCO_SCALE * point + 0.5).trunc() for point in (start, end))
@@ -74,7 +76,7 @@ def _rounded(origin: Tensor, slope: Tensor, step: Tensor) -> Tensor:
 def _first_step(origin: Tensor, slope: Tensor, at: Tensor) -> Tensor:
     """The first step after which the rounded coordinate is on the other side of ``at`` to ``at + 1``."""
     guess = ((at + 0.5 - origin) / slope).ceil()
-    # float64 may be off by one: look at the neighbours too
+    # float64 may be off by one, so check the neighbours too
     beyond = [
         torch.where(slope > 0, _rounded(origin, slope, step) > at, _rounded(origin, slope, step) <= at)
         for step in (guess - 1, guess)

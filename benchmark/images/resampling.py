@@ -1,11 +1,11 @@
-"""Crops of bitmaps, resized to a few cells, from the run lengths of the bitmap.
+"""Crops of bitmaps, resized to a few cells, computed from the run lengths of the bitmap.
 
-Each of the ways here to crop and resize a bitmap is linear, and treats rows and columns alike and apart: a
-run of foreground contributes the product of the weight that its rows have in a row of cells and the weight
-that its column has in a column of cells. So the bitmap need not exist.
+All methods here to crop and resize a bitmap are linear and separable in rows and columns: a run of foreground
+contributes the product of the weight of its rows in a row of cells and the weight of its column in a column
+of cells. So the bitmap is never built.
 
-Functions give such weights along one side: (K, side, R) float32, for K RoIs, ``side`` cells of each and R
-spans of pixels of each.
+The functions return such weights along one side: (K, side, R) float32, for K RoIs with ``side`` cells and R
+spans of pixels each.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Side:
 
     Attributes:
         begin, end: (K,) of the RoIs, in the image's pixels.
-        first, behind: (K, R) int64, first pixel of each span and the one behind its last, in the bitmap.
+        first, behind: (K, R) int64, first pixel of each span and the one after its last, in the bitmap.
         pixels: of the image.
         length: pixels of the bitmap.
         mirrored: whether the image is the bitmap mirrored.
@@ -36,13 +36,13 @@ class Side:
     mirrored: bool = False
 
     def nearest(self, pixel: Tensor) -> Tensor:
-        """The bitmap's pixel that OpenCV's nearest-neighbour resizing takes for a pixel of the image."""
+        """The bitmap's pixel that OpenCV's nearest-neighbour resizing uses for a pixel of the image."""
         pixel = self.pixels - 1 - pixel if self.mirrored else pixel
         return (pixel.double() * (1 / (self.pixels / self.length))).floor().long().clamp(0, self.length - 1)
 
 
 def covered(along: Side, side: int) -> Tensor:
-    """Share of each cell that a span covers."""
+    """Fraction of each cell that a span covers."""
     steps = torch.arange(side + 1, device=along.begin.device) / side
     borders = along.begin[:, None] + (along.end - along.begin)[:, None] * steps
     borders = (along.pixels - borders if along.mirrored else borders) * (along.length / along.pixels)
@@ -72,11 +72,11 @@ def aligned(along: Side, side: int) -> Tensor:
 
 
 def stretched(along: Side, side: int) -> tuple[Tensor, Tensor]:
-    """How OpenCV resizes whole pixels of the resized bitmap, those from ``begin`` to before ``end``.
+    """OpenCV's resizing of whole pixels of the resized bitmap, from ``begin`` to before ``end``.
 
     Returns:
-        Whether the first and the second pixel of which each cell is a mixture are in a span,
-        (K, side, 2, R) float32, and the weight of these pixels (K, side, 2), in 1/2048.
+        Each cell is a weighted mean of two pixels: whether these are in a span, (K, side, 2, R) float32, and
+        their weights (K, side, 2), in 1/2048.
     """
     first = along.begin.trunc()
     count = ((along.end - 1).trunc() - first + 1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Ground truth of one image as detectors take it."""
+"""Ground truth of one image in the form that detectors take."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,12 +11,12 @@ from benchmark.images.masks import InstanceMasks
 
 @dataclass
 class Target:
-    """Boxes (n, 4) float32 xyxy in pixels of the given image, labels (n,) int64 in ``0..C-1``, and n masks,
-    or None where nobody needs them; stuff (H, W) uint8, category of every pixel with 255 for unknown, or None
-    where there is no map.
+    """Boxes (n, 4) float32 xyxy in pixels of the given image, labels (n,) int64 in ``0..C-1``, n masks or
+    None if they are not needed, and stuff (H, W) uint8, the category of every pixel with 255 for unknown, or
+    None.
 
-    ``seed`` is of the random draws for this image (which anchors and RoIs are sampled), so that they do not
-    depend on the other images of a batch and the process that draws; None: PyTorch's default generator.
+    ``seed`` is the seed of the random draws for this image (sampled anchors and RoIs), so that they do not
+    depend on the other images of a batch or on the process; None: PyTorch's default generator.
     """
 
     boxes: Tensor
@@ -34,19 +34,19 @@ class Target:
         vars(self).update(state | parts)
 
     def to(self, device: torch.device) -> "Target":
-        """The same on another device; copies from pinned memory do not wait."""
+        """The target on another device; copies from pinned memory are asynchronous."""
         masks = None if self.masks is None else self.masks.to(device)
         stuff = None if self.stuff is None else self.stuff.to(device, non_blocking=True)
         boxes, labels = (part.to(device, non_blocking=True) for part in (self.boxes, self.labels))
         return replace(self, boxes=boxes, labels=labels, masks=masks, stuff=stuff)
 
     def pin_memory(self) -> "Target":
-        """The same in pinned memory."""
+        """The target in pinned memory."""
         masks = None if self.masks is None else self.masks.pin_memory()
         stuff = None if self.stuff is None else self.stuff.pin_memory()
         boxes, labels = self.boxes.pin_memory(), self.labels.pin_memory()
         return replace(self, boxes=boxes, labels=labels, masks=masks, stuff=stuff)
 
     def generator(self, device: torch.device) -> torch.Generator | None:
-        """A fresh generator of the image's draws."""
+        """A new generator for the image's draws."""
         return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)

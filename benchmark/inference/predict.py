@@ -58,7 +58,7 @@ def predict_dataset(
     annotations = read_annotations(files.val)
     statistics = ClassStatistics.read(files.statistics)
     check_same_vocabulary(
-        statistics.spoken(f"training statistics {files.statistics}"),
+        statistics.as_vocabulary(f"training statistics {files.statistics}"),
         Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
         CheckpointError,
         remedy="list the same categories with the same ids and names in both files",

@@ -1,4 +1,4 @@
-"""What recipes name: methods, detector presets, datasets and budgets, looked up by name or file."""
+"""Methods, detector presets, datasets and budgets, found by name or file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PAPER_BUDGET = "paper"
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of a detector and the file they stand in."""
+    """Settings of a detector and the file that contains them."""
 
     name: str
     file: str
@@ -33,7 +33,8 @@ class Preset:
 
 
 class Catalog:
-    """All that one experiment may name; ``methods`` and ``datasets`` are folders besides the project's."""
+    """Everything that an experiment may name; ``methods`` and ``datasets`` are folders in addition to the
+    project's."""
 
     def __init__(self, methods: list[Path] | None = None, datasets: list[Path] | None = None) -> None:
         self.plugins = find_plugins(methods or [])
@@ -81,7 +82,7 @@ def yaml_files(kind: str, folders: list[Path] | None = None) -> dict[str, Path]:
 
 
 def yaml_file(kind: str, name_or_path: str, folder: Path | None = None) -> Path:
-    """The file that a name in ``workflows/<kind>``, or a path (relative to ``folder``), stands for."""
+    """The file of a name in ``workflows/<kind>``, or of a path (relative to ``folder``)."""
     if name_or_path.endswith((".yaml", ".yml")):
         return (folder or Path.cwd()) / name_or_path
     known = yaml_files(kind)
@@ -112,14 +113,16 @@ def _with_whole(dataset: Dataset, subset: Subset, path: Path) -> Dataset:
     if subset.of not in known:
         raise unknown("dataset", subset.of, known, where)
     if known[subset.of].resolve() == path.resolve():
-        raise RecipeError("a dataset is no subset of itself", where=where, remedy="name another dataset")
+        raise RecipeError(
+            "a dataset cannot be a subset of itself", where=where, remedy="name another dataset"
+        )
     whole = read_dataset(known[subset.of])
     if whole.synthetic is not None or whole.subset is not None:
         raise RecipeError(
             "a subset is drawn from annotation files",
             where=where,
             found=f"{whole.name}, which is {'generated' if whole.synthetic else 'a subset itself'}",
-            expected="a dataset with files of its own",
+            expected="a dataset with its own files",
         )
     most = subset.categories or (whole.categories if not subset.keep and not subset.drop else None)
     if most is not None and dataset.categories != most:
@@ -133,8 +136,8 @@ def _with_whole(dataset: Dataset, subset: Subset, path: Path) -> Dataset:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment in a file, complete where it is written ``like`` another one, its rows not yet resolved;
-    raises ``RecipeError``."""
+    """The experiment in a file, with the keys of the experiment that it is ``like``; rows are not resolved.
+    Raises ``RecipeError``."""
     return _read_experiment(path, ())
 
 
@@ -151,7 +154,7 @@ def _read_experiment(path: Path, chain: tuple[Path, ...]) -> Experiment:
 
 
 def _completed(experiment: Experiment, like: str, path: Path, chain: tuple[Path, ...]) -> Experiment:
-    """An experiment with the keys that it does not write, taken from the one that it is like."""
+    """An experiment with missing keys taken from the one that it is ``like``."""
     beside = path.with_name(f"{like}.yaml")
     file = beside if beside.is_file() else yaml_file("experiments", like)
     chain = (*chain, path.resolve())
@@ -165,7 +168,7 @@ def _completed(experiment: Experiment, like: str, path: Path, chain: tuple[Path,
         if id_ not in known:
             raise unknown("row", id_, known, f"{shown(path)}, without")
     keys, folder = {key: getattr(other, key) for key in other.model_fields_set}, file.parent.resolve()
-    for key in {"method_paths", "dataset_paths"} & keys.keys():  # relative to the file that they stand in
+    for key in {"method_paths", "dataset_paths"} & keys.keys():  # relative to their file
         keys[key] = [str(folder / item) for item in keys[key]]
     if (other.budget or "").endswith((".yaml", ".yml")):
         keys["budget"] = str(folder / str(other.budget))
@@ -195,7 +198,7 @@ def read_budget(path: Path) -> Budget:
 
 
 def detector_presets() -> dict[str, Preset]:
-    """Every preset by its name ``BACKEND/PRESET``; raises ``RecipeError`` where one is not a detector."""
+    """Every preset by its name ``BACKEND/PRESET``; raises ``RecipeError`` for an invalid one."""
     presets: dict[str, Preset] = {}
     for path in [
         path for folder in folders_of("workflows/detectors") for path in sorted(folder.glob("*.yaml"))
@@ -213,7 +216,7 @@ def detector_presets() -> dict[str, Preset]:
 
 
 def check_name(kind: str, name: str, path: Path) -> None:
-    """Raise ``RecipeError`` where a file's name and the name in it differ."""
+    """Raise ``RecipeError`` if a file's name and the name in it differ."""
     if name != path.stem:
         raise RecipeError(
             f"the {kind} has the name of its file",

@@ -1,4 +1,4 @@
-"""Settings of a detector, in groups by what reads them."""
+"""Settings of a detector, grouped by the steps that read them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,7 +11,7 @@ HUB_COCO_BACKBONES = ("resnet50",)
 """Backbones of the Faster and Mask R-CNN for which torchvision publishes COCO weights."""
 
 SMALL_PICTURE = 320
-"""Pixels of the long side up to which trainings do without a GPU."""
+"""Largest long side, in pixels, of detectors that train without a GPU."""
 
 _MMDET: dict[str, Any] = {
     "rpn_loss_divisor": "drawn",
@@ -46,10 +46,10 @@ FRAMEWORKS: Mapping[str, Mapping[str, Any]] = {
         "mask_predictor_init": "kaiming",
     },
 }
-"""What a framework's Mask R-CNN has otherwise than detectron2's (commit 02b5c4e), whose values are the
-defaults of the settings: of MMDetection 2.21 and later, of MMDetection 1.0, and of torchvision 0.26.
-``mask_targets`` is not of a framework: each had several ways. Only torchvision's way to paste masks, into
-boxes cut to whole pixels plus one, is nobody's setting."""
+"""Differences of a framework's Mask R-CNN from that of detectron2 (commit 02b5c4e), whose values are the
+defaults: MMDetection 2.21 and later, MMDetection 1.0, torchvision 0.26. ``mask_targets`` is not part of it,
+because each framework has had several ways. torchvision's way to paste masks, into boxes cut to whole pixels
+plus one, is not supported."""
 
 
 MaskTargets = Literal["coverage", "polygons", "bitmaps", "bitmaps_mmdet_v1"]
@@ -57,28 +57,28 @@ Pasting = Literal["grid", "whole_pixels"]
 
 
 class ModelSettings(Strict):
-    """What a trained detector is: every step that builds it reads these."""
+    """The model: every step that builds the detector reads these."""
 
     framework: Literal["detectron2", "mmdet", "mmdet_v1", "torchvision"] = Field(
         "detectron2",
-        description="whose values the settings have that nothing else sets: detectron2's, MMDetection's from "
-        "2 on, MMDetection 1's or torchvision's; any back end follows them",
+        description="framework whose values are the defaults of the other settings: detectron2, MMDetection "
+        "2 or later, MMDetection 1 or torchvision; works in every back end",
     )
     architecture: Literal["faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "htc"] = Field(
-        description="boxes, or boxes and masks, from one stage or from a cascade of three"
+        description="boxes, or boxes and masks, from one head or from a cascade of three"
     )
     cascade: Literal["mmdet", "detectron2"] = Field(
         "mmdet",
-        description="how the stages of a cascade work together. mmdet: each draws RoIs anew, has a mask head "
-        "of its own and less weight than the one before; logits are averaged. detectron2: RoIs of the first "
-        "go through all, which weigh alike and share a mask head; scores are averaged",
+        description="how the heads of a cascade work together. mmdet: each draws new RoIs, has its own mask "
+        "head and a smaller loss weight than the head before; logits are averaged. detectron2: the RoIs of "
+        "the first head pass through all, which weigh the same and share a mask head; scores are averaged",
     )
-    backbone: Literal["resnet18", "resnet50", "resnet101", "resnext101_64x4d"] = Field(description="trunk")
+    backbone: Literal["resnet18", "resnet50", "resnet101", "resnext101_64x4d"] = Field(description="backbone")
     width: float = Field(
-        1.0, gt=0, le=1, description="channel multiplier of the residual stages (resnet18 only)"
+        1.0, gt=0, le=1, description="channel multiplier of the residual layers (resnet18 only)"
     )
     deformable: bool = Field(
-        False, description="deformable 3x3 convolutions in the upper three residual stages (not resnet18)"
+        False, description="deformable 3x3 convolutions in the upper three residual layers (not resnet18)"
     )
     norm: Literal["frozen", "frozen_statistics", "batch"] = Field(
         "frozen",
@@ -103,27 +103,28 @@ class ModelSettings(Strict):
     long_edge: int = Field(1333, gt=0, description="upper bound of the long side, pixels")
     coordinates: Literal["torchvision", "mmdet_v1", "aligned"] = Field(
         "aligned",
-        description="where anchors, RoI samples and pixels lie: as in torchvision; as in mmdetection 1; or "
-        "aligned, as in detectron2 and in mmdetection from 2 on",
+        description="positions of anchors, RoI samples and pixels: as in torchvision; as in mmdetection 1; "
+        "or aligned, as in detectron2 and mmdetection 2 and later",
     )
     stride_in_1x1: bool = Field(
         False,
-        description="a bottleneck halves the size in its first convolution, as in the ResNets of Caffe and "
-        "MSRA, instead of in its 3x3",
+        description="bottlenecks have their stride in the first 1x1 convolution, as in the ResNets of Caffe "
+        "and MSRA, instead of in the 3x3 convolution",
     )
     pixels: Literal["torchvision", "caffe", "caffe2"] = Field(
         "torchvision",
-        description="what the trunk takes: RGB with torchvision's mean and deviation; BGR, 0 to 255, minus "
-        "the mean, as the ResNets of MSRA; or that with a deviation too, as Facebook's ResNeXts",
+        description="input of the backbone: RGB with torchvision's mean and standard deviation; BGR, 0 to "
+        "255, minus the mean, as for the ResNets of MSRA; or this divided by a standard deviation, as "
+        "for Facebook's ResNeXts",
     )
 
 
 class InitialWeights(Strict):
-    """What a training starts from: read by the first stage only."""
+    """Initial weights, read by the first stage only."""
 
     init: Literal["none", "imagenet", "coco"] = Field("imagenet", description="initial weights")
     weights: dict[Literal["imagenet", "coco"], str] = Field(
-        {}, description="local file for each init that has one; others are fetched where somebody has them"
+        {}, description="local file by init; without a file, weights are downloaded if a hub has them"
     )
     box_head_init: Literal["uniform", "xavier", "caffe2"] = Field(
         "caffe2",
@@ -147,22 +148,22 @@ class InitialWeights(Strict):
 
 
 class TrainingSettings(Strict):
-    """What only trainings read."""
+    """Settings that only trainings read."""
 
     trainable_layers: int = Field(
-        3, ge=0, le=5, description="residual stages that train, counted from the top"
+        3, ge=0, le=5, description="residual layers (layer4, layer3, ...) that train, counted from the top"
     )
     anchors_used: Literal["all", "unpadded", "inside"] = Field(
         "all",
-        description="anchors that learn: all; not those in the padding between an image's own size, rounded "
-        "up to 32, and that of its batch; or only those that also lie inside the image",
+        description="anchors that are used: all; all but those in the padding between the size of the "
+        "image, rounded up to 32, and that of its batch; or of these only those inside the image",
     )
     rpn_samples: int = Field(256, gt=0, description="anchors sampled per image")
     rpn_low_quality_iou: float | None = Field(
         0.0,
         ge=0,
         le=1,
-        description="IoU from which the anchors that overlap an object most are foreground, below 0.7 too; "
+        description="IoU from which the anchors that overlap an object most are foreground, also below 0.7; "
         "null: never",
     )
     rpn_smooth_l1_beta: float = Field(
@@ -170,7 +171,8 @@ class TrainingSettings(Strict):
     )
     rpn_loss_divisor: Literal["nominal", "drawn"] = Field(
         "nominal",
-        description="what divides the proposal network's losses: rpn_samples an image, or the anchors drawn",
+        description="divisor of the proposal network's losses: rpn_samples per image, or the number of "
+        "sampled anchors",
     )
     rpn_train_candidates: int = Field(
         2000, gt=0, description="proposals of a level that go into suppression in training"
@@ -179,30 +181,30 @@ class TrainingSettings(Strict):
         1000, gt=0, description="proposals of an image that are kept after suppression in training"
     )
     roi_samples: int = Field(512, gt=0, description="RoIs sampled per image")
-    roi_positive_fraction: float = Field(0.25, gt=0, le=1, description="at most this fraction is foreground")
+    roi_positive_fraction: float = Field(0.25, gt=0, le=1, description="largest fraction of foreground RoIs")
     roi_background_min_iou: float = Field(
-        0.0, ge=0, lt=0.5, description="background RoIs overlap some ground truth at least so much"
+        0.0, ge=0, lt=0.5, description="least IoU of background RoIs with a ground-truth box"
     )
     roi_low_quality_iou: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="IoU, and at least the stage's, from which the RoI that overlaps an object most is that "
-        "object's, though it overlaps another more; null: never",
+        description="IoU from which the RoI that overlaps an object most is assigned to that object, even "
+        "if it overlaps another one more; at least the foreground IoU of the head; null: never",
     )
     low_quality_targets: Literal["best", "own"] = Field(
         "best",
-        description="an anchor that is foreground because an object has no better one belongs to the object "
-        "that it overlaps best, or to that one",
+        description="an anchor that is foreground only because an object has no better one is assigned to "
+        "the object that it overlaps most (best), or to that object (own)",
     )
     mask_targets: MaskTargets = Field(
         "coverage",
-        description="what masks learn in each cell of a RoI: the share that the object covers; whether the "
-        "cell is inside its polygons, as in detectron2; or its bitmap resized, as in mmdetection 2 or 1",
+        description="mask target of each cell of a RoI: the fraction that the object covers; whether the "
+        "cell is inside its polygons, as in detectron2; or its resized bitmap, as in mmdetection 2 or 1",
     )
     smooth_l1_beta: float = Field(0.0, ge=0, description="transition point of the box loss; 0 is L1")
     train_short_edges: list[int] = Field(
-        [800], min_length=1, description="short side is drawn from these, pixels"
+        [800], min_length=1, description="lengths from which the short side is drawn, pixels"
     )
     short_edge_sampling: Literal["choice", "range"] = Field(
         "choice", description="one of train_short_edges, or any whole number from the first to the last"
@@ -210,14 +212,16 @@ class TrainingSettings(Strict):
     train_long_edge: int | None = Field(
         None, gt=0, description="upper bound of the long side in training; default: long_edge"
     )
-    flip_probability: float = Field(0.5, ge=0, le=1, description="horizontal flips in training")
+    flip_probability: float = Field(
+        0.5, ge=0, le=1, description="probability of a horizontal flip in training"
+    )
     aspect_grouping: bool = Field(
-        True, description="a worker's images of a step are all wider than high, or none of them is"
+        True, description="the images of a worker in a step are either all wider than high, or none of them"
     )
 
 
 class TestingSettings(Strict):
-    """What only predictions, and passes over the data without gradients, read."""
+    """Settings that only predictions and passes over the data without gradients read."""
 
     test_short_edge: int = Field(800, gt=0, description="short side in testing, pixels")
     rpn_test_candidates: int = Field(
@@ -228,8 +232,8 @@ class TestingSettings(Strict):
     )
     mask_pasting: Pasting = Field(
         "grid",
-        description="a mask is sampled at the middle of every pixel of its box, or of the box rounded to "
-        "whole pixels, as mmdetection 1 does",
+        description="masks are sampled at the centre of every pixel of the box, or of the box rounded to "
+        "whole pixels, as in mmdetection 1",
     )
 
 
@@ -238,17 +242,17 @@ class DetectorSettings(TestingSettings, TrainingSettings, InitialWeights, ModelS
 
     @property
     def masks(self) -> bool:
-        """Whether it segments."""
+        """Whether the detector predicts masks."""
         return self.architecture in ("mask_rcnn", "cascade_mask_rcnn", "htc")
 
     @property
     def for_cpu(self) -> bool:
-        """Whether its pictures are so small that it is meant for CPU cores."""
+        """Whether its images are so small that it is meant for the CPU."""
         return self.long_edge <= SMALL_PICTURE
 
     @property
-    def stages(self) -> int:
-        """Box heads, each with a classifier of its own, that refine each other's boxes."""
+    def box_head_count(self) -> int:
+        """Number of box heads, each with its own classifier: 3 in a cascade, else 1."""
         return 1 if self.architecture in ("faster_rcnn", "mask_rcnn") else 3
 
     @model_validator(mode="before")
@@ -270,8 +274,8 @@ class DetectorSettings(TestingSettings, TrainingSettings, InitialWeights, ModelS
             raise ValueError(f"{self.architecture} has no semantic branch")
         if self.cascade == "detectron2" and self.architecture == "htc":
             raise ValueError("detectron2 has no hybrid task cascade: cascade must be mmdet")
-        if self.cascade == "detectron2" and self.stages > 1 and not self.class_agnostic_boxes:
+        if self.cascade == "detectron2" and self.box_head_count > 1 and not self.class_agnostic_boxes:
             raise ValueError(
-                "detectron2's cascades regress boxes for all categories alike: class_agnostic_boxes"
+                "detectron2's cascades have class-agnostic box regressors: class_agnostic_boxes must be true"
             )
         return self

@@ -1,4 +1,4 @@
-"""In what a row still differs from what made the published number that it answers to."""
+"""Differences of a row from the training behind the published number."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from benchmark.recipes.models import Deviation, Row
 
 
 def row_deviations(catalog: Catalog, row: Row, where: str | None = None) -> list[Deviation]:
-    """Those of a row: its own, its method's and those of the methods that this one starts from, each once.
+    """The deviations of a row: its own, its method's and those of the methods that it starts from, each once.
 
-    A row that answers to no published number has none. Raises ``RecipeError`` for an unknown method.
+    A row without a published number has none. Raises ``RecipeError`` for an unknown method.
     """
     if row.reported is None:
         return []
     found = list(row.deviations)
     key: str | None = row.method
     seen = set()
-    while key is not None and key not in seen:  # a circle is refused where the row is resolved
+    while key is not None and key not in seen:  # resolving the row refuses circles
         seen.add(key)
         _, method, _, variant = catalog.method(key, where)
         found += method.deviations if variant.deviations is None else variant.deviations
@@ -27,17 +27,18 @@ def row_deviations(catalog: Catalog, row: Row, where: str | None = None) -> list
 
 
 _INPUT = {"pixels", "stride_in_1x1", "framework"}
-"""What follows from the initial weights, or stands for other settings: no part of an architecture."""
+"""Settings that follow from the initial weights or stand for other settings; they are not part of an
+architecture."""
 
 
 def same_architecture(first: Preset, second: Preset) -> bool:
-    """Whether two presets, methods left aside, build the same layers."""
+    """Whether two presets, without the settings of methods, build the same layers."""
     names = ModelSettings.model_fields.keys() - _INPUT
     return _settings(first, names) == _settings(second, names)
 
 
 def change_of_preset(before: Preset, after: Preset) -> Deviation:
-    """What it means for a row to be made in another preset of the same architecture."""
+    """The deviation of a row that uses another preset of the same architecture."""
     names = DetectorSettings.model_fields.keys()
     old, new = _settings(before, names), _settings(after, names)
     differing = [name for name in names if old[name] != new[name]]
@@ -56,7 +57,7 @@ def _settings(preset: Preset, names: Iterable[str]) -> dict[str, Any]:
 
 
 def effect_text(effect: Sequence[float] | None) -> str:
-    """``-0.3 to +0.3 AP``, or that nobody knows."""
+    """``-0.3 to +0.3 AP``, or that the effect is unknown."""
     if effect is None:
         return "effect unknown"
     low, high = (f"{end:+g}" if end else "0" for end in effect)

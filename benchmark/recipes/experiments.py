@@ -1,4 +1,4 @@
-"""Experiments and the runs that they stand for."""
+"""Experiments and their runs."""
 
 import re
 from dataclasses import dataclass
@@ -36,20 +36,30 @@ _RECIPE = re.compile(r"(.+\.ya?ml|[^:]+):([\w.,=-]+)(?::([0-9]+))?((?::base)*)")
 
 @dataclass(frozen=True)
 class ExperimentRow:
-    """A row of the table: what was written, its runs (one per seed), why it cannot run here, if so, in what
-    it differs from the published row that it answers to, and where it lies in a sweep, if it is of one.
+    """A row of the table.
 
-    ``comparable``: its schedule is that of the published row, if it answers to one. ``touches``: what its
-    method changes, where the experiment groups its rows by that; else None.
+    Attributes:
+        entry: the row as written in the experiment's file.
+        runs: one for each seed.
+        skipped: why the row cannot run here; None where it can.
+        deviations: its differences from the published row that it answers to.
+        point: its place in a sweep, if it is part of one.
+        comparable: whether its schedule is that of the published row, if it answers to one.
+        touches: what its method changes, where the experiment groups its rows by that; else None.
     """
 
-    row: Row
+    entry: Row
     runs: list[Run]
     skipped: str | None
     deviations: list[Deviation]
     point: SweepPoint | None = None
     comparable: bool = True
     touches: Touched | None = None
+
+    @property
+    def id(self) -> str:
+        """The row's name in the experiment."""
+        return self.entry.id
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class LoadedExperiment:
 
 
 class _Source:
-    """An experiment's file and all that its rows may name."""
+    """The file of an experiment, and everything that its rows may name."""
 
     def __init__(self, name_or_path: str) -> None:
         self.path = yaml_file("experiments", name_or_path)
@@ -89,7 +99,7 @@ class _Source:
         return self._points.get(row.id)
 
     def place(self, row: Row) -> str:
-        """Where a row was written, for messages."""
+        """The location of a row, for messages."""
         point = self.point(row)
         return f"{shown(self.path)}, row {point.sweep if point else row.id}"
 
@@ -141,7 +151,7 @@ class _Source:
 def load_experiment(name_or_path: str) -> LoadedExperiment:
     """An experiment by its name in ``workflows/experiments``, or by the path of its YAML file.
 
-    Raises ``RecipeError`` or ``FileError`` for whatever in it, or in what its rows name, is not understood.
+    Raises ``RecipeError`` or ``FileError`` if the file, or a file that its rows name, is invalid.
     """
     source = _Source(name_or_path)
     rows = []
@@ -160,7 +170,9 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
             )
         )
     if source.experiment.group_by is not None:
-        rows.sort(key=lambda row: TOUCHED.index(row.touches or TOUCHED[0]))  # keeps their order in a group
+        rows.sort(
+            key=lambda row: TOUCHED.index(row.touches or TOUCHED[0])
+        )  # stable: keeps the order within a group
     return LoadedExperiment(
         name=source.experiment.name,
         title=source.experiment.title,
@@ -173,8 +185,8 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
 
 
 def published_rows(name: str) -> list[tuple[Row, list[Deviation]]]:
-    """The rows of an experiment that answer to published numbers, and in what each of them deviates. Rows of
-    another schedule answer to none.
+    """The rows of an experiment with a published number, and the deviations of each. Rows with another
+    schedule have no published number.
 
     Raises ``RecipeError`` or ``FileError``.
     """
@@ -184,12 +196,13 @@ def published_rows(name: str) -> list[tuple[Row, list[Deviation]]]:
 
 
 def with_detector(name_or_path: str, detector: str) -> Path:
-    """The file of an experiment with the same rows in another detector, written among experiments' results.
+    """Write the file of an experiment with the same rows in another detector, among the results of
+    experiments.
 
-    Its name is the experiment's and the detector's. A row whose architecture the detector shares goes on to
-    answer to its published number, with a deviation that says what the two presets differ in. Where the
-    detector has the architecture of some rows only, the others take the preset of their own name in its back
-    end (R101 stays R101), if there is one. All other rows answer to no published number.
+    Its name consists of those of the experiment and the detector. A row with the architecture of the detector
+    keeps its published number, with a deviation that lists the differences between the two presets. If only
+    some rows have the architecture of the detector, the others use the preset of their own name in its back
+    end (R101 stays R101), if there is one. All other rows have no published number.
 
     Raises ``RecipeError`` or ``FileError``.
     """
@@ -240,12 +253,12 @@ def load_dataset(name_or_path: str) -> Dataset:
 
 
 def find_run(recipe: str) -> Run:
-    """The run that a recipe names.
+    """The run of a recipe.
 
-    ``EXPERIMENT:ROW`` is the row's first seed, ``EXPERIMENT:ROW:SEED`` that seed (any, listed or not), and
-    ``EXPERIMENT:ROW:SEED:base`` the run whose checkpoint it starts from (repeat ``:base`` to go on).
-    The experiment is a name or a YAML file. The path of a ``recipe.json`` is that run as it was recorded.
-    Raises ``RecipeError`` or ``FileError``.
+    ``EXPERIMENT:ROW`` is the row's first seed, ``EXPERIMENT:ROW:SEED`` any seed, listed or not, and
+    ``EXPERIMENT:ROW:SEED:base`` the run whose checkpoint it starts from (repeat ``:base`` to go further
+    back). The experiment is a name or a YAML file. The path of a ``recipe.json`` is the recorded run. Raises
+    ``RecipeError`` or ``FileError``.
     """
     if recipe.endswith(".json"):
         return parse_run(Path(recipe))
@@ -267,8 +280,7 @@ def locate(recipe: str) -> Resolved:
 
 
 def located_row(recipe: str) -> tuple[Row, list[Deviation]]:
-    """The row that a recipe is of (of a base: that base as a row), and in what it deviates; raises as
-    ``find_run``."""
+    """The row of a recipe (for a base: the base as a row), and its deviations; raises as ``find_run``."""
     source, row, _ = _located(recipe)
     return row, source.deviations(row)
 
@@ -307,16 +319,16 @@ def parse_run(path: Path) -> Run:
 
 
 def _in_project(run: Run) -> Run:
-    """A recorded run, whose methods' folders are relative to the project."""
+    """A recorded run with the folders of its methods, which are recorded relative to the project."""
     base = _in_project(run.base) if run.base is not None else None
     return run.model_copy(update={"plugin_path": str(in_project(run.plugin_path)), "base": base})
 
 
 def describe(kind: str) -> list[dict[str, str]]:
-    """What there is of a kind (methods, detectors, datasets, experiments): name and title of each, of methods
-    also what they change (``touches``).
+    """Name and title of everything of a kind (methods, detectors, datasets, experiments); of methods also
+    what they change (``touches``).
 
-    What is broken is listed with the key ``broken``, which says why.
+    Broken entries have the key ``broken`` with the reason.
     """
     if kind == "methods":
         return _describe_methods()
@@ -358,5 +370,5 @@ def _broken(name: str, error: BenchmarkError) -> dict[str, str]:
 
 
 def lineage(run: Run) -> list[Run]:
-    """The run after all runs that it starts from."""
+    """The runs that a run starts from, the first one first, and the run itself."""
     return [*lineage(run.base), run] if run.base is not None else [run]

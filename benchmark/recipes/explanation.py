@@ -1,4 +1,4 @@
-"""The resolved recipe for a reader: every value with the place that decided it."""
+"""A resolved recipe as text: every value with its source."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ _COLUMN = 52
 
 
 def explain(recipe: str) -> str:
-    """Every resolved value of a recipe with its source, nested by section, and in what it deviates from the
-    published row that it answers to; raises as ``find_run``."""
+    """Every resolved value of a recipe with its source, nested by section, and the deviations from its
+    published row; raises as ``find_run``."""
     recorded = recipe.endswith(".json")
     if recorded:
         run, sources = find_run(recipe), {}
@@ -47,9 +47,10 @@ def explain(recipe: str) -> str:
 
 
 def explain_against(recipe: str, other: str) -> str:
-    """What differs between two recipes, a line for each value: the first's, then the other's.
+    """The differences between two recipes, one line for each value: that of the first, then that of the
+    other.
 
-    Bases are compared too, from the runs themselves back to the first. Raises as ``find_run``.
+    Also compares the bases, from the runs themselves back to the first. Raises as ``find_run``.
     """
     first, second = find_run(recipe), find_run(other)
     before, after = _chain(first), _chain(second)
@@ -63,11 +64,11 @@ def explain_against(recipe: str, other: str) -> str:
 
 _ABSENT = "absent"
 _NAMES = {"row", "title", "plugin_path", "row_options"}
-"""What of a run says nothing about what is computed."""
+"""Fields of a run that do not affect the computation."""
 
 
 def _chain(run: Run) -> dict[str, Any]:
-    """Every value of a run and of those that it starts from by its path, e.g. ``base.detector.init``."""
+    """Every value of a run and of the runs that it starts from, by path, e.g. ``base.detector.init``."""
     found: dict[str, Any] = {}
 
     def add(path: str, value: Any) -> None:
@@ -86,7 +87,7 @@ def _chain(run: Run) -> dict[str, Any]:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    """The values of a run, its base left out, stages by their names."""
+    """The values of a run without its base, with stages by name."""
     content = run.model_dump(mode="json", by_alias=True, exclude={"base", "dataset"})
     content["dataset"] = run.dataset.model_dump(mode="json", exclude_none=True, exclude={"files"})
     content["stages"] = {
@@ -99,7 +100,7 @@ def _content(run: Run) -> dict[str, Any]:
 
 
 def _answer(recipe: str) -> list[str]:
-    """The published row that a recipe answers to, and the deviations from it."""
+    """The published row of a recipe, and the deviations from it."""
     row, deviations = located_row(recipe)
     if row.reported is None:
         return []

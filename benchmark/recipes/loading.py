@@ -1,4 +1,4 @@
-"""Strict reading of YAML: what is wrong is said with file, place, what was found and what was expected."""
+"""Strict reading of YAML: errors state file, location, found and expected value."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class RecipeError(BenchmarkError):
-    """An experiment, dataset, detector, budget or method that is not understood or does not exist."""
+    """An experiment, dataset, detector, budget or method is invalid or does not exist."""
 
 
 class _Loader(yaml.CSafeLoader):
@@ -26,13 +26,12 @@ class _Loader(yaml.CSafeLoader):
 
     def __init__(self, stream: bytes) -> None:
         super().__init__(stream)
-        self._expanded: set[int] = set()  # nodes, which live as long as their document is read
+        self._expanded: set[int] = set()  # nodes, which exist while their document is read
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Expand merge keys, after a look for keys that are written twice.
+        """Expand merge keys, after a check for duplicate keys.
 
-        Only the first time: of a mapping that has been expanded, what it merges and what replaces it stand
-        side by side.
+        Checks a mapping only once, because an expanded mapping contains both merged and replacing values.
         """
         if id(node) in self._expanded:
             return
@@ -62,8 +61,8 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
-    Raises ``FileError`` where it cannot be read, ``RecipeError`` with line and column where it is not YAML,
-    repeats a key, or holds something other than a mapping.
+    Raises ``FileError`` if it cannot be read, ``RecipeError`` with line and column if it is not YAML, has a
+    duplicate key, or contains something other than a mapping.
     """
     text = read_bytes(path)
     try:
@@ -86,7 +85,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
-    """``content`` as a ``model``; ``where`` (a file, or a place in one) begins the place of every problem.
+    """``content`` as a ``model``; ``where`` (a file, or a location in one) is the beginning of every
+    location.
 
     Raises ``RecipeError`` naming every unknown, missing or wrong key at once.
     """
@@ -102,15 +102,15 @@ def parse(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
 
 
 def parse_settings(model: type[BaseModel], content: Mapping[str, Any], where: str, **required: Any) -> None:
-    """Check settings that are merged over others later: known keys, values of the right kind.
+    """Check settings that are merged into others later: known keys, values of the right type.
 
-    ``required`` completes what the model demands and the settings may leave out.
+    ``required`` supplies the required keys of the model that the settings may omit.
     """
     parse(model, {**required, **content}, where)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str | None = None) -> RecipeError:
-    """The error for a name that does not exist, with the nearest known ones."""
+    """The error for an unknown name, with the most similar known names."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=3)
     remedy = f"did you mean {' or '.join(repr(item) for item in nearest)}?" if nearest else None
@@ -119,7 +119,7 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str | None = None
 
 
 def _problem(model: type[BaseModel], problem: Any) -> tuple[str, str]:
-    """Place and message of one validation problem."""
+    """Location and message of one validation problem."""
     location, kind, found = problem["loc"], problem["type"], problem["input"]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if kind == "extra_forbidden":

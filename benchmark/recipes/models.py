@@ -1,4 +1,4 @@
-"""Typed models of everything that is written in YAML, and of a fully resolved run."""
+"""Typed models of all YAML files, and of a fully resolved run."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,12 +12,14 @@ Seed = Annotated[int, Field(ge=0)]
 
 
 class Schedule(Strict):
-    """How long and with which optimiser a stage trains. Iteration counts and the learning rate hold at the
-    reference batch size; another ``batch_size`` scales the rate linearly and iterations inversely."""
+    """Length and optimiser of a training. Iteration counts and the learning rate are for the reference batch
+    size; another ``batch_size`` scales the rate linearly and the iterations inversely."""
 
     iterations: int | None = Field(None, gt=0, description="length in iterations; give this or epochs")
     epochs: float | None = Field(None, gt=0, description="length in passes over the training images")
-    reference_batch_size: int = Field(16, gt=0, description="images per step that learning_rate is meant for")
+    reference_batch_size: int = Field(
+        16, gt=0, description="images per step for which learning_rate is given"
+    )
     batch_size: int | None = Field(
         None, gt=0, description="images per step over all processes; default: the reference"
     )
@@ -28,15 +30,18 @@ class Schedule(Strict):
     norm_weight_decay: float = Field(0.0, ge=0, description="weight decay of normalisation layers")
     warmup_iterations: int = Field(0, ge=0, description="iterations of linear warm-up")
     warmup_factor: float = Field(0.001, ge=0, le=1, description="fraction of the rate at the first iteration")
-    decay: Literal["step", "cosine"] = Field("step", description="how the rate falls after the warm-up")
+    decay: Literal["step", "cosine"] = Field(
+        "step", description="decay of the learning rate after the warm-up"
+    )
     steps: list[float] = Field(
-        [], description="where decay=step multiplies by gamma, in the unit of the length"
+        [], description="times at which decay=step multiplies by gamma, in the unit of the length"
     )
     gamma: float = Field(0.1, gt=0, le=1, description="factor of each step")
-    clip_norm: float | None = Field(None, gt=0, description="gradients are clipped to this L2 norm")
+    clip_norm: float | None = Field(None, gt=0, description="L2 norm to which gradients are clipped")
     precision: Literal["fp32", "tf32", "bf16-mixed"] = Field(
         "fp32",
-        description="arithmetic of forward and backward; tf32: float32 products of a GPU rounded to TF32",
+        description="arithmetic of forward and backward passes; tf32: float32 products on a GPU are rounded "
+        "to TF32",
     )
     checkpoint_every: int = Field(1000, gt=0, description="iterations between checkpoints for resuming")
 
@@ -48,23 +53,23 @@ class Schedule(Strict):
 
     @property
     def images_per_step(self) -> int:
-        """Over all processes."""
+        """Images per step over all processes."""
         return self.batch_size or self.reference_batch_size
 
 
 class Sampler(Strict):
-    """Which training images a stage sees how often."""
+    """How often each training image occurs in a stage."""
 
     kind: str = Field(
         "uniform",
         pattern=r"^(uniform|repeat_factor|repeat_factor_ceiling|repeat_factor_plus_one|[\w.]+:\w+)$",
-        description="`uniform` shuffling; repeat factors rounded by chance anew in every epoch "
-        "(`repeat_factor`), rounded up (`repeat_factor_ceiling`), or rounded up and one more "
-        "(`repeat_factor_plus_one`); or module:function of a method's own, from the labels of all images to "
-        "a stream of them",
+        description="`uniform` shuffling; repeat factors rounded at random in every epoch "
+        "(`repeat_factor`), rounded up (`repeat_factor_ceiling`), or rounded up plus one "
+        "(`repeat_factor_plus_one`); or module:function of a method, which makes a stream of images "
+        "from the labels of all images",
     )
     threshold: float = Field(
-        0.001, gt=0, le=1, description="image frequency below which repeat factors repeat a category"
+        0.001, gt=0, le=1, description="image frequency below which the images of a category are repeated"
     )
     options: dict[str, Any] = Field({}, description="keyword arguments of a function")
 
@@ -76,31 +81,33 @@ class Sampler(Strict):
 
 
 class AnnotationFilter(Strict):
-    """Which training annotations a stage sees; all categories stay in the label space."""
+    """Which training annotations a stage uses; all categories stay in the label space."""
 
     max_instance_count: int = Field(
-        gt=0, description="only categories with at most so many training instances, and images with them"
+        gt=0,
+        description="use only categories with at most this number of training instances, and images "
+        "with them",
     )
 
 
 class Meta(Strict):
-    """A step of the method before every real step of a classifier's training, with images of its own."""
+    """A step of the method, with its own images, before every real step of a classifier's training."""
 
     function: str = Field(pattern=r"^[\w.]+:\w+$", description="module:Class of the step")
     sampler: Sampler = Field(description="sampler of its images; as many as the training batch has")
     resample_rois: bool = Field(
-        False, description="draw the RoIs of the real step anew, at the price of another pass of the detector"
+        False, description="sample the RoIs of the real step again, which costs another pass of the detector"
     )
 
 
 def _or_a_name(schema: dict[str, Any]) -> None:
-    """The two short forms of a schedule, which are expanded before it is read."""
+    """The two short forms of a schedule, which are expanded before validation."""
     like = {"type": "object", "properties": {"like": {"type": "string"}}, "required": ["like"]}
     schema["anyOf"] = [{"type": "string"}, like, *schema["anyOf"]]
 
 
 class Stage(Strict):
-    """One step from checkpoint to checkpoint."""
+    """One step of a recipe, from checkpoint to checkpoint."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="folder name of the stage")
     from_: str | None = Field(
@@ -109,31 +116,36 @@ class Stage(Strict):
         description="take the finished checkpoint of this method (METHOD or METHOD+VARIANT)",
     )
     kind: Literal["train", "fit", "transform"] = Field(
-        "train", description="train: gradients; fit: one pass over the data without; transform: weights only"
+        "train",
+        description="train: with gradients; fit: a pass over the data without gradients; "
+        "transform: only weights",
     )
     trainable: Literal["all", "classifier"] = Field(
         "all", description="which parameters train; the rest is frozen"
     )
-    reset: Literal["classifier"] | None = Field(None, description="what starts from a fresh initialisation")
+    reset: Literal["classifier"] | None = Field(None, description="part that is initialised again")
     schedule: Schedule | None = Field(
         None,
-        description="length and optimiser of a train stage: a name of workflows/schedules.yaml, such a name "
-        "as `like` with the keys that differ, or all keys",
+        description="length and optimiser of a train stage: a name in workflows/schedules.yaml, such a name "
+        "as `like` with changed keys, or all keys",
         json_schema_extra=_or_a_name,
     )
     sampler: Sampler | None = Field(None, description="image sampler; default: the method's")
-    meta: Meta | None = Field(None, description="step before every real one, where the classifier trains")
+    meta: Meta | None = Field(
+        None, description="step before every real step, for stages that train the classifier only"
+    )
     images_per_worker: int | None = Field(
         None,
         gt=0,
-        description="images of one worker of the release: losses, and what they draw, are of so many images "
-        "and then averaged, whatever runs here; default: the whole batch",
+        description="images of each worker in the release: losses and their draws are computed for this "
+        "number of images and then averaged, for any number of processes; default: the whole batch",
     )
     cascade_weights: list[float] | None = Field(
         None,
         min_length=3,
         max_length=3,
-        description="of the losses of a cascade's heads; default: 1, 0.5, 0.25; in detectron2's kind 1 each",
+        description="loss weights of a cascade's heads; default: 1, 0.5, 0.25, or 1 each in cascades of "
+        "detectron2's kind",
     )
     annotations: AnnotationFilter | None = Field(
         None, description="a part of the training annotations; default: all"
@@ -141,8 +153,9 @@ class Stage(Strict):
     rois: str | None = Field(
         None,
         pattern=r"^[\w.]+:\w+$",
-        description="module:function that chooses among the sampled RoIs of a step, given the category that "
-        "each image was drawn for, where the classifier trains; for samplers that draw images for categories",
+        description="module:function that chooses among the sampled RoIs of a step by the category that "
+        "each image was drawn for; for stages that train the classifier only, with samplers that draw "
+        "images for categories",
     )
     function: str | None = Field(None, description="module:function of a fit or transform stage")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
@@ -172,34 +185,38 @@ class TestSettings(Strict):
     nms_threshold: float = Field(
         0.5, gt=0, le=1, description="IoU of the per-category non-maximum suppression"
     )
-    max_detections: int = Field(300, gt=0, description="highest scores kept in an image over all categories")
+    max_detections: int = Field(
+        300,
+        gt=0,
+        description="number of detections kept in an image over all categories, highest scores first",
+    )
     mask_threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a pixel is foreground")
 
 
 class Paper(Strict):
-    """Where a method or a dataset was published."""
+    """Publication of a method or a dataset."""
 
     title: str = Field("", description="full title")
     authors: list[str] = Field([], description="full names in the order of the paper, surname last")
     venue: str = Field("", description="venue and year")
     arxiv: str | None = Field(None, description="arXiv number")
-    note: str = Field("", description="what in the paper this is, where it is not its subject")
+    note: str = Field("", description="part of the paper, if the method is not its subject")
 
 
 class Deviation(Strict):
-    """Something in which a row still differs from what made the published number that it answers to. It
-    enters no key: what is made does not depend on what is said about it."""
+    """A difference of a row from the training behind its published number. It is not part of any key, because
+    results do not depend on it."""
 
-    what: str = Field(min_length=1, description="the thing that differs, e.g. the initial weights")
+    what: str = Field(min_length=1, description="what differs, e.g. the initial weights")
     upstream: str = Field(min_length=1, description="how it was for the published number")
     here: str = Field(min_length=1, description="how it is here")
     effect: list[float] | None = Field(
         None,
         min_length=2,
         max_length=2,
-        description="points of AP, from and to, by which it may move our number; default: unknown",
+        description="lowest and highest change of our number in points of AP; default: unknown",
     )
-    source: str = Field(min_length=1, description="where that effect is from: measured, a paper, a guess")
+    source: str = Field(min_length=1, description="source of the effect: measured, a paper, a guess")
 
     @model_validator(mode="after")
     def _from_low_to_high(self) -> "Deviation":
@@ -213,11 +230,11 @@ class Variant(Strict):
 
     title: str | None = Field(None, description="name in tables")
     classifier: str | None = Field(None, description="module:Class that replaces the classifier")
-    options: dict[str, Any] = Field({}, description="classifier options that change")
-    detector: dict[str, Any] = Field({}, description="detector settings that change")
+    options: dict[str, Any] = Field({}, description="changed options of the classifier")
+    detector: dict[str, Any] = Field({}, description="changed settings of the detector")
     stages: list[Stage] | None = Field(None, description="replaces the list of stages")
     sampler: Sampler | None = Field(None, description="replaces the image sampler")
-    test: dict[str, Any] = Field({}, description="test settings that change")
+    test: dict[str, Any] = Field({}, description="changed test settings")
     deviations: list[Deviation] | None = Field(None, description="replaces the method's deviations")
 
 
@@ -231,22 +248,22 @@ class Method(Strict):
     options: dict[str, Any] = Field({}, description="keyword arguments of the classifier")
     intermediates: list[Literal["groups", "class_weights"]] = Field(
         [],
-        description="tables that the classifier reads from the dataset's intermediate files, each as the "
-        "keyword argument of that name; groups are those between the option edges",
+        description="tables that the classifier reads from the dataset's intermediate files, each passed as "
+        "the keyword argument of that name; the option edges defines the groups",
     )
-    detector: dict[str, Any] = Field({}, description="detector settings that the method prescribes")
+    detector: dict[str, Any] = Field({}, description="detector settings that the method requires")
     stages: list[Stage] = Field(
         min_length=1, description="steps from initial weights to the final checkpoint"
     )
     sampler: Sampler = Field(Sampler(), description="image sampler of the train stages")
     own_loss: bool = Field(
         True,
-        description="false for plain softmax: where all parameters train, its rows are the baseline, or of a "
-        "sampler if the images are not simply shuffled",
+        description="false for plain softmax: if all parameters train, the method counts as baseline, or as "
+        "a sampler if the images are not simply shuffled",
     )
     test: TestSettings = Field(TestSettings(), description="test settings")
     deviations: list[Deviation] = Field(
-        [], description="from the release, in every row of the method that answers to a published number"
+        [], description="deviations of every row of the method that has a published number"
     )
     variants: dict[str, Variant] = Field({}, description="named differences, e.g. ablations")
 
@@ -258,7 +275,7 @@ class Split(Strict):
     images: str = Field(description="image folder, relative to the data folder")
     stuff_maps: str | None = Field(
         None,
-        description="folder with a PNG for every image that has the stuff category of each pixel (255: none)",
+        description="folder with a PNG for every image, with the stuff category of each pixel (255: none)",
     )
 
 
@@ -284,28 +301,28 @@ class Archive(Strict):
 
     @property
     def file_name(self) -> str:
-        """The name that it is kept under."""
+        """The name of the stored file."""
         return self.name or self.url.rsplit("/", 1)[-1]
 
 
 class Subsample(Strict):
-    """How COCO-LT's training file is made where the authors' own is not at hand."""
+    """How COCO-LT's training file is made if the authors' own file is not available."""
 
     source: str = Field(description="COCO's training file, relative to the data folder")
-    counts: str = Field(description="table of class statistics to draw down to, beside the dataset's file")
-    official: str = Field(
-        description="the authors' file, used where it is there; relative to the data folder"
+    counts: str = Field(
+        description="table of class statistics with the counts to draw, beside the dataset's file"
     )
+    official: str = Field(description="the authors' file, used if it exists; relative to the data folder")
     seed: Seed = Field(0, description="seed of the draw")
 
 
 class DataFile(Strict):
-    """An annotation file (``.json``) or a folder of images that must be there."""
+    """An annotation file (``.json``) or a folder of images that the dataset needs."""
 
-    path: str = Field(pattern=r"^[\w.][\w./-]*$", description="place relative to the data folder")
+    path: str = Field(pattern=r"^[\w.][\w./-]*$", description="path relative to the data folder")
     images: int | None = Field(None, gt=0, description="image records or image files; default: not known")
     annotations: int | None = Field(None, gt=0, description="annotation records; default: not known")
-    archive: Archive | None = Field(None, description="where it can be fetched")
+    archive: Archive | None = Field(None, description="where it can be downloaded")
     subsample: Subsample | None = Field(None, description="how it is rebuilt")
 
 
@@ -316,7 +333,9 @@ class Subset(Strict):
     train_images: int = Field(gt=0, description="training images")
     val_images: int = Field(gt=0, description="validation images")
     categories: int | None = Field(
-        None, gt=0, description="how many are kept, evenly over their frequencies; default: all"
+        None,
+        gt=0,
+        description="number of categories to keep, spread evenly over the frequencies; default: all",
     )
     keep: list[str] = Field([], description="only these categories, by name or id; default: all")
     drop: list[str] = Field([], description="without these categories, by name or id")
@@ -324,27 +343,29 @@ class Subset(Strict):
 
 
 class Dataset(Strict):
-    """A dataset: where its splits lie, or how it is generated."""
+    """A dataset: the files of its splits, or how it is generated."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_.]*$", description="name in recipes; equals the file's name")
     title: str = Field(description="name in tables")
     categories: int = Field(gt=0, description="number of categories; checked against the annotations")
     synthetic: Synthetic | None = Field(None, description="generate the dataset with these sizes")
-    train: Split | None = Field(None, description="training split; its counts define frequency")
+    train: Split | None = Field(None, description="training split; its counts define the frequency groups")
     val: Split | None = Field(None, description="validation split")
-    subset: Subset | None = Field(None, description="longtail data prepare draws both splits from another")
+    subset: Subset | None = Field(
+        None, description="longtail data prepare draws both splits from another dataset"
+    )
     vocabulary: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
         description="hash of the categories' ids and names, checked by longtail data prepare",
     )
-    files: list[DataFile] = Field([], description="what longtail data prepare gets and checks")
+    files: list[DataFile] = Field([], description="files that longtail data prepare gets and checks")
     paper: Paper = Field(Paper(), description="publication to cite")
     _whole: "Dataset | None" = PrivateAttr(None)
 
     @property
     def whole(self) -> "Dataset | None":
-        """The dataset that a subset is drawn from, where this one was read from its file."""
+        """The dataset that a subset is drawn from, if this one was read from its file."""
         return self._whole
 
     def drawn_from(self, whole: "Dataset") -> "Dataset":
@@ -354,7 +375,7 @@ class Dataset(Strict):
         return known
 
     def is_of_stuff(self, file: DataFile) -> bool:
-        """Whether a file is of the stuff maps, which only detectors with a semantic branch need."""
+        """Whether a file belongs to the stuff maps, which only detectors with a semantic branch need."""
         folder = self.train.stuff_maps if self.train is not None else None
         return folder is not None and f"{file.path}/".startswith(f"{folder}/")
 
@@ -368,36 +389,40 @@ class Dataset(Strict):
 
     @property
     def is_preparable(self) -> bool:
-        """Whether ``longtail data prepare`` knows where its files come from; else they are the user's own."""
+        """Whether ``longtail data prepare`` can get its files; otherwise the user provides them."""
         return self.subset is not None or bool(self.files)
 
 
 class Budget(Strict):
-    """One schedule for all runs, for example one that they can afford: settings merged over those of every
-    stage that trains the same part. A budget changes lengths, rates and images, never the code path."""
+    """One schedule for all runs, for example a short one: settings that override those of every stage that
+    trains the same part. A budget changes lengths, rates and images, never the code path."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="first folder of the runs' paths")
-    title: str = Field("", description="what it fits, e.g. two cores and eight minutes")
+    title: str = Field(
+        "", description="the machine and time that it is for, e.g. two cores and eight minutes"
+    )
     answers: str | None = Field(
         None,
-        description="PAPER of results/reported/reported.csv whose schedule this is: rows that answer to it "
-        "are compared with its numbers; default: a budget's rows are compared with none",
+        description="PAPER in results/reported/reported.csv that has this schedule: rows of that paper are "
+        "compared with its numbers; default: rows with this budget are not compared with published "
+        "numbers",
     )
     all: dict[str, Any] = Field(
         {},
-        description="schedule settings of stages that train all parameters; `like` begins with a schedule of "
-        "workflows/schedules.yaml",
+        description="schedule settings of stages that train all parameters; `like` names a schedule in "
+        "workflows/schedules.yaml to start from",
     )
     classifier: dict[str, Any] = Field(
         {}, description="schedule settings of stages that train the classifier"
     )
     sampler: dict[str, Any] = Field(
         {},
-        description="settings of repeat-factor samplers, e.g. the threshold; with `kind`, the sampler of all "
-        "train stages. A method's own sampler stays, and takes the settings that it has as options",
+        description="settings of repeat-factor samplers, e.g. the threshold; with `kind`, the sampler of "
+        "all train stages. A sampler of a method is kept and takes the settings that are among its "
+        "options",
     )
     fit: dict[str, Any] = Field(
-        {}, description="options of fit stages that state them, e.g. how many images they look at"
+        {}, description="options of fit stages that have them, e.g. the number of images"
     )
 
     _expanded = field_validator("all", "classifier", mode="before")(expanded)
@@ -407,7 +432,8 @@ class ReleasedFile(Strict):
     """An intermediate file of a release."""
 
     file: str = Field(
-        pattern=r"^[\w.][\w./-]*$", description="path relative to the data folder; its name is the release's"
+        pattern=r"^[\w.][\w./-]*$",
+        description="path relative to the data folder, with the file name of the release",
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; default: not checked")
 
@@ -422,25 +448,29 @@ class Row(Strict):
     method: str = Field(description="METHOD or METHOD+VARIANT")
     detector: str = Field(description="BACKEND/PRESET")
     dataset: str = Field(description="dataset name")
-    seeds: list[Seed] = Field([0], min_length=1, description="one run for each, from 0, each once")
+    seeds: list[Seed] = Field(
+        [0], min_length=1, description="one run for each seed; different numbers from 0"
+    )
     reported: str | None = Field(
-        None, description="PAPER/ROW of results/reported/reported.csv that it answers to"
+        None, description="published row that this row reproduces: PAPER/ROW in results/reported/reported.csv"
     )
     deviations: list[Deviation] = Field(
-        [], description="from what made the published number, besides those of the method and of its bases"
+        [],
+        description="differences from the training behind the published number, in addition to those of "
+        "the method and its bases",
     )
 
     options: dict[str, Any] = Field(
-        {}, description="options of the method that this row changes, for other data for example"
+        {}, description="options of the method that this row changes, for example for other data"
     )
     sweep: dict[str, Annotated[list[Any], Field(json_schema_extra={"minItems": 2})]] = Field(
         {},
-        description="values of options, two or more of each: the row stands for one row for every value, or "
-        "every combination where there are several keys, named `ID,KEY=VALUE`",
+        description="two or more values for each option: the row expands to one row for every value, or for "
+        "every combination if there are several keys, named `ID,KEY=VALUE`",
     )
     released: Released = Field(
         {},
-        description="files of the BAGS release in the place of our intermediate files: label2binlabel.pt as "
+        description="files of the BAGS release that replace our intermediate files: label2binlabel.pt as "
         "groups, bins_cls_weight.pkl as group_weights, one of its cls_weight*.pt as class_weights",
     )
 
@@ -466,32 +496,30 @@ class Experiment(Strict):
     title: str = Field(description="heading of the table")
     like: str | None = Field(
         None,
-        description="an experiment, by the name of its file beside this one or in the project, whose keys "
-        "hold here as far as this file does not write them; with another budget its rows answer to no "
-        "published number",
+        description="an experiment, by the name of its file beside this one or in the project, that "
+        "provides the keys that this file does not have; with another budget its rows have no published "
+        "number",
     )
-    without: list[str] = Field(
-        [], description="with `like`: rows of that experiment that are left out, by id"
-    )
+    without: list[str] = Field([], description="with `like`: ids of rows of that experiment to leave out")
     budget: str | None = Field(None, description="budget for every row; default: the papers' own schedules")
     method_paths: list[str] = Field([], description="folders with further plug-ins, relative to this file")
     dataset_paths: list[str] = Field([], description="folders with further datasets, relative to this file")
     group_by: Literal["touches"] | None = Field(
         None,
-        description="`touches`: rows stand in groups by what their method changes (baseline, loss, "
-        "decoupled, post-hoc, sampler), in each in the order of this file; default: one list",
+        description="`touches`: group the rows by what their method changes (baseline, loss, decoupled, "
+        "post-hoc, sampler), in the order of this file within a group; default: one list",
     )
     metrics: list[Literal["AP50", "AP75", "bAP", "AP-fixed", "ECE"]] = Field(
-        [], description="further columns of the tables, after AP, APr, APc and APf"
+        [], description="additional columns of the tables, after AP, APr, APc and APf"
     )
-    rows: list[Row] = Field([], description="rows in table order; required but with `like`")
+    rows: list[Row] = Field([], description="rows in table order; required without `like`")
 
     @model_validator(mode="after")
     def _rows_or_like(self) -> "Experiment":
         if not self.rows and self.like is None:
             raise ValueError("an experiment needs the key 'rows', or 'like' for those of another one")
         if self.without and (self.like is None or self.rows):
-            raise ValueError("'without' leaves out rows of 'like', where the file has no 'rows' of its own")
+            raise ValueError("'without' leaves out rows of 'like': it needs 'like' and no 'rows'")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Options of methods in rows: which there are, of what kind, and how their values are written in names."""
+"""Options of methods in rows: their validation, and how names spell their values."""
 
 import math
 import re
@@ -10,11 +10,11 @@ from benchmark.recipes.models import Method
 
 
 def checked_options(method: Method, options: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
-    """Options of a row as the method's manifest would write them: 8 is 8.0 where the manifest has a number
-    with a decimal point, so that equal values give equal keys.
+    """Options of a row in the types of the method's manifest: 8 becomes 8.0 if the manifest has a number with
+    a decimal point, so that equal values give equal keys.
 
-    ``places`` has the place of each for messages. Raises ``RecipeError`` for an option that the manifest does
-    not name, a value of another kind than there, or a number that is not finite.
+    ``places`` has the location of each option for messages. Raises ``RecipeError`` for an option that the
+    manifest does not have, a value of another type, or a number that is not finite.
     """
     known: dict[str, list[Any]] = {key: [value] for key, value in method.options.items()}
     for variant in method.variants.values():
@@ -44,7 +44,7 @@ def checked_options(method: Method, options: Mapping[str, Any], places: Mapping[
 
 
 def value_text(value: Any) -> str:
-    """A value as titles have it: 4 for 4.0, true for True."""
+    """A value as in titles: 4 for 4.0, true for True."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
@@ -53,12 +53,12 @@ def value_text(value: Any) -> str:
 
 
 def value_name(value: Any) -> str:
-    """A value as the names of rows and folders have it: letters and digits of ASCII, ``.``, ``-``, ``_``."""
+    """A value as in the names of rows and folders: ASCII letters and digits, ``.``, ``-``, ``_``."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", value_text(value)).strip("_")
 
 
 def _written_like(value: Any, known: list[Any]) -> Any:
-    """A number in the type that the manifest has, where that is the same number."""
+    """A number in the type of the manifest, if that is the same number."""
     if _kind(value) != "a number":
         return value
     like = next(type(item) for item in known if _kind(item) == "a number")
@@ -66,6 +66,6 @@ def _written_like(value: Any, known: list[Any]) -> Any:
 
 
 def _kind(value: Any) -> str:
-    """Of an option's value; what elements a list has is for the classifier to say."""
+    """The type of an option's value; the classifier checks the elements of lists."""
     kinds = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list"}
     return "none" if value is None else kinds.get(type(value), "a mapping")

@@ -1,4 +1,4 @@
-"""Where everything lies below ``results/`` and in the data folder."""
+"""Paths below ``results/`` and in the data folder."""
 
 import os
 from dataclasses import dataclass
@@ -18,22 +18,23 @@ def data_folder() -> Path:
 
 
 def results_folder() -> Path:
-    """All that is made, and ``reference/``, ``reported/`` and ``smoke/``, which come with the project."""
+    """The folder of everything generated, and of ``reference/``, ``reported/`` and ``smoke/``, which come
+    with the project."""
     return working_root() / "results"
 
 
 def store_folder() -> Path:
-    """Finished steps, each in ``<kind>/<key>``; nothing in it changes."""
+    """Finished steps, each in ``<kind>/<key>``; they never change."""
     return results_folder() / "store"
 
 
 def work_folder() -> Path:
-    """Steps that are not finished, each in ``<kind>/<key>``."""
+    """Unfinished steps, each in ``<kind>/<key>``."""
     return results_folder() / "work"
 
 
 def logs_folder() -> Path:
-    """What the workflow's commands have printed, for each step in ``<kind>/<key>.log``."""
+    """Output of the workflow's commands, for each step in ``<kind>/<key>.log``."""
     return results_folder() / "logs"
 
 
@@ -50,7 +51,7 @@ def experiment_folder(experiment: str) -> Path:
 def run_name(run: Run) -> str:
     """``<budget>/<dataset>/<backend>/<detector>/<method>[+<variant>][,<option>=<value>...]/seed<k>``.
 
-    Options are those that a row changes; released files that a row names are there as ``<table>=released``.
+    Options are those that a row changes; released files of a row appear as ``<table>=released``.
     """
     method = f"{run.method}+{run.variant}" if run.variant else run.method
     changes = run.row_options | dict.fromkeys(run.released, "released")
@@ -61,9 +62,9 @@ def run_name(run: Run) -> str:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """Where the files of a dataset lie: those of real ones in the data folder, the others in the store.
+    """Paths of the files of a dataset: in the data folder for real ones, in the store for generated ones.
 
-    ``intermediates`` is the folder of the tables that a run's method reads, None where it reads none.
+    ``intermediates`` is the folder of the tables that a run's method reads; None if it reads none.
     """
 
     train: Path

@@ -23,7 +23,8 @@ _ANY_DETECTOR = {"architecture": "mask_rcnn", "backbone": "resnet50"}  # what ev
 
 @dataclass(frozen=True)
 class Plugin:
-    """A method's folder. The manifest is read on first use: a broken one harms only who asks for it."""
+    """A method's folder. The manifest is read on first use, so a broken one only affects recipes that use
+    it."""
 
     name: str
     folder: Path
@@ -31,7 +32,7 @@ class Plugin:
 
     @property
     def manifest(self) -> str:
-        """The manifest's path as messages name it."""
+        """The manifest's path for messages."""
         return shown(self.folder / MANIFEST)
 
     @cached_property
@@ -55,8 +56,8 @@ class Plugin:
 def find_plugins(folders: list[Path]) -> dict[str, Plugin]:
     """Every plug-in by name: those of ``methods/``, ``folders``, and installed ones (entry points).
 
-    A name that two places claim belongs to neither: using it is an error that names both. Raises
-    ``RecipeError`` where one of ``folders`` does not exist.
+    If two places have a method of the same name, using it is an error that names both. Raises ``RecipeError``
+    if one of ``folders`` does not exist.
     """
     found: dict[str, list[Plugin]] = {}
     for folder in (*folders_of("methods"), *folders):
@@ -72,8 +73,8 @@ def find_plugins(folders: list[Path]) -> dict[str, Plugin]:
 def load_object(spec: str, plugin_path: str) -> Any:
     """The class or function ``module:name`` of a plug-in.
 
-    A module that lies in the plug-in's folder is taken from there, whether or not that folder can be imported
-    otherwise; any other is imported as usual. Raises ``RecipeError`` naming the spec and the cause.
+    A module in the plug-in's folder is loaded from there, whether or not that folder is importable; any other
+    module is imported as usual. Raises ``RecipeError`` naming the spec and the cause.
     """
     module_name, _, name = spec.partition(":")
     folder = Path(plugin_path)
@@ -104,7 +105,7 @@ def _import(module_name: str, folder: Path) -> types.ModuleType:
     path = folder.joinpath(*inner.split("."))
     if not (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()):
         return importlib.import_module(module_name)
-    try:  # the ordinary name where it means this file, so that everybody shares one module
+    try:  # the ordinary module name if it refers to this file, so that it is loaded only once
         spec = importlib.util.find_spec(module_name)
     except (ImportError, ValueError):
         spec = None
@@ -115,14 +116,14 @@ def _import(module_name: str, folder: Path) -> types.ModuleType:
     ):
         return importlib.import_module(module_name)
     package = f"longtail_plugin_{folder.name}_{sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
-    if package not in sys.modules:  # a package over the folder, so that its modules can import one another
+    if package not in sys.modules:  # a package for the folder, so that its modules can import one another
         sys.modules[package] = types.ModuleType(package)
         setattr(sys.modules[package], "__path__", [str(folder)])  # noqa: B010
     return importlib.import_module(f"{package}.{inner}")
 
 
 def _installed(entry: importlib.metadata.EntryPoint) -> Plugin:
-    """The plug-in of an entry point, which names a folder or a package with a manifest beside its code."""
+    """The plug-in of an entry point, which is a folder or a package with a manifest beside its code."""
     where = f"entry point '{entry.name}' of {entry.dist.name if entry.dist else 'a package'} ({entry.value})"
     try:
         target = entry.load()
@@ -150,7 +151,7 @@ def _unique(name: str, plugins: list[Plugin]) -> Plugin:
 
 
 def _check_method(method: Method, where: str) -> None:
-    """What the model alone cannot see: settings that are merged later, and the order of stages."""
+    """Check what the model cannot: settings that are merged later, and the order of stages."""
     parse_settings(DetectorSettings, method.detector, f"{where}, detector", **_ANY_DETECTOR)
     lists = {"stages": method.stages}
     for name, variant in method.variants.items():

@@ -1,4 +1,4 @@
-"""Everything that a run needs and that is not here: packages, weights, data."""
+"""Packages, weights and data that a run needs and that are missing."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -11,9 +11,10 @@ from benchmark.recipes.zoo import zoo
 
 
 def missing(chain: list[Run]) -> str | None:
-    """Why the last run of a chain of bases cannot run here, a line for each thing that it lacks; or None."""
+    """Why the last run of a chain of bases cannot run here, with a line for each missing thing; None if it
+    can."""
     run = chain[-1]
-    backend = run.detector_name.partition("/")[0]  # a back end has the name of the package that it needs
+    backend = run.detector_name.partition("/")[0]  # the name of a back end is that of its package
     lacks = [] if importlib.util.find_spec(backend) else [f"back end '{backend}' is not installed"]
     lacks += _weights(chain[0], backend)
     for item in chain:
@@ -30,7 +31,7 @@ def missing(chain: list[Run]) -> str | None:
 
 
 def _weights(first: Run, backend: str) -> list[str]:
-    """The initial weights, which only the first run of a chain starts from."""
+    """The initial weights, which only the first run of a chain needs."""
     settings = first.detector
     file = settings.weights_file
     known = zoo().weights_of(settings)
@@ -56,7 +57,7 @@ def _stuff_maps(dataset: Dataset) -> Iterator[str]:
 
 
 def _data(dataset: Dataset) -> Iterator[str]:
-    """The dataset's files, or without a list of them those of its splits."""
+    """The dataset's files; if it does not list them, those of its splits."""
     files = {paths.data_folder() / file.path: file for file in dataset.files}
     for split in ("train", "val"):
         for part in ("annotations", "images"):

@@ -1,11 +1,11 @@
-"""From names to a run: every value decided, and for each the place that decided it."""
+"""Resolve the names in a row to a run: every value, and the source of each."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.recipes.catalog import PAPER_BUDGET, Catalog
+from benchmark.recipes.catalog import PAPER_BUDGET, Catalog, Preset
 from benchmark.recipes.detector_settings import FRAMEWORKS, DetectorSettings
 from benchmark.recipes.loading import RecipeError, parse
 from benchmark.recipes.models import (
@@ -18,6 +18,7 @@ from benchmark.recipes.models import (
     Schedule,
     Stage,
     TestSettings,
+    Variant,
 )
 from benchmark.recipes.options import checked_options, value_text
 from benchmark.statistics.upstream_files import WEIGHT_FILES
@@ -28,7 +29,8 @@ Layer = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What a row chooses, before it is resolved; ``swept`` are the options that are values of a sweep."""
+    """The choices of a row before it is resolved; ``swept`` are the options whose values come from a
+    sweep."""
 
     method: str
     detector: str
@@ -43,84 +45,91 @@ class Choice:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A run, and the source of each value by its key path, ``detector.init``; absent means the default."""
+    """A run, and the source of each value by its key path, e.g. ``detector.init``; without a source it is a
+    default."""
 
     run: Run
     sources: dict[str, str]
 
 
 def resolve(catalog: Catalog, choice: Choice, row: str, where: str) -> Resolved:
-    """Resolve one row's choice; ``where`` is the row's place in messages. Raises ``RecipeError``."""
+    """Resolve the choices of a row; ``where`` is its location for messages. Raises ``RecipeError``."""
     return _resolve(catalog, choice, row, where, ())
 
 
+class _Sources:
+    """Settings merged from layers, and the source of each by its key path."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, str] = {}
+
+    def merge(self, path: str, layers: Iterable[Layer]) -> dict[str, Any]:
+        """The settings of all layers; later ones win."""
+        values: dict[str, Any] = {}
+        for source, settings in layers:
+            values.update(settings)
+            self.of.update({f"{path}.{key}": source for key in settings})
+        return values
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """A method and one of its variants, with the location of each for messages."""
+
+    method: Method
+    variant: Variant
+    manifest: str
+    variation: str
+
+    def layers(self, of_method: Mapping[str, Any], of_variant: Mapping[str, Any]) -> list[Layer]:
+        """What the manifest sets, and what the variant changes."""
+        return [(self.manifest, of_method), (self.variation, of_variant)]
+
+    @property
+    def stages(self) -> tuple[list[Stage], str]:
+        """The stages and their source."""
+        return (
+            (self.variant.stages, self.variation)
+            if self.variant.stages
+            else (self.method.stages, self.manifest)
+        )
+
+    @property
+    def sampler(self) -> tuple[Sampler, str]:
+        """The sampler of stages that do not have their own, and its source."""
+        return (
+            (self.variant.sampler, self.variation)
+            if self.variant.sampler
+            else (self.method.sampler, self.manifest)
+        )
+
+
 def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tuple[str, ...]) -> Resolved:
+    """``chain`` are the methods that start from this one, the first one last."""
     if choice.method in chain:
         circle = " -> ".join((*chain, choice.method))
         raise RecipeError("methods take each other's checkpoints in a circle", where=where, found=circle)
     plugin, method, variant_name, variant = catalog.method(choice.method, where)
-    preset = catalog.preset(choice.detector, where)
-    sources: dict[str, str] = {}
-
-    main = plugin.manifest
-    variation = f"{main}, variant {variant_name}"
-
-    def merge(path: str, layers: Iterable[Layer]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for source, settings in layers:
-            values.update(settings)
-            sources.update({f"{path}.{key}": source for key in settings})
-        return values
-
-    detector_layers = [
-        (main, method.detector),
-        (variation, variant.detector),
-        (f"preset {preset.name} ({preset.file})", preset.settings),
-    ]
-    detector = parse(DetectorSettings, merge("detector", detector_layers), f"detector of {choice.method}")
-    for key in FRAMEWORKS[detector.framework]:  # what nothing else sets
-        sources.setdefault(f"detector.{key}", f"framework {detector.framework}")
+    recipe = _Recipe(method, variant, str(plugin.manifest), f"{plugin.manifest}, variant {variant_name}")
+    sources = _Sources()
+    detector = _detector(catalog.preset(choice.detector, where), recipe, choice, sources)
     test = parse(
         TestSettings,
-        merge("test", [(main, method.test.model_dump(exclude_unset=True)), (variation, variant.test)]),
+        sources.merge("test", recipe.layers(method.test.model_dump(exclude_unset=True), variant.test)),
         f"test settings of {choice.method}",
     )
     places = {key: f"{where}, {'sweep' if key in choice.swept else 'options'}" for key in choice.options}
     own_options = checked_options(method, choice.options, places)
     option_layers = [(places[key], {key: value}) for key, value in own_options.items()]
-    options = merge("options", [(main, method.options), (variation, variant.options), *option_layers])
-    released = _released(method, choice.released, options, where)
-    sources["classifier"] = variation if variant.classifier else main
+    options = sources.merge("options", [*recipe.layers(method.options, variant.options), *option_layers])
+    sources.of["classifier"] = recipe.variation if variant.classifier else recipe.manifest
 
-    stages, stage_source = (variant.stages, variation) if variant.stages else (method.stages, main)
-    sampler, sampler_source = (variant.sampler, variation) if variant.sampler else (method.sampler, main)
+    stages, stage_source = recipe.stages
     base = None
     if stages[0].from_ is not None:
         base_choice = replace(choice, method=stages[0].from_, options={}, released={}, swept=frozenset())
         base_place = f"{stage_source}, stage {stages[0].name}, from"
         base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method)).run
-
-    resolved_stages = []
-    for stage in stages:
-        if stage.from_ is not None:
-            continue
-        path = f"stages.{stage.name}"
-        settings = {"name": stage.name, **merge(path, [(stage_source, stage.model_dump(exclude_unset=True))])}
-        own = (stage.sampler, stage_source) if stage.sampler else (sampler, sampler_source)
-        settings["sampler"] = _sampler(path, own[0], own[1], choice, merge, trains=stage.kind == "train")
-        if stage.meta is not None:
-            meta = merge(f"{path}.meta", [(stage_source, stage.meta.model_dump(exclude_unset=True))])
-            sampler_of_meta = _sampler(
-                f"{path}.meta", stage.meta.sampler, stage_source, choice, merge, trains=True
-            )
-            settings["meta"] = meta | {"sampler": sampler_of_meta}
-        if stage.schedule is not None:
-            settings["schedule"] = _schedule(path, stage, stage_source, choice, merge)
-        if stage.kind == "fit" and choice.budget is not None:
-            shared = {key: value for key, value in choice.budget.fit.items() if key in stage.options}
-            layers = [(stage_source, stage.options), (choice.budget_file, shared)]
-            settings["options"] = merge(f"{path}.options", layers)
-        resolved_stages.append(Stage.model_validate(settings))
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
     if own_options:
@@ -138,15 +147,50 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         options=options,
         detector=detector,
         dataset=choice.dataset,
-        stages=resolved_stages,
+        stages=[_stage(stage, recipe, choice, sources) for stage in stages if stage.from_ is None],
         base=base,
         test=test,
         plugin_path=str(plugin.folder.resolve()),
         row_options=own_options,
         intermediates=list(method.intermediates),
-        released=released,
+        released=_released(method, choice.released, options, where),
     )
-    return Resolved(run, sources)
+    return Resolved(run, sources.of)
+
+
+def _detector(preset: Preset, recipe: _Recipe, choice: Choice, sources: _Sources) -> DetectorSettings:
+    """The method's choice, the preset's over it, and the framework's for what neither sets."""
+    layers = recipe.layers(recipe.method.detector, recipe.variant.detector)
+    layers.append((f"preset {preset.name} ({preset.file})", preset.settings))
+    detector = parse(DetectorSettings, sources.merge("detector", layers), f"detector of {choice.method}")
+    for key in FRAMEWORKS[detector.framework]:
+        sources.of.setdefault(f"detector.{key}", f"framework {detector.framework}")
+    return detector
+
+
+def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources) -> Stage:
+    """A stage of the recipe with its sampler, schedule, meta step and options."""
+    _, source = recipe.stages
+    path = f"stages.{stage.name}"
+    settings = {
+        "name": stage.name,
+        **sources.merge(path, [(source, stage.model_dump(exclude_unset=True))]),
+    }
+    sampler, sampler_source = (stage.sampler, source) if stage.sampler else recipe.sampler
+    settings["sampler"] = _sampler(
+        path, sampler, sampler_source, choice, sources, trains=stage.kind == "train"
+    )
+    if stage.meta is not None:
+        meta = sources.merge(f"{path}.meta", [(source, stage.meta.model_dump(exclude_unset=True))])
+        meta["sampler"] = _sampler(f"{path}.meta", stage.meta.sampler, source, choice, sources, trains=True)
+        settings["meta"] = meta
+    if stage.schedule is not None:
+        settings["schedule"] = _schedule(path, stage, source, choice, sources)
+    if stage.kind == "fit" and choice.budget is not None:
+        shared = {key: value for key, value in choice.budget.fit.items() if key in stage.options}
+        layers = [(source, stage.options), (choice.budget_file, shared)]
+        settings["options"] = sources.merge(f"{path}.options", layers)
+    return Stage.model_validate(settings)
 
 
 def _released(method: Method, released: Released, options: Mapping[str, Any], where: str) -> Released:
@@ -172,9 +216,9 @@ def _released(method: Method, released: Released, options: Mapping[str, Any], wh
 
 
 def _sampler(
-    path: str, sampler: Sampler, source: str, choice: Choice, merge: Any, *, trains: bool
+    path: str, sampler: Sampler, source: str, choice: Choice, sources: _Sources, *, trains: bool
 ) -> Sampler:
-    """The sampler of a stage: a method's own stays, any other takes the budget's settings."""
+    """The sampler of a stage. The budget changes its settings; of a method's own sampler only its options."""
     layers = [(source, sampler.model_dump(exclude_unset=True))]
     changes = choice.budget.sampler if choice.budget is not None else {}
     if ":" in sampler.kind:
@@ -184,17 +228,17 @@ def _sampler(
         changes = {key: value for key, value in changes.items() if key != "kind"}
     if sampler.kind != "uniform" or "kind" in changes:
         layers.append((choice.budget_file, changes))
-    return parse(Sampler, merge(f"{path}.sampler", layers), f"{path}.sampler")
+    return parse(Sampler, sources.merge(f"{path}.sampler", layers), f"{path}.sampler")
 
 
-def _schedule(path: str, stage: Stage, source: str, choice: Choice, merge: Any) -> Schedule:
+def _schedule(path: str, stage: Stage, source: str, choice: Choice, sources: _Sources) -> Schedule:
     assert stage.schedule is not None
     settings = stage.schedule.model_dump(exclude_unset=True)
     layers = [(source, settings)]
     if choice.budget is not None:
         changes = choice.budget.all if stage.trainable == "all" else choice.budget.classifier
-        if "iterations" in changes or "epochs" in changes:  # another length, so the steps go with it
+        if "iterations" in changes or "epochs" in changes:  # a new length also replaces the steps
             for key in ("iterations", "epochs", "steps"):
                 settings.pop(key, None)
         layers.append((choice.budget_file, changes))
-    return parse(Schedule, merge(f"{path}.schedule", layers), f"{path}.schedule")
+    return parse(Schedule, sources.merge(f"{path}.schedule", layers), f"{path}.schedule")

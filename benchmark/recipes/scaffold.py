@@ -1,4 +1,4 @@
-"""What people start from: a new method, and a folder to work in where the project is installed."""
+"""Templates of a new method, and of a working folder for an installed project."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ test: {score_threshold: 0.001}
 """$title."""
 ''',
     "classifier.py": '''\
-"""$title: say in one line what is new, and cite the paper or the released file."""
+"""$title: one line about what is new; cite the paper or the released file."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -119,7 +119,7 @@ rows:
     "methods/README.md": """\
 # Methods of this folder
 
-`longtail new-method NAME` writes one here that works. Experiments name it like those of the project.
+`longtail new-method NAME` writes a working method here. Experiments name it like those of the project.
 """,
     ".gitignore": """\
 /data/
@@ -129,33 +129,32 @@ rows:
     "README.md": """\
 # $title
 
-A folder to work in with Longtail Bench. `longtail` and `snakemake` run in it.
+A working folder for Longtail Bench. Run `longtail` and `snakemake` in it.
 
-| here | what is in it |
+| folder | content |
 | --- | --- |
-| `workflows/experiments/` | one file, one results table; `first.yaml` is one to start from |
-| `workflows/datasets/`, `workflows/detectors/`, `workflows/budgets/` | more of what rows may name |
-| `workflows/profiles/` | how jobs run: on this machine, or with Slurm |
-| `methods/` | methods of one's own: `longtail new-method NAME` |
-| `data/`, `results/` | made here; `LONGTAIL_DATA` names another folder of data |
+| `workflows/experiments/` | one file for each results table; `first.yaml` is the first |
+| `workflows/datasets/`, `workflows/detectors/`, `workflows/budgets/` | your own ones |
+| `workflows/profiles/` | run jobs on this machine or with Slurm |
+| `methods/` | your own methods: `longtail new-method NAME` |
+| `data/`, `results/` | data and results; `LONGTAIL_DATA` names another data folder |
 
 ```
-longtail plan first        # jobs, hours, disk and missing files
-snakemake --workflow-profile workflows/profiles/local --config experiment=first -n    # without -n it runs
+longtail plan first        # jobs, hours, disk space and missing files
+snakemake --workflow-profile workflows/profiles/local --config experiment=first -n    # remove -n to run it
 longtail status first
 ```
 
-Data sets, detectors, methods and published numbers of the project itself are used from where it is
-installed.
+The datasets, detectors, methods and published numbers of the project itself are in the installed package.
 """,
 }
 _PROFILES = ("local", "slurm")
 
 
 def new_project(folder: Path) -> list[Path]:
-    """Write a folder to work in and return its files: workflow, an experiment, profiles, a place for methods.
+    """Write a working folder and return its files: workflow, an experiment, profiles, a place for methods.
 
-    Raises ``RecipeError`` where the folder has one of the files already; then nothing is written.
+    Raises ``RecipeError`` and writes nothing if the folder already has one of the files.
     """
     texts = {
         folder / name: Template(text).substitute(title=folder.resolve().name)
@@ -181,7 +180,7 @@ def new_project(folder: Path) -> list[Path]:
 def new_method(name: str, folder: Path) -> list[Path]:
     """Write the folder ``folder/name`` of a working method and return its files.
 
-    Raises ``RecipeError`` for a name that a method cannot have, or that is taken.
+    Raises ``RecipeError`` for a name that is invalid or already used.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise RecipeError(

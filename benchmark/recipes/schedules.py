@@ -1,4 +1,4 @@
-"""Schedules with a name, which stages refer to instead of writing them out."""
+"""Named schedules, which stages can refer to."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ from benchmark.recipes.project import project_root, shown
 
 @cache
 def named_schedules() -> dict[str, dict[str, Any]]:
-    """The settings in ``workflows/schedules.yaml`` by name; raises ``RecipeError`` where one is none."""
+    """The settings in ``workflows/schedules.yaml`` by name; raises ``RecipeError`` for an invalid one."""
     path = project_root() / "workflows" / "schedules.yaml"
     content = read_yaml(path)
     for name, settings in content.items():
@@ -19,9 +19,9 @@ def named_schedules() -> dict[str, dict[str, Any]]:
 
 
 def expanded(schedule: Any) -> Any:
-    """The settings that a name, or a mapping with the key ``like``, stands for; anything else as it is.
+    """The settings for a name or for a mapping with the key ``like``; anything else is returned unchanged.
 
-    A mapping that gives a length replaces length and steps.
+    A mapping with a length replaces length and steps.
 
     Raises ``ValueError`` for an unknown name.
     """
@@ -34,7 +34,7 @@ def expanded(schedule: Any) -> Any:
     if schedule["like"] not in known:
         raise ValueError(str(unknown("schedule", str(schedule["like"]), known)))
     settings = dict(known[schedule["like"]])
-    if "iterations" in changes or "epochs" in changes:  # another length, so the steps go with it
+    if "iterations" in changes or "epochs" in changes:  # a new length also replaces the steps
         for key in ("iterations", "epochs", "steps"):
             settings.pop(key, None)
     return settings | changes

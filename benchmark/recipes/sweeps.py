@@ -1,4 +1,4 @@
-"""Sweeps: a row that lists values for options of its method stands for one row for each of them."""
+"""Sweeps: a row that lists values for options of its method expands to one row for each value."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from benchmark.recipes.options import value_name, value_text
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """Where a row lies in its sweep: the id of the row as it was written, and the value of every key."""
+    """The position of a row in its sweep: the id of the row in the file, and the value of every key."""
 
     sweep: str
     values: dict[str, Any]
 
 
 def expanded(rows: Iterable[Row], where: str) -> list[tuple[Row, SweepPoint | None]]:
-    """Every row of the table. A sweep becomes one row for each combination of its values, the last key's
-    values changing fastest, with the id ``<id>,<key>=<value>...``; any other row stays as it is, with None.
+    """Every row of the table. A sweep expands to one row for each combination of its values, the last key's
+    values changing fastest, with the id ``<id>,<key>=<value>...``; any other row is unchanged, with None.
 
-    ``where`` is the file in messages. Raises ``RecipeError`` for a sweep that is none, or that answers to a
-    published number; whether the method has such options is checked with all options of the row.
+    ``where`` is the file for messages. Raises ``RecipeError`` for an invalid sweep, or one with a published
+    number; the options themselves are checked together with the other options of the row.
     """
     found: list[tuple[Row, SweepPoint | None]] = []
     for row in rows:

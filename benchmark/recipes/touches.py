@@ -1,4 +1,4 @@
-"""What a method changes of a plain detector: what tables can be grouped by."""
+"""The part of a plain detector that a method changes, by which tables can be grouped."""
 
 from typing import Literal, get_args
 
@@ -12,10 +12,10 @@ TOUCHED: tuple[Touched, ...] = get_args(Touched)
 def touched(method: Method, variant: Variant) -> Touched:
     """What a method in one of its variants (``Variant()``: its main form) changes.
 
-    The stages tell: ``decoupled`` trains the classifier after the rest was trained, ``post-hoc`` changes a
+    This follows from the stages: ``decoupled`` trains the classifier after the rest, ``post-hoc`` changes a
     trained model without training. Otherwise all parameters train: with another ``loss``; or with plain
-    softmax, which is the ``baseline``, or a ``sampler`` where the images are not simply shuffled. A variant
-    that only tests the trained model of its own method differently is in the group of that one.
+    softmax, which is the ``baseline``, or a ``sampler`` if the images are not simply shuffled. A variant that
+    only changes how the trained model of its own method is tested is in the group of that method.
     """
     stages = variant.stages or method.stages
     base = stages[0].from_

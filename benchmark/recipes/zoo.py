@@ -1,4 +1,4 @@
-"""What model zoos tell: where initial weights are, and what a training takes (``workflows/zoo.yaml``)."""
+"""Data from model zoos: initial weights, speed and memory of trainings (``workflows/zoo.yaml``)."""
 
 from functools import cache
 from pathlib import Path
@@ -12,13 +12,13 @@ from benchmark.recipes.strict import Strict
 
 
 class _OfDetector(Strict):
-    """What is told of the detectors with an architecture and a trunk."""
+    """An entry for all detectors with an architecture and a backbone."""
 
     architecture: str = Field(description="architecture of the detector")
     backbone: str = Field(description="its trunk")
 
     def fits(self, settings: DetectorSettings) -> bool:
-        """Whether a detector is one of these."""
+        """Whether the entry applies to a detector."""
         return (self.architecture, self.backbone) == (settings.architecture, settings.backbone)
 
 
@@ -29,7 +29,7 @@ class ZooWeights(_OfDetector):
     url: str = Field(description="address")
 
     def fits(self, settings: DetectorSettings) -> bool:
-        """Whether a detector can start from them."""
+        """Whether a detector can start from these weights."""
         return super().fits(settings) and self.deformable == settings.deformable
 
     @property
@@ -39,7 +39,7 @@ class ZooWeights(_OfDetector):
 
 
 class ZooRate(_OfDetector):
-    """Images of a second on one V100, and gigabytes (2**30) of it in training with ``images`` at once."""
+    """Images per second on one V100, and memory in GiB of a training with ``images`` at once."""
 
     train: float = Field(gt=0, description="images/s of a full training")
     predict: float = Field(gt=0, description="images/s of a prediction, one image at once")
@@ -49,7 +49,7 @@ class ZooRate(_OfDetector):
 
 
 class Retraining(Strict):
-    """How much faster than a training step one of the classifier on RoI features is."""
+    """How much faster a retraining step of the classifier is than a full training step."""
 
     times: float = Field(gt=0, description="times as fast")
     source: str = Field(description="where that is measured")
@@ -64,13 +64,13 @@ class Zoo(Strict):
     gpus: dict[str, float] = Field(description="gigabytes of GPUs by name")
 
     def weights_of(self, settings: DetectorSettings) -> ZooWeights | None:
-        """Where the initial weights of a detector are published, if they are COCO's."""
+        """The published COCO weights of a detector, if there are any."""
         if settings.init != "coco":
             return None
         return next((item for item in self.weights if item.fits(settings)), None)
 
     def rate_of(self, settings: DetectorSettings) -> ZooRate | None:
-        """What is told about the speed of a detector."""
+        """Speed and memory of a detector, if they are known."""
         return next((item for item in self.rates if item.fits(settings)), None)
 
 

@@ -13,8 +13,9 @@ from benchmark.evaluation.metrics import METRICS
 from benchmark.files import read_bytes, read_json, sha256_file
 from benchmark.numerics import area_versions
 from benchmark.recipes import ExperimentRow, lineage
-from benchmark.recipes.models import Run, Stage
+from benchmark.recipes.models import Deviation, Run, Stage
 from benchmark.recipes.paths import RECORD, store_folder
+from benchmark.recipes.touches import Touched
 from benchmark.records import Record, State, is_running, read_record
 from benchmark.steps import Step, older, steps_of
 from benchmark.tables import csv_records
@@ -93,9 +94,24 @@ class Reported:
 class RowResult:
     """One line of the table."""
 
-    row: ExperimentRow
+    resolved: ExperimentRow
     runs: list[RunResult]
     reported: Reported | None = None
+
+    @property
+    def id(self) -> str:
+        """The row's name in the experiment."""
+        return self.resolved.id
+
+    @property
+    def touches(self) -> Touched | None:
+        """What the method changes, where the experiment groups its rows by that; else None."""
+        return self.resolved.touches
+
+    @property
+    def deviations(self) -> list[Deviation]:
+        """Differences from the published row that this one answers to."""
+        return self.resolved.deviations
 
     @property
     def counted(self) -> list[RunResult]:
@@ -142,7 +158,7 @@ class RowResult:
         run, ours = self.runs[0].run, self.mean(iou, key)
         if self.reported is None or ours is None or metric not in self.reported.values:
             return None
-        if not self.row.comparable or run.dataset_name != self.reported.dataset:
+        if not self.resolved.comparable or run.dataset_name != self.reported.dataset:
             return None
         return ours * 100 - self.reported.values[metric]
 
@@ -194,7 +210,7 @@ def _length(stage: Stage) -> str:
 def collect_row(row: ExperimentRow, reported: dict[str, Reported]) -> RowResult:
     """All seeds of a row; ``reported`` is by PAPER/ROW."""
     runs = [collect_run(run, row.skipped) for run in row.runs]
-    return RowResult(row, runs, reported.get(row.row.reported or ""))
+    return RowResult(row, runs, reported.get(row.entry.reported or ""))
 
 
 def collect_run(run: Run, skipped: str | None) -> RunResult:

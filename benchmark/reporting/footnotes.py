@@ -13,11 +13,11 @@ class Footnotes:
     def __init__(self, rows: Sequence[RowResult]) -> None:
         self._deviations: list[Deviation] = []
         for row in rows:
-            self._deviations += [item for item in row.row.deviations if item not in self._deviations]
+            self._deviations += [item for item in row.deviations if item not in self._deviations]
 
     def marks(self, row: RowResult) -> list[int]:
         """The numbers of a row's notes, ascending."""
-        return sorted(self._deviations.index(item) + 1 for item in row.row.deviations)
+        return sorted(self._deviations.index(item) + 1 for item in row.deviations)
 
     @property
     def texts(self) -> list[str]:

@@ -55,7 +55,7 @@ def row_intervals(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> dict
         for number, (row, result) in enumerate(zip(rivals, first, strict=True)):
             base, differences = (rivals[0], found.differences[number - 1]) if number else (None, {})
             seed = result.run.seed
-            certain[row.row.row.id] = RowIntervals(row, seed, found.runs[number], base, differences)
+            certain[row.id] = RowIntervals(row, seed, found.runs[number], base, differences)
     return certain
 
 
@@ -81,7 +81,7 @@ def row_distinctions(rows: Sequence[RowResult], resamples: int = DRAWS) -> Disti
         if len(enough) > 1:
             found = seed_samples([run for row in enough for run in row.counted], rivals[0].iou, resamples)
             by_seed = iter(found.samples)
-            samples = {row.row.row.id: {run.run.seed: next(by_seed) for run in row.counted} for row in enough}
+            samples = {row.id: {run.run.seed: next(by_seed) for run in row.counted} for row in enough}
             pairs += distinguish(samples, HEADLINE, found.images)
     return Distinctions(pairs)
 
@@ -115,10 +115,10 @@ def interval_table(certain: Mapping[str, RowIntervals], resamples: int = RESAMPL
     lines: list[str] = []
     for item in certain.values():
         ends = [str(item.seed), item.row.iou]
-        cells = [item.row.row.row.id, item.row.title, *ends]
+        cells = [item.row.id, item.row.title, *ends]
         lines.append(_line([*cells, *(shown(item.values.get(key), "") for key in KEYS)]))
         if item.base is not None:
-            cells = [item.row.row.row.id, f"minus {item.base.title}", *ends]
+            cells = [item.row.id, f"minus {item.base.title}", *ends]
             lines.append(_line([*cells, *(shown(item.differences.get(key), "+") for key in KEYS)]))
     if not lines:
         return ""

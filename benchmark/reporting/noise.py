@@ -77,9 +77,9 @@ def difference_table(rows: Sequence[RowResult], distinctions: Distinctions) -> s
     are none."""
     lines = []
     base: dict[str, str] = {}
-    titles = {row.row.row.id: row.title for row in rows}
+    titles = {row.id: row.title for row in rows}
     for row in rows:
-        id_ = row.row.row.id
+        id_ = row.id
         cells = [id_, row.title]
         for metric in TOLD:
             rank = distinctions.rank(id_, metric)

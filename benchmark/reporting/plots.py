@@ -118,7 +118,7 @@ def names_of(rows: Sequence[RowResult]) -> list[str]:
     mixed = len({row.iou for row in rows}) > 1
     return [
         row.title
-        + (f" [{row.row.row.id}]" if titles.count(row.title) > 1 else "")
+        + (f" [{row.id}]" if titles.count(row.title) > 1 else "")
         + (f", {WORDS[row.iou]}" if mixed else "")
         for row in rows
     ]
@@ -131,7 +131,7 @@ def _ap_word(rows: Sequence[RowResult]) -> str:
 
 def _colour(rows: Sequence[RowResult], row: RowResult) -> str:
     """A row has one colour in all plots."""
-    return COLOURS[[other.row.row.id for other in rows].index(row.row.row.id) % len(COLOURS)]
+    return COLOURS[[other.id for other in rows].index(row.id) % len(COLOURS)]
 
 
 def _ap_by_frequency(rows: Sequence[RowResult]) -> Figure | None:

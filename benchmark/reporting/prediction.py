@@ -52,7 +52,7 @@ class Published:
 
     def method(self, row: RowResult) -> str | None:
         """Which published method a row stands for."""
-        written, run = row.row.row, row.runs[0].run
+        written, run = row.resolved.entry, row.runs[0].run
         if written.reported is not None:
             return self._by_row.get(written.reported)
         names = [written.id] if run.variant else [written.id, run.method]

@@ -87,7 +87,7 @@ def write_reference(experiment: LoadedExperiment, output: Path | None = None) ->
             mean, std = row.mean(row.iou, key), _std(row, key, drawn)
             if mean is not None and std is not None:
                 numbers = [f"{100 * mean:.3f}", f"{100 * std:.3f}", over, len(row.counted)]
-                table.writerow([row.row.row.id, f"{row.iou}/{key}", *numbers, _result(row)])
+                table.writerow([row.id, f"{row.iou}/{key}", *numbers, _result(row)])
     write_text(path, text.getvalue())
     return path
 
@@ -138,7 +138,7 @@ def repeats(rows: Sequence[RowResult], shipped: Sequence[Shipped]) -> list[Repea
     """
     from scipy import stats  # takes a second
 
-    ours = {row.row.row.id: row for row in rows if _is_done(row)}
+    ours = {row.id: row for row in rows if _is_done(row)}
     judged = [
         (item, ours[item.row], value)
         for item in shipped

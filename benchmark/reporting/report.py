@@ -33,7 +33,7 @@ def report_key(experiment: LoadedExperiment) -> str:
     by results (with which code they were made, and whether they are finished), published numbers, or the code
     here."""
     runs = [
-        (row.row.model_dump(mode="json"), row.skipped, run) for row in experiment.rows for run in row.runs
+        (row.entry.model_dump(mode="json"), row.skipped, run) for row in experiment.rows for run in row.runs
     ]
     deviations = [[item.model_dump() for item in row.deviations] for row in experiment.rows]
     content = {
@@ -87,9 +87,9 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
         raise ReportError(str(error)) from error
     rows = [collect_row(row, reported) for row in experiment.rows]
     notes = [
-        f"{row.row.row.id}: no published row '{row.row.row.reported}' in results/reported/reported.csv"
+        f"{row.id}: no published row '{row.resolved.entry.reported}' in results/reported/reported.csv"
         for row in rows
-        if row.row.row.reported and row.reported is None
+        if row.resolved.entry.reported and row.reported is None
     ]
     reader = SeriesReader()
     write_plots(rows, folder / "plots", reader)
@@ -108,7 +108,7 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
     write_page(experiment, rows, notes, reader, certain, distinctions, folder / "report.html")
     write_text(folder / "table.md", text)
     write_text(folder / ORIGIN, f"{experiment.path.resolve()}\n")
-    if all(run.done or row.row.skipped for row in rows for run in row.runs):
+    if all(run.done or row.resolved.skipped for row in rows for run in row.runs):
         write_text(folder / MADE / key, "")
     return text
 

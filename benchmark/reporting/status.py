@@ -168,7 +168,7 @@ def _add_branch(tree: Tree, text: Text, steps: list[StepStatus]) -> None:
 
 def _row_ids(rows: list[ExperimentRow], run: Run) -> list[str]:
     name = run_name(run)
-    return [row.row.id for row in rows if any(run_name(item) == name for item in row.runs)]
+    return [row.id for row in rows if any(run_name(item) == name for item in row.runs)]
 
 
 def _run_status(run: Run, whole: RunResult, result: RunResult | None, rows: list[str]) -> RunStatus:

@@ -36,7 +36,7 @@ def numeric_sweeps(rows: Sequence[RowResult]) -> list[Sweep]:
     """The sweeps of a table over one option whose values are all numbers, in table order."""
     found: dict[tuple[str, str], list[tuple[Any, RowResult]]] = {}
     for row in rows:
-        point = row.row.point
+        point = row.resolved.point
         if point is not None and len(point.values) == 1:
             ((key, value),) = point.values.items()
             found.setdefault((point.sweep, key), []).append((value, row))

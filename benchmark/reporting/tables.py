@@ -21,59 +21,21 @@ def markdown(
     distinctions: Distinctions,
     metrics: Sequence[str] = (),
 ) -> str:
-    """Heading, table, which rows are told apart, deviations, a line for each run that is not done, and how to
-    read the numbers.
+    """The table with its heading, then which rows differ, deviations, runs that are not done and how to read
+    the numbers.
 
     ``distinctions`` mark the best numbers; ``metrics`` are columns besides the headline's.
     """
-    columns = (*HEADLINE, *metrics)
-    header = ["row", "method", "detector", "dataset", "schedule", "seeds", "IoU"]
-    header += [METRICS[key].title for key in columns] + ["box AP"]
-    compared = any(row.reported for row in rows)
-    judged = any(_verdict(row) for row in rows)
-    header += ["reported AP", "difference"] if compared else []
-    header += ["within tolerance"] if judged else []
-    costs = [cost_of_rows([row]) for row in rows]
-    on_gpus = any(cost.gpu_hours for cost in costs)
-    header += ["status", "wall time", *(["GPU-hours"] if on_gpus else []), "peak memory"]
-    footnotes = Footnotes(rows)
-    groups = group_starts(rows)
-    lines = []
-    for number, (row, cost) in enumerate(zip(rows, costs, strict=True)):
-        if number in groups:
-            lines.append("| " + " | ".join([f"**{groups[number]}**", *[""] * (len(header) - 1)]) + " |")
-        run = row.runs[0].run
-        done = sum(item.done for item in row.runs)
-        marks = ", ".join(map(str, footnotes.marks(row)))
-        method = f"{row.title} [{marks}]" if marks else row.title
-        cells = [row.row.row.id, method, run.detector_name, run.dataset_name, row.schedule]
-        cells += [f"{done} of {len(row.runs)}", WORDS[row.iou]]
-        for key in columns:
-            text = _value(row, row.iou, key)
-            cells.append(f"**{text}**" if distinctions.best(row.row.row.id, key) else text)
-        cells.append(_value(row, "bbox", "AP"))
-        if compared:
-            metric = f"{row.iou}/AP"
-            reported = row.reported.values.get(metric) if row.reported else None
-            difference = row.difference(metric)
-            cells += ["" if reported is None else f"{reported:g}"]
-            cells += ["" if difference is None else f"{difference:+.1f}"]
-        cells += [_verdict(row)] if judged else []
-        cells += [row.status, duration(row.seconds), *([f"{cost.gpu_hours:.1f}"] if on_gpus else [])]
-        cells += [memory(row.memory_mb)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    numeric = {*(METRICS[key].title for key in columns), "box AP", "reported AP", "difference"}
-    numeric |= {"seeds", "GPU-hours"}
-    rule = "| " + " | ".join("--:" if name in numeric else "---" for name in header) + " |"
     runs = [run for row in rows for run in row.runs]
+    footnotes = Footnotes(rows)
     parts = [f"# {title}", f"{sum(run.done for run in runs)} of {len(runs)} runs done. AP in percent."]
-    parts.append("\n".join(["| " + " | ".join(header) + " |", rule, *lines]))
+    parts.append(_markdown_table(rows, footnotes, distinctions, (*HEADLINE, *metrics)))
     if distinctions.pairs:
         parts += [difference_table(rows, distinctions), *statements(distinctions), explanation()]
     parts += filter(None, [marks_note(rows, distinctions)])
     if footnotes.texts:
-        notes_of_rows = [f"- [{number}] {text}" for number, text in enumerate(footnotes.texts, start=1)]
-        parts.append("\n".join(["Deviations from what was published:", "", *notes_of_rows]))
+        deviations = [f"- [{number}] {text}" for number, text in enumerate(footnotes.texts, start=1)]
+        parts.append("\n".join(["Deviations from what was published:", "", *deviations]))
     status = _not_done(rows)
     if status or notes:
         parts.append("\n".join(["Not done:", "", *status, *(f"- {note}" for note in notes)]))
@@ -84,6 +46,55 @@ def markdown(
     )
     parts.append(f"Cost of all rows, steps that several share counted once: {_cost(cost_of_rows(rows))}.")
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(
+    rows: Sequence[RowResult], footnotes: Footnotes, distinctions: Distinctions, metrics: Sequence[str]
+) -> str:
+    costs = [cost_of_rows([row]) for row in rows]
+    has_reported = any(row.reported for row in rows)
+    has_verdict = any(_verdict(row) for row in rows)
+    has_gpu_hours = any(cost.gpu_hours for cost in costs)
+    header = ["row", "method", "detector", "dataset", "schedule", "seeds", "IoU"]
+    header += [METRICS[key].title for key in metrics] + ["box AP"]
+    header += ["reported AP", "difference"] if has_reported else []
+    header += ["within tolerance"] if has_verdict else []
+    header += ["status", "wall time", *(["GPU-hours"] if has_gpu_hours else []), "peak memory"]
+    groups = group_starts(rows)
+    lines = []
+    for number, (row, cost) in enumerate(zip(rows, costs, strict=True)):
+        if number in groups:
+            lines.append("| " + " | ".join([f"**{groups[number]}**", *[""] * (len(header) - 1)]) + " |")
+        cells = _recipe_cells(row, footnotes.marks(row))
+        for key in metrics:
+            text = _value(row, row.iou, key)
+            cells.append(f"**{text}**" if distinctions.best(row.id, key) else text)
+        cells.append(_value(row, "bbox", "AP"))
+        cells += _reported_cells(row) if has_reported else []
+        cells += [_verdict(row)] if has_verdict else []
+        cells += [row.status, duration(row.seconds), *([f"{cost.gpu_hours:.1f}"] if has_gpu_hours else [])]
+        cells += [memory(row.memory_mb)]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    numeric = {*(METRICS[key].title for key in metrics), "box AP", "reported AP", "difference"}
+    numeric |= {"seeds", "GPU-hours"}
+    rule = "| " + " | ".join("--:" if name in numeric else "---" for name in header) + " |"
+    return "\n".join(["| " + " | ".join(header) + " |", rule, *lines])
+
+
+def _recipe_cells(row: RowResult, marks: Sequence[int]) -> list[str]:
+    """Row, method with the numbers of its footnotes, detector, dataset, schedule, seeds and IoU type."""
+    run = row.runs[0].run
+    method = f"{row.title} [{', '.join(map(str, marks))}]" if marks else row.title
+    seeds = f"{sum(item.done for item in row.runs)} of {len(row.runs)}"
+    return [row.id, method, run.detector_name, run.dataset_name, row.schedule, seeds, WORDS[row.iou]]
+
+
+def _reported_cells(row: RowResult) -> list[str]:
+    """The published AP and the difference of ours from it; empty where there is none."""
+    metric = f"{row.iou}/AP"
+    reported = row.reported.values.get(metric) if row.reported else None
+    difference = row.difference(metric)
+    return ["" if reported is None else f"{reported:g}", "" if difference is None else f"{difference:+.1f}"]
 
 
 def comma_separated(rows: Sequence[RowResult]) -> str:
@@ -117,7 +128,7 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
     for row in rows:
         run = row.runs[0].run
         done = sum(item.done for item in row.runs)
-        cells: list[object] = [row.row.row.id, row.row.touches, row.title]
+        cells: list[object] = [row.id, row.touches, row.title]
         cells += [run.detector_name, run.dataset_name, run.budget]
         cells += [row.schedule, " ".join(str(item.run.seed) for item in row.runs), done, row.iou]
         for iou in WORDS:
@@ -130,7 +141,7 @@ def comma_separated(rows: Sequence[RowResult]) -> str:
         reasons = dict.fromkeys(
             _one_paragraph(text) for item in row.runs for text in (item.reason, item.older) if text
         )
-        cells += [len(row.row.deviations), "; ".join(states), "; ".join(reasons)]
+        cells += [len(row.deviations), "; ".join(states), "; ".join(reasons)]
         cells += ["" if row.seconds is None else f"{row.seconds:.1f}", row.memory_mb]
         cost = cost_of_rows([row])
         cells += [cost.attempts, cost.gpu_hours, cost.energy_kwh, cost.device_memory_mb]
@@ -164,7 +175,7 @@ def latex(
         shown = [_value(row, row.iou, key) for key in keys] + [_value(row, "bbox", "AP")]
         for key, text in zip((*keys, "box AP"), shown, strict=True):  # box AP is never marked
             text = text.replace("±", r"$\pm$") or "--"
-            cells.append(rf"\textbf{{{text}}}" if distinctions.best(row.row.row.id, key) else text)
+            cells.append(rf"\textbf{{{text}}}" if distinctions.best(row.id, key) else text)
         if marks := footnotes.marks(row):
             cells[0] += rf"\textsuperscript{{{','.join(map(str, marks))}}}"
         if not any(run.done for run in row.runs):
@@ -200,7 +211,7 @@ def latex(
 
 def group_starts(rows: Sequence[RowResult]) -> dict[int, str]:
     """What the methods of a group of rows change, by the number of its first row; empty without groups."""
-    found = [row.row.touches for row in rows]
+    found = [row.touches for row in rows]
     return {
         number: touches
         for number, touches in enumerate(found)
@@ -226,7 +237,7 @@ def memory(megabytes: float | None) -> str:
 def _not_done(rows: Sequence[RowResult]) -> list[str]:
     """A line for each run that is not done."""
     return [
-        f"- {row.row.row.id}, seed {run.run.seed}: {run.state}"
+        f"- {row.id}, seed {run.run.seed}: {run.state}"
         + (f": {_one_paragraph(run.reason)}" if run.reason else "")
         + (f"; {run.older}" if run.older else "")
         for row in rows

@@ -67,12 +67,10 @@ def verdicts(rows: Sequence[RowResult]) -> list[Verdict]:
             if row.reported is not None and within is not None and difference is not None:
                 tolerance = row.reported.tolerances[metric]
                 ours = published + difference
-                declared = row.row.deviations
+                declared = row.deviations
                 explained = None if within else _explained(metric, difference, tolerance, declared)
                 found.append(
-                    Verdict(
-                        row.row.row.id, metric, ours, published, tolerance, within, len(declared), explained
-                    )
+                    Verdict(row.id, metric, ours, published, tolerance, within, len(declared), explained)
                 )
     return found
 

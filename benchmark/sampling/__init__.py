@@ -1,4 +1,4 @@
-"""Which training image comes when."""
+"""The order of the training images."""
 
 from benchmark.sampling.images import LabelledImages
 from benchmark.sampling.randomness import seeded

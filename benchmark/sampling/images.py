@@ -1,4 +1,4 @@
-"""What a sampler knows of the training images: which categories they hold."""
+"""The training images as a sampler sees them: the categories in each."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Random draws that depend on nothing but their purpose."""
+"""Random draws that depend only on their purpose."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import torch
 def seeded(seed: int) -> Iterator[None]:
     """Seed PyTorch's default generators inside the block and restore their state after it.
 
-    For code that cannot be handed a generator (initialisers, torchvision's transforms and samplers).
+    For code that does not take a generator (initialisers, torchvision's transforms and samplers).
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):

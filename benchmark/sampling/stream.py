@@ -21,7 +21,7 @@ def round_stochastically(factors: np.ndarray, uniform: np.ndarray) -> np.ndarray
 
 
 class ImageStream:
-    """Epoch after epoch of shuffled image indices; any position can be asked for, so resuming needs no state.
+    """Shuffled image indices, epoch after epoch, with random access: resuming needs no state.
 
     Args:
         repeat_factors: r (I,), one for each image; all ones for uniform shuffling.
@@ -61,8 +61,8 @@ class ImageStream:
 class DrawnStream(ImageStream):
     """Independent draws, each with probability proportional to the image's factor.
 
-    In the long run images come as often as with shuffled epochs; where factors reach thousands, such an epoch
-    would hold millions of indices. An epoch here is as many draws as there are images.
+    On average, images occur as often as with shuffled epochs. With factors of thousands, however, a shuffled
+    epoch would hold millions of indices; here an epoch has as many draws as there are images.
     """
 
     @property
@@ -80,7 +80,8 @@ class DrawnStream(ImageStream):
 class CategoryStream(ImageStream):
     """A stream that draws a category for every position, and then an image that contains it.
 
-    What makes an epoch's order of images also sets ``drawn``, the category of each, a label in ``0..C-1``.
+    The method that makes the order of an epoch also sets ``drawn``, the category of each position as a label
+    in ``0..C-1``.
     """
 
     drawn: np.ndarray
@@ -92,9 +93,9 @@ class CategoryStream(ImageStream):
 
 
 class AlikeStream(ImageStream):
-    """The images of another stream, in runs of ``size`` that are all wide or all not.
+    """The images of another stream, in runs of ``size`` images that are all wider than high, or all not.
 
-    An image waits until ``size`` of its kind have come, as in the loaders of detectron2.
+    An image waits until there are ``size`` images of its kind, as in the loaders of detectron2.
 
     Args:
         stream: gives the images.
@@ -130,7 +131,8 @@ class AlikeStream(ImageStream):
 class StreamBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (image index, position in the stream) for one process, from one iteration to another.
 
-    The batch of an iteration does not depend on the number of processes; each has a part of it without gaps.
+    The batch of an iteration does not depend on the number of processes; each process has a contiguous part
+    of it.
 
     Args:
         stream: the images.

@@ -11,7 +11,7 @@ from benchmark.statistics.class_weights import (
     CLASS_WEIGHTS,
     class_balanced_weights,
     class_balanced_weights_with_background,
-    class_weights,
+    class_weight_table,
     group_class_weights,
     inverse_count_weights,
 )
@@ -47,7 +47,7 @@ __all__ = [
     "class_balanced_weights_with_background",
     "class_statistics",
     "class_statistics_with_differences",
-    "class_weights",
+    "class_weight_table",
     "copies_added_to_original",
     "counted_groups",
     "counts_and_total",

@@ -1,4 +1,4 @@
-"""How many images and instances every category has: counted, written, read back."""
+"""Numbers of images and instances of every category: counting, writing, reading."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from benchmark.tables import csv_rows, csv_text
 
 _COLUMNS = ["id", "name", "frequency", "image_count", "instance_count"]
 _SCALARS = ["num_images", "num_annotated_images", "num_annotations"]
-_REMEDY = "make the table anew with longtail stats"
+_REMEDY = "write the table again with longtail stats"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,8 @@ class ClassStatistics:
 
     ``frequencies`` holds the letters r, c, f of the annotation file, which follow the *training* images; a
     file without letters (COCO) gets them from its own counts. ``image_counts`` are images with at least one
-    annotation of the category, ``instance_counts`` its annotations, crowd regions included. The scalars and
-    the vocabulary's hash are None for a plain table, which does not tell them.
+    annotation of the category, ``instance_counts`` its annotations, including crowd regions. The scalars and
+    the vocabulary's hash are None for a plain table, which does not have them.
     """
 
     category_ids: NDArray[np.int64]
@@ -44,12 +44,12 @@ class ClassStatistics:
         """Number of categories C; also the label of background."""
         return len(self.category_ids)
 
-    def spoken(self, source: str) -> Vocabulary:
-        """The table's categories for ``check_same_vocabulary``; ``source`` says in words what it is."""
+    def as_vocabulary(self, source: str) -> Vocabulary:
+        """The categories for ``check_same_vocabulary``; messages call the table ``source``."""
         return Vocabulary.of(source, zip(self.category_ids.tolist(), self.names, strict=True))
 
     def summary(self) -> str:
-        """One line for people: categories, rare/common/frequent, images, instances."""
+        """One line of text: categories, rare/common/frequent, images, instances."""
         letters = " / ".join(str(self.frequencies.count(letter)) for letter in "rcf")
         unseen = int((self.image_counts == 0).sum())
         images = (
@@ -65,7 +65,7 @@ class ClassStatistics:
     def write(self, path: Path | str) -> None:
         """Write a CSV table with the columns id, name, frequency, image_count, instance_count.
 
-        The scalars lead as ``# key: value`` lines. Raises ``FileError`` where it cannot be written.
+        The scalars come first, as ``# key: value`` lines. Raises ``FileError`` if it cannot be written.
         """
         scalars = {key: getattr(self, key) for key in (*_SCALARS, "vocabulary")}
         head = [f"# {key}: {value}\n" for key, value in scalars.items() if value is not None]
@@ -174,19 +174,19 @@ def _record(row: Sequence[str], where: str) -> tuple[int, str, str, int, int]:
 def class_statistics(path: Path | str) -> ClassStatistics:
     """Count the images and instances of every category of an LVIS- or COCO-format file.
 
-    A million annotations take two seconds, of which the JSON reader needs nearly all: the file is mapped and
-    only two fields of an annotation are built.
-    Raises ``AnnotationError`` for a malformed file, repeated image or category ids and unknown ones.
+    A million annotations take two seconds, nearly all in the JSON reader: the file is memory-mapped and only
+    two fields of each annotation are decoded. Raises ``AnnotationError`` for a malformed file, repeated image
+    or category ids and unknown ones.
     """
     return occurrences(path).statistics
 
 
 def class_statistics_with_differences(path: Path | str) -> tuple[ClassStatistics, list[str]]:
-    """``class_statistics``, and where the file's own ``image_count``, ``instance_count`` and ``frequency``
-    are others, from one pass over the file.
+    """``class_statistics`` and its differences from the file's own ``image_count``, ``instance_count`` and
+    ``frequency``, in one pass over the file.
 
-    One sentence for each of these fields with up to three examples; fields that the file does not have are
-    passed over. A subset or a validation file differs rightly where its fields describe the training set.
+    The differences are one sentence for each of these fields, with up to three examples; missing fields are
+    skipped. Differences are expected in a subset or a validation file whose fields describe the training set.
     Raises as ``class_statistics``.
     """
     counted_file = occurrences(path)
@@ -195,7 +195,7 @@ def class_statistics_with_differences(path: Path | str) -> tuple[ClassStatistics
 
 @dataclass(frozen=True, eq=False)
 class Occurrences:
-    """Which category every annotation of a file has, and on which image."""
+    """The category and the image of every annotation of a file."""
 
     statistics: ClassStatistics
     categories: list[Category]
@@ -211,7 +211,7 @@ class Occurrences:
 
 
 def differences_from_file(counted_file: Occurrences) -> list[str]:
-    """One sentence for each stated field of the category records that is not what was counted."""
+    """One sentence for each field of the category records that differs from the counts."""
     statistics, categories = counted_file.statistics, counted_file.categories
     letters = [frequency_letter(int(count)) for count in statistics.image_counts]
     sentences = []
@@ -236,8 +236,7 @@ def differences_from_file(counted_file: Occurrences) -> list[str]:
 
 
 def occurrences(path: Path | str) -> Occurrences:
-    """Read which category every annotation has and on which image, and count; raises as
-    ``class_statistics``."""
+    """Read the category and the image of every annotation; raises as ``class_statistics``."""
     content = decode_file(path, References)
     categories = sorted(content.categories, key=lambda category: category.id)
     category_ids = np.array([category.id for category in categories], dtype=np.int64)
@@ -256,7 +255,7 @@ def occurrences(path: Path | str) -> Occurrences:
             expected="unique image ids",
             remedy="longtail check lists every problem of the file",
         )
-    place = np.argsort(np.argsort(first))  # of every ascending id among the ids in the order of the file
+    place = np.argsort(np.argsort(first))  # position of every ascending id among the ids in file order
     total = len(content.annotations)
     images = _positions(image_ids, (item.image_id for item in content.annotations), total, "image", path)
     labels = _positions(

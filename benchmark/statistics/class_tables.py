@@ -1,6 +1,6 @@
-"""The tables that classifiers read beside the counts: groups of categories, and class weights.
+"""The tables that classifiers read in addition to the counts: groups of categories, and class weights.
 
-A method whose manifest says ``intermediates: [groups]`` gets them as the argument ``groups`` of its
+A method with ``intermediates: [groups]`` in its manifest gets them as the argument ``groups`` of its
 classifier. They are read from the folder of the dataset's intermediate files, which a step of the workflow
 makes.
 """
@@ -48,7 +48,7 @@ class ClassTables:
 def counted_groups(
     instance_counts: ArrayLike, edges: Sequence[int], order: Sequence[int] | None = None
 ) -> Groups:
-    """The groups that follow from the training instances; arguments and errors as of ``group_tables``."""
+    """The groups for the training instances; arguments and errors as in ``group_tables``."""
     tables = group_tables(instance_counts, edges, order)
     return Groups(tuple(edges), tables, group_class_weights(instance_counts, tables))
 
@@ -57,14 +57,14 @@ def read_tables(folder: Path | None, names: Iterable[str], statistics: ClassStat
     """Read the tables of these names, ``groups`` or ``class_weights``, as arguments of a classifier.
 
     Args:
-        folder: with ``groups.csv`` and ``class_weights.csv``; None: nothing is read, and classifiers make the
-            same tables from the counts.
-        names: what the method declares.
+        folder: folder with ``groups.csv`` and ``class_weights.csv``; None: nothing is read, and classifiers
+            make the same tables from the counts.
+        names: the tables that the method declares.
         statistics: of the training split.
 
     Raises:
-        StatisticsError: a table of other categories or counts.
-        FileError: it cannot be read.
+        StatisticsError: a table has other categories or counts.
+        FileError: a table cannot be read.
     """
     if folder is None:
         return {}
@@ -80,9 +80,9 @@ def read_groups(path: Path | str, statistics: ClassStatistics, *, in_label_order
 
     Args:
         path: the table.
-        statistics: the categories and counts that it must be of.
-        in_label_order: put the categories of a group in ascending order, in which classifiers have their
-            logits, and not in the order of the table. The scores do not depend on it.
+        statistics: the categories and counts that it must have.
+        in_label_order: put the categories of a group in ascending order, as in the logits of classifiers,
+            instead of the order of the table. Scores do not depend on it.
 
     Raises:
         StatisticsError: not such a table, or one of other categories or counts than ``statistics``.

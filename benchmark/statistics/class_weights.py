@@ -1,4 +1,4 @@
-"""Loss weights that lift rare categories (Li et al., arXiv 2006.10408; Cui et al., arXiv 1901.05555).
+"""Loss weights that emphasise rare categories (Li et al., arXiv 2006.10408; Cui et al., arXiv 1901.05555).
 
 Counts are floored at 1.
 """
@@ -13,7 +13,7 @@ from benchmark.statistics.groups import GroupTables
 
 LOWEST, HIGHEST = 0.1, 5.0
 BALANCE = 0.999  # beta of the class-balanced loss (Cui et al., CVPR 2019)
-BACKGROUND_PER_INSTANCE = 3  # background proposals that the release reckons with for every training instance
+BACKGROUND_PER_INSTANCE = 3  # background proposals that the release assumes for every training instance
 
 
 def inverse_count_weights(instance_counts: ArrayLike) -> NDArray[np.float64]:
@@ -37,7 +37,8 @@ def class_balanced_weights(instance_counts: ArrayLike) -> NDArray[np.float64]:
 
 
 def class_balanced_weights_with_background(instance_counts: ArrayLike) -> NDArray[np.float64]:
-    """(1 - b) / (1 - b^c) over its mean, background counted three times all instances (``cls_weight_bf``).
+    """(1 - b) / (1 - b^c) over its mean, with three times all instances as background count
+    (``cls_weight_bf``).
 
     Arguments and result as in ``inverse_count_weights``, but the mean is over all C + 1 entries and nothing
     is clipped.
@@ -55,7 +56,7 @@ CLASS_WEIGHTS: dict[str, Callable[[ArrayLike], NDArray[np.float64]]] = {
 }
 
 
-def class_weights(table: str, instance_counts: ArrayLike) -> NDArray[np.float64]:
+def class_weight_table(table: str, instance_counts: ArrayLike) -> NDArray[np.float64]:
     """The table of that name, (C + 1,) with background last; ``StatisticsError`` for an unknown name."""
     if table not in CLASS_WEIGHTS:
         raise StatisticsError(

@@ -1,4 +1,4 @@
-"""Thresholds between categories that divide nothing: said before anything is trained on them."""
+"""Warnings for thresholds that put all categories on one side, given before any training."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from benchmark.statistics.groups import GroupTables
 def warn_unless_divided(
     chosen: NDArray[np.bool_], setting: str, group: str, measure: str, values: ArrayLike
 ) -> None:
-    """Warn (``DataWarning``) where a threshold puts every category on one side, or none on the other.
+    """Warn (``DataWarning``) if a threshold puts every category on one side.
 
     Args:
-        chosen: which categories it chooses, (C,).
+        chosen: which categories the threshold selects, (C,).
         setting: the threshold with its value, e.g. ``instance_threshold 300``.
-        group: what the chosen ones are, e.g. ``infrequent``.
-        measure: what is compared with it, e.g. ``training instances``.
-        values: that of every category, (C,).
+        group: name of the selected categories, e.g. ``infrequent``.
+        measure: quantity that is compared with it, e.g. ``training instances``.
+        values: the quantity of every category, (C,).
     """
     count, total = int(chosen.sum()), len(chosen)
     if 0 < count < total or total == 0:
@@ -39,7 +39,7 @@ def warn_unless_divided(
 
 
 def warn_of_empty_groups(tables: GroupTables, edges: Sequence[int], instance_counts: ArrayLike) -> None:
-    """Warn (``DataWarning``) where ``group_tables`` has put no category in a group.
+    """Warn (``DataWarning``) if ``group_tables`` has left a group empty.
 
     Args:
         tables: the groups.

@@ -4,4 +4,4 @@ from benchmark.errors import BenchmarkError
 
 
 class StatisticsError(BenchmarkError):
-    """A table of class statistics is damaged, or a computation was asked of numbers that do not allow it."""
+    """A table of class statistics is damaged, or does not have the numbers that a computation needs."""

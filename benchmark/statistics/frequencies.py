@@ -1,4 +1,4 @@
-"""How often a category is seen in training images, as losses with a class prior need it."""
+"""Frequencies of categories in training images, for losses with a class prior."""
 
 from collections.abc import Callable
 from statistics import NormalDist
@@ -15,11 +15,11 @@ _NORMAL = NormalDist()
 def image_frequencies(statistics: ClassStatistics) -> NDArray[np.float32]:
     """f = image_counts / annotated images, (C,) float32 strictly in (0, 1) (Ren et al., arXiv 2007.10740).
 
-    A category without images counts as seen in one; one that is in every image as missing in half an image.
-    Both make log((1 - f) / f) finite and neither occurs in LVIS.
+    A category without images is counted in one; a category in every image is counted as missing in half an
+    image. Both keep log((1 - f) / f) finite, and neither occurs in LVIS.
 
     Raises:
-        StatisticsError: the table does not tell the number of annotated images.
+        StatisticsError: the table does not have the number of annotated images.
     """
     if statistics.num_annotated_images is None:
         raise StatisticsError(
@@ -32,7 +32,7 @@ def image_frequencies(statistics: ClassStatistics) -> NDArray[np.float32]:
 
 
 def counts_and_total(statistics: ClassStatistics, of: str) -> tuple[NDArray[np.float64], float]:
-    """Counts (C,) of at least 1, and what their shares divide by.
+    """Counts (C,) of at least 1, and the total for their fractions.
 
     Args:
         statistics: of the training split.
@@ -40,7 +40,7 @@ def counts_and_total(statistics: ClassStatistics, of: str) -> tuple[NDArray[np.f
             of the category, of all annotations.
 
     Raises:
-        StatisticsError: the table does not tell the number of images, or ``of`` is neither.
+        StatisticsError: the table does not have the number of images, or ``of`` is something else.
     """
     if of == "instances":
         return np.maximum(statistics.instance_counts, 1.0), float(max(statistics.instance_counts.sum(), 1))
@@ -55,7 +55,7 @@ def counts_and_total(statistics: ClassStatistics, of: str) -> tuple[NDArray[np.f
 
 
 def rarity(link: str, counts: NDArray[np.float64], total: float) -> NDArray[np.float64]:
-    """How rare a category is on the scale of a link, larger for rarer ones (IIF, arXiv 2209.04861).
+    """Rarity of a category on the scale of a link function, larger for rarer ones (IIF, arXiv 2209.04861).
 
     With the share f = counts / total, in the right column below 1 by at least half a count:
 

@@ -1,4 +1,4 @@
-"""Groups of categories with similar counts: which one a category is in and where its logit lies.
+"""Groups of categories with similar counts, and the layout of their logits.
 
 Li et al., arXiv 2006.10408, with the layout of their release.
 """
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from benchmark.statistics.errors import StatisticsError
 
 EDGES = (10, 100, 1000)
-"""Instances that separate the groups of the release."""
+"""Instance counts that separate the groups of the release."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,7 @@ def group_tables(
 
     Args:
         instance_counts: (C,) training instances of every label.
-        edges: strictly increasing; a count exactly on an edge goes to the upper group, and a group may be
-            empty.
+        edges: strictly increasing; a count equal to an edge belongs to the upper group. A group may be empty.
         order: the labels in the order of the training file's category list, which is their order inside a
             bin;
             default ascending, as in LVIS.

@@ -71,8 +71,8 @@ def _statistics(folder: Path, annotations: Path | str | None) -> ClassStatistics
     given = read(annotations)
     if own is not None:
         check_same_vocabulary(
-            own.spoken(f"class statistics {table}"),
-            given.spoken(f"annotations {annotations}"),
+            own.as_vocabulary(f"class statistics {table}"),
+            given.as_vocabulary(f"annotations {annotations}"),
             StatisticsError,
             "give the annotation file that the folder was made from",
         )

@@ -36,7 +36,7 @@ from benchmark.statistics.class_statistics import (
     occurrences,
 )
 from benchmark.statistics.class_tables import GROUP_COLUMNS, ClassTables, Groups, counted_groups
-from benchmark.statistics.class_weights import CLASS_WEIGHTS, class_weights
+from benchmark.statistics.class_weights import CLASS_WEIGHTS, class_weight_table
 from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.groups import EDGES, members
 from benchmark.statistics.repeat_factors import category_repeat_factors
@@ -87,7 +87,7 @@ class Intermediates:
     def class_tables(self, edges: Sequence[int]) -> ClassTables:
         """What classifiers read, with groups between ``edges``."""
         counts = self.statistics.instance_counts
-        weights = {table: class_weights(table, counts) for table in CLASS_WEIGHTS}
+        weights = {table: class_weight_table(table, counts) for table in CLASS_WEIGHTS}
         return ClassTables(counted_groups(counts, edges, self.file_order.tolist()), weights)
 
 

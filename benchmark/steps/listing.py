@@ -183,7 +183,7 @@ def steps_of_experiment(experiment: LoadedExperiment) -> dict[str, PlannedStep]:
     found: dict[str, PlannedStep] = {}
     for row in experiment.rows:
         for run in row.runs if row.skipped is None else []:
-            recipe = f"{experiment.path}:{row.row.id}:{run.seed}"
+            recipe = f"{experiment.path}:{row.id}:{run.seed}"
             for step in steps_of(run):
                 found.setdefault(step.place, PlannedStep(step, recipe))
     return found

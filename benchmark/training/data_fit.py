@@ -1,4 +1,4 @@
-"""Which settings of a run mean nothing on its training data, told from counts before anything is trained."""
+"""Settings of a run that have no effect on its training data, found from class counts before any training."""
 
 from benchmark.detectors.build import build_classifier
 from benchmark.notices import data_warnings
@@ -9,10 +9,10 @@ from benchmark.training.stages import trained_categories
 
 
 def settings_without_effect(run: Run, statistics: ClassStatistics) -> list[str]:
-    """What the run's own stages will warn of, one sentence each; empty where every setting has its effect.
+    """The warnings that the run's own stages will give, one sentence each; empty if every setting has an
+    effect.
 
-    ``statistics`` are those of the training split. Raises ``BenchmarkError`` where the classifier refuses
-    them.
+    ``statistics`` are those of the training split. Raises ``BenchmarkError`` if the classifier refuses them.
     """
     with data_warnings() as found, seeded(0):
         build_classifier(run, statistics)

@@ -1,10 +1,10 @@
-"""What can end a training early."""
+"""Errors that end a training early."""
 
 from benchmark.errors import BenchmarkError
 
 
 class TrainingError(BenchmarkError):
-    """A stage cannot run with what it was given."""
+    """A stage cannot run with its recipe or input files."""
 
 
 class TrainingDivergedError(TrainingError):

@@ -1,4 +1,4 @@
-"""What a stage without gradients may ask of the training split."""
+"""The training split as stages without gradients can read it."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ from benchmark.seeds import derive_seed
 from benchmark.training.samplers import image_stream
 
 Batch = tuple[list[Tensor], list[Target]]
-"""Images and their ground truth, as a detector takes them."""
+"""Images and ground truth in the form that detectors take."""
 
 
 @dataclass(frozen=True)
 class TrainingBoxes:
     """Every annotation of the training file: labels (A,) in ``0..C-1``, and boxes (A, 4) as x, y, width and
-    height in parts of their image's width and height."""
+    height, relative to the width and height of their image."""
 
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
@@ -35,22 +35,22 @@ class TrainingBoxes:
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the training split, and the annotation file that it stands in."""
+    """A part of the training split, and its annotation file."""
 
     annotations: AnnotationFile
     file: bytes
 
 
 class FitData:
-    """The training split of a fit stage; nothing of it is read before it is asked for.
+    """The training split of a fit stage, read only on demand.
 
     Args:
         run: the recipe.
         stage: a fit stage of it.
         annotations: of the training split.
         images: its folder of images.
-        categories: ids of those whose annotations the stage sees; None for all.
-        device: of the images that are handed out.
+        categories: ids of the categories whose annotations the stage uses; None for all.
+        device: device of the images that are returned.
         workers: data loading processes.
     """
 
@@ -74,10 +74,11 @@ class FitData:
         yield from self._loaded(data, [(index, index) for index in range(len(data))], size)
 
     def drawn(self, passes: float, size: int) -> Iterator[Batch]:
-        """Images as a training would see them: drawn by the stage's sampler, shuffled and augmented.
+        """Images as in a training: drawn by the stage's sampler, shuffled and augmented.
 
         Args:
-            passes: length in passes over the images, of which the sampler may make more or fewer of each.
+            passes: length in multiples of the number of images; the sampler may draw an image more or less
+                often.
             size: images of a batch.
         """
         data, run, stage = self._images(augment=True), self._run, self._stage
@@ -87,7 +88,7 @@ class FitData:
         yield from self._loaded(data, [(stream[position], position) for position in range(length)], size)
 
     def boxes(self) -> TrainingBoxes:
-        """All annotations, from the file alone: no image is looked at."""
+        """All annotations, read from the file without opening images."""
         label = {int(id_): number for number, id_ in enumerate(self._annotations.category_ids)}
         sides = {image.id: (image.width, image.height) for image in self._annotations.images}
         used = [
@@ -100,14 +101,15 @@ class FitData:
         return TrainingBoxes(np.array([label[item.category_id] for item in used], np.int64), corners / size)
 
     def average_precision(self, detector: Detector, images: int) -> float | None:
-        """AP, a fraction, of the detector as it is now on a part of the *training* images; of masks, if it
-        makes them. None where nothing can be averaged.
+        """AP of the detector's present weights on a part of the *training* images, as a fraction; mask AP if
+        it predicts masks. None if there is nothing to average.
 
-        The part shows every category that the training images show, and is the same whenever it is asked for.
+        The part contains every category of the training images, and is the same in every call.
 
         Args:
             detector: in evaluation mode, on its device.
-            images: how many; all, if there are fewer. At least as many as it takes to show all categories.
+            images: number of images; more if that is needed to contain all categories, all if there are
+                fewer.
         """
         masks, part = self._run.detector.masks, self._part(min(images, len(self._annotations.images)))
         names = {category.id: category.name for category in part.annotations.categories}
@@ -125,7 +127,7 @@ class FitData:
         return metrics["segm" if masks else "bbox"]["AP"]
 
     def _part(self, count: int) -> _Part:
-        """Of ``count`` images; a search asks for the same one again and again."""
+        """The part with ``count`` images; cached, because a search needs the same one many times."""
         if count not in self._parts:
             with tempfile.TemporaryDirectory() as folder:
                 path, seed = Path(folder) / "part.json", derive_seed(self._run.seed, "search images")
@@ -151,7 +153,7 @@ class FitData:
             batch_sampler=batches,
             collate_fn=list,
             num_workers=self._workers,
-            generator=torch.Generator(),  # the loader's own draw must not touch the default generator
+            generator=torch.Generator(),  # the loader draws a seed; not from the default generator
         )
         for samples in loader:
             pairs = [sample.on(self._device) for sample in samples]

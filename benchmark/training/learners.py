@@ -1,4 +1,5 @@
-"""What learns from a pass over the images: a whole detector, or a classifier on a frozen one's features."""
+"""Models that train in a pass over the images: a whole detector, or a classifier on the features of a frozen
+one."""
 
 import math
 from collections.abc import Sequence
@@ -27,30 +28,30 @@ from benchmark.training.progress import Line, TrainingLog
 from benchmark.training.resume import ResumeFolder
 from benchmark.training.workers import Gradients, Workers
 
-DIVERGED = 100.0  # times the first loss (at least 1): far beyond any fluctuation of a training that works
+DIVERGED = 100.0  # times the first loss (at least 1): far beyond the fluctuations of a working training
 DIVERGED_REMEDY = "lower the learning rate, lengthen the warm-up or clip the gradients"
 
 
 class Learner:
     """A stage's model with its optimiser, schedule, log and checkpoints.
 
-    It stands at its first iteration, or at that of its newest checkpoint.
+    It starts at its first iteration, or at that of its newest checkpoint.
 
-    Of a stage that trains the classifier only, all else is frozen here and in evaluation mode.
+    If the stage trains only the classifier, everything else is frozen and in evaluation mode.
 
     Args:
         fabric: launched.
-        images: what the stage looks at.
-        features: of those images, for a stage that trains the classifier only; else None.
-        detector: with the weights that the stage starts from.
+        images: the images of the stage.
+        features: RoI features of those images if the stage trains only the classifier; else None.
+        detector: the detector with the initial weights of the stage.
         run: the recipe.
-        stage: one of its stages that train.
+        stage: one of its train stages.
         resume: checkpoints of this training.
         log_path: ``progress.jsonl``.
-        images_at_once: a pass with gradients is over at most so many images of a worker; None for all.
+        images_at_once: largest number of a worker's images in one pass with gradients; None for all.
 
     Raises:
-        TrainingError: so many images at once would train another model.
+        TrainingError: this number of images at once would train a different model.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Learner:
         return torch.stack(list(self._losses.values())).sum()
 
     def differentiate(self, batch: Batch) -> None:
-        """Find the losses of an iteration and their gradients."""
+        """Compute the losses of an iteration and their gradients."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.learning_rate(batch.iteration)
         self._optimizer.zero_grad()
@@ -124,9 +125,9 @@ class Learner:
         self._losses = _mean([self._gradients.add(batch.iteration, part, own) for part, own in parts])
 
     def update(self, total: float) -> None:
-        """Take the step that those gradients ask for; ``total`` is the mean loss over the processes.
+        """Update the parameters with these gradients; ``total`` is the mean loss over the processes.
 
-        Raises ``TrainingDivergedError`` instead where the loss or the gradients are beyond all bounds.
+        Raises ``TrainingDivergedError`` instead if the loss or the gradients exceed all bounds.
         """
         if not math.isfinite(total) or total > self._limit:
             raise self._diverged(self._losses)
@@ -143,12 +144,12 @@ class Learner:
         self.done += 1
 
     def report(self) -> Line | None:
-        """Take the iteration that was updated last into the log; returns its line, if one was due."""
+        """Add the last iteration to the log; returns the line of the log if one is written."""
         rate = self._schedule.learning_rate(self.done - 1)
         return self._log.step(self.done, self._losses, rate, self._schedule.batch_size, self._measured)
 
     def save_if_due(self) -> None:
-        """Write a checkpoint to resume from, as often as the schedule says."""
+        """Write a checkpoint to resume from, at the interval of the schedule."""
         if self.done % self._save_every == 0:
             self.save()
 
@@ -164,7 +165,7 @@ class Learner:
             self._resume.save(self.done, content)
 
     def check_weights(self) -> None:
-        """Raises where the last steps, which no later loss answers for, broke a weight."""
+        """Raise if the last steps made a weight non-finite, which no later loss would show."""
         broken = [name for name, value in self._trained.state_dict().items() if not value.isfinite().all()]
         if broken:
             more = f" and {len(broken) - 1} more" if broken[1:] else ""
@@ -176,7 +177,7 @@ class Learner:
             )
 
     def facts(self) -> dict[str, Any]:
-        """For the record: lengths, batch size, learning rate and its scale, and what it ran on."""
+        """Facts for the record: lengths, batch size, learning rate and its scale, device."""
         cuda = self._fabric.device.type == "cuda"
         return {
             "iterations": self.last,
@@ -203,7 +204,8 @@ class Learner:
 
 
 def _check_at_once(images_at_once: int | None, workers: Workers, run: Run, stage: Stage) -> None:
-    """Batch norm that trains takes its statistics from a pass: fewer images would train another model."""
+    """Trained batch norm uses the statistics of a pass, so fewer images at once would train a different
+    model."""
     images = workers.parts[0].images
     own = images.stop - images.start
     if images_at_once is not None and images_at_once < own and run.detector.norm == "batch":
@@ -216,14 +218,14 @@ def _check_at_once(images_at_once: int | None, workers: Workers, run: Run, stage
 
 
 def _mean(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Over the workers."""
+    """Mean over the workers."""
     return {name: torch.stack([item[name] for item in losses]).mean() for name in losses[0]}
 
 
 def _freeze_all_but_classifiers(detector: Detector) -> None:
-    """Only the classifiers keep gradients; all else is in evaluation mode, normalisation does not move.
+    """Only the classifiers keep gradients; everything else, normalisation included, is in evaluation mode.
 
-    What a classifier has frozen itself stays so.
+    Parameters that a classifier has frozen itself stay frozen.
     """
     trained = set(detector.classifiers.parameters())
     for parameter in detector.parameters():

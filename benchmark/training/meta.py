@@ -15,14 +15,14 @@ from benchmark.recipes.models import Run, Stage
 
 
 class MetaTraining:
-    """Hands a method's meta step what it needs in every iteration.
+    """Calls the meta step of a method in every iteration, with the tensors that it needs.
 
     Args:
         fabric: averages over the processes.
         run: the recipe; its plug-in has the step.
-        stage: one with ``meta``.
-        detector: on its device.
-        optimizer: of the classifier, unwrapped.
+        stage: a stage with ``meta``.
+        detector: the detector, on its device.
+        optimizer: the optimiser of the classifier, unwrapped.
         team: processes that share a worker's images.
     """
 
@@ -45,10 +45,10 @@ class MetaTraining:
         self._steps: list[MetaStep] = [step(classifier) for classifier in self._classifiers]
 
     def step(self, train: list[list[RoIBatch]], meta: list[list[RoIBatch]]) -> dict[str, Tensor]:
-        """Take the step of every classifier; returns what the method reports, in a cascade by stage.
+        """Call the meta step of every classifier; returns what the method reports, by head in a cascade.
 
-        ``train`` and ``meta`` have the RoIs of each worker that this process has, or shares, and of these one
-        entry for each classifier.
+        ``train`` and ``meta`` have an entry for each worker whose images this process has or shares, and in
+        it the RoIs of each classifier.
         """
         measured: dict[str, Tensor] = {}
         for number, (step, classifier) in enumerate(zip(self._steps, self._classifiers, strict=True)):
@@ -59,12 +59,13 @@ class MetaTraining:
         return measured
 
     def _whole(self, rois: RoIBatch) -> Rois:
-        """With those that the others of the team have."""
+        """The RoIs of a worker, including those of the other processes of the team."""
         features, labels = self._team.gathered(rois.features), self._team.gathered(rois.labels)
         return Rois(torch.cat(features), torch.cat(labels))
 
     def _virtual_sgd(self, classifier: Classifier) -> VirtualSgd:
-        """The SGD step that a classifier would take now; of AdamW, rate and weight decay are taken."""
+        """The SGD step that a classifier would take now; for AdamW, with its learning rate and weight
+        decay."""
         state = self._optimizer.state
         buffers = {
             name: state[parameter]["momentum_buffer"]

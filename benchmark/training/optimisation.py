@@ -14,7 +14,7 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True)
 class Plan:
-    """A schedule with its lengths in iterations and its rate for the batch size that is really used."""
+    """A schedule with lengths in iterations, and the learning rate for the actual batch size."""
 
     iterations: int
     batch_size: int
@@ -40,14 +40,15 @@ class Plan:
 
 
 def plan(schedule: Schedule, num_images: int) -> Plan:
-    """Turn epochs into iterations and scale for the batch size.
+    """Convert epochs to iterations and scale the schedule to the batch size.
 
-    With k times the reference batch, the rate is k times as high and iteration counts (also of the warm-up)
-    are divided by k: the same number of images is seen (linear scaling rule, Goyal et al. 2017).
+    With k times the reference batch size, the learning rate is multiplied by k and iteration counts (also of
+    the warm-up) are divided by k, so the number of images stays the same (linear scaling rule, Goyal et al.
+    2017).
 
     Args:
-        schedule: with lengths in iterations at the reference batch size, or in epochs.
-        num_images: images of one epoch.
+        schedule: the schedule, with lengths in iterations at the reference batch size or in epochs.
+        num_images: number of images in an epoch.
     """
     batch_size = schedule.images_per_step
     scale = batch_size / schedule.reference_batch_size
@@ -70,7 +71,8 @@ def plan(schedule: Schedule, num_images: int) -> Plan:
 
 
 def build_optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """The optimiser of the parameters that require gradients; normalisation layers have their own decay."""
+    """The optimiser of all parameters that require gradients; normalisation layers have their own weight
+    decay."""
     norms = {
         id(parameter)
         for layer in module.modules()

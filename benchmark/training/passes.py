@@ -1,4 +1,4 @@
-"""The images of a training, and what a step passes through the model: these, or their RoI features."""
+"""The images of a training, and the input of a step: the images, or their RoI features."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,28 +23,29 @@ from benchmark.training.samplers import grouped, image_stream
 from benchmark.training.workers import Forward, Part, Workers
 
 RoIs = list[list[RoIBatch]]
-"""Of each part of the step that this process has, and of these for each head."""
+"""RoIs by part of the step that this process has, and by head."""
 
 Passes = tuple[list[list[Forward]], dict[str, Tensor]]
-"""The passes of each part of the step that this process has, and what a method reports beside its losses."""
+"""The forward passes by part of the step that this process has, and what a method reports beside its
+losses."""
 
 
 class Logits(nn.Module):
-    """The classifiers on their RoI features, as one module for data-parallel wrappers."""
+    """The classifiers applied to their RoI features, as one module for data-parallel wrappers."""
 
     def __init__(self, classifiers: nn.ModuleList) -> None:
         super().__init__()
         self.classifiers = classifiers
 
     def forward(self, features: list[Tensor], labels: list[Tensor]) -> TrainingPass:
-        """No other losses than those of the classifiers."""
+        """Only the classifiers contribute losses."""
         classified = zip(self.classifiers, features, strict=True)
         return TrainingPass([classifier(x).float() for classifier, x in classified], labels, {}, {})
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """This process's images of an iteration, and as many others for a meta step, where the pass has them."""
+    """This process's images of an iteration, and as many images for the meta step if there is one."""
 
     iteration: int
     samples: list[Sample]
@@ -52,16 +53,16 @@ class Batch:
 
 
 class ImagePass:
-    """The images of a stage in the order in which it trains on them, dealt to the processes.
+    """The images of a stage in training order, distributed over the processes.
 
     Args:
         fabric: launched.
         data: training images.
-        stages: all that look at them, each with its recipe. They have the same images; those with a meta step
-            have the same images for it, too.
+        stages: all stages that use the images, each with its recipe. They have the same images, and the same
+            images for their meta steps.
 
     Raises:
-        TrainingError: images cannot be dealt like this.
+        TrainingError: the images cannot be distributed evenly.
     """
 
     def __init__(self, fabric: Fabric, data: TrainImages, stages: Sequence[tuple[Run, Stage]]) -> None:
@@ -80,7 +81,7 @@ class ImagePass:
         self.epoch_length = self._stream().epoch_length
 
     def batches(self, first: int, last: int, workers: int) -> Iterator[Batch]:
-        """This process's images of the iterations from one to another, with ``workers`` loading processes."""
+        """This process's images of each iteration from ``first`` to before ``last``."""
         dealt = self._dealt(self._stream(), first, last)
         batches: StreamBatches | PairedBatches = dealt
         if self._meta is not None:
@@ -95,7 +96,7 @@ class ImagePass:
             collate_fn=list,
             num_workers=workers,
             pin_memory=self._fabric.device.type == "cuda",
-            generator=torch.Generator(),  # the loader's own draw must not touch the default generator
+            generator=torch.Generator(),  # the loader draws a seed; not from the default generator
         )
         for iteration, samples in enumerate(loaded, start=first):
             own = len(samples) if self._meta is None else len(samples) // 2
@@ -120,13 +121,13 @@ class ImagePass:
 
 
 class WholeDetector:
-    """Passes of images through a detector that trains.
+    """Forward passes of images through a detector of which all parts may train.
 
     Args:
-        fabric: knows the device.
-        module: the detector, set up.
-        workers: how images are dealt.
-        at_once: images of a pass; None for all of a worker's that this process has.
+        fabric: for the device.
+        module: the detector, set up with ``fabric``.
+        workers: the distribution of the images.
+        at_once: number of images in a pass; None for all of a worker's images in this process.
     """
 
     def __init__(self, fabric: Fabric, module: nn.Module, workers: Workers, at_once: int | None) -> None:
@@ -145,14 +146,14 @@ class WholeDetector:
 
 
 class RoIFeatures:
-    """The RoIs of an iteration's images with their features, found once for all classifiers that ask.
+    """The RoIs of an iteration's images with their features, computed once for all classifiers.
 
-    Each method returns them of each part of the step that this process has, and of these for each head.
+    Each method returns them by part of the step that this process has, and by head.
 
     Args:
-        fabric: knows the device and the precision.
-        detector: gives the features; frozen.
-        workers: how images are dealt.
+        fabric: for the device and the precision.
+        detector: computes the features; frozen.
+        workers: the distribution of the images.
         choice: the method's choice among the RoIs, if it has one.
     """
 
@@ -164,18 +165,18 @@ class RoIFeatures:
         self._found: dict[str, RoIs] = {}
 
     def of_step(self, batch: Batch) -> RoIs:
-        """Those that the classifier's step is taken on."""
-        return self._once("step", batch, lambda: batch.samples)
+        """The RoIs for the step of the classifier."""
+        return self._cached("step", batch, lambda: batch.samples)
 
-    def of_step_anew(self, batch: Batch) -> RoIs:
-        """Of the same images with other draws of RoIs."""
-        return self._once("anew", batch, lambda: [_drawn_anew(sample) for sample in batch.samples])
+    def of_step_redrawn(self, batch: Batch) -> RoIs:
+        """RoIs of the same images, sampled with other draws."""
+        return self._cached("anew", batch, lambda: [_with_new_draws(sample) for sample in batch.samples])
 
     def of_meta(self, batch: Batch) -> RoIs:
-        """Of the images for a meta step."""
-        return self._once("meta", batch, lambda: batch.others)
+        """RoIs of the images for the meta step."""
+        return self._cached("meta", batch, lambda: batch.others)
 
-    def _once(self, name: str, batch: Batch, samples: Callable[[], list[Sample]]) -> RoIs:
+    def _cached(self, name: str, batch: Batch, samples: Callable[[], list[Sample]]) -> RoIs:
         if self._batch is not batch:
             self._batch, self._found = batch, {}
         if name not in self._found:
@@ -198,11 +199,11 @@ class RoIFeatures:
 
 
 class Trunk:
-    """What detectors share that differ in their classifiers only: frozen tensors, and the features they give.
+    """The part that detectors with different classifiers share: the frozen tensors and their features.
 
     Args:
-        fabric: knows the device.
-        images: whose features.
+        fabric: for the device.
+        images: the images of all detectors.
     """
 
     def __init__(self, fabric: Fabric, images: ImagePass) -> None:
@@ -211,9 +212,10 @@ class Trunk:
         self._features: dict[Hashable, RoIFeatures] = {}
 
     def features(self, detector: Detector) -> RoIFeatures:
-        """What the detector's classifiers train on; its other tensors become those of the first detector.
+        """The features that the detector's classifiers train on. Its other tensors are replaced by those of
+        the first detector.
 
-        Raises ``TrainingError`` where these differ from the first's.
+        Raises ``TrainingError`` if they differ from those of the first detector.
         """
         if not self._frozen:
             on_its_device(self._fabric, detector)
@@ -239,11 +241,12 @@ class Trunk:
 
 
 class Retraining:
-    """Passes of RoI features through the classifiers alone, after the method's meta step if it has one.
+    """Forward passes of RoI features through the classifiers only, after the method's meta step if it has
+    one.
 
     Args:
-        module: ``Logits``, set up.
-        features: what it trains on.
+        module: ``Logits``, set up with a ``Fabric``.
+        features: the features to train on.
         meta: the method's meta step.
     """
 
@@ -256,7 +259,7 @@ class Retraining:
         if self._meta is not None:
             measured = self._meta.step(rois, self._features.of_meta(batch))
             if self._meta.resample_rois:
-                rois = self._features.of_step_anew(batch)
+                rois = self._features.of_step_redrawn(batch)
         return [
             [partial(self._module, [head.features for head in part], [head.labels for head in part])]
             for part in rois
@@ -264,18 +267,18 @@ class Retraining:
 
 
 class Choice:
-    """A method's choice among the sampled RoIs of a worker, given the category that each image is drawn for.
+    """A method's choice among the sampled RoIs of a worker, by the category that each image was drawn for.
 
     Args:
-        stage: one with ``rois``.
+        stage: a stage with ``rois``.
         run: the recipe; its plug-in has the function.
-        stream: the images of the stage, for nobody else: the loader's runs ahead.
+        stream: the images of the stage; not the loader's stream object, which is ahead.
         num_classes: C.
-        workers: how images are dealt.
-        seed: of its draws.
+        workers: the distribution of the images.
+        seed: seed of its draws.
 
     Raises:
-        TrainingError: the stream does not draw for categories.
+        TrainingError: the stream does not draw images for categories.
     """
 
     def __init__(
@@ -301,7 +304,7 @@ class Choice:
 
 
 def _own_of(function: ChooseRoIs, team: Team, images: int, labels: Tensor, image_numbers: Tensor) -> Tensor:
-    """Those of this process among the RoIs that are chosen of all in its team."""
+    """This process's part of the RoIs that were chosen from all RoIs of its team."""
     everybody = team.gathered(labels)
     numbers = torch.cat(team.gathered(image_numbers + team.rank * images))
     before = sum(len(item) for item in everybody[: team.rank])
@@ -310,20 +313,20 @@ def _own_of(function: ChooseRoIs, team: Team, images: int, labels: Tensor, image
 
 
 def on_its_device(fabric: Fabric, detector: Detector) -> None:
-    """Move a detector to where it is used, in the layout that is fast there."""
+    """Move a detector to its device, in the memory layout that is fast there."""
     detector.to(fabric.device)
-    if fabric.device.type == "cuda":  # the layout that convolutions in bfloat16 are fast in
+    if fabric.device.type == "cuda":  # the layout in which bfloat16 convolutions are fast
         detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def on_device(fabric: Fabric, samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
-    """Images and ground truth of samples."""
+    """Images and ground truth of samples, on the device."""
     pairs = [sample.on(fabric.device) for sample in samples]
     return [image for image, _ in pairs], [target for _, target in pairs if target is not None]
 
 
-def _drawn_anew(sample: Sample) -> Sample:
-    """The same image with other draws of RoIs."""
+def _with_new_draws(sample: Sample) -> Sample:
+    """The same sample with other draws of RoIs."""
     assert sample.target is not None
     assert sample.target.seed is not None
     target = replace(sample.target, seed=derive_seed(sample.target.seed, "anew"))

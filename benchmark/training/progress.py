@@ -1,4 +1,4 @@
-"""What a training tells while it runs: lines of ``progress.jsonl`` and a progress bar."""
+"""Progress of a training: lines of ``progress.jsonl`` and a progress bar."""
 
 import json
 import sys
@@ -16,18 +16,18 @@ from benchmark.files import file_error, write_text
 from benchmark.processes import average
 
 LINE_EVERY = 10  # iterations between lines of progress.jsonl
-PRINT_EVERY = 15.0  # seconds between lines where the output is no terminal
+PRINT_EVERY = 15.0  # seconds between lines if the output is not a terminal
 
 Line = dict[str, Any]
-"""One of ``progress.jsonl``."""
+"""A line of ``progress.jsonl``."""
 
 
 class TrainingLog:
     """Collects losses and writes a line of their means every ``LINE_EVERY`` iterations.
 
     Args:
-        path: ``progress.jsonl``; lines of later iterations than ``first`` are from a run that was cut off
-            before its next checkpoint, and are dropped.
+        path: ``progress.jsonl``. Lines of iterations after ``first`` are removed: they are from a run that
+            ended before its next checkpoint.
         first: iteration to begin with.
         last: iteration to end before.
         active: False on all processes but the first.
@@ -48,14 +48,15 @@ class TrainingLog:
     def step(
         self, done: int, losses: dict[str, Tensor], rate: float, images: int, measured: dict[str, Tensor]
     ) -> Line | None:
-        """Take the losses of an iteration over ``images`` images, with which ``done`` of them are finished.
+        """Add the losses of an iteration over ``images`` images, after which ``done`` iterations are
+        finished.
 
         A line has the means over its iterations and the processes. ``measured`` is written beside the losses
-        and does not count into their sum. Returns the line, if one was due, on the first process.
+        and is not part of their sum. Returns the line if one was written, in the first process.
         """
         for sums, values in ((self._sums, losses), (self._measured, measured)):
             for name, value in values.items():
-                # summed on the device: only a line of the log waits for it
+                # summed on the device: only writing a line waits for it
                 sums[name] = sums[name] + value.detach() if name in sums else value.detach()
         self._count += 1
         self._images += images
@@ -92,10 +93,10 @@ class TrainingLog:
 
 
 class ProgressBar:
-    """How far a pass is, with the losses of all that learn from it; lines instead where there is no terminal.
+    """Progress of a pass, with the losses of all its learners; prints lines if the output is not a terminal.
 
     Args:
-        title: in front of the bar.
+        title: text before the bar.
         first: iteration to begin with.
         last: iteration to end before.
         active: False on all processes but the first.
@@ -124,7 +125,7 @@ class ProgressBar:
         self._bar.stop()
 
     def show(self, done: int, reports: Sequence[Line | None]) -> None:
-        """Take the lines of the logs after an iteration with which ``done`` are finished."""
+        """Show the lines of the logs after ``done`` iterations."""
         lines = [line for line in reports if line is not None]
         if not lines:
             return

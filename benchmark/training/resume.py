@@ -8,14 +8,14 @@ from typing import Any
 from benchmark.detectors import checkpoints
 from benchmark.files import sha256_file, write_text
 
-KEPT = 2  # the older one serves when the newer is damaged
+KEPT = 2  # the older one is used if the newer one is damaged
 
 
 class ResumeFolder:
     """Checkpoints of one unfinished training, with a checksum beside each.
 
     Args:
-        folder: keyed by everything that the training depends on.
+        folder: a folder whose key covers everything that the training depends on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,7 +26,7 @@ class ResumeFolder:
         return sorted((int(match[1]), path) for match, path in found if match)
 
     def save(self, iteration: int, content: dict[str, Any]) -> None:
-        """Add a checkpoint and drop all but the newest ones."""
+        """Write a checkpoint and remove all but the newest ones."""
         path = self.folder / f"iteration_{iteration:08d}.pt"
         write_text(path.with_suffix(".sha256"), checkpoints.save(path, content))
         for _, old in self._steps()[:-KEPT]:
@@ -34,8 +34,8 @@ class ResumeFolder:
             old.with_suffix(".sha256").unlink(missing_ok=True)
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint. Damaged ones are removed, so that they never take the place of a whole
-        one among those that are kept."""
+        """The newest intact checkpoint. Damaged ones are removed, so that they never count among those that
+        are kept."""
         for _, path in reversed(self._steps()):
             checksum = path.with_suffix(".sha256")
             if checksum.is_file() and checksum.read_text() == sha256_file(path):

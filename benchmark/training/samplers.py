@@ -1,4 +1,4 @@
-"""From the sampler of a recipe to the stream of training images that it stands for."""
+"""Make the stream of training images for the sampler of a recipe."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,14 @@ from benchmark.training.errors import TrainingError
 
 
 def image_stream(sampler: Sampler, data: TrainImages, seed: int, plugin_path: str) -> ImageStream:
-    """The endless stream of image indices that a sampler stands for.
+    """The endless stream of image indices of a sampler.
 
-    A sampler of a plug-in is called as ``function(images, seed, **options)`` with ``LabelledImages``, and
-    returns an ``ImageStream``: as such with repeat factors, a ``DrawnStream`` with weights, or one of its own
-    (a ``CategoryStream``, if it draws images for categories).
+    The sampler of a method is called as ``function(images, seed, **options)`` with ``LabelledImages``. It
+    returns an ``ImageStream`` with repeat factors, a ``DrawnStream`` with weights, or a subclass of its own
+    (a ``CategoryStream`` if it draws images for categories).
 
     Raises:
-        TrainingError: such a function returns something else, or does not take the options.
+        TrainingError: the function returns something else, or does not take the options.
     """
     if sampler.kind == "uniform":
         return ImageStream(np.ones(len(data), np.float32), seed)
@@ -52,9 +52,10 @@ def image_stream(sampler: Sampler, data: TrainImages, seed: int, plugin_path: st
 
 
 def grouped(stream: ImageStream, data: TrainImages, images_per_worker: int) -> ImageStream:
-    """The stream with a worker's images all wide or all not, where the settings ask for it.
+    """The stream with the images of a worker all wide or all not, if the settings require it.
 
-    Images that are drawn for a category stay in their order: the draw belongs to the position.
+    The order of images that are drawn for categories does not change, because the draw belongs to the
+    position.
     """
     if isinstance(stream, CategoryStream) or not data.settings.aspect_grouping:
         return stream
@@ -63,7 +64,8 @@ def grouped(stream: ImageStream, data: TrainImages, images_per_worker: int) -> I
 
 
 def repeat_factors(sampler: Sampler, images: LabelledImages) -> NDArray[np.float32]:
-    """How often each image comes in an epoch, (I,) float32, at least 1, for the samplers that have names."""
+    """Repeat factors (I,) float32, at least 1, of the named samplers: how often each image occurs in an
+    epoch."""
     counts = (images.image_counts, len(images), sampler.threshold)
     if sampler.kind == "repeat_factor_ceiling":
         return ceiling_repeat_factors(images.labels, *counts)

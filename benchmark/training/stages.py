@@ -39,13 +39,13 @@ def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, C
     """Annotations and class statistics of the training split.
 
     Raises:
-        TrainingError: the two speak of different categories, or of another number than the dataset has.
+        TrainingError: the two have different categories, or not the number of categories of the dataset.
     """
     annotations = read_annotations(files.train)
     path = files.statistics
     statistics = ClassStatistics.read(path)
     check_same_vocabulary(
-        statistics.spoken(f"class statistics {path}"),
+        statistics.as_vocabulary(f"class statistics {path}"),
         Vocabulary.of(f"annotations {annotations.path}", annotations.categories),
         TrainingError,
         remedy=f"count again: longtail stats {annotations.path} -o {path}",
@@ -63,19 +63,19 @@ def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, C
 
 @dataclass(frozen=True, eq=False)
 class StageJob:
-    """A stage of a recipe that is to be carried out.
+    """A stage of a recipe to run, with its files.
 
     Args:
         run: the recipe.
         name: one of its stages.
-        files: of its dataset.
-        output: the finished checkpoint, with ``progress.jsonl`` beside it. Checkpoints for resuming lie in
-            ``resume`` beside it until the stage is done: its folder must be of this stage with these inputs
-            only.
+        files: files of its dataset.
+        output: path of the finished checkpoint, with ``progress.jsonl`` beside it. Checkpoints for resuming
+            are in ``resume`` beside it until the stage is done, so its folder must be used only for this
+            stage with these inputs.
         init: checkpoint to start from; None for the detector's initial weights.
 
     Raises:
-        TrainingError: there is no such stage, or it starts from a checkpoint and there is none.
+        TrainingError: there is no such stage, or it starts from a checkpoint and none is given.
     """
 
     run: Run
@@ -101,8 +101,8 @@ class StageJob:
         return stages[self.name]
 
     def detector(self, statistics: ClassStatistics, vocabulary: str) -> tuple[Detector, dict[str, Any]]:
-        """The detector as the stage starts, and the conventions of its weights where they are not the
-        recipe's."""
+        """The detector with the initial weights of the stage, and the conventions of these weights if they
+        differ from the recipe's."""
         conventions = checkpoints.conventions_of(self.init)
         as_trained = checkpoints.with_conventions(self.run, conventions)
         tables = read_tables(self.files.intermediates, self.run.intermediates, statistics)
@@ -112,31 +112,32 @@ class StageJob:
             checkpoints.load_weights(detector, self.init, self.run, vocabulary, except_classifier=fresh)
         return detector, conventions
 
-    def finish(self, detector: Detector, vocabulary: str, conventions: dict[str, Any]) -> None:
+    def write_checkpoint(self, detector: Detector, vocabulary: str, conventions: dict[str, Any]) -> None:
         """Write the finished checkpoint."""
         content = checkpoints.finished(self.run, self.stage.name, detector, vocabulary, conventions)
         checkpoints.save(self.output, content)
 
     @property
     def resume(self) -> ResumeFolder:
-        """Its checkpoints for resuming."""
+        """Checkpoints for resuming."""
         return ResumeFolder(self.output.parent / "resume")
 
 
 def run_stage(
     job: StageJob, *, devices: int, workers: int, images_at_once: int | None = None
 ) -> dict[str, Any]:
-    """Carry out a stage and write its checkpoint.
+    """Run a stage and write its checkpoint.
 
     Args:
         job: the stage.
-        devices: processes that were started for this, one per GPU (or per CPU replica), of which only
-            trainings use more than the first; 0 for the CPU even where there is a GPU.
-        workers: data loading processes of each.
-        images_at_once: where all parameters train, a pass is over at most so many images; None for no bound.
+        devices: number of started processes, one per GPU (or per CPU replica); only trainings use more than
+            the first. 0 for the CPU even if there is a GPU.
+        workers: data loading processes for each process.
+        images_at_once: largest number of images in a pass if all parameters train; None for no limit.
 
     The function of a fit stage is called as ``function(detector, data, statistics, **options)`` with
-    ``FitData``, that of a transform stage without it; either may return a dictionary of facts for the record.
+    ``FitData``, that of a transform stage without ``data``. Both may return a dictionary of facts for the
+    record.
 
     Returns:
         Facts for the record.
@@ -153,7 +154,7 @@ def run_stage(
         return {}
     fabric = fabric_of(min(devices, 1))
     fabric.launch()
-    with data_warnings(_say) as warned:
+    with data_warnings(_print_warning) as warned:
         annotations, statistics = read_training_data(job.run, job.files)
         vocabulary = vocabulary_hash(annotations.categories)
         detector, conventions = job.detector(statistics, vocabulary)
@@ -162,24 +163,24 @@ def run_stage(
         images = job.files.train_images
         seen = FitData(job.run, job.stage, annotations, images, categories, fabric.device, workers)
         facts = _without_gradients(job.stage, job.run, detector, seen, statistics)
-    job.finish(detector, vocabulary, conventions)
-    return detector.initial_weights | facts | _told(warned)
+    job.write_checkpoint(detector, vocabulary, conventions)
+    return detector.initial_weights | facts | _warnings_fact(warned)
 
 
 def train_stages(
     jobs: Sequence[StageJob], *, devices: int, workers: int, images_at_once: int | None = None
 ) -> Iterator[tuple[StageJob, dict[str, Any] | Exception]]:
-    """Train stages on one pass over their images; yields each when it has ended, with facts for its record or
-    with what ended it early.
+    """Train stages in one pass over their images. Yields each stage when it ends, with facts for its record
+    or the error that ended it.
 
-    Several train their classifiers on the features of the same frozen detector: they have the same images in
-    the same order and start from the same checkpoint. Each ends in the same bytes as if it trained alone. The
-    error of the only one is raised.
+    Several stages train their classifiers on the features of the same frozen detector: they have the same
+    images in the same order and start from the same checkpoint. Each checkpoint has the same bytes as if its
+    stage were trained alone. With only one stage, its error is raised.
 
     Args:
-        jobs: of train stages. Where there are several processes, those of the first process are carried out,
-            which all others have too.
-        devices: as for ``run_stage``; so are the others.
+        jobs: train stages. If there are several processes, the jobs of the first process are run; all other
+            processes must have them too.
+        devices: as in ``run_stage``, like the other arguments.
 
     Raises:
         BenchmarkError: bad input of any kind, or an interruption.
@@ -194,12 +195,12 @@ def train_stages(
     vocabulary = vocabulary_hash(annotations.categories)
     data = _train_images(first, annotations, statistics)
     images = ImagePass(fabric, data, [(job.run, job.stage) for job in jobs])
-    del annotations  # a gigabyte of objects, of which the data hold what they need
+    del annotations  # a gigabyte of objects; the data keep what they need
     trunk = Trunk(fabric, images)
-    started: dict[Learner, _Started] = {}
+    started: dict[Learner, _StartedStage] = {}
     for job in jobs:
         try:
-            start = _started(job, fabric, trunk, statistics, vocabulary, images_at_once)
+            start = _start(job, fabric, trunk, statistics, vocabulary, images_at_once)
         except Exception as error:
             if len(jobs) == 1 or fabric.world_size > 1:
                 raise
@@ -218,14 +219,14 @@ def train_stages(
         facts = learner.facts()
         if fabric.is_global_zero:
             print(_describe(facts), file=sys.stderr)
-            start.job.finish(learner.detector, vocabulary, start.conventions)
+            start.job.write_checkpoint(learner.detector, vocabulary, start.conventions)
             start.job.resume.clear()
         yield start.job, facts | start.facts
 
 
 @dataclass(frozen=True)
-class _Started:
-    """A stage that trains, the conventions of its weights, and facts that are known before it has ended."""
+class _StartedStage:
+    """A stage in training, the conventions of its weights, and facts that are known before it ends."""
 
     job: StageJob
     learner: Learner
@@ -233,17 +234,17 @@ class _Started:
     facts: dict[str, Any]
 
 
-def _started(
+def _start(
     job: StageJob,
     fabric: Fabric,
     trunk: Trunk,
     statistics: ClassStatistics,
     vocabulary: str,
     images_at_once: int | None,
-) -> _Started:
-    with data_warnings(_say if fabric.is_global_zero else None) as warned:
+) -> _StartedStage:
+    with data_warnings(_print_warning if fabric.is_global_zero else None) as warned:
         detector, conventions = job.detector(statistics, vocabulary)
-        trained_categories(job.stage, statistics)  # for what it warns of
+        trained_categories(job.stage, statistics)  # for its warnings
         learner = Learner(
             fabric,
             trunk.images,
@@ -255,13 +256,13 @@ def _started(
             log_path=job.output.with_name(PROGRESS),
             images_at_once=images_at_once,
         )
-    return _Started(job, learner, conventions, detector.initial_weights | _told(warned))
+    return _StartedStage(job, learner, conventions, detector.initial_weights | _warnings_fact(warned))
 
 
 def _train_images(job: StageJob, annotations: AnnotationFile, statistics: ClassStatistics) -> TrainImages:
     run, stage, files = job.run, job.stage, job.files
     whole = stage.trainable == "all"
-    with data_warnings():  # told where the stage is prepared
+    with data_warnings():  # ``_start`` reports the warnings
         categories = trained_categories(stage, statistics)
     return TrainImages(
         annotations,
@@ -274,18 +275,18 @@ def _train_images(job: StageJob, annotations: AnnotationFile, statistics: ClassS
     )
 
 
-def _told(warned: list[str]) -> dict[str, Any]:
+def _warnings_fact(warned: list[str]) -> dict[str, Any]:
     return {"warnings": warned} if warned else {}
 
 
-def _say(warning: str) -> None:
+def _print_warning(warning: str) -> None:
     print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _without_gradients(
     stage: Stage, run: Run, detector: Detector, data: FitData, statistics: ClassStatistics
 ) -> dict[str, Any]:
-    """Carry out a fit or transform stage; returns what its function says for the record."""
+    """Run a fit or transform stage; returns the facts of its function for the record."""
     function = load_object(stage.function or "", run.plugin_path)
     # a pass over the data may sample RoIs
     with torch.no_grad(), seeded(derive_seed(run.seed, stage.kind, stage.name)):
@@ -295,7 +296,7 @@ def _without_gradients(
 
 
 def trained_categories(stage: Stage, statistics: ClassStatistics) -> set[int] | None:
-    """Ids of the categories whose annotations the stage sees; None for all."""
+    """Ids of the categories whose annotations the stage uses; None for all."""
     if stage.annotations is None:
         return None
     few = statistics.instance_counts <= stage.annotations.max_instance_count

@@ -1,8 +1,9 @@
-"""A step as the release's workers took it: each its images, its losses, its draws; then their mean.
+"""A training step as in the release: each worker has its images, losses and draws, and the step is their
+mean.
 
-What a loss is a mean over, which groups of categories are active, what is drawn, and the size that images are
-padded to are of one worker. So one process with all workers, two that have half of them each, and several
-that share one give the same losses and gradients, up to the order of float32 sums.
+The mean of a loss, the active groups of categories, the draws and the padded size of images depend on the
+images of one worker. So one process with all workers, two processes with half of them each, and several
+processes that share one worker give the same losses and gradients, up to the order of float32 sums.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,21 +27,23 @@ Forward = Callable[[], TrainingPass]
 
 @dataclass(frozen=True)
 class Part:
-    """What a process has of one worker: the worker's number in the step, and which of its images."""
+    """The part of one worker that a process has: the number of the worker in the step, and the slice of the
+    process's images."""
 
     worker: int
     images: slice
 
 
 class Workers:
-    """How the images of a step are dealt.
+    """The distribution of the images of a step over workers and processes.
 
     Args:
         batch_size: images of the step over all processes.
-        images_per_worker: of the release; None for all of the batch, as are more than that.
+        images_per_worker: images of each worker in the release; None, or more than the batch, for the whole
+            batch.
         rank: this process.
         world_size: number of processes.
-        where: place in messages.
+        where: location for error messages.
 
     Raises:
         TrainingError: the batch, workers and processes do not fit evenly into each other.
@@ -72,30 +75,30 @@ class Workers:
         ]
 
     def positions(self, part: Part, iteration: int) -> range:
-        """Of all images of a worker in the stream."""
+        """Positions in the stream of all images of a worker."""
         start = iteration * self.batch_size + part.worker * self.size
         return range(start, start + self.size)
 
     def canvas(self, images: Sequence[Tensor]) -> tuple[int, int]:
-        """Height and width that hold all images of the worker that has these."""
+        """Height and width that hold all images of the worker to which the given images belong."""
         height, width = self.team.largest([max(image.shape[side] for image in images) for side in (1, 2)])
         return padded((height, width))
 
 
 class Gradients:
-    """Losses of workers, whose gradients it adds to those of the parameters.
+    """Computes the losses of workers and adds their gradients to those of the parameters.
 
-    The gradient of the classifiers' losses by the logits is found first, from those of all the worker's
-    images; then each of the passes that gave them is followed back. Where there are several passes, all run
-    once without gradient and then again.
+    First computes the gradient of the classifiers' losses with respect to the logits of all images of the
+    worker, then backpropagates through each of the passes that gave the logits. If there are several passes,
+    all of them run once without gradient and then again with it.
 
     Args:
         fabric: runs backward passes.
-        module: what passes call, set up with ``fabric``.
+        module: the module that passes call, set up with ``fabric``.
         classifiers: one for each head.
-        workers: how images are dealt.
-        weights: of a cascade's heads.
-        seed: of the draws in classifiers' losses.
+        workers: the distribution of the images.
+        weights: loss weights of a cascade's heads.
+        seed: seed of the draws in the classifiers' losses.
     """
 
     def __init__(
@@ -111,9 +114,9 @@ class Gradients:
         self._workers, self._weights, self._seed = workers, weights, seed
 
     def add(self, iteration: int, part: Part, passes: Sequence[Forward]) -> dict[str, Tensor]:
-        """Take the worker's part of the step; returns its losses, without gradient.
+        """Add the gradients of a worker's part of the step; returns its losses, detached.
 
-        ``passes`` are over the images of this process in their order.
+        ``passes`` are those over the images of this process, in order.
         """
         last = part is self._workers.parts[-1]
         live = None
@@ -127,7 +130,7 @@ class Gradients:
         counts = self._team_sums([found.counts for found in seen])
         sums = self._team_sums([found.sums for found in seen])
         losses |= mean_losses([TrainingPass([], [], sums, counts)])
-        # the mean over the processes is to be that over the workers
+        # so that the mean over the processes is the mean over the workers
         share = self._workers.team.size / len(self._workers.parts)
         for number, forward in enumerate(passes):
             synchronise = last and number == len(passes) - 1
@@ -140,12 +143,12 @@ class Gradients:
         return {name: value.detach() for name, value in weighted(losses, self._weights).items()}
 
     def finish_step(self) -> None:
-        """Bring into the classifiers' state what the losses of all workers have added."""
+        """Add the amounts of all workers' losses to the classifiers' state."""
         for classifier in self._classifiers:
             cast(Classifier, classifier).finish_step(self._sum_over_workers)
 
     def _sum_over_workers(self, value: Tensor) -> Tensor:
-        # every process of a team has called the losses of its worker
+        # every process of a team has computed the losses of its worker
         return sum_over_processes(value) / self._workers.team.size
 
     def _run(self, forward: Forward, *, synchronise: bool) -> TrainingPass:
@@ -155,8 +158,8 @@ class Gradients:
     def _classified(
         self, iteration: int, worker: int, seen: Sequence[TrainingPass]
     ) -> tuple[dict[str, Tensor], list[tuple[Tensor, ...]]]:
-        """Unweighted losses of the classifiers, and of each head their weighted gradient by the logits of
-        each pass."""
+        """Unweighted losses of the classifiers, and for each head their weighted gradients with respect to
+        the logits of each pass."""
         team = self._workers.team
         logits, labels, own = [], [], []
         for number in range(len(self._classifiers)):
@@ -177,7 +180,7 @@ class Gradients:
         return losses, parts
 
     def _team_sums(self, values: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Of all passes of the team, by name."""
+        """Sums over all passes of the team, by name."""
         names = list(values[0])
         if not names:
             return {}

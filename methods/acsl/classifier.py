@@ -94,11 +94,11 @@ class AdaptiveSuppression(CategoricalClassifier):
 
     def detection_scores(
         self,
-        stages: Sequence[Tensor],
+        logits: Sequence[Tensor],
         objectness: Tensor,
         average: Literal["logits", "scores"] = "logits",
     ) -> Tensor:
-        """The scores of the averaged logits, of a cascade with the link that was chosen for it."""
-        if len(stages) > 1 and self.cascade_link == "softmax":
-            return torch.stack(list(stages)).mean(dim=0).softmax(dim=1)
-        return super().detection_scores(stages, objectness, average)
+        """Scores of the averaged logits; a cascade uses the link of the option ``cascade_link``."""
+        if len(logits) > 1 and self.cascade_link == "softmax":
+            return torch.stack(list(logits)).mean(dim=0).softmax(dim=1)
+        return super().detection_scores(logits, objectness, average)

@@ -77,10 +77,10 @@ class Federated(PerCategoryClassifier):
 
     def detection_scores(
         self,
-        stages: Sequence[Tensor],
+        logits: Sequence[Tensor],
         objectness: Tensor,
         average: Literal["logits", "scores"] = "logits",
     ) -> Tensor:
-        """p, the mean over the stages of the probabilities, not of the logits; or sqrt(p o)."""
-        scores = super().detection_scores(stages, objectness, "scores")
+        """p, the mean of the heads' probabilities, not of their logits; or sqrt(p o)."""
+        scores = super().detection_scores(logits, objectness, "scores")
         return (scores * objectness[:, None]).sqrt() if self.objectness else scores

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.classifiers import CategoricalClassifier, one_hot
-from benchmark.statistics import ClassStatistics, class_weights
+from benchmark.statistics import ClassStatistics, class_weight_table
 
 
 def sigmoid_focal_losses(logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
@@ -66,7 +66,9 @@ class Focal(CategoricalClassifier):
         self.gamma, self.alpha, self.released_kernel = gamma, alpha, targets == "released_kernel"
         table = torch.ones(self.num_classes + 1)
         if weights is not None:
-            table = torch.as_tensor(class_weights(weights, statistics.instance_counts), dtype=torch.float32)
+            table = torch.as_tensor(
+                class_weight_table(weights, statistics.instance_counts), dtype=torch.float32
+            )
         self.register_buffer("weights", table, persistent=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

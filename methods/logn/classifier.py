@@ -18,7 +18,7 @@ SMALLEST_VARIANCE = 1e-11
 class LogitNormalised(CategoricalClassifier):
     """Logits (N, C + 1) of a finished softmax model, calibrated in ``forward``; background stays as it is.
 
-    Every stage of a cascade has statistics of its own; the calibrated logits are averaged.
+    Every head of a cascade has its own statistics; the calibrated logits are averaged.
 
     Args:
         cosine: of the finished model, as in ``LinearClassifier``.

@@ -12,14 +12,14 @@ from methods.norcal.classifier import NorCal
 def search_gamma(
     detector: Detector, data: FitData, statistics: ClassStatistics, gammas: Sequence[float], images: int
 ) -> dict[str, Any]:
-    """Take the gamma with the highest AP on training images, the smallest of equal ones; all stages alike.
+    """Choose the gamma with the highest AP on training images, the same for all heads; the smallest if equal.
 
     Args:
         detector: the trained one.
-        data: the training split; validation images are not looked at.
+        data: the training split; validation images are not used.
         statistics: training counts.
         gammas: candidates.
-        images: how many training images the AP is of.
+        images: number of training images for the AP.
     """
     curve = {}
     for gamma in gammas:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.classifiers import CategoricalClassifier
-from benchmark.statistics import ClassStatistics
-from benchmark.statistics import class_weights as counted_weights
+from benchmark.statistics import ClassStatistics, class_weight_table
 
 
 class Reweighted(CategoricalClassifier):
@@ -34,7 +33,9 @@ class Reweighted(CategoricalClassifier):
     ) -> None:
         super().__init__(in_features, statistics)
         known = class_weights or {}
-        table = known[weights] if weights in known else counted_weights(weights, statistics.instance_counts)
+        table = (
+            known[weights] if weights in known else class_weight_table(weights, statistics.instance_counts)
+        )
         self.register_buffer("weights", torch.as_tensor(table, dtype=torch.float32), persistent=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

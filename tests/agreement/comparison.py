@@ -96,7 +96,7 @@ def cases(size: str) -> list[Case]:
                 if size == "tiny":
                     settings = tiny(settings)
                 key = settings.model_dump_json(exclude=LEFT_OUT)
-                found.setdefault(key, (settings, []))[1].append(f"{name}:{row.row.id}")
+                found.setdefault(key, (settings, []))[1].append(f"{name}:{row.id}")
     return [Case(tuple(dict.fromkeys(rows)), settings) for settings, rows in found.values()]
 
 
@@ -130,7 +130,7 @@ def build(backend: str, settings: DetectorSettings) -> TwoStageDetector:
     names = tuple(map(str, counts))
     statistics = ClassStatistics(counts, names, ("f",) * CATEGORIES, counts, counts, CATEGORIES)
     classifiers: list[Classifier] = [
-        Softmax(settings.box_head_width, statistics) for _ in range(settings.stages)
+        Softmax(settings.box_head_width, statistics) for _ in range(settings.box_head_count)
     ]
     return kind(settings, classifiers, TEST)
 
@@ -173,7 +173,7 @@ def _convolutions(modules: Sequence[nn.Module]) -> list[Any]:
 
 def carry(source: TwoStageDetector, target: TwoStageDetector) -> dict[str, str]:
     """Copy the weights of back end torchvision under the other's names; returns those by torchvision's."""
-    layout, cascade = LAYOUTS[target.backend], " cascade" if source.settings.stages > 1 else ""
+    layout, cascade = LAYOUTS[target.backend], " cascade" if source.settings.box_head_count > 1 else ""
     names = {
         name: name if name.startswith("classifiers.") else layout.theirs(name, f"torchvision{cascade}")
         for name in source.state_dict()

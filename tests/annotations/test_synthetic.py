@@ -29,37 +29,37 @@ SMALL = Synthetic(train_images=24, val_images=8, image_size=96, categories=6, se
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Path:
+def small_dataset(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "data"
     synthesize_dataset(SMALL, folder)
     return folder
 
 
-def test_both_splits_are_sound_files_with_every_image(small):
+def test_both_splits_are_sound_files_with_every_image(small_dataset):
     for split, number in (("train", 24), ("val", 8)):
-        assert check_annotations(small / f"{split}.json", small / "images") == []
-        assert len(list((small / "images").glob(f"{split}_*.png"))) == number
-        content = json.loads((small / f"{split}.json").read_text())
+        assert check_annotations(small_dataset / f"{split}.json", small_dataset / "images") == []
+        assert len(list((small_dataset / "images").glob(f"{split}_*.png"))) == number
+        content = json.loads((small_dataset / f"{split}.json").read_text())
         assert {"info", "licenses", "images", "annotations", "categories"} == content.keys()
         assert {"file_name", "coco_url", "flickr_url", "license", "date_captured"} <= content["images"][
             0
         ].keys()
         assert {"synset", "def", "synonyms", "name", "frequency"} <= content["categories"][0].keys()
-    assert sorted(path.name for path in small.iterdir()) == ["images", "train.json", "val.json"]
+    assert sorted(path.name for path in small_dataset.iterdir()) == ["images", "train.json", "val.json"]
 
 
-def test_the_same_options_give_the_same_bytes_and_others_do_not(small, tmp_path):
+def test_the_same_options_give_the_same_bytes_and_others_do_not(small_dataset, tmp_path):
     synthesize_dataset(SMALL, tmp_path / "again")
     synthesize_dataset(SMALL.model_copy(update={"seed": 6}), tmp_path / "other")
-    for path in (path for path in small.rglob("*") if path.is_file()):
-        name = path.relative_to(small)
+    for path in (path for path in small_dataset.rglob("*") if path.is_file()):
+        name = path.relative_to(small_dataset)
         assert (tmp_path / "again" / name).read_bytes() == path.read_bytes()
         assert (tmp_path / "other" / name).read_bytes() != path.read_bytes()
 
 
-def test_masks_cover_what_is_painted_and_do_not_overlap(small):
+def test_masks_cover_what_is_painted_and_do_not_overlap(small_dataset):
     """Polygons are of the visible region: masks of an image are disjoint, and saturated colour is inside."""
-    file = read_annotations(small / "train.json")
+    file = read_annotations(small_dataset / "train.json")
     groups = file.annotations_by_image()
     outside = []
     for image in file.images:
@@ -70,7 +70,7 @@ def test_masks_cover_what_is_painted_and_do_not_overlap(small):
             assert mask.sum() == pytest.approx(item.area, rel=0.2, abs=15)
         total = np.sum(masks, axis=0)
         assert (total > 1).mean() < 0.02
-        pixels = np.asarray(Image.open(small / "images" / image.relative_path)).astype(float)
+        pixels = np.asarray(Image.open(small_dataset / "images" / image.relative_path)).astype(float)
         colourful = np.ptp(pixels, axis=2) > 120
         outside.append((colourful & (total == 0)).sum() / colourful.sum())
     assert np.mean(outside) < 0.05
@@ -98,9 +98,9 @@ def test_the_smoke_size_has_the_real_shape_of_the_tail():
             assert max(shared) == 2
 
 
-def test_the_counts_are_those_that_were_asked_for_and_letters_are_by_train_images(small):
+def test_the_counts_are_those_that_were_asked_for_and_letters_are_by_train_images(small_dataset):
     ranks, _ = module._vocabulary(SMALL.categories)
-    train, val = class_statistics(small / "train.json"), class_statistics(small / "val.json")
+    train, val = class_statistics(small_dataset / "train.json"), class_statistics(small_dataset / "val.json")
     assert train.image_counts.tolist() == module._train_counts(SMALL, ranks).tolist()
     assert val.image_counts.tolist() == module._val_counts(SMALL, ranks).tolist()
     assert list(train.frequencies) == [frequency_letter(int(count)) for count in train.image_counts]
@@ -109,8 +109,8 @@ def test_the_counts_are_those_that_were_asked_for_and_letters_are_by_train_image
     assert train.vocabulary == val.vocabulary
 
 
-def test_no_image_is_empty(small):
-    assert all(read_annotations(small / "train.json").annotations_by_image().values())
+def test_no_image_is_empty(small_dataset):
+    assert all(read_annotations(small_dataset / "train.json").annotations_by_image().values())
 
 
 def test_an_unannotated_object_is_declared(tmp_path):

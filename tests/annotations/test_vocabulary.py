@@ -19,7 +19,7 @@ REAL = DATA / "lvis_val_100.json"
 
 
 def lvis(version: str) -> Vocabulary:
-    return ClassStatistics.read(DATA / f"lvis_{version}_categories.csv").spoken(f"table {version}")
+    return ClassStatistics.read(DATA / f"lvis_{version}_categories.csv").as_vocabulary(f"table {version}")
 
 
 def test_the_hash_knows_numbering_and_names_but_not_order():

@@ -19,7 +19,7 @@ class Counting(CategoricalClassifier):
         return super().loss(logits, labels)
 
 
-def alone(value: Tensor) -> Tensor:
+def one_worker(value: Tensor) -> Tensor:
     return value
 
 
@@ -28,9 +28,9 @@ def test_workers_of_a_step_read_the_same_state_and_add_up() -> None:
     for labels in ([0, 2], [2, 2, 1]):
         classifier.loss(torch.zeros(len(labels), 3), torch.tensor(labels))
         assert classifier.seen.value.tolist() == [0, 0, 0]
-    classifier.finish_step(alone)
+    classifier.finish_step(one_worker)
     assert classifier.seen.value.tolist() == [1, 1, 3]
-    classifier.finish_step(alone)
+    classifier.finish_step(one_worker)
     assert classifier.seen.value.tolist() == [1, 1, 3]
 
 
@@ -49,7 +49,7 @@ def test_only_finished_steps_are_saved() -> None:
     classifier.loss(torch.zeros(1, 3), torch.tensor([0]))
     assert [name for name, _ in classifier.named_buffers()] == ["seen.value"]
     assert classifier.state_dict()["seen.value"].tolist() == [0, 0, 0]
-    classifier.finish_step(alone)
+    classifier.finish_step(one_worker)
     restored = Counting()
     restored.load_state_dict(classifier.state_dict())
     assert restored.seen.value.tolist() == [1, 0, 0]
@@ -59,6 +59,6 @@ def test_no_gradient_flows_through_the_state() -> None:
     total = RunningSum(2)
     amount = torch.ones(2, requires_grad=True)
     total.add(amount * 2)
-    total.finish_step(alone)
+    total.finish_step(one_worker)
     assert total.value.tolist() == [2, 2]
     assert not total.value.requires_grad

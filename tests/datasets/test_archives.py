@@ -22,7 +22,7 @@ def packed(path: Path, entries: dict[str, bytes], **options: object) -> Path:
     return path
 
 
-def everything(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -31,7 +31,7 @@ def test_a_file_and_a_folder_are_unpacked_whole(tmp_path):
     extract_file(archive, "list.json", tmp_path / "out" / "renamed.json")
     (tmp_path / "out" / "target").mkdir()  # an empty folder is in nobody's way
     extract_folder(archive, "folder", tmp_path / "out" / "target")
-    assert everything(tmp_path / "out") == {
+    assert contents(tmp_path / "out") == {
         "renamed.json": b"[1, 2]",
         "target/a.jpg": b"a",
         "target/deep/b.jpg": b"b",
@@ -62,12 +62,12 @@ def test_an_entry_that_leaves_the_folder_spoils_the_archive(tmp_path, name):
 
 
 def refused(archive: Path, tmp_path: Path, message: str) -> None:
-    before = everything(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(DatasetError, match=message):
         extract_file(archive, "list.json", tmp_path / "out" / "list.json")
     with pytest.raises(DatasetError, match=message):
         extract_folder(archive, "folder", tmp_path / "out" / "folder")
-    assert everything(tmp_path) == before
+    assert contents(tmp_path) == before
     assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
 
 
@@ -120,4 +120,4 @@ def test_damaged_archives_are_one_clear_error(tmp_path):
         file.writestr("folder/a", b"2")
     with pytest.raises(DatasetError, match="same name"):
         extract_folder(archive, "folder", tmp_path / "folder")
-    assert everything(tmp_path) == {"a.zip": archive.read_bytes()}
+    assert contents(tmp_path) == {"a.zip": archive.read_bytes()}

@@ -99,7 +99,7 @@ def test_the_projects_counts_are_the_published_ones(case):
     table = ClassStatistics.read(COUNTS)
     assert table.instance_counts.tolist() == published["coco_lt_instances"]
     assert table.image_counts.tolist() == published["coco_lt_images"]
-    assert KNOWN[table.spoken("counts").digest] == "COCO (80 categories)"
+    assert KNOWN[table.as_vocabulary("counts").digest] == "COCO (80 categories)"
     (file,) = [file for file in load_dataset("coco_lt").files if file.subsample]
     assert file.annotations == published["coco_lt_total_instances"] == table.instance_counts.sum()
 

@@ -45,12 +45,12 @@ def site(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield site
 
 
-def few() -> Dataset:
+def few_dataset() -> Dataset:
     return load_dataset("few.yaml")
 
 
 def prepare(coco: Path | None = None) -> dict[str, Prepared]:
-    done = prepare_dataset(few(), Path("data"), coco, lambda _: None)
+    done = prepare_dataset(few_dataset(), Path("data"), coco, lambda _: None)
     return {str(item.path): item for item in done}
 
 
@@ -271,7 +271,7 @@ def test_a_subset_of_own_files_needs_no_address(generated: Path, tmp_path: Path,
 def test_a_definition_that_cannot_be_drawn_is_refused(site: Files, changes, message: str) -> None:
     write_subset(Path(), **changes)
     with pytest.raises(Exception, match=message):
-        few()
+        few_dataset()
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ def make_different(model: TwoStageDetector) -> None:
 
 def move_in(model: TwoStageDetector, home: torch.nn.Module, classifier: str) -> None:
     """Load a detector's weights into its framework's model, where ``classifier`` is the name of the last
-    layer, with {} for the stage of a cascade."""
-    stages = len(model.classifiers)
+    layer, with {} for the head of a cascade."""
+    heads = len(model.classifiers)
     names = {
-        f"classifiers.{stage}.linear": classifier.format(f".{stage}" if stages > 1 else "")
-        for stage in range(stages)
+        f"classifiers.{head}.linear": classifier.format(f".{head}" if heads > 1 else "")
+        for head in range(heads)
     }
     state = {}
     for name, value in model.state_dict().items():

@@ -1,6 +1,6 @@
 """Mask R-CNN as mmdetection 1, mmdetection 2 and detectron2 have it: names, shapes and arithmetic.
 
-In both mmdetections also as a cascade of three stages, ``cascade``, and as a hybrid task cascade with its
+In both mmdetections also as a cascade of three heads, ``cascade``, and as a hybrid task cascade with its
 semantic branch, ``htc``; these regress boxes for all categories alike.
 
 Written from the frameworks' conventions and from nothing of this project: the state dicts that the tests of
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCKS = (3, 4, 6, 3)
-CHANNELS, WIDTH, BASE = 16, 32, 8  # of the pyramid, of the box head, of the first stage's bottlenecks
+CHANNELS, WIDTH, BASE = 16, 32, 8  # of the pyramid, of the box head, of the first layer's bottlenecks
 STRIDES = (4, 8, 16, 32, 64)
 PROPOSALS = 30
 STDS = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
@@ -24,11 +24,11 @@ RGB_MEAN = torch.tensor([123.675, 116.28, 103.53])
 RGB_STD = torch.tensor([58.395, 57.12, 57.375])
 
 
-STAGES = {"mask_rcnn": 1, "cascade": 3, "htc": 3}
+BOX_HEADS = {"mask_rcnn": 1, "cascade": 3, "htc": 3}
 
 
 def names(framework: str, form: str = "mask_rcnn") -> dict[str, str]:
-    """The framework's names of the parts outside the backbone; ``@0`` behind those of a cascade's stage."""
+    """The framework's names of the parts outside the backbone; ``@0`` after those of a cascade's heads."""
     if framework == "detectron2":
         return {
             **{f"lateral{i}": f"backbone.fpn_lateral{i + 2}" for i in range(4)},
@@ -56,8 +56,8 @@ def names(framework: str, form: str = "mask_rcnn") -> dict[str, str]:
         "embedding": f"{roi}semantic_head.conv_embedding.conv",
         "stuff": f"{roi}semantic_head.conv_logits",
     }
-    for stage in range(STAGES[form]):
-        end, number = ("", "") if form == "mask_rcnn" else (f"@{stage}", f".{stage}")
+    for head in range(BOX_HEADS[form]):
+        end, number = ("", "") if form == "mask_rcnn" else (f"@{head}", f".{head}")
         found |= {
             f"fc1{end}": f"{roi}bbox_head{number}.shared_fcs.0",
             f"fc2{end}": f"{roi}bbox_head{number}.shared_fcs.1",
@@ -81,15 +81,15 @@ def norm_name(framework: str, convolution: str) -> str:
 
 
 def blocks(framework: str) -> list[tuple[str, str | None]]:
-    """Names of the residual blocks and of their shortcuts' convolutions, from the first stage on."""
+    """Names of the residual blocks and of their shortcuts' convolutions, from the first residual layer on."""
     found: list[tuple[str, str | None]] = []
-    for stage, count in enumerate(BLOCKS):
+    for layer, count in enumerate(BLOCKS):
         for number in range(count):
             if framework == "detectron2":
-                block = f"backbone.bottom_up.res{stage + 2}.{number}"
+                block = f"backbone.bottom_up.res{layer + 2}.{number}"
                 shortcut = f"{block}.shortcut"
             else:
-                block = f"backbone.layer{stage + 1}.{number}"
+                block = f"backbone.layer{layer + 1}.{number}"
                 shortcut = f"{block}.downsample.0"
             found.append((block, shortcut if number == 0 else None))
     return found
@@ -131,7 +131,7 @@ def released_state(
         state[f"{stem(framework)}.weight"] /= 58  # pixels up to 255
     ins = 64
     for (block, shortcut), width in zip(
-        blocks(framework), [BASE * 2**stage for stage in range(4) for _ in range(BLOCKS[stage])], strict=True
+        blocks(framework), [BASE * 2**level for level in range(4) for _ in range(BLOCKS[level])], strict=True
     ):
         convolution(f"{block}.conv1", width, ins, 1, 1)
         convolution(f"{block}.conv2", width, width, 3, 3)
@@ -146,8 +146,8 @@ def released_state(
     layer(part["objectness"], 3, CHANNELS, 1, 1, scale=0.1)  # mmdetection sorts by sigmoids: none may be 1
     layer(part["anchor_deltas"], 12, CHANNELS, 1, 1, scale=0.05)
     rows = 1 if agnostic else categories + (framework == "mmdet_v1")
-    for stage in range(STAGES[form]):
-        end = "" if form == "mask_rcnn" else f"@{stage}"
+    for head in range(BOX_HEADS[form]):
+        end = "" if form == "mask_rcnn" else f"@{head}"
         layer(part[f"fc1{end}"], WIDTH, CHANNELS * 49)
         layer(part[f"fc2{end}"], WIDTH, WIDTH)
         layer(part[f"classes{end}"], logits, WIDTH, scale=0.1)
@@ -156,7 +156,7 @@ def released_state(
             layer(part[f"mask{number}{end}"], CHANNELS, CHANNELS, 3, 3)
         layer(part[f"deconv{end}"], CHANNELS, CHANNELS, 2, 2)
         layer(part[f"mask{end}"], rows, CHANNELS, 1, 1)
-        if form == "htc" and (stage > 0 or framework == "mmdet_v1"):
+        if form == "htc" and (head > 0 or framework == "mmdet_v1"):
             layer(part[f"flow{end}"], CHANNELS, CHANNELS, 1, 1)
     if form == "htc":
         for level in range(5):
@@ -334,7 +334,7 @@ class Reference:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Boxes, labels (categories from 0), scores, and probabilities of masks, best first.
 
-        ``scores_of`` turns logits, the mean over a cascade's stages, and pooled features of every stage into
+        ``scores_of`` turns logits, the mean over a cascade's heads, and pooled features of every head into
         scores of the categories.
         """
         size = (image.shape[1], image.shape[2])
@@ -372,7 +372,7 @@ class Reference:
         )
 
     def masks(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """Probabilities (n, M, M) of the labels' channels, the mean over a cascade's stages."""
+        """Probabilities (n, M, M) of the labels' channels, the mean over a cascade's heads."""
         columns = labels * 0 if self.agnostic else labels + (self.framework == "mmdet_v1")
         found, before = [], None
         for end in self.ends:

@@ -53,7 +53,7 @@ def test_every_classifier_trains_in_every_form(backend: str, form: str, classifi
     model = detector(backend, classifier, **FORMS[form]).train()
     losses = model.losses(*batch_for(model))
     torch.stack(list(losses.values())).sum().backward()
-    heads = [""] if model.settings.stages == 1 else ["s0.", "s1.", "s2."]
+    heads = [""] if model.settings.box_head_count == 1 else ["s0.", "s1.", "s2."]
     expected = {f"{head}{name}" for head in heads for name in ("loss_cls", "loss_box")}
     expected |= {"loss_rpn_objectness", "loss_rpn_box"}
     if model.settings.masks:
@@ -104,17 +104,17 @@ def test_box_features_are_what_the_classifiers_see_in_training(backend: str, for
         target.seed = 5 + number
     full = model.losses(images, targets)
     rois = model.eval().box_features(images, [Target(t.boxes, t.labels, None, seed=t.seed) for t in targets])
-    assert len(rois) == len(model.classifiers) == model.settings.stages
+    assert len(rois) == len(model.classifiers) == model.settings.box_head_count
     weights = (1, 1, 1) if form == "cascade of detectron2" else (1, 0.5, 0.25)
-    for stage, (classifier, seen) in enumerate(zip(model.classifiers, rois, strict=True)):
+    for head, (classifier, seen) in enumerate(zip(model.classifiers, rois, strict=True)):
         assert not seen.features.requires_grad
         assert seen.features.shape == (len(seen.labels), 32)
         assert seen.proposals.shape == (len(seen.labels), 4)
         assert set(seen.labels.tolist()) <= {0, 1, 2, 3}
         assert seen.image_numbers.tolist() == sorted(seen.image_numbers.tolist())
         alone = classifier.loss(classifier(seen.features), seen.labels)["loss_cls"]  # type: ignore[operator]
-        prefix = f"s{stage}." if len(rois) > 1 else ""
-        torch.testing.assert_close(alone * weights[stage], full[f"{prefix}loss_cls"])
+        prefix = f"s{head}." if len(rois) > 1 else ""
+        torch.testing.assert_close(alone * weights[head], full[f"{prefix}loss_cls"])
 
 
 @each_form
@@ -140,7 +140,7 @@ def test_draws_and_features_are_of_the_image_alone(backend: str, form: str) -> N
 
 @each_form
 def test_chosen_rois_keep_their_features(backend: str, form: str) -> None:
-    """Choosing changes none of them, nor what the next stage sees."""
+    """Choosing changes none of them, nor what the next head sees."""
     model = detector(backend, **FORMS[form]).eval()
     images, targets = batch_for(model)
     for target in targets:
@@ -149,9 +149,9 @@ def test_chosen_rois_keep_their_features(backend: str, form: str) -> None:
     asked = iter(everything)
 
     def choose(labels: Tensor, image_numbers: Tensor) -> Tensor:
-        stage = next(asked)
-        assert labels.equal(stage.labels)
-        assert image_numbers.equal(stage.image_numbers)
+        head = next(asked)
+        assert labels.equal(head.labels)
+        assert image_numbers.equal(head.image_numbers)
         return torch.arange(0, len(labels), 3)
 
     some = model.box_features(images, targets, choose)
@@ -160,7 +160,7 @@ def test_chosen_rois_keep_their_features(backend: str, form: str) -> None:
         assert part.image_numbers.equal(whole.image_numbers[::3])
         torch.testing.assert_close(part.features, whole.features[::3])
     nothing = model.box_features(images, targets, lambda labels, _: labels[:0])
-    assert all(stage.features.shape == (0, 32) for stage in nothing)
+    assert all(head.features.shape == (0, 32) for head in nothing)
 
 
 @some_forms
@@ -189,15 +189,15 @@ def test_ground_truth_features_honour_what_a_classifier_takes(
 
 @each_form
 def test_mixed_precision_keeps_boxes_to_the_pixel(backend: str, form: str) -> None:
-    """bfloat16 knows every eighth pixel beyond 1024: boxes must not pass through it, in any stage."""
+    """bfloat16 knows every eighth pixel beyond 1024: boxes must not pass through it, in any head."""
     model = detector(backend, **FORMS[form]).eval()
     truth = torch.tensor([[1001.0, 20, 1014, 33]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        stages = model.box_features([torch.rand(3, 64, 1100)], [Target(truth, torch.tensor([1]), None)])
+        heads = model.box_features([torch.rand(3, 64, 1100)], [Target(truth, torch.tensor([1]), None)])
         losses = detector(backend, **FORMS[form]).train().losses(*batch_for(model))
     if form != "cascade of detectron2":  # which does not add the ground truth again
-        assert all((rois.proposals == truth).all(dim=1).any() for rois in stages)
-    for rois in stages:
+        assert all((rois.proposals == truth).all(dim=1).any() for rois in heads)
+    for rois in heads:
         assert rois.proposals.dtype == torch.float32
         assert len(torch.unique(rois.proposals * 8 % 1)) > 2  # not the anchors' grid or a coarser one
     assert all(value.isfinite() for value in losses.values())
@@ -264,18 +264,18 @@ def test_masks_lie_in_their_boxes(backend: str, form: str, pasting: str) -> None
 
 
 class StageScores(Softmax):
-    """Logits that are the same for every RoI: the category of the stage that it is in."""
+    """Logits that are the same for every RoI: the number of the head that it is in."""
 
     made = 0
 
     def __init__(self, in_features: int, statistics: Any) -> None:
         super().__init__(in_features, statistics)
-        self.stage = StageScores.made % 3
+        self.head = StageScores.made % 3
         StageScores.made += 1
 
     def forward(self, features: Tensor) -> Tensor:
-        """3 for the stage's own category, 0 otherwise."""
-        return torch.eye(4)[self.stage].mul(3).expand(len(features), 4)
+        """3 for the head's own category, 0 otherwise."""
+        return torch.eye(4)[self.head].mul(3).expand(len(features), 4)
 
 
 @pytest.mark.parametrize(("backend", "form"), [item for item in COMBINATIONS if "cascade" in item[1]])
@@ -308,16 +308,16 @@ def test_every_frameworks_rules_hold_in_every_back_end(backend: str, form: str, 
     model = detector(backend, framework=framework, **FORMS[form])
     images, targets = batch_for(model)
     assert all(value.isfinite() for value in model.train().losses(images, targets).values())
-    for stage in model.eval().box_features(images, targets):
-        sides = stage.proposals[:, 2:] - stage.proposals[:, :2]
-        assert bool((stage.proposals >= 0).all())
+    for head in model.eval().box_features(images, targets):
+        sides = head.proposals[:, 2:] - head.proposals[:, :2]
+        assert bool((head.proposals >= 0).all())
         assert bool((sides > 0).all())
     assert len(model.predict(images, [(64, 64), (48, 72)])[0].labels) > 0
 
 
 @each_backend
 def test_what_trains_and_what_normalisation_uses(backend: str) -> None:
-    """Trained stages from the top, and the three ways of normalisation."""
+    """Trained layers from the top, and the three ways of normalisation."""
     frozen = trunk(detector(backend, trainable_layers=3, norm="frozen"))
     fixed = {name.split(".")[0] for name, parameter in frozen.items() if not parameter.requires_grad}
     assert fixed == {"conv1", "layer1"}
@@ -381,9 +381,9 @@ def test_settings_reach_the_model(backend: str) -> None:
     assert detector(backend).state_dict().keys() == normed.state_dict().keys()
     near = detector(backend, roi_background_min_iou=0.1, **FORMS["cascade_mask_rcnn"]).eval()
     images, targets = batch()
-    for stage in near.box_features(images, targets):
+    for head in near.box_features(images, targets):
         for number, target in enumerate(targets):
-            boxes = stage.proposals[stage.image_numbers == number]
+            boxes = head.proposals[head.image_numbers == number]
             assert box_iou(boxes, target.boxes).amax(dim=1).min().item() >= 0.1
     many = detector(backend, roi_samples=4000, rpn_train_candidates=50, rpn_train_proposals=20).eval()
     (rois,) = many.box_features(images, targets)
@@ -496,8 +496,8 @@ def test_every_preset_trains_retrains_and_detects(
     rois = model.box_features(images, targets)
     optimizer = torch.optim.SGD(model.classifiers.parameters(), lr=1e-4)
     optimizer.zero_grad()
-    for classifier, stage in zip(model.classifiers, rois, strict=True):
-        found = classifier.loss(classifier(stage.features), stage.labels)  # type: ignore[operator]
+    for classifier, head in zip(model.classifiers, rois, strict=True):
+        found = classifier.loss(classifier(head.features), head.labels)  # type: ignore[operator]
         torch.stack(list(found.values())).sum().backward()
     optimizer.step()
     changed = {key for key, value in model.state_dict().items() if not value.equal(before[key])}

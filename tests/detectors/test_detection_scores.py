@@ -1,4 +1,4 @@
-"""Every back end lets the method score detections, from all stages' logits and the proposals' scores."""
+"""Every back end lets the method score detections, from all heads' logits and the proposals' scores."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -38,17 +38,17 @@ def test_the_method_gets_all_stages_and_the_proposals_scores(name: str, tmp_path
     detector = detector_of(name, tmp_path)
     seen: list[tuple[list[Tensor], Tensor]] = []
 
-    def only_objectness(stages: Sequence[Tensor], objectness: Tensor, average: str) -> Tensor:
+    def only_objectness(heads: Sequence[Tensor], objectness: Tensor, average: str) -> Tensor:
         assert average == ("scores" if detector.settings.cascade == "detectron2" else "logits")
-        seen.append((list(stages), objectness))
+        seen.append((list(heads), objectness))
         return objectness[:, None].expand(-1, len(COUNTS) + 1)
 
     detector.classifiers[-1].detection_scores = only_objectness  # type: ignore[union-attr]
     images = [torch.rand(3, 160, 128, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     found = detector.predict(images, [(160, 128)] * 2)
-    ((stages, objectness),) = seen
-    assert len(stages) == detector.settings.stages
-    assert all(logits.shape == (len(objectness), len(COUNTS) + 1) for logits in stages)
+    ((heads, objectness),) = seen
+    assert len(heads) == detector.settings.box_head_count
+    assert all(logits.shape == (len(objectness), len(COUNTS) + 1) for logits in heads)
     assert bool(((objectness > 0) & (objectness < 1)).all())
     assert len(objectness.unique()) > 10
     for detections in found:  # each proposal's own score is that of its detections

@@ -67,7 +67,7 @@ def at_home(model: TwoStageDetector) -> torch.nn.Module:
         "RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
         "RPN.BATCH_SIZE_PER_IMAGE": settings.rpn_samples,
         **{f"RPN.{name}": count for name, count in topk.items()},
-        "ROI_HEADS.NAME": "StandardROIHeads" if settings.stages == 1 else "CascadeROIHeads",
+        "ROI_HEADS.NAME": "StandardROIHeads" if settings.box_head_count == 1 else "CascadeROIHeads",
         "ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
         "ROI_HEADS.NUM_CLASSES": len(COUNTS),
         "ROI_HEADS.BATCH_SIZE_PER_IMAGE": settings.roi_samples,
@@ -111,8 +111,8 @@ def test_losses_and_gradients_are_those_of_detectron2(form: str) -> None:
     found = model.train().losses(images, targets)
     renamed = {"loss_rpn_objectness": "loss_rpn_cls", "loss_rpn_box": "loss_rpn_loc"}
     for name, value in found.items():
-        stage, _, plain = name.rpartition(".")
-        end = f"_stage{stage[1]}" if stage else ""
+        head, _, plain = name.rpartition(".")
+        end = f"_stage{head[1]}" if head else ""
         theirs = renamed.get(name, plain.replace("loss_box", "loss_box_reg") + end)
         torch.testing.assert_close(value, wanted[theirs], rtol=1e-4, atol=1e-6)
     assert len(wanted) == len(found)

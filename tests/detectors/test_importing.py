@@ -78,7 +78,7 @@ def simcal_head(layers: int = 3, categories: int = CATEGORIES) -> dict[str, Tens
 def released_scores(source: str, *heads: dict[str, Tensor]) -> Callable[[Tensor, list[Tensor]], Tensor]:
     """Scores (N, categories) by the rules of each release, in its order of logits.
 
-    From the mean of the stages' logits, the pooled features of each, and SimCal's head of each.
+    From the mean of the heads' logits, the pooled features of each, and SimCal's head of each.
     """
 
     def group_softmax(logits: Tensor, _: list[Tensor]) -> Tensor:

@@ -59,7 +59,7 @@ def detector(source: str, form: str, **changes: Any) -> MMDetDetector:
     """The recipe's model of each release; mmdet's own files have a softmax."""
     special = {"mask_predictor": "normed"} if source == "gol" else {}
     settings = DetectorSettings(**(SETTINGS | special | FORMS[form] | changes))
-    return MMDetDetector(settings, [classifier(source) for _ in range(settings.stages)], TEST).eval()
+    return MMDetDetector(settings, [classifier(source) for _ in range(settings.box_head_count)], TEST).eval()
 
 
 def weights(source: str, form: str, categories: int = CATEGORIES) -> dict[str, Tensor]:
@@ -71,8 +71,8 @@ def weights(source: str, form: str, categories: int = CATEGORIES) -> dict[str, T
 def heads(form: str) -> list[dict[str, Tensor]]:
     """SimCal's calibrated heads, each different from the others and none sure of anything."""
     return [
-        {name: value * (0.5 + 0.1 * stage) for name, value in simcal_head().items()}
-        for stage in range(released.STAGES[form])
+        {name: value * (0.5 + 0.1 * head) for name, value in simcal_head().items()}
+        for head in range(released.BOX_HEADS[form])
     ]
 
 
@@ -80,8 +80,8 @@ def complete(source: str, form: str) -> dict[str, Tensor]:
     """Weights with SimCal's heads among them, in the names that importing gives those of a cascade."""
     state = weights(source, form)
     if source == "simcal":
-        for stage, head in enumerate(heads(form)):
-            prefix = "" if form == "mask_rcnn" else f"stage{stage}."
+        for number, head in enumerate(heads(form)):
+            prefix = "" if form == "mask_rcnn" else f"head{number}."
             state |= {prefix + name: value for name, value in head.items()}
     return state
 
@@ -140,10 +140,10 @@ def test_background_moves_in_every_stage(form: str) -> None:
             if key.startswith("classes"):
                 state[f"{name}.bias"] = rows + 10 * int(key.partition("@")[2] or 0)
         converted, imported = convert(state, "mmdet", detector("mmdet", form))
-        for stage in range(released.STAGES[form]):
+        for head in range(released.BOX_HEADS[form]):
             first = framework == "mmdet_v1"
-            expected = (rows.roll(-1) if first else rows) + 10 * stage
-            assert converted[f"classifiers.{stage}.linear.bias"].equal(expected)
+            expected = (rows.roll(-1) if first else rows) + 10 * head
+            assert converted[f"classifiers.{head}.linear.bias"].equal(expected)
         assert imported.conventions["coordinates"] == ("mmdet_v1" if first else "aligned")
 
 
@@ -180,7 +180,7 @@ def test_another_number_of_categories_is_refused_in_every_stage(source: str) -> 
 
 
 def test_weights_of_another_form_are_refused() -> None:
-    """Of an HTC without its semantic branch, of one stage, and of a framework that is no mmdetection."""
+    """Of an HTC without its semantic branch, of one head, and of a framework that is no mmdetection."""
     with pytest.raises(CheckpointError, match=r"semantic_head\.conv_logits\.weight: no place"):
         convert(weights("bags", "htc"), "bags", detector("bags", "htc", semantic_branch=False))
     with pytest.raises(CheckpointError, match=r"bbox_head\.0\.fc_cls\.weight: missing"):
@@ -191,18 +191,18 @@ def test_weights_of_another_form_are_refused() -> None:
         convert(weights_of_mask_rcnn("balms"), "balms", detector("mmdet", "mask_rcnn"))
 
 
-def test_simcal_has_a_head_for_each_stage(tmp_path: Path) -> None:
+def test_simcal_has_a_calibrated_head_for_each_box_head(tmp_path: Path) -> None:
     """Files with the same names, told apart by the order that they are given in."""
-    files = [tmp_path / f"3fc_ft_stage{stage}.pth" for stage in range(3)]
+    files = [tmp_path / f"3fc_ft_stage{head}.pth" for head in range(3)]
     for path, head in zip(files, heads("htc"), strict=True):
         torch.save(head, path)
     state = weights("simcal", "htc")
-    with pytest.raises(CheckpointError, match="--head FILE, once for each stage"):
+    with pytest.raises(CheckpointError, match="--head FILE, once for each box head"):
         convert(state, "simcal", detector("simcal", "htc"))
     converted, _ = convert(state | _read_heads(files, "simcal", 3), "simcal", detector("simcal", "htc"))
-    for stage, head in enumerate(heads("htc")):
+    for number, head in enumerate(heads("htc")):
         bias = head["feat_classifier.fc_classifier.bias"]
-        assert converted[f"classifiers.{stage}.calibrated.4.bias"].equal(bias.roll(-1))
+        assert converted[f"classifiers.{number}.calibrated.4.bias"].equal(bias.roll(-1))
     with pytest.raises(CheckpointError, match="--head FILE 3 times"):
         _read_heads(files[:1], "simcal", 3)
     with pytest.raises(CheckpointError, match="no second file"):
@@ -215,8 +215,8 @@ def test_deformable_convolutions_in_the_names_of_mmdetection_1() -> None:
     state = {}
     for name, value in model.state_dict().items():
         name = name.replace(".conv2.conv_offset.", ".conv2_offset.").replace("roi_head.", "")
-        stage = name.split(".")[1]
-        name = name.replace(f"classifiers.{stage}.linear", f"bbox_head.{stage}.fc_cls")
+        head = name.split(".")[1]
+        name = name.replace(f"classifiers.{head}.linear", f"bbox_head.{head}.fc_cls")
         if "mask_head" in name and "conv_logits" in name:
             value = torch.cat([value[:1], value])
         state[name] = value

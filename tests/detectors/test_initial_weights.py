@@ -184,7 +184,7 @@ def test_coco_weights_of_the_model_zoos_are_read(
     changes |= {"pixels": "caffe", "stride_in_1x1": True} if layout == "detectron2" else {}
     path = tmp_path / "coco.pth"
     donor = from_file(backend, "coco", path, **changes)
-    naming = f"{backend} cascade" if donor.settings.stages > 1 else backend
+    naming = f"{backend} cascade" if donor.settings.box_head_count > 1 else backend
     state = {}
     for name, value in donor.state_dict().items():
         theirs = LAYOUTS[layout].theirs(name, naming)

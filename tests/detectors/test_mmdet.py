@@ -33,7 +33,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 from benchmark.detectors.mmdet import CONFIGS, model_config
-from benchmark.detectors.modules import listed
+from benchmark.detectors.modules import as_list
 
 # No anchor ends at their border, where MMDetection 1 lets it learn and later ones do not
 SIZES = [(63, 63), (49, 73)]
@@ -70,8 +70,8 @@ def at_home(model: TwoStageDetector) -> torch.nn.Module:
     config.train_cfg.rpn_proposal.update(
         nms_pre=settings.rpn_train_candidates, max_per_img=settings.rpn_train_proposals
     )
-    for stage in listed(config.train_cfg.rcnn):
-        stage.sampler.num = settings.roi_samples
+    for head in as_list(config.train_cfg.rcnn):
+        head.sampler.num = settings.roi_samples
     config.test_cfg.rpn.update(nms_pre=settings.rpn_test_candidates, max_per_img=settings.rpn_test_proposals)
     config.test_cfg.rcnn.update(
         score_thr=TEST.score_threshold,
@@ -134,7 +134,7 @@ def test_losses_and_gradients_are_those_of_mmdetection(form: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("form", HOME)
 def test_detections_are_those_of_mmdetection(form: str) -> None:
-    """But for an HTC's masks: MMDetection 1 and 2 take the mean of the stages, as here, 3 only the last."""
+    """But for an HTC's masks: MMDetection 1 and 2 take the mean of the heads, as here, 3 only the last."""
     model = lively(form)
     home = at_home(model).eval()
     images, targets = batch(model.settings.semantic_branch, SIZES, "bitmaps")
@@ -161,16 +161,16 @@ def test_deformable_convolutions_train() -> None:
 @pytest.mark.parametrize("name", ["bacl", "ecm", "eqlv2", "gol", "seesaw"])
 def test_published_rows_have_the_rules_of_its_files(name: str) -> None:
     """Those of their architecture: Faster, Mask and Cascade R-CNN differ in more than their layers."""
-    rows = [row for row in load_experiment(name).rows if row.row.reported]
+    rows = [row for row in load_experiment(name).rows if row.entry.reported]
     models = [run.detector for row in rows for run in lineage(row.runs[0])]
     for settings in models:
         file = f"{settings.architecture.replace('_', '-')}_r50_fpn.py"
         home = Config.fromfile(CONFIGS / "_base_" / "models" / file).model
-        train, (first, *_) = home.train_cfg, listed(home.roi_head.bbox_head)
+        train, (first, *_) = home.train_cfg, as_list(home.roi_head.bbox_head)
         proposals = (train.rpn_proposal.nms_pre, train.rpn_proposal.max_per_img)
         assert (settings.rpn_train_candidates, settings.rpn_train_proposals) == proposals
         assert settings.rpn_smooth_l1_beta == home.rpn_head.loss_bbox.get("beta", 0.0)
         assert settings.smooth_l1_beta == first.loss_bbox.get("beta", 0.0)
         assert settings.anchors_used == ("inside" if train.rpn.allowed_border == 0 else "unpadded")
-        low_quality = {stage.assigner.match_low_quality for stage in listed(train.rcnn)}
+        low_quality = {head.assigner.match_low_quality for head in as_list(train.rcnn)}
         assert {settings.roi_low_quality_iou is not None} == low_quality

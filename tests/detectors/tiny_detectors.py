@@ -86,7 +86,9 @@ def detector(
     """A tiny detector; ``changes`` are settings."""
     torch.manual_seed(0)
     settings = DetectorSettings(**(TINY | changes))
-    classifiers = [classifier(settings.box_head_width, statistics_of(COUNTS)) for _ in range(settings.stages)]
+    classifiers = [
+        classifier(settings.box_head_width, statistics_of(COUNTS)) for _ in range(settings.box_head_count)
+    ]
     return class_of(backend)(settings, classifiers, test or TestSettings())
 
 

@@ -31,7 +31,7 @@ def killed_workflows(place: Place) -> str:
     experiment.write_text(TINY.read_text() + SHARING)
     profile = ["--workflow-profile", "workflows/profiles/local", "--cores", "2"]
     command = [sys.executable, "-m", "snakemake", *profile, "--config", f"experiment={experiment}"]
-    runs = {row.row.id: row.runs[0] for row in load_experiment(str(experiment)).rows}
+    runs = {row.id: row.runs[0] for row in load_experiment(str(experiment)).rows}
 
     def start() -> subprocess.Popen[bytes]:
         with place.log.open("ab") as log:

@@ -22,7 +22,7 @@ from .commands import Command, start
 
 EXPERIMENT = Path(__file__).with_name("faults.yaml")
 DATA = Path("data/faults")
-ROWS = {row.row.id: row for row in load_experiment(str(EXPERIMENT)).rows}
+ROWS = {row.id: row for row in load_experiment(str(EXPERIMENT)).rows}
 
 
 class Violation(Exception):

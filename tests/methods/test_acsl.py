@@ -56,13 +56,13 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("acsl", "acsl_scores_stages"))
 def test_both_readings_of_a_cascade_equal_the_original(case: dict[str, Any]) -> None:
-    stages = [background_last(stage) for stage in case["inputs"]["logits_per_stage"]]
+    heads = [background_last(head) for head in case["inputs"]["logits_per_stage"]]
     for link, key in (("sigmoid", "scores"), ("softmax", "released_scores")):
-        classifier = classifier_with(["f"] * (stages[0].shape[1] - 1), cascade_link=link)
-        scores = classifier.detection_scores(stages, torch.rand(len(stages[0])))
+        classifier = classifier_with(["f"] * (heads[0].shape[1] - 1), cascade_link=link)
+        scores = classifier.detection_scores(heads, torch.rand(len(heads[0])))
         torch.testing.assert_close(scores, background_last(case["expected"][key]), **CLOSE)
-        alone = classifier.detection_scores(stages[:1], torch.rand(len(stages[0])))
-        assert alone.equal(stages[0].sigmoid())
+        alone = classifier.detection_scores(heads[:1], torch.rand(len(heads[0])))
+        assert alone.equal(heads[0].sigmoid())
 
 
 def test_rows_of_background_are_drawn_apart_and_anew() -> None:

@@ -15,7 +15,7 @@ from methods.bacl.classifier import BalancedForeground
 CLOSE = tolerance("bacl")
 
 
-def _alone(value: Tensor) -> Tensor:
+def _one_worker(value: Tensor) -> Tensor:
     return value
 
 
@@ -31,7 +31,7 @@ def test_calls_in_a_row_equal_the_original(case: dict[str, Any]) -> None:
     for inputs, expected in zip(case["inputs"]["calls"], case["expected"]["calls"], strict=True):
         logits = matrix(inputs["logits"]).requires_grad_()
         check_loss(classifier.loss(logits, labels_of(inputs)), logits, expected, CLOSE)
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
         for found, name in (
             (classifier.predictions.value, "confusion_sums"),
             (classifier.foreground.value, "foreground_counts"),
@@ -63,7 +63,7 @@ def _confused(**options: float) -> tuple[BalancedForeground, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     logits, labels = 2 * torch.randn(20, 5, dtype=torch.float64, generator=generator), torch.arange(20) % 5
     classifier.loss(logits, labels)
-    classifier.finish_step(_alone)
+    classifier.finish_step(_one_worker)
     return classifier, logits, labels
 
 
@@ -79,7 +79,7 @@ def test_the_one_that_loses_more_often_gets_the_margin() -> None:
     """Rows of category 0 are taken for 1, those of 1 are not taken for 0: 0 has to beat 1 by more."""
     classifier = BalancedForeground(4, statistics_of([5] * 2)).double()
     classifier.loss(torch.tensor([[0.0, 4.0, 0.0], [0.0, 4.0, 0.0]]).double(), torch.tensor([0, 1]))
-    classifier.finish_step(_alone)
+    classifier.finish_step(_one_worker)
     margins = classifier.margins(torch.tensor([0, 1]))
     assert margins[0, 1] > 3
     assert margins[1, 0] < -3

@@ -30,7 +30,7 @@ def _equal(actual: Tensor | None, expected: Any) -> None:
     torch.testing.assert_close(actual.detach(), _tensor(expected), **CLOSE)
 
 
-def _alone(value: Tensor) -> Tensor:
+def _one_worker(value: Tensor) -> Tensor:
     return value
 
 
@@ -133,7 +133,7 @@ def test_iterations_equal_the_original(case: dict[str, Any]) -> None:
         _equal(result.weight, after["virtual_weight"])
         _equal(result.bias, after["virtual_bias"])
         _equal(result.gradient, after["meta_grad_learner_weight"])
-        _equal(learner.step([rois], [meta_rois], virtual, _alone)["meta_loss"], after["meta_loss"])
+        _equal(learner.step([rois], [meta_rois], virtual, _one_worker)["meta_loss"], after["meta_loss"])
         _equal(classifier.reweighter, after["learner_weight_after"])
         adam = learner.state_dict()["state"][0]
         _equal(adam["exp_avg"], after["adam_exp_avg"])
@@ -166,7 +166,7 @@ def test_two_workers_equal_the_original(case: dict[str, Any]) -> None:
     _equal(torch.stack(gradients), expected["meta_grad_per_worker"])
     mean = torch.stack(gradients).mean(dim=0)
     _equal(mean, expected["meta_grad_averaged"])
-    learner.step(*map(list, zip(*batches, strict=True)), virtual, _alone)
+    learner.step(*map(list, zip(*batches, strict=True)), virtual, _one_worker)
     _equal(classifier.reweighter, expected["learner_weight_after"])
     losses = [classifier.loss(classifier(train.features), train.labels)["loss_cls"] for train, _ in batches]
     _equal(torch.stack(losses), expected["main_loss_per_worker"])
@@ -282,7 +282,7 @@ def test_edge_cases_are_finite(labels: list[int], w: float) -> None:
     classifier = BalancedMeta(4, statistics_of([0, 7]))
     classifier.reweighter.fill_(w)
     batch = Rois(torch.randn(len(labels), 4), torch.tensor(labels, dtype=torch.int64))
-    Reweighting(classifier).step([batch], [batch], VirtualSgd(0.02, 0.9, 1e-4), _alone)
+    Reweighting(classifier).step([batch], [batch], VirtualSgd(0.02, 0.9, 1e-4), _one_worker)
     assert classifier.reweighter.isfinite().all()
     loss = classifier.loss(classifier(batch.features), batch.labels)["loss_cls"]
     loss.backward()
@@ -295,14 +295,14 @@ def test_the_state_of_the_learner_continues() -> None:
     """Adam's state and the buffer, restored into new objects, take the same next step."""
     classifier, train, meta, sgd = _random_problem(1, [0, 1, 3, 5], [2, 3, 4, 5])
     learner = Reweighting(classifier)
-    learner.step([train], [meta], sgd, _alone)
+    learner.step([train], [meta], sgd, _one_worker)
     other = _random_problem(2, [0], [0])[0]
     other.load_state_dict(classifier.state_dict())
     restored = Reweighting(other)
     restored.load_state_dict(copy.deepcopy(learner.state_dict()))
     for one, of in ((learner, classifier), (restored, other)):
         assert one.classifier is of
-        one.step([train], [meta], sgd, _alone)
+        one.step([train], [meta], sgd, _one_worker)
     assert other.reweighter.equal(classifier.reweighter)
     assert {name for name, _ in classifier.named_parameters()} == set(NAMES)
 

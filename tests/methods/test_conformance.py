@@ -155,7 +155,7 @@ def test_the_loss_teaches_the_scores(method: str) -> None:
     for step in range(30):
         with seeded(step):
             loss = torch.stack(list(classifier.loss(classifier(x), y).values())).sum()
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -174,12 +174,12 @@ def test_the_state_changes_when_a_step_ends(method: str) -> None:
             losses.append(torch.stack(list(classifier.loss(classifier(x), y).values())).sum().item())
     assert losses[0] == losses[1]
     assert all(value.equal(before[name]) for name, value in classifier.state_dict().items())
-    classifier.finish_step(_alone)
+    classifier.finish_step(_one_worker)
     assert all(value.isfinite().all() for value in classifier.state_dict().values())
     assert not any(buffer.requires_grad for buffer in classifier.buffers())
 
 
-def _alone(value: Tensor) -> Tensor:
+def _one_worker(value: Tensor) -> Tensor:
     return value
 
 

@@ -81,9 +81,9 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("ecm", "ecm_scores_stages"))
 def test_a_cascade_scores_the_mean_of_its_logits(case: dict[str, Any]) -> None:
-    stages = [matrix(stage) for stage in case["inputs"]["logits_per_stage"]]
-    classifier = EffectiveClassMargin(4, statistics_of([5] * (stages[0].shape[1] - 1)))
-    scores = classifier.detection_scores(stages, torch.rand(len(stages[0])))
+    heads = [matrix(head) for head in case["inputs"]["logits_per_stage"]]
+    classifier = EffectiveClassMargin(4, statistics_of([5] * (heads[0].shape[1] - 1)))
+    scores = classifier.detection_scores(heads, torch.rand(len(heads[0])))
     torch.testing.assert_close(scores, matrix(case["expected"]["scores"]), **CLOSE)
 
 

@@ -19,7 +19,7 @@ def _classifier(case: dict[str, Any]) -> GradientBalance:
     return GradientBalance(4, statistics_of([5] * case["inputs"]["num_classes"]), **settings).double()
 
 
-def _alone(value: Tensor) -> Tensor:
+def _one_worker(value: Tensor) -> Tensor:
     return value
 
 
@@ -49,7 +49,7 @@ def test_every_step_equals_the_original(case: dict[str, Any]) -> None:
         logits = matrix(inputs["logits"], classifier.num_classes + 1).requires_grad_()
         losses = classifier.loss(logits, labels_of(inputs))
         check_loss(losses, logits, expected, CLOSE, case["hyperparameters"]["loss_weight"])
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
         _check_state(classifier, expected)
 
 
@@ -67,7 +67,7 @@ def test_two_workers_equal_two_processes_of_the_original(case: dict[str, Any]) -
                 "grad_logits": expected["grad_logits_per_process"][worker],
             }
             check_loss(losses, logits, own, CLOSE, case["hyperparameters"]["loss_weight"])
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
         _check_state(classifier, expected)
 
 
@@ -82,9 +82,9 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("eqlv2", "eqlv2_scores_stages"))
 def test_a_cascade_scores_the_mean_of_its_logits(case: dict[str, Any]) -> None:
-    stages = [matrix(stage) for stage in case["inputs"]["logits_per_stage"]]
-    classifier = GradientBalance(4, statistics_of([5] * (stages[0].shape[1] - 1)))
-    scores = classifier.detection_scores(stages, torch.rand(len(stages[0])))
+    heads = [matrix(head) for head in case["inputs"]["logits_per_stage"]]
+    classifier = GradientBalance(4, statistics_of([5] * (heads[0].shape[1] - 1)))
+    scores = classifier.detection_scores(heads, torch.rand(len(heads[0])))
     torch.testing.assert_close(scores, matrix(case["expected"]["scores"]), **CLOSE)
 
 
@@ -101,12 +101,12 @@ def test_weights_of_a_category_share_one_sum() -> None:
     """q + alpha g = 1 + alpha, in every state; a step without RoIs leaves the start."""
     classifier = GradientBalance(4, statistics_of([5] * 6)).double()
     classifier.loss(torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64))
-    classifier.finish_step(_alone)
+    classifier.finish_step(_one_worker)
     assert classifier.weights()[0].tolist() == [1.0] * 7
     for seed in range(3):
         logits = torch.randn(20, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         classifier.loss(logits, torch.arange(20) % 7)
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
         negative, positive = classifier.weights()
         torch.testing.assert_close((positive + 4 * negative)[:-1], torch.full((6,), 5.0, dtype=torch.float64))
         assert (negative[-1], positive[-1]) == (1, 1)

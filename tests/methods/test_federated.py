@@ -60,12 +60,12 @@ def test_the_original_softmax_form_is_cross_entropy(case: dict[str, Any]) -> Non
     torch.testing.assert_close(gradient, matrix(case["expected"]["grad_logits"]), **CLOSE)
 
 
-def _check_scores(stages: list[torch.Tensor], case: dict[str, Any]) -> None:
-    categories = stages[0].shape[1] - 1
+def _check_scores(heads: list[torch.Tensor], case: dict[str, Any]) -> None:
+    categories = heads[0].shape[1] - 1
     objectness = matrix(case["inputs"]["proposal_scores"])
     for multiplied, key in ((False, "scores"), (True, "scores_with_proposals")):
         classifier = Federated(4, statistics_of([5] * categories), objectness=multiplied)
-        scores = classifier.detection_scores([stage[:, :-1] for stage in stages], objectness)
+        scores = classifier.detection_scores([head[:, :-1] for head in heads], objectness)
         golden = _without_background(case["expected"][key], categories)
         torch.testing.assert_close(scores[:, :-1], golden, **CLOSE)
         assert not scores[:, -1].any()
@@ -78,7 +78,7 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("federated", "federated_scores_stages"))
 def test_a_cascade_averages_probabilities_as_the_original(case: dict[str, Any]) -> None:
-    _check_scores([matrix(stage) for stage in case["inputs"]["logits_per_stage"]], case)
+    _check_scores([matrix(head) for head in case["inputs"]["logits_per_stage"]], case)
 
 
 @pytest.mark.parametrize("case", golden_cases("federated", "classifier_init"))

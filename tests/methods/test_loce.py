@@ -18,7 +18,7 @@ from methods.loce.memory import FeatureMemory, drawn_categories, images_of_first
 CLOSE = tolerance("loce")
 
 
-def _alone(value: Tensor) -> Tensor:
+def _one_worker(value: Tensor) -> Tensor:
     return value
 
 
@@ -100,7 +100,7 @@ def test_entries_move_the_mean_scores_as_in_the_original(case: dict[str, Any]) -
 def _end_step(classifier: Equilibrium, workers: list[list[tuple[int, float]]]) -> None:
     for entries in workers:
         classifier.entries_of_step.add(_summed(entries, classifier.num_classes + 1))
-    classifier.finish_step(_alone)
+    classifier.finish_step(_one_worker)
 
 
 @pytest.mark.parametrize("case", golden_cases("loce", "mean_score_two_processes"))
@@ -154,7 +154,7 @@ def test_of_single_objects_the_entries_are_those_of_the_original() -> None:
     found = classifier.entries(logits, labels)
     torch.testing.assert_close(found[:, :4], released[:, :4])
     classifier.loss(logits, labels)
-    classifier.finish_step(_alone)
+    classifier.finish_step(_one_worker)
     before = torch.full((5,), 0.01).double()
     moved = 0.9 * before + 0.1 * released[0]
     torch.testing.assert_close(classifier.mean_score, torch.where(released[1] > 0, moved, before))
@@ -181,7 +181,7 @@ def test_the_mean_score_comes_to_what_a_category_scores() -> None:
     logits, labels = _batch(2, [0, 0, 2, 4])
     for _ in range(300):
         classifier.loss(logits, labels)
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
     scores = logits.softmax(dim=1)
     expected = torch.stack([scores[:2, 0].mean(), torch.tensor(0.01), scores[2, 2]])
     torch.testing.assert_close(classifier.mean_score[:3], expected.double())

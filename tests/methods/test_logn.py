@@ -62,11 +62,11 @@ def test_calibrated_logits_and_scores_equal_the_original(case: dict[str, Any]) -
 
 @pytest.mark.parametrize("case", golden_cases("logn", "logn_scores_stages"))
 def test_a_cascade_averages_calibrated_logits(case: dict[str, Any]) -> None:
-    stages = case["inputs"]["stages"]
-    classifiers = [_classifier(len(stage["mean"]) - 1, stage) for stage in stages]
+    heads = case["inputs"]["stages"]
+    classifiers = [_classifier(len(head["mean"]) - 1, head) for head in heads]
     logits = [
-        classifier.calibrated(matrix(stage["logits"]))
-        for classifier, stage in zip(classifiers, stages, strict=True)
+        classifier.calibrated(matrix(head["logits"]))
+        for classifier, head in zip(classifiers, heads, strict=True)
     ]
     mean = torch.stack(logits).mean(dim=0)
     torch.testing.assert_close(mean, matrix(case["expected"]["calibrated_logits"]), **CLOSE)

@@ -14,7 +14,7 @@ from methods.rog.classifier import GapLoss, Ranked
 CLOSE = tolerance("rog")
 
 
-def _alone(value: Tensor) -> Tensor:
+def _one_worker(value: Tensor) -> Tensor:
     return value
 
 
@@ -45,7 +45,7 @@ def test_calls_in_a_row_equal_the_original(case: dict[str, Any]) -> None:
     for inputs, expected in zip(case["inputs"]["calls"], case["expected"]["calls"], strict=True):
         logits = matrix(inputs["logits"]).requires_grad_()
         losses = classifier.loss(logits, labels_of(inputs))
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
         assert classifier.seen.value.tolist() == expected["seen_proposals"]
         if expected["loss"] is None:
             assert "loss_cls_rank" not in losses

@@ -166,9 +166,9 @@ def test_every_row_of_the_table_names_its_published_method() -> None:
             published[number] = method
     rows = load_experiment("bags").rows
     for item in rows:
-        number = item.row.id.removesuffix("_coco")
-        assert published[number] in item.row.method.split("+")
-        assert item.row.reported == (f"bags/{number}" if number == item.row.id else None)
+        number = item.id.removesuffix("_coco")
+        assert published[number] in item.entry.method.split("+")
+        assert item.entry.reported == (f"bags/{number}" if number == item.id else None)
 
 
 @pytest.mark.parametrize("name", ["bags", "simcal", "gol"])

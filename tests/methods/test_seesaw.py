@@ -15,7 +15,7 @@ from methods.seesaw.classifier import Seesaw
 CLOSE = tolerance("seesaw")
 
 
-def _alone(value: Tensor) -> Tensor:
+def _one_worker(value: Tensor) -> Tensor:
     return value
 
 
@@ -40,7 +40,7 @@ def test_every_step_equals_the_original(case: dict[str, Any]) -> None:
         foreground = labels < classifier.num_classes
         before = classifier.samples.value.clone()
         own = classifier.loss(logits, labels)
-        classifier.finish_step(_alone)
+        classifier.finish_step(_one_worker)
         counts = classifier.samples.value
         torch.testing.assert_close(counts, matrix(expected["cumulative_samples"]), **CLOSE)
         torch.testing.assert_close(counts - before, labels.bincount(minlength=len(counts)).double())
@@ -77,9 +77,9 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("seesaw", "seesaw_scores_stages"))
 def test_a_cascade_scores_the_mean_of_its_logits(case: dict[str, Any]) -> None:
-    stages = [matrix(stage) for stage in case["inputs"]["logits_per_stage"]]
-    classifier = _classifier(stages[0].shape[1] - 2)
-    scores = classifier.detection_scores(stages, torch.rand(len(stages[0])))
+    heads = [matrix(head) for head in case["inputs"]["logits_per_stage"]]
+    classifier = _classifier(heads[0].shape[1] - 2)
+    scores = classifier.detection_scores(heads, torch.rand(len(heads[0])))
     torch.testing.assert_close(scores, matrix(case["expected"]["scores"]), **CLOSE)
 
 
@@ -106,5 +106,5 @@ def test_a_worker_counts_its_own_rois_before_it_uses_the_counts() -> None:
     often, seldom = torch.tensor([0, 0, 0, 0, 1]), torch.tensor([0, 1, 1, 1, 1])
     first = [classifier.loss(logits, labels)["loss_cls_classes"].item() for labels in (often, seldom)]
     torch.testing.assert_close(first[0], first[1])  # mirror images of each other
-    classifier.finish_step(_alone)
+    classifier.finish_step(_one_worker)
     assert classifier.samples.value.tolist() == [5, 5, 0]

@@ -41,10 +41,10 @@ def dual_head(counts: list[int], threshold: int | None) -> DualHead:
     return DualHead(2, statistics_of(counts), pooled_features=3, instance_threshold=threshold)
 
 
-def mean_of_stages(logits: list[Any]) -> Tensor:
-    """Logits (N, C + 1), background last, of one matrix or of the mean over a cascade's stages."""
+def mean_of_heads(logits: list[Any]) -> Tensor:
+    """Logits (N, C + 1), background last, of one matrix or of the mean over a cascade's heads."""
     nested = isinstance(logits[0][0], list)
-    return torch.stack([background_last(stage) for stage in (logits if nested else [logits])]).mean(dim=0)
+    return torch.stack([background_last(head) for head in (logits if nested else [logits])]).mean(dim=0)
 
 
 @pytest.mark.parametrize("case", golden_cases("simcal", "dual_head_scores"))
@@ -53,7 +53,7 @@ def test_scores_equal_the_original(case: dict[str, Any]) -> None:
     original = inputs.get("logits_original") or inputs["logits_original_per_stage"]
     calibrated = inputs.get("logits_calibrated") or inputs["logits_calibrated_per_stage"]
     classifier = dual_head(inputs["instance_counts"], case["hyperparameters"]["threshold"])
-    scores = classifier.scores(torch.cat([mean_of_stages(original), mean_of_stages(calibrated)], dim=1))
+    scores = classifier.scores(torch.cat([mean_of_heads(original), mean_of_heads(calibrated)], dim=1))
     close(scores, background_last(case["expected"]["scores"]))
     replaced = [label + 1 for label in classifier.replaced.nonzero().flatten().tolist()]
     assert replaced == case["expected"]["replaced_columns"]

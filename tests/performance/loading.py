@@ -55,7 +55,7 @@ The other way is a list of records for each image, as it was before.
 {memory}"""
 
 
-def natural(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
+def photograph_like(generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     """An image (height, width, 3) uint8 with a photograph's spectrum: it falls as one over the frequency."""
     y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     falling = 1 / np.maximum(np.hypot(y, x), 1 / max(height, width))
@@ -77,7 +77,7 @@ def write_images(folder: Path) -> AnnotationFile:
     generator = np.random.Generator(np.random.PCG64(0))
     (folder / "images").mkdir()
     for image in images:
-        picture = Picture.fromarray(natural(generator, image["height"], image["width"]))
+        picture = Picture.fromarray(photograph_like(generator, image["height"], image["width"]))
         picture.save(folder / "images" / image["file_name"], quality=92)
     content["images"] = images
     content["annotations"] = [item for item in content["annotations"] if item["image_id"] in chosen]

@@ -56,7 +56,7 @@ def real_images(count: int) -> list[tuple[list[Any], Tensor, tuple[int, int]]]:
     return found[:count]
 
 
-def near(boxes: Tensor, new: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def rois_near(boxes: Tensor, new: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """RoIs (K, 4) as may be proposed for ``boxes`` in the image resized to ``new``, and their objects."""
     generator = torch.Generator().manual_seed(0)
     matched = torch.randint(len(boxes), (ROIS,), generator=generator)
@@ -74,7 +74,7 @@ def makers(image: tuple[list[Any], Tensor, tuple[int, int]]) -> dict[str, Callab
     """Functions that make the targets of an image, from what each framework loads."""
     own, boxes, size = image
     new = resized(*size, SHORT_EDGE, LONG_EDGE)
-    rois, matched = near(boxes, new, size)
+    rois, matched = rois_near(boxes, new, size)
     polygons = [[np.array(polygon) for polygon in item.shape()] for item in own]
     found: dict[str, Callable[[], object]] = {}
     for way in get_args(MaskTargets):

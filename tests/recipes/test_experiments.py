@@ -98,7 +98,7 @@ def test_missing_data_skips_a_row_and_says_where_it_belongs(
     for split in ("train", "val"):
         (tmp_path / f"lvis_v0.5/lvis_v0.5_{split}.json").touch()
     assert load_experiment("balms").rows[0].skipped is None
-    reasons = {row.row.id: row.skipped or "" for row in load_experiment("bags").rows}
+    reasons = {row.id: row.skipped or "" for row in load_experiment("bags").rows}
     assert {row for row, reason in reasons.items() if reason} == {
         "15",
         "16",
@@ -233,9 +233,9 @@ def test_another_detector_for_every_row(tmp_path: Path, monkeypatch: pytest.Monk
     path = with_detector("gol", "torchvision/tiny_mask_rcnn")
     loaded, before = load_experiment(str(path)), load_experiment("gol")
     assert loaded.name == "gol_torchvision_tiny_mask_rcnn"
-    assert [row.row.id for row in loaded.rows] == [row.row.id for row in before.rows]
+    assert [row.id for row in loaded.rows] == [row.id for row in before.rows]
     assert {run.detector_name for row in loaded.rows for run in row.runs} == {"torchvision/tiny_mask_rcnn"}
-    assert not any(row.row.reported for row in loaded.rows)
+    assert not any(row.entry.reported for row in loaded.rows)
     times = path.stat().st_mtime_ns
     assert with_detector("gol", "torchvision/tiny_mask_rcnn").stat().st_mtime_ns == times
 
@@ -245,15 +245,13 @@ def test_a_published_model_in_another_back_end_answers_on(
 ) -> None:
     """R101 stays R101; the deviation says that nothing but the back end is another."""
     monkeypatch.chdir(tmp_path)
-    rows = {
-        row.row.id: row for row in load_experiment(str(with_detector("gol", "mmdet/mask_rcnn_r50_fpn"))).rows
+    rows = {row.id: row for row in load_experiment(str(with_detector("gol", "mmdet/mask_rcnn_r50_fpn"))).rows}
+    before = {row.id: row for row in load_experiment("gol").rows}
+    assert {name: row.entry.reported for name, row in rows.items()} == {
+        name: row.entry.reported for name, row in before.items()
     }
-    before = {row.row.id: row for row in load_experiment("gol").rows}
-    assert {name: row.row.reported for name, row in rows.items()} == {
-        name: row.row.reported for name, row in before.items()
-    }
-    assert rows["gol_r101"].row.detector == "mmdet/mask_rcnn_r101_fpn"
-    assert rows["gol_r50"].row.detector == "mmdet/mask_rcnn_r50_fpn"
+    assert rows["gol_r101"].entry.detector == "mmdet/mask_rcnn_r101_fpn"
+    assert rows["gol_r50"].entry.detector == "mmdet/mask_rcnn_r50_fpn"
     (said,) = rows["gol_r101"].deviations
     assert (said.effect, said.here) == ([0.0, 0.0], "mmdet/mask_rcnn_r101_fpn")
 
@@ -262,7 +260,7 @@ def test_what_differs_between_two_presets_is_said(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     row = load_experiment(str(with_detector("balms", "detectron2/mask_rcnn_r50_fpn"))).rows[-1]
     (said,) = row.deviations
-    assert row.row.reported == "balms/balms"
+    assert row.entry.reported == "balms/balms"
     assert "pixels caffe" in said.upstream
     assert "pixels torchvision" in said.here
     assert said.effect is None
@@ -274,13 +272,13 @@ def test_rows_of_another_architecture_answer_to_nothing(
     """Class-agnostic heads exist in the back end under their own name; tiny ones replace everything."""
     monkeypatch.chdir(tmp_path)
     rows = load_experiment(str(with_detector("simcal", "mmdet/mask_rcnn_r50_fpn"))).rows
-    assert {row.row.detector for row in rows} == {
+    assert {row.entry.detector for row in rows} == {
         "mmdet/mask_rcnn_r50_fpn",
         "mmdet/mask_rcnn_r50_fpn_agnostic",
         "mmdet/htc_x101_64x4d_ms_dcn_fpn",
     }
     rows = load_experiment(str(with_detector("bags", "torchvision/tiny_mask_rcnn"))).rows
-    assert all(row.row.reported is None and not row.deviations for row in rows)
+    assert all(row.entry.reported is None and not row.deviations for row in rows)
 
 
 def test_options_of_a_row_make_a_run_of_their_own(tmp_path: Path) -> None:
@@ -344,14 +342,14 @@ def test_a_project_is_not_written_over_another(tmp_path: Path) -> None:
 def test_an_experiment_like_another_takes_the_keys_that_it_does_not_write(tmp_path: Path) -> None:
     """Its rows answer to no published number where it has another schedule."""
     for row in load_experiment("field").rows:
-        assert row.comparable == (row.row.reported is not None)
+        assert row.comparable == (row.entry.reported is not None)
     before = load_experiment("field")
     likewise = load_experiment("field_2x_rfs")
-    ids = [row.row.id for row in before.rows]
-    assert [row.row.id for row in likewise.rows] == [id_ for id_ in ids if id_ != "rfs"]
+    ids = [row.id for row in before.rows]
+    assert [row.id for row in likewise.rows] == [id_ for id_ in ids if id_ != "rfs"]
     assert likewise.metrics == before.metrics == ("AP-fixed", "ECE")
     assert all(row.touches for row in likewise.rows)
-    assert not any(row.row.reported or row.deviations for row in likewise.rows)
+    assert not any(row.entry.reported or row.deviations for row in likewise.rows)
     lengths = {
         stage.schedule.epochs
         for row in likewise.rows

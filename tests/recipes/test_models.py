@@ -24,10 +24,10 @@ def test_impossible_detectors_are_refused(settings: dict[str, Any], message: str
         DetectorSettings(**settings)
 
 
-def test_cascades_have_three_stages_and_some_detectors_segment() -> None:
+def test_cascades_have_three_heads_and_some_detectors_segment() -> None:
     found = {
         name: (
-            DetectorSettings(architecture=name, backbone="resnet50").stages,
+            DetectorSettings(architecture=name, backbone="resnet50").box_head_count,
             DetectorSettings(architecture=name, backbone="resnet50").masks,
         )
         for name in ("faster_rcnn", "mask_rcnn", "cascade_rcnn", "cascade_mask_rcnn", "htc")

@@ -20,7 +20,7 @@ def load(folder: Path, *rows: dict[str, Any]) -> LoadedExperiment:
 
 
 def ids(experiment: LoadedExperiment) -> list[str]:
-    return [row.row.id for row in experiment.rows]
+    return [row.id for row in experiment.rows]
 
 
 def test_every_value_is_a_row_in_the_place_of_the_sweep(tmp_path: Path) -> None:

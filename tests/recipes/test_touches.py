@@ -76,7 +76,7 @@ def test_rows_keep_their_order_in_a_group_and_without_groups(tmp_path: Path) -> 
 
     def order(**settings: object) -> list[str]:
         path = write_experiment(tmp_path, *rows, method_paths=["."], **settings)
-        return [row.row.id for row in load_experiment(path).rows]
+        return [row.id for row in load_experiment(path).rows]
 
     assert order() == names
     assert order(group_by="touches") == ["softmax", "mine", "gol", "bags", "tau_norm", "norcal", "irfs"]

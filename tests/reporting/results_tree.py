@@ -51,7 +51,7 @@ def statistics() -> ClassStatistics:
     )
 
 
-def finish(
+def complete_run(
     run: Run, level: float, tail: float, masks: bool = True, until: Sequence[Step] | None = None
 ) -> None:
     """Make all steps of a run that are missing; AP falls from ``level`` by ``tail`` over the categories."""
@@ -67,14 +67,14 @@ def finish(
                 with made(step) as folder:
                     (folder / "groups.csv").write_bytes(groups_csv(statistics(), groups))
             elif step.kind.trains:
-                finish_stage(step)
+                complete_stage(step)
             elif step.kind is PREDICT:
                 detect(step)
             else:
                 evaluate(step, level, tail, masks)
 
 
-def finish_stage(step: Step) -> None:
+def complete_stage(step: Step) -> None:
     run = step.run
     with made(step) as folder:
         (folder / "checkpoint.pt").write_text("weights")

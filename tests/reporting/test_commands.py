@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import made, step_of
-from reporting.results_tree import EXPERIMENT, detect_objects, finish, made_up_experiment, write_images
+from reporting.results_tree import EXPERIMENT, complete_run, detect_objects, made_up_experiment, write_images
 from rocrate.rocrate import ROCrate
 from typer.testing import CliRunner
 
@@ -37,7 +37,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperim
     for row in experiment.rows:
         for run in row.runs:
             *before, evaluate = steps_of(run)
-            finish(run, 0.5, 0.4, until=before)
+            complete_run(run, 0.5, 0.4, until=before)
             make(evaluate, Means())
     return experiment
 
@@ -74,7 +74,7 @@ def test_compare_marks_only_differences_of_several_seeds_that_are_no_noise(
     for row, wrong in zip(experiment.rows, (250, 100, 0), strict=True):
         for run in row.runs:
             *before, predict, evaluate = steps_of(run)
-            finish(run, 0.5, 0.4, until=before)
+            complete_run(run, 0.5, 0.4, until=before)
             detect_objects(predict, wrong)
             make(evaluate, Means())
     for rows, marked in ((("softmax", "sigmoid"), False), (("softmax", "bags"), True)):
@@ -140,7 +140,7 @@ def test_a_miss_is_judged_by_the_effects_but_stays_one(
         for number, effect in enumerate(effects)
     ]
     row = _row(experiment, 0.245)
-    (verdict,) = verdicts([replace(row, row=replace(row.row, deviations=declared))])
+    (verdict,) = verdicts([replace(row, resolved=replace(row.resolved, deviations=declared))])
     assert (verdict.within, verdict.tolerance) == (False, 0.5)
     assert re.search(said, str(verdict)), str(verdict)
 
@@ -233,8 +233,8 @@ def test_results_of_two_machines_merge_by_copying(tmp_path: Path, monkeypatch: p
         monkeypatch.chdir(folder)
         experiment = made_up_experiment(folder)
         for row in experiment.rows:
-            for run in row.runs if choose(row.row.id) else []:
-                finish(run, 0.5, 0.3)
+            for run in row.runs if choose(row.id) else []:
+                complete_run(run, 0.5, 0.3)
         write_report(experiment)
         return folder
 

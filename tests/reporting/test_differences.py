@@ -59,7 +59,7 @@ def table_rows(samples: Samples, template: ExperimentRow) -> list[RowResult]:
     rows = []
     for name, seeds in samples.items():
         runs = [template.runs[0].model_copy(update={"seed": seed}) for seed in seeds]
-        row = replace(template, row=template.row.model_copy(update={"id": name}), runs=runs)
+        row = replace(template, entry=template.entry.model_copy(update={"id": name}), runs=runs)
         numbers = [{"segm": dict(sample.values)} for sample in seeds.values()]
         results = [
             RunResult(run, "done", None, metrics, 1.0, 1.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import made, step_of
-from reporting.results_tree import NAMES, finish, made_up_experiment
+from reporting.results_tree import NAMES, complete_run, made_up_experiment
 
 from benchmark.files import write_json
 from benchmark.inference.detections import DetectionWriter
@@ -45,7 +45,7 @@ def test_numbers_with_intervals_and_differences(tmp_path: Path, monkeypatch: pyt
     values = []
     for run, error in ((softmax, 0.3), (sigmoid, 0.1)):
         *before, predict, evaluate = steps_of(run)
-        finish(run, 0.5, 0.4, masks=False, until=before)
+        complete_run(run, 0.5, 0.4, masks=False, until=before)
         with (
             made(predict) as folder,
             DetectionWriter(folder / "detections.parquet", NAMES, {}, False) as writer,

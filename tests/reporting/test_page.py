@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from places import fail, made, step_of
-from reporting.results_tree import EXPERIMENT, detect_objects, finish, made_up_experiment, write_images
+from reporting.results_tree import EXPERIMENT, complete_run, detect_objects, made_up_experiment, write_images
 
 from benchmark.files import write_json
 from benchmark.recipes.paths import experiment_folder, run_name
@@ -41,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         *done, gol = [run for row in experiment.rows for run in row.runs]
         write_images(gol.dataset)
         for run, level in zip(done, (0.5, 0.52, 0.42, 0.47), strict=True):
-            finish(run, level, 0.4)
+            complete_run(run, level, 0.4)
         fail(step_of(gol, "train"), OSError("the disk is full"))
         write_report(experiment)
         yield folder / "results" / "experiments" / "made_up" / "report.html"
@@ -58,7 +58,7 @@ def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     experiment = made_up_experiment(tmp_path, f"{EXPERIMENT.partition('  - ')[0]}{sweeps}")
     for number, row in enumerate(experiment.rows):
         for run in row.runs:
-            finish(run, 0.6 - number / 20 + run.seed / 50, 0.4)
+            complete_run(run, 0.6 - number / 20 + run.seed / 50, 0.4)
     write_report(experiment)
     return experiment_folder("made_up") / "report.html"
 
@@ -72,10 +72,10 @@ def grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     experiment = made_up_experiment(tmp_path, text)
     for run in [run for row in experiment.rows for run in row.runs]:
         if run.method != "gumbel":
-            finish(run, 0.5, 0.4)
+            complete_run(run, 0.5, 0.4)
             continue
         *before, last = steps_of(run)
-        finish(run, 0.5, 0.4, until=before)
+        complete_run(run, 0.5, 0.4, until=before)
         with made(last) as folder:
             write_json(folder / "metrics.json", {"segm": {"AP": 0.3, "APr": 0.2174999987, "ECE": 0.1}})
     write_report(experiment)
@@ -202,7 +202,7 @@ def test_differences_that_are_no_noise_are_marked(
     for row, wrong in zip(experiment.rows, (100, 0), strict=True):
         for run in row.runs:
             *before, predict, evaluate = steps_of(run)
-            finish(run, 0.5, 0.4, until=before)
+            complete_run(run, 0.5, 0.4, until=before)
             detect_objects(predict, wrong)
             make(evaluate, Means())
     write_report(experiment)

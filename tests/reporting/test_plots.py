@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from reporting.results_tree import finish, made_up_experiment
+from reporting.results_tree import complete_run, made_up_experiment
 
 from benchmark.recipes import load_experiment
 from benchmark.recipes.project import project_root
@@ -59,7 +59,7 @@ def test_no_text_is_cut_or_lies_on_another(
     experiment = load_experiment(str(path)) if path.exists() else made_up_experiment(tmp_path)
     for number, row in enumerate(experiment.rows):
         for run in row.runs:
-            finish(run, 0.3 + number % 10 / 40, 0.3)
+            complete_run(run, 0.3 + number % 10 / 40, 0.3)
     with matplotlib.rc_context(STYLE):
         for figure in figures([collect_row(row, {}) for row in experiment.rows], SeriesReader()).values():
             assert figure is not None

@@ -33,8 +33,8 @@ def rows_of(template: ExperimentRow, values: dict[str, float]) -> list[RowResult
     rows = []
     for name, value in values.items():
         run = RunResult(template.runs[0], "done", None, {"segm": {"AP": value}}, 1.0, 1.0)
-        row = template.row.model_copy(update={"id": name})
-        rows.append(RowResult(replace(template, row=row), [run]))
+        row = template.entry.model_copy(update={"id": name})
+        rows.append(RowResult(replace(template, entry=row), [run]))
     return rows
 
 
@@ -63,8 +63,8 @@ def test_a_row_stands_for_what_it_answers_to_or_is_named_after(template: Experim
     published = Published(project_root() / REPORTED)
     (row,) = rows_of(template, {"mine": 0.1})
     assert published.method(row) == "softmax"  # its method
-    answering = template.row.model_copy(update={"id": "mine", "reported": "eqlv2/rfs"})
-    assert published.method(replace(row, row=replace(row.row, row=answering))) == "rfs"
+    answering = template.entry.model_copy(update={"id": "mine", "reported": "eqlv2/rfs"})
+    assert published.method(replace(row, resolved=replace(row.resolved, entry=answering))) == "rfs"
     (rfs,) = rows_of(template, {"rfs": 0.1})
     assert published.method(rfs) == "rfs"
     variant = replace(row.runs[0], run=row.runs[0].run.model_copy(update={"variant": "rfs_exact"}))

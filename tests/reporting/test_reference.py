@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reporting.results_tree import EXPERIMENT, finish, made_up_experiment
+from reporting.results_tree import EXPERIMENT, complete_run, made_up_experiment
 from typer.testing import CliRunner
 
 from benchmark.cli import app
@@ -22,7 +22,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperim
     text = EXPERIMENT.partition("  - {id: sigmoid")[0].replace("[0, 1]", "[0, 1, 2]")
     experiment = made_up_experiment(tmp_path, text)
     for run, level in zip(experiment.rows[0].runs, (0.5, 0.52, 0.57), strict=True):
-        finish(run, level, 0.4)
+        complete_run(run, level, 0.4)
     return experiment
 
 
@@ -78,7 +78,12 @@ def test_another_run_of_the_same_training_is_within_as_often_as_stated(experimen
             std = float(np.std(theirs, ddof=1))
             shipped.append(Shipped(name, "segm/AP", float(theirs.mean()), std, "seeds", 5, ""))
             row = row_of(experiment, [generator.normal(level, noise) / 100])
-            rows.append(replace(row, row=replace(row.row, row=row.row.row.model_copy(update={"id": name}))))
+            rows.append(
+                replace(
+                    row,
+                    resolved=replace(row.resolved, entry=row.resolved.entry.model_copy(update={"id": name})),
+                )
+            )
         held += all(item.within for item in repeats(rows, shipped))
         worse = replace(shipped[0], mean=shipped[0].mean + 6 * noise)
         found += not repeats(rows, [worse, *shipped[1:]])[0].within

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from places import fail, step_of
-from reporting.results_tree import EXPERIMENT, finish, made_up_experiment
+from reporting.results_tree import EXPERIMENT, complete_run, made_up_experiment
 
 from benchmark.numerics import area_versions
 from benchmark.recipes import LoadedExperiment
@@ -42,7 +42,7 @@ def runs(experiment: LoadedExperiment) -> list[Run]:
 
 def finish_all(experiment: LoadedExperiment) -> None:
     for run, level in zip(runs(experiment), (0.5, 0.52, 0.48, 0.51), strict=True):
-        finish(run, level, 0.4)
+        complete_run(run, level, 0.4)
 
 
 def line(text: str, row: str) -> str:
@@ -159,7 +159,7 @@ def test_the_latex_table_compiles(experiment: LoadedExperiment, tmp_path: Path, 
 
 def test_failed_steps_are_rows_with_their_reason(experiment: LoadedExperiment) -> None:
     first, second, sigmoid, bags = runs(experiment)
-    finish(first, 0.5, 0.4)
+    complete_run(first, 0.5, 0.4)
     for run, step, error in (
         (second, "train", Diverged("loss is nan\nat 3")),
         (sigmoid, "train", OSError("disk")),
@@ -211,7 +211,7 @@ def test_numbers_of_older_code_are_shown_and_marked(
     assert "numbers of other code" in table["bags"]["reason"]
     assert '"older":"numbers of other code' in (experiment_folder("made_up") / "report.html").read_text()
     first, *_ = runs(experiment)
-    finish(first, 0.7, 0.1)
+    complete_run(first, 0.7, 0.1)
     again = line(write_report(experiment), "softmax")
     assert "±" not in again  # the second seed is of older code
     assert "1 of 2 done; seed 1 numbers of other code" in again
@@ -264,7 +264,7 @@ def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     (tmp_path / "data/lvis_v0.5").mkdir(parents=True)
     for split in ("train", "val"):
         (tmp_path / f"data/lvis_v0.5/lvis_v0.5_{split}.json").write_text(split)
-    finish(sigmoid, 0.5, 0.3, masks=False)
+    complete_run(sigmoid, 0.5, 0.3, masks=False)
     shutil.rmtree(tmp_path / "data")
     experiment = made_up_experiment(tmp_path, text)
     shown = line(write_report(experiment), "sigmoid")
@@ -330,7 +330,7 @@ def test_rows_in_groups_have_their_headings_in_every_table(
     settings = "group_by: touches\nmetrics: [AP-fixed, ECE]\nrows:\n" + last
     experiment = made_up_experiment(tmp_path, EXPERIMENT.replace("rows:\n", settings))
     for run, level in zip(runs(experiment), (0.5, 0.52, 0.48, 0.51, 0.4), strict=True):
-        finish(run, level, 0.4)
+        complete_run(run, level, 0.4)
     lines = [part for part in write_report(experiment).splitlines() if part.startswith("| ")][2:]
     assert [part.split(" | ")[0].strip("| ") for part in lines] == [
         "**baseline**", "softmax", "**loss**", "sigmoid", "**decoupled**", "bags", "**sampler**", "again",

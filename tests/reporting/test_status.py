@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from places import fail, step_of
-from reporting.results_tree import EXPERIMENT, finish, finish_stage, made_up_experiment
+from reporting.results_tree import EXPERIMENT, complete_run, complete_stage, made_up_experiment
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import write_text
@@ -84,15 +84,15 @@ def test_a_base_that_is_no_row_has_its_training_only(tmp_path: Path, monkeypatch
     assert bags.base == base.folder
     (run,) = experiment.rows[0].runs
     assert run.base is not None
-    finish_stage(step_of(run.base, "train"))
+    complete_stage(step_of(run.base, "train"))
     assert collect_status(experiment).tree[0].state == "done"
 
 
 def test_the_status_and_the_table_agree(experiment: LoadedExperiment) -> None:
     first, second, sigmoid, bags = (run for row in experiment.rows for run in row.runs)
-    finish(first, 0.5, 0.4)
-    finish(bags, 0.5, 0.4)
-    finish_stage(step_of(second, "train"))
+    complete_run(first, 0.5, 0.4)
+    complete_run(bags, 0.5, 0.4)
+    complete_stage(step_of(second, "train"))
     fail(step_of(sigmoid, "train"), BenchmarkError("bad image", where="a.png", remedy="fetch it"))
     (step_of(bags, "evaluate").folder / "metrics.json").write_text("{}")
     status = collect_status(experiment)
@@ -136,7 +136,7 @@ def test_out_of_memory_is_answered_with_the_next_batch_and_its_rate(experiment: 
     assert f"batch_size: {batch // 2} (now {batch})" in advice
     assert f"{schedule.learning_rate / 2:g} (now {schedule.learning_rate:g})" in advice
     fail(step_of(run, "predict"), error)
-    finish_stage(step_of(run, "train"))
+    complete_stage(step_of(run, "train"))
     assert "test_short_edge (now " in (step(experiment, "sigmoid", "predict").advice or "")
 
 
@@ -228,7 +228,7 @@ def test_numbers_of_older_code_are_said(
     experiment: LoadedExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (run,) = experiment.rows[1].runs
-    finish(run, 0.5, 0.4)
+    complete_run(run, 0.5, 0.4)
     changed = area_versions() | {"training": "99"}
     monkeypatch.setattr("benchmark.steps.step.area_versions", lambda: changed)
     monkeypatch.setattr("benchmark.reporting.collect.area_versions", lambda: changed)

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from reporting.results_tree import finish, made_up_experiment
+from reporting.results_tree import complete_run, made_up_experiment
 from reporting.test_plots import assert_legible
 
 from benchmark.recipes import LoadedExperiment
@@ -40,7 +40,7 @@ def finished(loaded: LoadedExperiment) -> list[RowResult]:
     """Every run with numbers, which fall from row to row."""
     for number, row in enumerate(loaded.rows):
         for run in row.runs:
-            finish(run, 0.6 - number / 20 + run.seed / 50, 0.3)
+            complete_run(run, 0.6 - number / 20 + run.seed / 50, 0.3)
     return [collect_row(row, {}) for row in loaded.rows]
 
 
@@ -58,7 +58,7 @@ def test_the_plot_has_the_means_of_the_table_at_ascending_values(folder: Path) -
     assert axes.get_xscale() == "log"  # 1 to 16
     assert axes.get_xlabel() == "others_ratio"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "8", "16"]
-    by_value = {row.row.row.options["others_ratio"]: row for row in rows}
+    by_value = {row.resolved.entry.options["others_ratio"]: row for row in rows}
     lines = dict(zip(("AP", "APr", "APc", "APf"), axes.containers, strict=True))
     for key, container in lines.items():
         x, y = container.lines[0].get_data()
@@ -94,7 +94,7 @@ def test_other_sweeps_are_rows_without_a_plot(sweep: str, folder: Path) -> None:
     loaded = experiment(folder, sweep)
     assert plots_of(finished(loaded)) == {}
     table = write_report(loaded)
-    assert all(f"| {row.row.id} |" in table for row in loaded.rows)
+    assert all(f"| {row.id} |" in table for row in loaded.rows)
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_the_plot_shows_what_there_is_and_goes_with_its_sweep(folder: Path) -> N
     key = report_key(loaded)
     plots = experiment_folder("made_up") / "plots"
     runs = [run for row in loaded.rows for run in row.runs]
-    finish(runs[0], 0.5, 0.3)
+    complete_run(runs[0], 0.5, 0.3)
     write_report(loaded)
     assert not list(plots.glob("sweep_*"))
-    finish(runs[1], 0.4, 0.3)
+    complete_run(runs[1], 0.4, 0.3)
     write_report(loaded)
     names = {path.name for path in plots.glob("sweep_*")}
     assert names == {"sweep_row_0.svg", "sweep_row_0.pdf", "sweep_row_0.png"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reporting.results_tree import COUNTS, EXPERIMENT, finish, made_up_experiment
+from reporting.results_tree import COUNTS, EXPERIMENT, complete_run, made_up_experiment
 
 from benchmark.reporting.collect import collect_row
 from benchmark.reporting.html.training_tables import training_tables
@@ -26,7 +26,7 @@ def test_groups_and_repeat_factors_of_the_rows(tmp_path: Path, monkeypatch: pyte
     experiment = made_up_experiment(tmp_path, EXPERIMENT + ROWS.lstrip("\n"))
     for row in experiment.rows:
         for run in row.runs:
-            finish(run, 0.4, 0.2)
+            complete_run(run, 0.4, 0.2)
     reader = SeriesReader()
     tables = training_tables([collect_row(row, {}) for row in experiment.rows], reader)
     assert reader.notes == []

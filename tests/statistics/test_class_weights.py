@@ -13,7 +13,7 @@ from benchmark.statistics import (
     StatisticsError,
     class_balanced_weights,
     class_balanced_weights_with_background,
-    class_weights,
+    class_weight_table,
     group_class_weights,
     group_tables,
     inverse_count_weights,
@@ -75,7 +75,7 @@ def test_tables_of_lvis_equal_the_original(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", sorted(CLASS_WEIGHTS))
 def test_a_category_without_instances_weighs_as_much_as_one_with_one(name: str) -> None:
-    weights = class_weights(name, [0, 1, 20, 3000])
+    weights = class_weight_table(name, [0, 1, 20, 3000])
     assert np.isfinite(weights).all()
     assert weights[0] == weights[1] > weights[2] >= weights[3] > 0
     empty_group = group_tables([0, 1, 2000], EDGES)
@@ -84,4 +84,4 @@ def test_a_category_without_instances_weighs_as_much_as_one_with_one(name: str) 
 
 def test_an_unknown_table_is_refused_with_the_known_ones() -> None:
     with pytest.raises(StatisticsError, match="inverse_count or class_balanced"):
-        class_weights("inverse", [1, 2])
+        class_weight_table("inverse", [1, 2])

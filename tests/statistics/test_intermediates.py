@@ -19,7 +19,7 @@ from benchmark.statistics import (
     ClassStatistics,
     StatisticsError,
     class_statistics,
-    class_weights,
+    class_weight_table,
     copies_added_to_original,
     group_class_weights,
     group_tables,
@@ -79,7 +79,7 @@ def test_the_tables_are_those_of_the_functions(real: Path) -> None:
     table = rows(real / "class_weights.csv")
     assert [row["name"] for row in table] == [*statistics.names, "background"]
     for name in CLASS_WEIGHTS:
-        weights = class_weights(name, statistics.instance_counts)
+        weights = class_weight_table(name, statistics.instance_counts)
         assert [float(row[name]) for row in table] == weights.tolist()
     for place, edges in (
         ("", [10, 100, 1000]),

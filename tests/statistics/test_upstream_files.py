@@ -49,11 +49,11 @@ OPEN = """
 import json, pickle, sys
 sys.modules.update(benchmark=None, methods=None)
 import numpy, torch
-def said(value):
+def described(value):
     if isinstance(value, dict):
-        return {str(key): said(item) for key, item in value.items()}
+        return {str(key): described(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [said(item) for item in value]
+        return [described(item) for item in value]
     if isinstance(value, (torch.Tensor, numpy.ndarray)):
         kind = "tensor" if isinstance(value, torch.Tensor) else "array"
         return [kind, str(value.dtype).split(".")[-1], list(value.shape), value.tolist()]
@@ -66,7 +66,7 @@ for name in sys.argv[2:]:
     else:
         value = torch.load(path, weights_only=False)
         assert torch.equal(value, torch.load(path, weights_only=True))
-    print(json.dumps(said(value)))
+    print(json.dumps(described(value)))
 """
 
 
@@ -258,17 +258,17 @@ def test_positions_follow_the_list_of_annotated_images(tmp_path: Path) -> None:
 def test_reading_back_gives_what_the_plain_readers_give(
     name: str, lvis: Path, opened: dict[str, Any]
 ) -> None:
-    def said(value: Any) -> Any:
+    def described(value: Any) -> Any:
         if isinstance(value, dict):
-            return {str(key): said(item) for key, item in value.items()}
+            return {str(key): described(item) for key, item in value.items()}
         if isinstance(value, np.ndarray):
             kind = "tensor" if name.endswith(".pt") else "array"
             return [kind, str(value.dtype), list(value.shape), value.tolist()]
         if isinstance(value, list):
-            return [said(item) for item in value]
+            return [described(item) for item in value]
         return value
 
-    assert said(read_upstream(lvis / name, 1230)) == opened[name]
+    assert described(read_upstream(lvis / name, 1230)) == opened[name]
     with pytest.raises(StatisticsError, match=r"1230 classes\n.*1203 categories"):
         read_upstream(lvis / name, 1203)
 

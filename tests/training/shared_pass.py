@@ -26,7 +26,7 @@ def retrainings(detector: str, rates: Mapping[str, float] | None = None) -> dict
     """
     found = {}
     for row in load_experiment(str(with_detector(str(EXPERIMENT), detector))).rows:
-        run, name = row.runs[0], row.row.id
+        run, name = row.runs[0], row.id
         if any(stage.name == "retrain" for stage in run.stages):
             changes: dict[str, float] = {"iterations": LENGTHS.get(name, 3)}
             changes |= {"learning_rate": rates[name]} if rates and name in rates else {}

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from places import fabricate
 from project_copy import TINY, Project, copy_project
-from reporting.results_tree import finish
+from reporting.results_tree import complete_run
 
 from benchmark.numerics import method_version
 from benchmark.recipes import load_experiment
@@ -34,8 +34,8 @@ def made_up(project: Project, experiment: str, *rows: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
         for row in load_experiment(experiment).rows:
-            for run in row.runs if not rows or row.row.id in rows else []:
-                finish(run, 0.5, 0.4)
+            for run in row.runs if not rows or row.id in rows else []:
+                complete_run(run, 0.5, 0.4)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def edited(path: Path, old: str, new: str) -> Iterator[None]:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-def of(method: str, *, first: str = "train") -> set[str]:
+def steps_of_method(method: str, *, first: str = "train") -> set[str]:
     steps = ["retrain" if method == "bags" else "train", "predict", "evaluate"]
     return {f"{step} {method}" for step in steps if first == "train" or step != steps[0]}
 
@@ -81,9 +81,9 @@ def test_rows_that_are_added_share_a_pass(finished: Project, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("method", "stale"),
     [
-        ("bags", of("bags")),
-        ("sigmoid", of("sigmoid")),
-        ("softmax", of("softmax") | of("bags")),  # bags starts from softmax
+        ("bags", steps_of_method("bags")),
+        ("sigmoid", steps_of_method("sigmoid")),
+        ("softmax", steps_of_method("softmax") | steps_of_method("bags")),  # bags starts from softmax
     ],
 )
 def test_edited_code_makes_only_its_method_stale(finished: Project, method: str, stale: set[str]) -> None:
@@ -95,9 +95,9 @@ def test_edited_code_makes_only_its_method_stale(finished: Project, method: str,
 @pytest.mark.parametrize(
     ("old", "new", "stale"),
     [
-        ("max_detections: 300", "max_detections: 200", of("bags", first="predict")),
+        ("max_detections: 300", "max_detections: 200", steps_of_method("bags", first="predict")),
         ("title: BAGS\n", "title: Balanced groups\n", set()),
-        ("others_ratio: 8.0", "others_ratio: 4.0", of("bags")),
+        ("others_ratio: 8.0", "others_ratio: 4.0", steps_of_method("bags")),
     ],
 )
 def test_an_edited_manifest_makes_stale_what_depends_on_it(
@@ -170,7 +170,7 @@ def test_a_failed_run_is_a_row_with_its_reason_and_is_taken_up_again(finished: P
     code = finished.folder / "methods/bags/classifier.py"
     with edited(code, "", 'raise RuntimeError("out of luck")\n'):
         done = finished.snakemake(experiment=TINY)
-        assert set(finished.planned(experiment=TINY)) == {*of("bags"), "table", "all"}
+        assert set(finished.planned(experiment=TINY)) == {*steps_of_method("bags"), "table", "all"}
     assert done.returncode != 0
     assert "2 of 3 runs done" in table(finished)
     assert "out of luck" in table(finished)

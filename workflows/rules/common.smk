@@ -57,16 +57,16 @@ def refuse_if_all_skipped():
         sys.exit(2)
 
 
-def near(recipe):
+def relative(recipe):
     """A recipe or path as rules name it: relative where it can be."""
     return recipe.removeprefix(f"{Path.cwd()}/")
 
 
-SKIPPED = [row.row.id for row in EXPERIMENT.rows if row.skipped is not None]
+SKIPPED = [row.id for row in EXPERIMENT.rows if row.skipped is not None]
 if SKIPPED and not PREPARES:
     print(
         f"{len(SKIPPED)} of {len(EXPERIMENT.rows)} rows of {EXPERIMENT.name} are skipped:",
-        f"{', '.join(SKIPPED)}; longtail plan {shlex.quote(near(config['experiment']))} says what they lack",
+        f"{', '.join(SKIPPED)}; longtail plan {shlex.quote(relative(config['experiment']))} says what they lack",
         file=sys.stderr,
     )
 
@@ -123,14 +123,17 @@ def inputs_of(kind):
 
     def done(wildcards):
         step = planned(kind, wildcards).step
-        return [ancient(str(item.done)) for item in [*before(step), *passes_with(step)]]
+        return [
+            ancient(str(item.done))
+            for item in [*prerequisites(step), *passes_with(step)]
+        ]
 
     return done
 
 
 def inputs_of_pass(wildcards):
     """That every step is done that one of the pass needs."""
-    steps = [before(step) for step in PASSES[wildcards.key].unfinished]
+    steps = [prerequisites(step) for step in PASSES[wildcards.key].unfinished]
     return sorted({ancient(str(step.done)) for found in steps for step in found})
 
 
@@ -143,14 +146,14 @@ def passes_with(step):
     ]
 
 
-def before(step):
+def prerequisites(step):
     """The steps that must be done before, whether or not the result depends on them."""
     return [*step.inputs.values(), *step.after.values()]
 
 
 def recipe_of(kind):
     """Resource function: the recipe of the step for the command line."""
-    return lambda wildcards: near(planned(kind, wildcards).recipe)
+    return lambda wildcards: relative(planned(kind, wildcards).recipe)
 
 
 def owner_of(kind):
@@ -163,7 +166,7 @@ def members_of_pass(wildcards):
     return " ".join(step.subject.owner for step in PASSES[wildcards.key].steps)
 
 
-def small(kind, wildcards):
+def runs_on_cpu(kind, wildcards):
     """Whether a step is for CPU cores: that of a detector of small pictures, or of a dataset."""
     step = planned(kind, wildcards).step
     return step.kind.of_dataset or step.run.detector.for_cpu
@@ -172,19 +175,21 @@ def small(kind, wildcards):
 def cores(kind):
     """Threads of a step."""
     return lambda wildcards: (
-        kind.cores if not kind.on_gpu or small(kind.name, wildcards) else 8
+        kind.cores if not kind.on_gpu or runs_on_cpu(kind.name, wildcards) else 8
     )
 
 
 def gpus(kind):
     """GPUs of a step."""
-    return lambda wildcards: 0 if not kind.on_gpu or small(kind.name, wildcards) else 1
+    return lambda wildcards: (
+        0 if not kind.on_gpu or runs_on_cpu(kind.name, wildcards) else 1
+    )
 
 
 def memory(kind):
     """MB of main memory, more with every attempt."""
     return (
-        lambda wildcards, attempt: kind.memory_mb[not small(kind.name, wildcards)]
+        lambda wildcards, attempt: kind.memory_mb[not runs_on_cpu(kind.name, wildcards)]
         * attempt
     )
 
@@ -192,7 +197,7 @@ def memory(kind):
 def minutes(kind):
     """The time limit, longer with every attempt."""
     return (
-        lambda wildcards, attempt: kind.minutes[not small(kind.name, wildcards)]
+        lambda wildcards, attempt: kind.minutes[not runs_on_cpu(kind.name, wildcards)]
         * attempt
     )
 

@@ -11,7 +11,7 @@ rule prepare:
     conda:
         "../../envs/longtail.yaml"
     resources:
-        experiment=near(str(EXPERIMENT.path)),
+        experiment=relative(str(EXPERIMENT.path)),
     params:
         coco=f"--coco {shlex.quote(config['coco'])}" if "coco" in config else "",
     shell:

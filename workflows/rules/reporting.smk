@@ -35,7 +35,7 @@ rule table:
     conda:
         "../../envs/longtail.yaml"
     resources:
-        experiment=near(str(EXPERIMENT.path)),
+        experiment=relative(str(EXPERIMENT.path)),
     params:
         folder=subpath(output.markdown, parent=True),
     shell:

@@ -52,7 +52,7 @@ rule:
     threads: cores(PASS)
     resources:
         step=PASS.name,
-        experiment=near(str(EXPERIMENT.path)),
+        experiment=relative(str(EXPERIMENT.path)),
         owner=members_of_pass,
         attempt=lambda wildcards, attempt: attempt,
         gpu=gpus(PASS),

@@ -45,7 +45,7 @@ def page_content(
     distinctions: Distinctions,
 ) -> dict[str, Any]:
     """Everything that the page shows; ``notes`` are problems that are already known."""
-    found_notes = list(notes)
+    all_notes = list(notes)
     runs = [run for row in rows for run in row.runs]
     footnotes = Footnotes(rows)
     content = {
@@ -60,7 +60,7 @@ def page_content(
         "headline": [*HEADLINE, *experiment.metrics],
         "rows": [
             {
-                **_row(row, number, certain.get(row.row.row.id)),
+                **_row(row, number, certain.get(row.id)),
                 "footnotes": footnotes.marks(row),
                 **_places(row, distinctions),
             }
@@ -68,41 +68,25 @@ def page_content(
         ],
         "footnotes": footnotes.texts,
         "marks": marks_note(rows, distinctions),
-        "differences": {
-            "metrics": {metric: [_pair(pair) for pair in distinctions.of(metric)] for metric in HEADLINE},
-            "statements": statements(distinctions),
-            "explanation": explanation(),
-        }
-        if distinctions.pairs
-        else None,
+        "differences": _differences(distinctions),
         "agreement": [
             {**asdict(item), "text": _agreement_text(item)}
             for item in agreements(rows, Published(project_root() / REPORTED))
         ],
-        "sweeps": [
-            {
-                "id": sweep.id,
-                "key": sweep.key,
-                "values": sweep.values,
-                "rows": [row.row.row.id for row in sweep.rows],
-                "log": sweep.logarithmic,
-            }
-            for sweep in (sweep.counted for sweep in numeric_sweeps(rows))
-            if len(sweep.values) > 1
-        ],
+        "sweeps": _sweeps(rows),
         "runs": [_run(row, run) for row in rows for run in row.runs],
         "datasets": _datasets(rows, reader),
-        "classes": {row.row.row.id: _classes(row, reader) for row in rows},
-        "calibration": {row.row.row.id: bins for row in rows if (bins := _calibration(row, reader))},
+        "classes": {row.id: _classes(row, reader) for row in rows},
+        "calibration": {row.id: bins for row in rows if (bins := _calibration(row, reader))},
         "training": list(_training(rows, reader)),
         "tables": training_tables(rows, reader),
-        "examples": examples(rows, found_notes),
+        "examples": examples(rows, all_notes),
         "citations": [
             {"title": item.paper.title, "for": item.cited_for, "bibtex": item.bibtex}
             for item in citations(experiment)
         ],
     }
-    return {**content, "notes": list(dict.fromkeys([*found_notes, *reader.notes]))}
+    return {**content, "notes": list(dict.fromkeys([*all_notes, *reader.notes]))}
 
 
 def _metrics(rows: Sequence[RowResult]) -> list[dict[str, Any]]:
@@ -149,9 +133,9 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
     older = next((item.older for item in row.counted), None)
     states = list(dict.fromkeys(item.state for item in row.runs if not item.done))
     return {
-        "id": row.row.row.id,
+        "id": row.id,
         "number": number,
-        "touches": row.row.touches,
+        "touches": row.touches,
         "title": row.title,
         "method": run.method + (f"+{run.variant}" if run.variant else ""),
         "detector": run.detector_name,
@@ -166,7 +150,7 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
         "status": row.status,
         "values": values,
         "reported": reported,
-        "answers": row.row.row.reported,
+        "answers": row.resolved.entry.reported,
         "seconds": row.seconds,
         "time": duration(row.seconds),
         "gpu_hours": cost_of_rows([row]).gpu_hours,
@@ -192,7 +176,7 @@ def _agreement_text(item: Agreement) -> str:
 
 def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:
     """The headline metrics in which a row is marked as the best, and its place by each."""
-    id_ = row.row.row.id
+    id_ = row.id
     ranks = {metric: distinctions.rank(id_, metric) for metric in HEADLINE}
     return {
         "best": [metric for metric in HEADLINE if distinctions.best(id_, metric)],
@@ -200,6 +184,32 @@ def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:
             metric: {"places": list(rank), "text": shown_rank(rank)} for metric, rank in ranks.items() if rank
         },
     }
+
+
+def _differences(distinctions: Distinctions) -> dict[str, Any] | None:
+    """Which pairs of rows differ, by headline metric; None where no pair was compared."""
+    if not distinctions.pairs:
+        return None
+    return {
+        "metrics": {metric: [_pair(pair) for pair in distinctions.of(metric)] for metric in HEADLINE},
+        "statements": statements(distinctions),
+        "explanation": explanation(),
+    }
+
+
+def _sweeps(rows: Sequence[RowResult]) -> list[dict[str, Any]]:
+    """Sweeps over a number of which at least two values have results."""
+    return [
+        {
+            "id": sweep.id,
+            "key": sweep.key,
+            "values": sweep.values,
+            "rows": [row.id for row in sweep.rows],
+            "log": sweep.logarithmic,
+        }
+        for sweep in (sweep.counted for sweep in numeric_sweeps(rows))
+        if len(sweep.values) > 1
+    ]
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
@@ -217,7 +227,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
 def _run(row: RowResult, result: RunResult) -> dict[str, Any]:
     run = result.run
     return {
-        "row": row.row.row.id,
+        "row": row.id,
         "title": run.title,
         "seed": run.seed,
         "folder": f"results/runs/{run_name(run)}",
@@ -315,10 +325,10 @@ def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[
                 run = step.run
                 new = {"stage": step.name, "title": run.title, "seed": run.seed, "rows": [], "own": None}
                 _, entry = found.setdefault(step.place, (step, new))
-                if row.row.row.id not in entry["rows"]:
-                    entry["rows"].append(row.row.row.id)
+                if row.id not in entry["rows"]:
+                    entry["rows"].append(row.id)
                 if step.owner is result.run:
-                    entry["own"] = row.row.row.id
+                    entry["own"] = row.id
     for step, entry in found.values():
         points = reader.progress(step.progress)
         if points is not None:

@@ -77,7 +77,7 @@ def examples(rows: Sequence[RowResult], notes: list[str]) -> list[dict[str, Any]
         kept = [image for image in chosen if image.record.id in by_id]
         for row, result in members:
             for image, detections in _detections(result, kept, names, notes):
-                by_id[image.record.id]["found"][row.row.row.id] = detections
+                by_id[image.record.id]["found"][row.id] = detections
         found += shown
     return found
 

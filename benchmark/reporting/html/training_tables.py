@@ -37,7 +37,7 @@ def training_tables(rows: Sequence[RowResult], reader: SeriesReader) -> list[dic
             entries.append((key, _repeat_factors(run.run.dataset.title, threshold, statistics)))
         for key, entry in entries:
             if entry is not None:
-                found.setdefault(key, entry | {"rows": []})["rows"].append(row.row.row.id)
+                found.setdefault(key, entry | {"rows": []})["rows"].append(row.id)
     return list(found.values())
 
 
