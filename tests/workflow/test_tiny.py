@@ -114,7 +114,7 @@ def test_a_job_that_outlived_its_workflow_does_not_hide_what_is_left_to_do(finis
     (finished.folder / ".snakemake/incomplete").mkdir(exist_ok=True)
     (finished.folder / ".snakemake/incomplete" / note).write_text(json.dumps({"external_jobid": None}))
     with edited(finished.folder / "methods/bags/classifier.py", "", "# edited\n"):
-        assert set(finished.planned(experiment=TINY)) == of("bags") | {"table", "all"}
+        assert set(finished.planned(experiment=TINY)) == steps_of_method("bags") | {"table", "all"}
 
 
 def test_an_exported_row_is_reproduced_by_its_own_commands(finished: Project, tmp_path: Path) -> None:
