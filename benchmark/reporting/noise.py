@@ -68,9 +68,9 @@ def explanation() -> str:
     return (
         f"Differences are paired by seed. Their {sure} intervals cover other seeds and other images: the\n"
         "variance is the sum of that over seeds and that over draws of images (Student's t). Significance\n"
-        f"is by Holm's procedure over all pairs of a metric: with a probability of {sure} none of the significant\n"
-        "differences is noise. Ranks follow from it. With the needed number of seeds, a true difference of the\n"
-        f"observed size is significant with a probability of {POWER:.0%}."
+        f"is by Holm's procedure over all pairs of a metric: with a probability of {sure} none of the\n"
+        "significant differences is noise. Ranks follow from it. With the needed number of seeds, a true\n"
+        f"difference of the observed size is significant with a probability of {POWER:.0%}."
     )
 
 

@@ -100,7 +100,8 @@ def share(repetitions: int, levels: Sequence[float], seeds: int, template: Exper
 
 
 def test_rows_that_differ_are_marked_and_rows_that_do_not_are_not(template: ExperimentRow) -> None:
-    """Two rows that differ by noise alone differ significantly as often as the tables state, two that truly differ
+    """Two rows that differ by noise alone differ significantly as often as the tables state, two that truly
+    differ
     nearly always, whatever the number of seeds; one seed marks nothing."""
     repetitions = 200
     for seeds in (3, 5):
