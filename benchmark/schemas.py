@@ -40,9 +40,9 @@ def page_text() -> str:
     """Markdown with every key of every file: type, default, meaning."""
     parts = [
         "# Every key of the YAML files",
-        "Made by `python -m benchmark.schemas` from the models in `benchmark/recipes/models.py`, like the JSON\n"
-        "schemas beside it, which editors use. Keys that are not listed here are refused. `longtail show RECIPE`\n"
-        "prints the source of each value of a run.",
+        "Made by `python -m benchmark.schemas` from the models in `benchmark/recipes/models.py`, like the\n"
+        "JSON schemas beside it, which editors use. Keys that are not listed here are refused. `longtail show\n"
+        "RECIPE` prints the source of each value of a run.",
     ]
     written: set[str] = set()
     models: dict[str, type[BaseModel]] = {**MODELS, "detector": DetectorSettings}
