@@ -41,8 +41,8 @@ def page_text() -> str:
     parts = [
         "# Every key of the YAML files",
         "Made by `python -m benchmark.schemas` from the models in `benchmark/recipes/models.py`, like the\n"
-        "JSON schemas beside it, which editors use. Keys that are not listed here are refused. `longtail show\n"
-        "RECIPE` prints the source of each value of a run.",
+        "JSON schemas beside it, which editors use. Keys that are not listed here are refused. `longtail\n"
+        "show RECIPE` prints the source of each value of a run.",
     ]
     written: set[str] = set()
     models: dict[str, type[BaseModel]] = {**MODELS, "detector": DetectorSettings}

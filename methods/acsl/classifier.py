@@ -16,7 +16,7 @@ from benchmark.statistics import ClassStatistics
 RARE_SHARE, COMMON_SHARE = (
     0.01,
     0.1,
-)  # fractions of the background rows; the comments of the release say 1/3 and 2/3
+)  # of the background rows; the comments of the release say 1/3 and 2/3
 Link = Literal["sigmoid", "softmax"]
 
 

@@ -27,9 +27,7 @@ class FeatureMemory:
         self.slots = slots
         self.features = torch.zeros(num_classes, slots, *shape)
         self.filled = torch.zeros(num_classes, dtype=torch.int64)
-        self.pointers = torch.zeros(
-            num_classes, dtype=torch.int64
-        )  # the slot after the last one written, 0..Q
+        self.pointers = torch.zeros(num_classes, dtype=torch.int64)  # slot after the last written, 0..Q
 
     def write(self, labels: Tensor, features: Tensor) -> None:
         """Store features (N, ...) of labels (N,): the first Q of each label, from its pointer on."""
