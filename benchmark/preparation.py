@@ -1,4 +1,4 @@
-"""Everything that an experiment's rows need, got and validated before anything expensive."""
+"""Preparation and validation of everything that an experiment's rows need, before anything expensive."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,20 +23,20 @@ from benchmark.training.data_fit import settings_without_effect
 
 
 def prepare_experiment(experiment: LoadedExperiment, coco: Path | None, report: Report) -> list[Prepared]:
-    """Fetch, link, draw or rebuild the files of every dataset of an experiment and its initial weights, and
-    check them; what is there is left alone, an interrupted call is continued by the next one.
+    """Download, link, draw or rebuild the dataset files and initial weights of an experiment, and check them.
+    Existing files are kept, and an interrupted call is resumed by the next one.
 
-    Datasets whose files are the user's own are only checked, where they are there. What was checked is in the
-    store, with sizes and hashes (``files.json`` of the step ``check``), and is not checked again.
+    The user's own datasets are only checked, if their files exist. The result of the check is stored with
+    sizes and hashes (``files.json`` of the step ``check``), and checked files are not checked again.
 
     Args:
-        experiment: whose rows are prepared, also those that cannot run here yet.
+        experiment: the experiment; rows that cannot run here yet are prepared too.
         coco: folder of COCO to link to.
-        report: takes one line for every longer step.
+        report: called with one line for every longer step.
 
     Raises:
-        DatasetError: a file is another one than it should be.
-        FileError: the system refuses.
+        DatasetError: a file is not the expected one.
+        FileError: an error of the system.
     """
     runs = _runs(experiment)
     done: list[Prepared] = []
@@ -62,9 +62,9 @@ def prepare_experiment(experiment: LoadedExperiment, coco: Path | None, report: 
 
 
 def validate_experiment(experiment: LoadedExperiment, report: Report) -> list[str]:
-    """What would stop the rows that can run here, or falsify their numbers: the errors in the files of every
-    dataset (those checked before are not opened again), and initial weights or options that a detector or
-    classifier refuses. One text each."""
+    """Problems that would stop the rows that can run here, or make their numbers wrong: errors in dataset
+    files (files that were checked before are not opened again), and initial weights or options that a
+    detector or classifier refuses. One text for each."""
     rows = [row.runs for row in experiment.rows if row.skipped is None]
     runs = _lineages(run for runs in rows for run in runs)
     datasets = {run.dataset_name: run.dataset for run in runs}
@@ -73,10 +73,10 @@ def validate_experiment(experiment: LoadedExperiment, report: Report) -> list[st
 
 
 def warnings_of_data(experiment: LoadedExperiment) -> dict[str, list[str]]:
-    """What the trainings of the rows that can run here will warn of, and the rows that each warning is for.
+    """The warnings of the trainings of the rows that can run here, with the rows for each warning.
 
-    Nothing is known of generated data that are not there yet. What a classifier refuses is no warning:
-    ``validate_experiment`` tells that.
+    Generated data that do not exist yet have no warnings. ``validate_experiment`` reports what a classifier
+    refuses.
     """
     found: dict[str, list[str]] = {}
     statistics: dict[str, ClassStatistics | None] = {}
@@ -117,7 +117,7 @@ def _wants_coco(dataset: Dataset) -> bool:
 
 
 def _problems_of_files(dataset: Dataset, report: Report) -> Iterator[tuple[Path, str]]:
-    """Check a real dataset whose files are there, unless that was done before; what is wrong, if anything."""
+    """Check a real dataset whose files exist, unless that was done before; returns the error, if any."""
     if dataset.synthetic is not None or not _there(dataset):
         return
     (step,) = [step for step in dataset_steps(dataset) if step.kind is CHECK]
@@ -139,7 +139,7 @@ def _there(dataset: Dataset) -> bool:
 
 
 def _fetched_weights(runs: list[Run], report: Report) -> Iterator[Prepared]:
-    """Get the weight files that recipes name and that are not there, where a model zoo has them."""
+    """Download the missing weight files of recipes that a model zoo has."""
     absent = {str(run.detector.weights_file): run for run in runs if _lacks_file(run)}
     for file, run in absent.items():
         known = zoo().weights_of(run.detector)
@@ -160,8 +160,8 @@ def _lacks_file(run: Run) -> bool:
 
 
 def _weights(runs: list[Run], report: Report) -> Iterator[tuple[str, str | None]]:
-    """Build every distinct detector with its initial weights, which are fetched if they are torchvision's:
-    where they are from, and what is wrong, if anything."""
+    """Build every distinct detector with its initial weights, downloading those of torchvision; returns their
+    sources and errors."""
     seen = set()
     statistics: dict[str, ClassStatistics | None] = {}
     for run in runs:

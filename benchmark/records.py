@@ -1,4 +1,4 @@
-"""The record of a step: what ran, on what, how it ended. One JSON file in the step's folder."""
+"""The record of a step: what ran, on what, and how it ended. One JSON file in the step's folder."""
 
 import json
 import os
@@ -26,13 +26,14 @@ from benchmark.recipes.paths import PROGRESS, RECORD
 from benchmark.recipes.strict import Strict
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "MemoryError")
-"""What PyTorch, the GPU libraries and Python say when memory runs out."""
+"""Messages of PyTorch, the GPU libraries and Python when memory runs out."""
 
 SILENCE = 600.0
-"""Seconds without progress after which a step on a machine whose locks do not reach us is given up."""
+"""Seconds without progress after which a step on a machine whose locks are not visible here counts as
+ended."""
 
 SHARED_BY = "shared_by"
-"""Fact of a step that was made together with others: how many they were at the beginning, with itself."""
+"""Fact of a step that was made together with others: their number at the start, including itself."""
 
 PACKAGES = ("torch", "torchvision", "mmdet", "detectron2", "hotcoco", "numpy")
 DISTRIBUTIONS = {"mmdet": "onedl-mmdetection"}
@@ -40,7 +41,7 @@ DISTRIBUTION = "longtail-bench"
 
 
 class State(StrEnum):
-    """How a step stands; all but ``running`` are final, and only ``done`` makes its output a result."""
+    """State of a step; all but ``running`` are final, and only ``done`` makes its output a result."""
 
     running = "running"
     done = "done"
@@ -52,7 +53,7 @@ class State(StrEnum):
 
 
 class Output(Strict):
-    """A file that a step made, or a folder of ``files`` files, by name in the step's folder."""
+    """A file that a step made, or a folder of ``files`` files, by its name in the step's folder."""
 
     name: str
     bytes: int
@@ -61,7 +62,7 @@ class Output(Strict):
 
 
 class Subject(Strict):
-    """What a record is about: the step and all that its key is made of."""
+    """The subject of a record: the step and the contents of its key."""
 
     kind: str = Field(description="kind of step, e.g. train")
     step: str = Field(description="name of the step in its run")
@@ -102,37 +103,38 @@ class Record(Strict):
     cost: Cost = Field(Cost(), description="of this attempt and of earlier ones that brought no result")
 
     def output(self, name: str) -> Output | None:
-        """What is known of a file that the step made."""
+        """The entry of a file that the step made."""
         return next((output for output in self.outputs if output.name == name), None)
 
 
 class StepRecorder:
-    """The open record of a step that is under way in ``folder``."""
+    """The open record of a step in progress in ``folder``."""
 
     def __init__(self, folder: Path, record: Record) -> None:
         self.folder, self.record = folder, record
         self.meter = Meter()
 
     def add(self, **facts: Any) -> None:
-        """Add facts that only the step knows (name of the GPU, images read...); values must fit into JSON."""
+        """Add facts that only the step knows (name of the GPU, images read...); values must be JSON
+        values."""
         self._change(facts={**self.record.facts, **facts})
 
     def use_gpus(self, gpus: Sequence[str]) -> None:
-        """Say which GPUs the step uses, by UUID, so that their time and energy are counted."""
+        """Set the GPUs of the step, by UUID, so that their time and energy are counted."""
         self.meter.use(gpus)
         self._change(gpus=list(gpus))
         self.write()
 
     def share(self, among: int) -> None:
-        """From now on ``among`` steps are made together, of whose cost this one has its part."""
+        """From now on, ``among`` steps are made together, and this one has its part of their cost."""
         self.meter.share(among)
 
     def write(self) -> None:
-        """Write it as it is now."""
+        """Write the current record."""
         write_record(self.folder / RECORD, self.record)
 
     def close(self, state: State, **changes: Any) -> None:
-        """Write how the step ended."""
+        """Write the record with the end of the step."""
         self._change(state=state, finished=_now(), peak_memory_mb=host_memory_mb(), **changes)
         self.write()
 
@@ -142,13 +144,13 @@ class StepRecorder:
 
 @contextmanager
 def record_step(folder: Path, subject: Subject) -> Iterator[StepRecorder]:
-    """Keep the record of a step that makes its outputs in ``folder``, which no other process may do
-    meanwhile.
+    """Keep the record of a step while it makes its outputs in ``folder``; no other process may do this at the
+    same time.
 
-    It says ``running`` from the start, so that a killed process never looks finished. It ends as ``done``
-    with the hash of every result in the folder; on an exception as the exception's attribute ``state`` says
-    (a diverged training carries ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``.
-    The exception propagates.
+    The state is ``running`` from the start, so that a killed process never looks finished. At the end it is
+    ``done``, with the hash of every result in the folder; after an exception it is the exception's attribute
+    ``state`` (e.g. ``diverged``), ``interrupted`` for Ctrl-C and exit status 3, else ``failed``. The
+    exception propagates.
     """
     earlier = _cost_so_far(folder)  # before the record, which is written there too
     begin = time.monotonic()
@@ -211,7 +213,7 @@ def read_record(path: Path) -> Record | None:
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a folder holds everything that the record in it says that a finished step has made."""
+    """Whether a folder contains a finished step with all outputs in its record."""
     try:
         record = read_record(folder / RECORD)
     except FileError:
@@ -222,17 +224,17 @@ def is_intact(folder: Path) -> bool:
 
 
 def holds(path: Path, output: Output) -> bool:
-    """Whether a file has the content that a record says; of a folder only that it is there."""
+    """Whether a file has the content stated in a record; for a folder, whether it exists."""
     if output.sha256 is None:
         return path.is_dir()
     return path.is_file() and path.stat().st_size == output.bytes and sha256_file(path) == output.sha256
 
 
 def is_running(record: Record, folder: Path, lock: Path) -> bool:
-    """Whether the step of a record that says ``running`` is under way: its process holds the step's lock.
+    """Whether a step with a record in state ``running`` is in progress: its process holds the step's lock.
 
-    Not every file system passes locks on to other machines: a step on one of those counts as under way, too,
-    if something was heard from it (``last_heard``) within ``SILENCE`` seconds.
+    Not every file system shares locks with other machines, so a step on another machine also counts as in
+    progress if it wrote something (``last_heard``) within ``SILENCE`` seconds.
     """
     here = record.host == socket.gethostname()
     if here and record.pid == os.getpid():
@@ -241,21 +243,22 @@ def is_running(record: Record, folder: Path, lock: Path) -> bool:
 
 
 def last_heard(folder: Path) -> float:
-    """When the step in a folder wrote its record or its progress last, in seconds of the epoch."""
+    """The time at which the step in a folder last wrote its record or progress, in seconds since the
+    epoch."""
     signs = (folder / RECORD, folder / PROGRESS)
     return max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
 
 
 def out_of_memory(record: Record) -> bool:
-    """Whether a step failed because host or GPU had no memory left."""
+    """Whether a step failed because the host or GPU ran out of memory."""
     return any(words in (record.reason or "") for words in OUT_OF_MEMORY)
 
 
 def check_attempt(folder: Path, attempt: int) -> None:
-    """Refuse a workflow's own second attempt where the first has shown that it must fail again.
+    """Refuse a workflow's second attempt if the first one shows that it would fail again.
 
-    Bad input, an error in the code and divergence stay what they are; a killed process, an interruption and
-    a lack of memory (of which a second attempt gets more) need not. ``attempt`` counts from 1.
+    Bad input, an error in the code and divergence would repeat; a killed process, an interruption and a lack
+    of memory (of which a second attempt gets more) may not. ``attempt`` counts from 1.
     """
     record = read_record(folder / RECORD) if attempt > 1 else None
     if record and record.state in (State.failed, State.diverged) and not out_of_memory(record):
@@ -267,9 +270,9 @@ def check_attempt(folder: Path, attempt: int) -> None:
 
 
 def amend_record(folder: Path, pid: int, state: State, reason: str) -> None:
-    """Say in the record in ``folder`` how process ``pid`` ended, which could not say so itself.
+    """Write to the record in ``folder`` how process ``pid`` ended, if it could not do so itself.
 
-    A record of another process (an earlier attempt, say) stays as it is.
+    The record of another process, e.g. of an earlier attempt, is not changed.
     """
     path = folder / RECORD
     record = read_record(path)
@@ -293,7 +296,7 @@ def code_version() -> str:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         except (OSError, subprocess.SubprocessError):
-            pass  # no git on this machine, or a foreign owner: the version must do
+            pass  # no git on this machine, or another owner of the files: use the version
         else:
             return done.stdout.strip()
     return _version(DISTRIBUTION) or "unknown"
@@ -347,7 +350,7 @@ def _version(package: str) -> str | None:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that compute; None for those that are not installed."""
+    """Versions of Python and of the packages that affect numbers; None for those that are not installed."""
     # from the installed metadata: importing torch would take seconds in commands that do not need it
     return {"python": platform.python_version(), **{package: _version(package) for package in PACKAGES}}
 

@@ -16,7 +16,7 @@ from benchmark.steps import made_dataset
 
 @dataclass(frozen=True)
 class Comparison:
-    """One published number beside ours, in percent; ``ours`` None where the evaluation has no such number."""
+    """A published number and ours, in percent; ``ours`` is None if the evaluation has no such number."""
 
     metric: str
     theirs: float
@@ -25,12 +25,12 @@ class Comparison:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus theirs in percentage points."""
+        """Our number minus the published one in percentage points."""
         return None if self.ours is None else self.ours - self.theirs
 
     @property
     def holds(self) -> bool | None:
-        """Whether the difference is within the tolerance; None where there is nothing to judge."""
+        """Whether the difference is within the tolerance; None if there is none."""
         if self.difference is None or self.tolerance is None:
             return None
         return abs(self.difference) <= self.tolerance + 1e-9
@@ -38,7 +38,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What the weights gave, number by number."""
+    """The results of released weights, number by number."""
 
     title: str
     imported: str
@@ -46,12 +46,12 @@ class Reproduction:
 
     @property
     def holds(self) -> bool:
-        """Whether there is a judged number and all of them are within their tolerances."""
+        """Whether there are numbers with a tolerance and all of them are within it."""
         judged = [item.holds for item in self.comparisons if item.holds is not None]
         return bool(judged) and all(judged)
 
     def text(self) -> str:
-        """A line for each number, then the verdict."""
+        """A line for each number, then the summary."""
         lines = [
             self.title,
             "",
@@ -79,20 +79,22 @@ def reproduce(
     recipe: str | None = None,
     workers: int = 0,
 ) -> Reproduction:
-    """Evaluate released weights as the recipe that answers to a published row.
+    """Evaluate released weights with the recipe of a published row.
 
     Checkpoint, detections, metrics and ``reproduction.json`` go to ``results/reproduced/PAPER/ROW``.
 
     Args:
-        paper: whose release it is: the layout of the weights, and the first column of the published numbers.
+        paper: the paper of the release, which selects the layout of the weights, and the first column of the
+            published numbers.
         row: second column of the published numbers.
         weights: the released file.
         heads: SimCal's calibrated heads: one, or one for each box head in order.
-        recipe: which recipe, where several answer to the row.
+        recipe: the recipe to use, if there are several for the row.
         workers: data loading processes.
 
     Raises:
-        BenchmarkError: no such row or no recipe for it; weights, images or annotations that do not fit.
+        BenchmarkError: there is no such row or no recipe for it, or weights, images or annotations do not
+            match.
     """
     reported = _published(f"{paper}/{row}")
     run = find_run(recipe or _recipe(f"{paper}/{row}"))
@@ -135,10 +137,10 @@ def reproduce(
 def compare(
     reported: Reported, metrics: dict[str, dict[str, float | None]], max_detections: int
 ) -> list[Comparison]:
-    """Published numbers (percent) beside an evaluation's (fractions).
+    """Compare published numbers (percent) with those of an evaluation (fractions).
 
-    Recalls are of ``max_detections``. ``AP_bin1`` to ``AP_bin4`` are the four numbers whose mean the row has,
-    which stand before it in the evaluation.
+    Recalls are those at ``max_detections``. ``AP_bin1`` to ``AP_bin4`` are the four bins of the mean that the
+    evaluation has.
     """
     found = []
     for metric, theirs in reported.values.items():
@@ -164,7 +166,7 @@ def _published(key: str) -> Reported:
 
 
 def _recipe(key: str) -> str:
-    """The one recipe that answers to a row."""
+    """The only recipe of a published row."""
     answers = find_answers()
     recipes = answers.recipes.get(key, [])
     if len(recipes) == 1:

@@ -20,7 +20,7 @@ MODELS: dict[str, type[BaseModel]] = {
 }
 PAGE = "README.md"
 SCHEMAS: dict[str, type[BaseModel]] = {**MODELS, "record": Record}
-"""With that of files which are only read by people: not on the page."""
+"""All schemas, including that of records, which are not on the page."""
 _PLACES = {
     "experiment": "`workflows/experiments/NAME.yaml`, or any file given by its path",
     "dataset": "`workflows/datasets/NAME.yaml`",
@@ -40,9 +40,9 @@ def page_text() -> str:
     """Markdown with every key of every file: type, default, meaning."""
     parts = [
         "# Every key of the YAML files",
-        "Made by `python -m benchmark.schemas` from the models in `benchmark/recipes/models.py`, as\n"
-        "are the JSON schemas beside it, which editors use. A key that is not here is refused.\n"
-        "`longtail show RECIPE` prints where each value of a run comes from.",
+        "Made by `python -m benchmark.schemas` from the models in `benchmark/recipes/models.py`, like the\n"
+        "JSON schemas beside it, which editors use. Keys that are not listed here are refused. `longtail\n"
+        "show RECIPE` prints the source of each value of a run.",
     ]
     written: set[str] = set()
     models: dict[str, type[BaseModel]] = {**MODELS, "detector": DetectorSettings}

@@ -1,4 +1,4 @@
-"""Getting data sets ready: what they consist of, fetched, linked or rebuilt, and checked."""
+"""Preparing datasets: downloading, linking, rebuilding and checking their files."""
 
 from benchmark.datasets.errors import DatasetError
 from benchmark.datasets.prepare import Prepared, prepare_dataset

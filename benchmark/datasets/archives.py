@@ -1,4 +1,4 @@
-"""Unpacking zip archives that nobody vouches for: nothing leaves the target, nothing half stays there."""
+"""Extraction of untrusted zip archives: only into the target, and completely or not at all."""
 
 import lzma
 import os
@@ -16,9 +16,9 @@ from typing import BinaryIO
 from benchmark.datasets.errors import DatasetError
 from benchmark.files import atomic_path, file_error
 
-# Annotation files shrink to a third, images not at all; a bomb to a thousandth and less.
+# Annotation files compress to a third, images not at all; zip bombs to a thousandth or less.
 LARGEST_RATIO = 50
-_SLACK = 2**20  # bytes; tiny archives of spaces and zeros are no bombs
+_SLACK = 2**20  # bytes; small archives of spaces and zeros are not bombs
 _PIECE = 1 << 20
 
 
@@ -26,7 +26,7 @@ def extract_file(archive: Path, name: str, target: Path) -> None:
     """Unpack the one entry with the base name ``name`` to ``target``, atomically.
 
     Raises ``DatasetError`` for an archive that is damaged, hostile (see ``_entries``) or has no such entry,
-    ``FileError`` where the system refuses.
+    ``FileError`` for errors of the system.
     """
     with _opened(archive) as content:
         found = [
@@ -41,7 +41,7 @@ def extract_file(archive: Path, name: str, target: Path) -> None:
 
 
 def extract_folder(archive: Path, name: str, target: Path) -> None:
-    """Unpack everything below the entry ``name``/ as the folder ``target``, which must not be there or empty.
+    """Unpack everything below the entry ``name``/ as the folder ``target``, which must not exist or be empty.
 
     Raises as ``extract_file``.
     """
@@ -62,7 +62,7 @@ def extract_folder(archive: Path, name: str, target: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("xb") as file:
                     _unpack(archive, content, entry, file)
-            os.sync()  # a hundred thousand files one by one would take an hour
+            os.sync()  # renaming a hundred thousand files one by one would take an hour
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o777 & ~umask)
@@ -95,7 +95,8 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _entries(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """All entries; one that leaves the folder, links, is encrypted or claims too much spoils the archive."""
+    """All entries. Refuses the archive if an entry leaves the folder, is a link, is encrypted or claims to be
+    too large."""
     entries = content.infolist()
     for entry in entries:
         name = entry.orig_filename.replace("\\", "/")
@@ -106,7 +107,7 @@ def _entries(archive: Path, content: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             raise _refusal(archive, f"the entry {entry.filename!r} is a link or a device", "plain files")
         if entry.flag_bits & 1:
             raise _refusal(archive, f"the entry {entry.filename!r} is encrypted", "plain files")
-        # the others unpack a piece of any size into memory
+        # other methods may unpack any amount into memory
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refusal(archive, f"compression {entry.compress_type}", "stored or deflated files")
     claimed, limit = (

@@ -1,4 +1,4 @@
-"""The validation of all files that runs on a dataset read, before the first of them."""
+"""Validation of all files of a dataset, before the first run that reads them."""
 
 import sys
 from collections.abc import Iterable
@@ -24,15 +24,15 @@ from benchmark.recipes.paths import DatasetFiles
 
 @dataclass(frozen=True)
 class Checked:
-    """The files of a dataset: name, bytes and SHA-256 of annotation files; name, number and bytes of the
-    images of a folder that these list. All ``problems`` are warnings."""
+    """The files of a dataset: name, bytes and SHA-256 of annotation files; name of image folders, with number
+    and bytes of the listed images. All ``problems`` are warnings."""
 
     files: list[dict[str, Any]]
     problems: list[Problem]
 
     @property
     def warnings(self) -> int:
-        """How many defects there are that training and evaluation cope with."""
+        """The number of defects that training and evaluation tolerate."""
         return counted(self.problems)["warning"]
 
 
@@ -40,14 +40,14 @@ def check_files(files: DatasetFiles, data: Path, dataset: str, workers: int = 1)
     """Check both splits, each alone and both together, and every image file that they list.
 
     Args:
-        files: of a real dataset.
-        data: folder that names in the result are relative to.
+        files: files of a real dataset.
+        data: folder to which names in the result are relative.
         dataset: name, for messages.
         workers: processes that open image files.
 
     Raises:
-        DatasetError: something that would stop a training, prediction or evaluation, or falsify numbers.
-        FileError: the system refuses to read.
+        DatasetError: errors that would stop a training, prediction or evaluation, or make numbers wrong.
+        FileError: a file cannot be read.
     """
     with shown_progress("image files") as progress:
         problems = check_dataset(
@@ -87,7 +87,7 @@ def _paths(images: Iterable[Image], folder: Path) -> Iterable[Path]:
     for image in images:
         try:
             yield resolve_image(image, folder)
-        except AnnotationError:  # of a warning: an image that is not needed
+        except AnnotationError:  # of a warning: the image is not needed
             continue
 
 

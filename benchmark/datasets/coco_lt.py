@@ -1,9 +1,9 @@
 """COCO-LT from COCO: annotations drawn down to the published number of every category.
 
-SimCal released neither its file nor the code that drew it. What the index of its
-images shows: single annotations were drawn, not images, the largest categories kept all, and images left
-without any were dropped. So unlabelled objects of reduced categories stay visible, and results are comparable
-only roughly.
+SimCal released neither its file nor the code that drew it. The index of its images shows that single
+annotations were drawn, not images, that the largest categories kept all, and that images without remaining
+annotations were dropped. So unlabelled objects of reduced categories stay visible, and results are only
+roughly comparable.
 """
 
 from pathlib import Path
@@ -33,11 +33,11 @@ class _Records(Struct, gc=False):
 def rebuild_coco_lt(source: Path, counts: ClassStatistics, output: Path, seed: int) -> str:
     """Draw ``counts.instance_counts`` annotations of every category, uniformly, each at most once.
 
-    ``source`` is COCO's ``instances_train2017.json``. Crowd regions count, as in the published numbers. A
-    category's draw depends on the seed and its id alone; records keep their order and every byte, and
-    ``info`` tells the seed. Needs the source's size and 0.3 kB an annotation of memory. Returns one line.
-    Raises ``DatasetError`` where the source has other categories or too few annotations,
-    ``AnnotationError`` where it cannot be read.
+    ``source`` is COCO's ``instances_train2017.json``. Crowd regions count, as in the published numbers. The
+    draw of a category depends only on the seed and its id; records keep their order and every byte, and
+    ``info`` names the seed. Needs memory for the source and 0.3 kB per annotation. Returns a summary line.
+    Raises ``DatasetError`` if the source has other categories or too few annotations, ``AnnotationError`` if
+    it cannot be read.
     """
     content = decode_file(source, References)
     check_same_vocabulary(

@@ -1,7 +1,7 @@
-"""Fetching one file over HTTP: continued where it broke off, checked, and only then under its name.
+"""Download of one file over HTTP: resumed after an interruption, checked, and only then renamed to its name.
 
-``requests`` and not ``urllib``: it notices bodies that end early, has time limits for a server that falls
-silent, and brings certificates and proxy rules.
+Uses ``requests`` instead of ``urllib``, because it detects incomplete bodies, has timeouts for silent
+servers, and handles certificates and proxies.
 """
 
 import fcntl
@@ -21,23 +21,23 @@ from benchmark.datasets.errors import DatasetError
 from benchmark.files import file_error, sha256_file
 from benchmark.recipes.models import Archive
 
-ATTEMPTS = 3  # in a row without a new byte
+ATTEMPTS = 3  # attempts in a row without a new byte
 PAUSE = 0.5  # seconds before the second attempt, doubled for the third
-TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
+TIMEOUT = (10, 60)  # seconds to connect, and between two chunks
 PIECE = 1 << 16  # bytes; a broken connection loses the last, incomplete one
-LARGEST = 100 * 2**30  # bytes, of a file whose size is not known
+LARGEST = 100 * 2**30  # bytes; limit for a file of unknown size
 
 
 class DownloadError(DatasetError):
-    """A file cannot be fetched: no network, no such file, or not what was announced."""
+    """A file cannot be downloaded: no network, no such file, or a different file than announced."""
 
 
 def download(archive: Archive, target: Path) -> None:
-    """Fetch ``archive`` to ``target``; what an earlier call left in ``target``.part is continued.
+    """Download ``archive`` to ``target``; resumes from the file ``target``.part of an earlier call.
 
-    A server that knows no ranges sends everything again. A file of the wrong size or SHA-256 is thrown away.
-    Raises ``DownloadError``; after a broken connection the part stays for the next call. ``FileError`` where
-    the system refuses to write.
+    A server without range requests sends everything again. A file with the wrong size or SHA-256 is removed.
+    Raises ``DownloadError``, and keeps the part for the next call if the connection broke; ``FileError`` if
+    the file cannot be written.
     """
     part = target.with_name(f"{target.name}.part")
     try:
@@ -59,14 +59,14 @@ def _fetch_checked(archive: Archive, file: BinaryIO, part: Path, report: Callabl
     continued = file.tell() > 0
     _fetch(archive, file, report)
     defect = _defect(archive, part)
-    if defect and continued:  # the part may have been of another file
+    if defect and continued:  # the part may belong to another file
         _empty(file)
         _fetch(archive, file, report)
         defect = _defect(archive, part)
     if defect:
         _empty(file)
         raise DownloadError(
-            "what came is not the file that was asked for",
+            "the server sent a different file",
             where=archive.url,
             found=defect[0],
             expected=defect[1],
@@ -75,7 +75,7 @@ def _fetch_checked(archive: Archive, file: BinaryIO, part: Path, report: Callabl
 
 
 def _defect(archive: Archive, path: Path) -> tuple[str, str] | None:
-    """Found and expected where size or checksum of a file are not those of the archive."""
+    """Found and expected value if size or checksum of a file differ from those of the archive; else None."""
     size = path.stat().st_size
     if archive.bytes is not None and size != archive.bytes:
         return f"{size} bytes", f"{archive.bytes} bytes"
@@ -85,10 +85,10 @@ def _defect(archive: Archive, path: Path) -> tuple[str, str] | None:
 
 
 def check_archive(archive: Archive, path: Path) -> None:
-    """Raise ``DatasetError`` where a file that was put there by hand is not the archive."""
+    """Raise ``DatasetError`` if a file that was put there by hand is not the archive."""
     if defect := _defect(archive, path):
         raise DatasetError(
-            f"{path} is not the file that it should be",
+            f"{path} is not the expected file",
             found=defect[0],
             expected=defect[1],
             remedy=f"remove it, or put {archive.url} there",
@@ -96,7 +96,7 @@ def check_archive(archive: Archive, path: Path) -> None:
 
 
 def _fetch(archive: Archive, file: BinaryIO, report: Callable[[int], None]) -> None:
-    """Append what is missing, over as many connections as it takes."""
+    """Append the missing bytes, over several connections if necessary."""
     most, failures = -1, 0
     while True:
         try:
@@ -114,17 +114,17 @@ def _fetch(archive: Archive, file: BinaryIO, report: Callable[[int], None]) -> N
 
 
 def reason_of(error: requests.RequestException) -> str:
-    """An error of ``requests`` without the description of the connection."""
+    """The cause of an error of ``requests``, without the description of the connection."""
     cause = getattr(error.args[0], "reason", error) if error.args else error
     return str(cause).rpartition("): ")[2]
 
 
 def _continue(archive: Archive, file: BinaryIO, report: Callable[[int], None]) -> None:
-    """One connection; ``requests``'s errors mean that another may do better."""
+    """Append bytes over one connection; errors of ``requests`` mean that another attempt may succeed."""
     start = file.seek(0, os.SEEK_END)
     if start == archive.bytes:
         return
-    # compressed on the way, bytes could not be counted
+    # with compression, bytes could not be counted
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with requests.get(archive.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         place = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)$", response.headers.get("Content-Range", ""))
@@ -179,7 +179,8 @@ def _unreachable(archive: Archive, reason: str, kept: int) -> DownloadError:
 
 @contextmanager
 def _locked(file: BinaryIO, path: Path) -> Iterator[None]:
-    """Two processes must not append to one file; the system frees the lock when the process ends."""
+    """Hold a lock, so that only one process appends to the file; the system releases it when the process
+    ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -191,7 +192,7 @@ def _locked(file: BinaryIO, path: Path) -> Iterator[None]:
 
 @contextmanager
 def _progress(archive: Archive) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; takes the number of bytes that are there."""
+    """A progress bar on a terminal, nothing elsewhere; called with the number of bytes so far."""
     console = Console(stderr=True)
     columns = (
         *Progress.get_default_columns()[:2],

@@ -1,4 +1,4 @@
-"""Annotation files of a subset, drawn from those of the whole, and a record of the draw beside them."""
+"""Drawing the annotation files of a subset from those of the whole dataset, with a record of the draw."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ RECORD = "drawn.json"
 
 
 def is_drawn(dataset: Dataset, data: Path) -> bool:
-    """Whether both files of a subset below the folder ``data`` are those that its definition gave."""
+    """Whether both files of a subset in the folder ``data`` were drawn with its present definition."""
     try:
         record = read_json(data / _splits(dataset)[0].annotations.rpartition("/")[0] / RECORD)
     except BenchmarkError:
-        return False  # not drawn yet, or killed before the record was written
+        return False  # not drawn yet, or interrupted before the record was written
     return isinstance(record, dict) and record == _record(dataset, data)
 
 
 def draw(dataset: Dataset, data: Path) -> str:
-    """Draw both files of a subset; a line about each.
+    """Draw both files of a subset; returns a summary line for each.
 
-    Raises ``AnnotationError`` where the files of the whole dataset cannot be read, are of different
-    categories, or do not have what is asked for; ``FileError`` where the system refuses.
+    Raises ``AnnotationError`` if the files of the whole dataset cannot be read, have different categories, or
+    do not have enough images or categories; ``FileError`` for errors of the system.
     """
     subset, whole = dataset.subset, dataset.whole
     assert subset is not None
@@ -52,7 +52,7 @@ def _splits(dataset: Dataset) -> tuple[Split, Split]:
 
 
 def _record(dataset: Dataset, data: Path) -> dict[str, Any] | None:
-    """How a subset is defined and what its files hold; None where one of them is not there."""
+    """The definition of a subset and the content of its files; None if one of them is missing."""
     assert dataset.subset is not None
     files = [split.annotations for split in _splits(dataset)]
     if not all((data / file).is_file() for file in files):

@@ -4,4 +4,4 @@ from benchmark.errors import BenchmarkError
 
 
 class DatasetError(BenchmarkError):
-    """A file of a dataset is another one than it should be, or cannot be made."""
+    """A file of a dataset is not the expected one, or cannot be made."""

@@ -1,7 +1,7 @@
-"""The image files of a subset, each by itself: linked from a folder that has it, or fetched from its address.
+"""The image files of a subset, each linked from a folder that has it or downloaded from its address.
 
-Several are fetched at a time. A file gets its name only when it decodes and has the size that its record
-states: what an interrupted call leaves is complete, and the next call goes on with what is missing.
+Several files are downloaded in parallel. A file gets its name only if it decodes and has the size in its
+record, so files of an interrupted call are complete, and the next call continues with the missing ones.
 """
 
 import queue
@@ -24,11 +24,11 @@ from benchmark.files import exclusive, file_error
 CONNECTIONS = 8
 ATTEMPTS = 3  # for each image
 PAUSE = 0.5  # seconds before the second attempt, doubled for the third
-TIMEOUT = (10, 30)  # seconds to connect, and between two pieces
-DEADLINE = 120.0  # seconds for one attempt, whatever trickles in
+TIMEOUT = (10, 30)  # seconds to connect, and between two chunks
+DEADLINE = 120.0  # seconds for one attempt, even if bytes arrive slowly
 PIECE = 1 << 16
 LARGEST = 50 * 2**20  # bytes; photographs of COCO have a hundredth of it
-HOPELESS = 3 * CONNECTIONS  # failures in a row after which the rest is not tried
+HOPELESS = 3 * CONNECTIONS  # failures in a row after which the remaining files are skipped
 
 STAGING, LOCK = ".fetching", ".lock"
 
@@ -37,7 +37,7 @@ How = Literal["there", "linked", "fetched"]
 
 @dataclass(frozen=True)
 class Gathered:
-    """How many images were there, were linked, were fetched; how many are missing, and the first reason."""
+    """Numbers of images that existed, were linked, were downloaded and are missing, and the first reason."""
 
     counts: Counter[How]
     missing: int
@@ -55,12 +55,12 @@ def gather_images(
     sources: Sequence[Path] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Gathered:
-    """Bring the files of ``images`` into ``folder``, from the folders ``sources`` or from the web.
+    """Get the files of ``images`` into ``folder``, from the folders ``sources`` or from the web.
 
-    What is there and sound stays as it is; a damaged file is replaced. An image that cannot be had is no
-    error. ``progress`` is told how many of how many images have been looked after.
-    Raises ``BusyError`` where another process is at it, ``AnnotationError`` for a record whose name leads out
-    of the folder, ``FileError`` where the system refuses.
+    Intact files are kept; damaged ones are replaced. A missing image is not an error. ``progress`` is called
+    with the number of processed images and their total. Raises ``BusyError`` if another process is doing the
+    same, ``AnnotationError`` for a record whose name leads out of the folder, ``FileError`` for errors of the
+    system.
     """
     wanted = [_named(image) for image in images]
     with exclusive(folder / LOCK, folder):
@@ -84,7 +84,7 @@ def gather_images(
 
 
 def _named(image: Image) -> Image:
-    """The record with one name: the last two parts of its address, else its ``file_name``."""
+    """The record with a single name: the last two parts of its address, else its ``file_name``."""
     named = image
     if image.coco_url is not None:
         named = Image(image.id, image.width, image.height, coco_url=image.coco_url)
@@ -93,12 +93,12 @@ def _named(image: Image) -> Image:
 
 
 class _Failure(Exception):
-    """Why an image could not be had."""
+    """An image cannot be linked or downloaded."""
 
 
 class _Gathering:
-    """Threads that take one image after another. They end with the process, so that an interruption does not
-    wait for a silent server."""
+    """Threads that each process one image after another. They end with the process, so an interruption does
+    not wait for a silent server."""
 
     def __init__(self, images: Sequence[Image], folder: Path, sources: Sequence[Path]) -> None:
         self.folder, self.sources = folder, sources
@@ -108,18 +108,16 @@ class _Gathering:
         self.done: queue.SimpleQueue[How | BaseException] = queue.SimpleQueue()
         self.number = len(images)
         self.failures = 0  # in a row
-        self.verifying = (
-            threading.Lock()
-        )  # warnings, which Pillow gives, are silenced for all threads at once
+        self.verifying = threading.Lock()  # Pillow's warnings are silenced for all threads together
 
     def results(self) -> Iterator[How | _Failure]:
-        """How every image came, in the order in which they did; raises what a thread did not expect."""
+        """The result for every image, in order of completion; raises unexpected errors of threads."""
         for _ in range(min(CONNECTIONS, self.number)):
             threading.Thread(target=self._work, daemon=True).start()
         for _ in range(self.number):
             result = self.done.get()
             if isinstance(result, BaseException) and not isinstance(result, _Failure):
-                self.failures = HOPELESS  # nothing more is begun
+                self.failures = HOPELESS  # no further images are started
                 raise result
             yield result
 
@@ -154,7 +152,7 @@ class _Gathering:
         return "fetched"
 
     def _link(self, image: Image, target: Path) -> bool:
-        """Link a sound file of one of the sources."""
+        """Link an intact file from one of the sources."""
         for source in self.sources:
             try:
                 found = resolve_image(image, source)
@@ -166,13 +164,13 @@ class _Gathering:
         return False
 
     def _defect(self, image: Image, folder: Path) -> str | None:
-        """What is wrong with an image's file below a folder."""
+        """The defect of an image's file in a folder, if any."""
         with self.verifying:
             problems = check_images([image], folder)
         return next((f"{item.what}: {item.found}" for item in problems if item.severity == "error"), None)
 
     def _fetch(self, image: Image, session: requests.Session) -> Path:
-        """A sound file in the staging folder."""
+        """Download an intact file into the staging folder."""
         url = image.coco_url
         if url is None:
             raise _Failure(f"image {image.id} has no coco_url, and {image.file_name} is in no folder given")
@@ -193,12 +191,12 @@ class _Gathering:
 
 
 def _download(url: str, session: requests.Session) -> bytes:
-    """The body of an answer; ``requests``' errors where it does not come whole and in time."""
+    """The body of a response; errors of ``requests`` if it is incomplete or too slow."""
     begin, content = time.monotonic(), bytearray()
     with session.get(url, headers={"Accept-Encoding": "identity"}, stream=True, timeout=TIMEOUT) as response:
         response.raise_for_status()
         try:
-            while piece := response.raw.read1(PIECE):  # what is there, so that trickling bytes are noticed
+            while piece := response.raw.read1(PIECE):  # available bytes, so that slow transfers are noticed
                 content += piece
                 if len(content) > LARGEST:
                     raise requests.ConnectionError(f"more than {LARGEST} bytes")

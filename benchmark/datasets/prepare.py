@@ -1,4 +1,4 @@
-"""``longtail data prepare``: every file of a dataset is checked, linked, fetched, rebuilt, or asked for."""
+"""``longtail data prepare``: check, link, download or rebuild the files of a dataset, or request them."""
 
 import os
 from collections.abc import Callable
@@ -26,7 +26,7 @@ COCO = "coco/"
 
 @dataclass(frozen=True)
 class Prepared:
-    """How a file or folder stands: ready, or still missing; ``text`` says what is in it or what to do."""
+    """State of a file or folder: ready or missing; ``text`` describes its content or what to do."""
 
     path: Path
     ready: bool
@@ -36,13 +36,12 @@ class Prepared:
 def prepare_dataset(
     dataset: Dataset, data: Path, coco: Path | None, report: Report, *, stuff_maps: bool = False
 ) -> list[Prepared]:
-    """Get the files of a real ``dataset`` into the folder ``data``; what is there is checked and left alone.
+    """Get the files of a real ``dataset`` into the folder ``data``; existing files are checked and kept.
 
-    ``coco`` is a folder with COCO's images and annotations to link to, ``report`` takes one line for every
-    longer step. Stuff maps that are not there are left out unless ``stuff_maps`` asks for them.
-    Raises ``DatasetError`` where a file that is there is another one than it should be, for a ``coco`` that
-    has nothing of COCO, and for stuff maps of a dataset that has none; ``FileError`` where the system
-    refuses. What cannot be fetched is no error.
+    ``coco`` is a folder with COCO's images and annotations to link to; ``report`` is called with one line for
+    every longer step. Missing stuff maps are skipped unless ``stuff_maps`` is set. Raises ``DatasetError``
+    for an existing file that is not the expected one, for a folder ``coco`` without COCO, and for stuff maps
+    of a dataset that has none; ``FileError`` for errors of the system. A failed download is not an error.
     """
     if stuff_maps and (dataset.train is None or dataset.train.stuff_maps is None):
         raise DatasetError(
@@ -59,7 +58,7 @@ def prepare_dataset(
 def _prepare_subset(
     dataset: Dataset, whole: Dataset, data: Path, coco: Path | None, report: Report
 ) -> list[Prepared]:
-    """Draw the splits of a subset from the annotations of the whole, then get the images of these alone."""
+    """Draw the splits of a subset from the annotations of the whole dataset, then get only their images."""
     splits = _files_of_splits(dataset)
     annotations = [file for file in splits if _is_file(data / file.path)]
     prepared = []
@@ -81,7 +80,7 @@ def _prepare_subset(
 def _prepare_images(
     dataset: Dataset, whole: Dataset, data: Path, coco: Path | None, report: Report
 ) -> list[Prepared]:
-    """Link or fetch the images of a subset, of each of its folders."""
+    """Link or download the images of a subset, folder by folder."""
     folders: dict[str, list[Image]] = {}
     sources = [] if coco is None else [coco, coco / "images"]
     if coco is not None and not coco.is_dir():
@@ -100,9 +99,7 @@ def _prepare_images(
             gathered = gather_images(unique, data / folder, list(dict.fromkeys(sources)), progress)
         text = str(gathered)
         if gathered.missing:
-            text += (
-                f": {gathered.reason}\nrun the command again, which goes on with them, or give --coco FOLDER"
-            )
+            text += f": {gathered.reason}\nrun the command again to continue, or give --coco FOLDER"
         prepared.append(Prepared(data / folder, not gathered.missing, text))
     return prepared
 
@@ -110,7 +107,7 @@ def _prepare_images(
 def _prepare_files(
     dataset: Dataset, files: list[DataFile], data: Path, report: Report, stuff_maps: bool = False
 ) -> list[Prepared]:
-    """Every file of a list: there, made, or asked for."""
+    """The state of every file in a list, after making those that can be made."""
     downloads: list[Path] = []
     prepared = []
     for file in files:
@@ -131,11 +128,11 @@ def _prepare_files(
 
 
 class _MissingError(Exception):
-    """A file is not there and cannot be got; the text says what to do."""
+    """A file is missing and cannot be downloaded; the text states what to do."""
 
 
 def _files_of_splits(dataset: Dataset) -> list[DataFile]:
-    """What a dataset file without a list of files asks for: its annotation files and image folders."""
+    """The files of a dataset that does not list them: its annotation files and image folders."""
     splits = [split for split in (dataset.train, dataset.val) if split is not None]
     paths = dict.fromkeys([split.annotations for split in splits] + [split.images for split in splits])
     paths |= dict.fromkeys(split.stuff_maps for split in splits if split.stuff_maps is not None)
@@ -143,7 +140,7 @@ def _files_of_splits(dataset: Dataset) -> list[DataFile]:
 
 
 def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
-    """Link what ``coco`` has of the files below ``coco/``; both usual layouts are known."""
+    """Link the files below ``coco/`` that ``coco`` has, in either of the two usual layouts."""
     wanted = [file for file in files if file.path.startswith(COCO)]
     sources = {}
     for file in wanted:
@@ -153,13 +150,13 @@ def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
             sources[data / file.path] = found.resolve()
     if not sources:
         raise DatasetError(
-            "this is no folder of COCO",
+            "this is not a folder of COCO",
             where=coco,
             found=", ".join(sorted(path.name for path in coco.iterdir())[:8]) or "nothing"
             if coco.is_dir()
             else "no such folder",
             expected=" or ".join(file.path.removeprefix(COCO) for file in wanted)
-            or "no folder: this dataset needs nothing of COCO",
+            or "no folder: this dataset does not need COCO",
             remedy="give the folder that holds train2017 and val2017",
         )
     for target, source in sources.items():
@@ -167,7 +164,7 @@ def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
             continue
         try:
             if target.is_symlink():
-                target.unlink()  # to something that is no longer there
+                target.unlink()  # a link whose target no longer exists
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(source)
         except OSError as error:
@@ -175,17 +172,18 @@ def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
 
 
 def _present(path: Path) -> bool:
-    """Whether there is a file, or a folder with something in it."""
+    """Whether there is a file or a non-empty folder."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def _is_file(path: Path) -> bool:
-    """Annotation files are told from image folders by their ending."""
+    """Whether a path is an annotation file and not an image folder, by its extension."""
     return path.suffix == ".json"
 
 
 def _make(file: DataFile, data: Path, target: Path, downloads: list[Path], report: Report) -> bool:
-    """Whether the file could be rebuilt or unpacked; fetched archives are added to ``downloads``."""
+    """Rebuild or unpack the file if possible; returns whether it was. Downloaded archives are added to
+    ``downloads``."""
     if file.subsample is not None:
         return _subsample(file.subsample, data, target, report)
     if file.archive is None:
@@ -225,7 +223,7 @@ def _ask(file: DataFile, data: Path) -> Prepared:
 
 
 def _request(file: DataFile, data: Path) -> str:
-    """What a person has to do for a file."""
+    """What the user has to do for a file."""
     target = data / file.path
     if file.archive is None:
         return f"put it to {target}"
@@ -242,7 +240,7 @@ def _size(archive: Archive) -> str:
 
 
 def _check(dataset: Dataset, file: DataFile, target: Path) -> str:
-    """What is in a file or folder, in words; ``DatasetError`` where that is not what the dataset asks for."""
+    """Description of the content of a file or folder; ``DatasetError`` if it does not match the dataset."""
     if _is_file(target):
         statistics = class_statistics(target)
         if dataset.vocabulary is not None:

@@ -1,4 +1,4 @@
-"""The numbers of the LVIS and COCO APIs, AP by training counts, AP-fixed, and how certain they are."""
+"""The metrics of the LVIS and COCO APIs, AP by training counts, AP-fixed, and their uncertainty."""
 
 from benchmark.evaluation.errors import EvaluationError
 from benchmark.evaluation.evaluator import Evaluation, Evaluator, evaluate_detections

@@ -1,7 +1,6 @@
-"""The adapter to hotcoco, a fast evaluator that agrees with the official APIs bit for bit in this set-up.
+"""The adapter to hotcoco, a fast evaluator that agrees with the official APIs bit for bit as used here.
 
-hotcoco is young, so nothing outside this file knows about it, and the tests compare it with ``lvis`` 0.5.3
-and pycocotools.
+hotcoco is young, so only this file uses it, and the tests compare it with ``lvis`` 0.5.3 and pycocotools.
 """
 
 import shutil
@@ -27,15 +26,16 @@ AREAS = ("all", "small", "medium", "large")
 _EVERY_AREA = [0.0, 1e10]
 _POSITIVE_AREA = [5e-324, 1e300]
 _UNLIMITED = 10**6
-_IMAGES_AT_ONCE = 1000  # matches arrive as Python objects: a thousand images' take a hundred megabytes
+_IMAGES_AT_ONCE = 1000  # matches are Python objects: those of a thousand images take a hundred megabytes
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Detections in ten equal bins of score, those that hold any.
+    """Detections in ten equal bins of score, without empty bins.
 
     ``error`` is the expected calibration error, None without detections; ``scores`` and ``precision`` float64
-    (B,) are each bin's mean score and share of right detections, ``counts`` int64 (B,) its detections.
+    (B,) are the mean score and the fraction of correct detections of each bin, ``counts`` int64 (B,) its
+    number of detections.
     """
 
     error: float | None
@@ -49,7 +49,7 @@ class Curves:
     """Precision and score float64 (T, R, C, A) at the highest cap, recall (T, C, A, M) at each.
 
     T IoU thresholds 0.50 to 0.95, R = 101 recall thresholds, C categories in ascending id, A = ``AREAS`` (or
-    ``all`` alone), M caps of detections. -1 where a category has no ground truth.
+    only ``all``), M caps of detections. -1 for categories without ground truth.
     """
 
     precision: np.ndarray
@@ -59,12 +59,12 @@ class Curves:
 
 @dataclass(frozen=True)
 class Matches:
-    """What each of N detections matched, for re-weighting images, in the order in which AP takes them.
+    """The matches of N detections, for re-weighting images, in the order of the computation of AP.
 
-    That is ascending category, descending score, and for equal scores ascending image and the file's order.
-    ``images``, ``categories`` int64 (N,) are positions; ``correct``, ``ignored`` bool (T, N), where an
-    ignored detection is neither right nor wrong. ``objects`` int64 (K, 3): position of the image, of the
-    category, and how many objects count there.
+    The order is ascending category, descending score, and for equal scores ascending image and file order.
+    ``images``, ``categories`` int64 (N,) are positions; ``correct``, ``ignored`` bool (T, N): an ignored
+    detection is neither correct nor wrong. ``objects`` int64 (K, 3): position of the image, of the category,
+    and the number of objects that count there.
     """
 
     images: np.ndarray
@@ -82,10 +82,10 @@ class Engine:
         self._lvis = truth.protocol == "lvis"
 
     def load(self, selection: Selection, rows: np.ndarray, iou_type: str) -> "Loaded":
-        """Hand ``rows`` of a selection to the engine.
+        """Load ``rows`` of a selection into the engine.
 
-        ``iou_type`` is ``bbox`` or ``segm``. No detection becomes a Python object for boxes; for masks there
-        is one for each run-length code. Raises ``EvaluationError`` and ``DetectionError``.
+        ``iou_type`` is ``bbox`` or ``segm``. Boxes need no Python object per detection; masks need one for
+        each run-length code. Raises ``EvaluationError`` and ``DetectionError``.
         """
         table = selection.table
         columns = [table.image_ids, table.scores, table.category_ids]
@@ -110,7 +110,7 @@ class Engine:
         images, scores, categories = (column[rows].astype(np.float64) for column in columns)
         with _errors("detections cannot be evaluated", table.path):
             found = truth.load_res(np.column_stack([images, boxes, scores, categories]), segmentation=codes)
-            if codes is not None:  # the size class comes from the mask, not from a box
+            if codes is not None:  # the size class is that of the mask, not of the box
                 found.update_anns(ids=np.arange(1, len(rows) + 1), area=areas)
         return Loaded(self._truth, truth, found, rows, iou_type, table.path)
 
@@ -144,7 +144,7 @@ class Engine:
 
 
 class Loaded:
-    """Detections in the engine, ready to be evaluated in several ways; made by ``Engine.load``."""
+    """Detections loaded by ``Engine.load``, for several evaluations."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Loaded:
         areas: tuple[str, ...] = AREAS,
         categories: np.ndarray | None = None,
     ) -> Curves:
-        """Precision and recall with each of these caps, or with none (``None``).
+        """Precision and recall with each of these caps, or without a cap (``None``).
 
         ``areas`` is ``AREAS`` or ``("all",)``; only ``categories``, bool (C,), are evaluated if given.
         """
@@ -190,7 +190,7 @@ class Loaded:
             evaluation.accumulate()
             arrays = evaluation.eval
             assert arrays is not None
-            # the engine may know fewer categories: put the others back into their places
+            # the engine may have fewer categories: insert the others at their positions
             places = np.searchsorted(self._categories, evaluation.params.cat_ids)
         precision, scores = (
             self._spread(arrays[name][..., -1], places, axis=2) for name in ("precision", "scores")
@@ -198,7 +198,7 @@ class Loaded:
         return Curves(precision, scores, self._spread(arrays["recall"], places, axis=1))
 
     def calibration(self) -> Calibration:
-        """How far scores are probabilities at IoU 0.5, after ``curves``."""
+        """Calibration of the scores as probabilities at IoU 0.5; call ``curves`` before."""
         with _errors("detections cannot be evaluated", self._path):
             found = self._evaluation.calibration(n_bins=10, iou_threshold=0.5)
         filled = [item for item in found["bins"] if item["count"]]
@@ -210,7 +210,7 @@ class Loaded:
         )
 
     def error_types(self) -> dict[str, float]:
-        """How much AP50 each of TIDE's error types costs, after ``curves``, as fractions.
+        """The AP50 that each of TIDE's error types costs, as fractions; call ``curves`` before.
 
         Bolya et al. 2020; the keys are Cls, Loc, Both, Dupe, Bkg and Miss.
         """
@@ -248,7 +248,7 @@ class Loaded:
         score = np.array([value for values in scores for value in values], np.float64)
         none = np.zeros((2, len(IOU_THRESHOLDS), 0), bool)
         matched, ignored = np.concatenate([none, *flags], axis=2)
-        # stable, so that the cells stay in ascending image and a cell's detections in their order
+        # stable, so that cells stay in ascending image, and the detections of a cell in their order
         order = np.lexsort((-score, of_category))
         return Matches(
             of_image[order], of_category[order], (matched & ~ignored)[:, order], ignored[:, order], objects
@@ -266,7 +266,7 @@ class Loaded:
 
 @contextmanager
 def _without_mark(path: Path) -> Iterator[Path]:
-    """The file, or a copy of it without the byte order mark, which the engine does not know."""
+    """The file, or a copy of it without the byte order mark, which the engine does not accept."""
     with path.open("rb") as file:
         if file.read(len(BYTE_ORDER_MARK)) != BYTE_ORDER_MARK:
             yield path

@@ -4,4 +4,4 @@ from benchmark.errors import BenchmarkError
 
 
 class EvaluationError(BenchmarkError):
-    """Ground truth or detections that cannot be evaluated."""
+    """Ground truth or detections cannot be evaluated."""

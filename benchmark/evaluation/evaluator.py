@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result: ``metrics[iou type][key]`` as fractions, None where there is nothing to average.
+    """The result: ``metrics[iou type][key]`` as fractions, None if there is nothing to average.
 
     ``columns`` describe the categories in ascending id: ``id``, ``name``, ``frequency``, ``instances`` (in
-    the ground truth), ``training_instances`` where they are known, and for each IoU type ``<iou>_AP`` and
+    the ground truth), ``training_instances`` if they are known, and for each IoU type ``<iou>_AP`` and
     ``<iou>_AR`` as fractions, NaN for categories without ground truth. ``curves`` are by IoU type; ``notes``
-    are sentences about how to read the numbers.
+    are sentences on how to read the numbers.
     """
 
     ground_truth: Path
@@ -57,7 +57,7 @@ class Evaluation:
     @property
     def per_class(self) -> "DataFrame":
         """``columns`` as a table, one row for each category."""
-        import pandas as pd  # half a second, which the command line does not need
+        import pandas as pd  # takes half a second, and the command line does not need it
 
         return pd.DataFrame(self.columns)
 
@@ -68,7 +68,7 @@ class Evaluation:
         curves: Path | None = None,
         calibration: Path | None = None,
     ) -> None:
-        """Write each part where a path is given, atomically.
+        """Write each part for which a path is given, atomically.
 
         ``metrics`` as JSON, the categories and the bins of ``calibration`` as CSV, ``curves`` as NumPy's
         .npz: the axes ``category_ids``, ``iou_thresholds``, ``recall_thresholds``, ``areas``, and for each
@@ -101,7 +101,7 @@ class Evaluation:
             write_json(metrics, self.metrics)
 
     def text(self) -> str:
-        """The numbers as a table for people, in percent."""
+        """The numbers as a text table, in percent."""
         evaluated = int((self.columns["instances"] > 0).sum())
         lines = [
             f"{self.images:,} images, {evaluated:,} of {len(self.columns['id']):,} categories with ground "
@@ -122,10 +122,10 @@ class Evaluation:
 class Evaluator:
     """One ground truth for any number of files of detections, loaded once.
 
-    Follows the LVIS protocol where the images of the annotation file say which categories were looked for in
+    Follows the LVIS protocol if the images of the annotation file list the categories that were verified in
     them, else the COCO protocol. ``statistics`` is a table of class statistics of the *training* split
-    (``longtail stats``): with it there are AP by training instances, bAP and eAP, and ``frequencies`` (C,),
-    the letters r, c, f, are the training split's; without it, those of the ground truth, or empty. Raises
+    (``longtail stats``): it adds AP by training instances, bAP and eAP, and ``frequencies`` (C,), the letters
+    r, c, f, are those of the training split; without it, those of the ground truth, or empty. Raises
     ``AnnotationError``, ``StatisticsError`` and ``EvaluationError`` for files that cannot be used.
     """
 
@@ -150,12 +150,12 @@ class Evaluator:
     ) -> Evaluation:
         """Compute every number of ``detections`` (Parquet, or LVIS or COCO results JSON).
 
-        ``iou_types`` are ``bbox`` and ``segm``, by default all that ``detections`` hold; ``max_detections``
-        replaces the protocols' own caps, which count different things; ``errors`` adds TIDE's error types,
-        which take as long as all the rest, and ``calibration`` the expected calibration error and its bins.
-        The numbers are those of lvis-api 0.5.3 on results without ``bbox`` in mask evaluation, or of
-        pycocotools, except that an empty file gives zeros. Raises ``EvaluationError`` and ``DetectionError``
-        for files that cannot be evaluated.
+        ``iou_types`` are ``bbox`` and ``segm``, by default all that ``detections`` have; ``max_detections``
+        replaces the caps of the protocols, which count differently; ``errors`` adds TIDE's error types, which
+        take as long as everything else, and ``calibration`` the expected calibration error and its bins. The
+        numbers are those of lvis-api 0.5.3 on results without ``bbox`` in mask evaluation, or of pycocotools,
+        except that an empty file gives zeros. Raises ``EvaluationError`` and ``DetectionError`` for files
+        that cannot be evaluated.
         """
         truth = self.truth
         number = self._number(max_detections)
@@ -202,7 +202,7 @@ class Evaluator:
     def metrics(
         self, max_detections: Caps | None = None, errors: bool = False, calibration: bool = False
     ) -> list[Metric]:
-        """The metrics of which everything is known that they need, in the order in which they are shown."""
+        """The metrics that can be computed from the available data, in display order."""
         letters = bool((self.frequencies != "").any())
         return [
             metric
@@ -216,7 +216,7 @@ class Evaluator:
     def match(
         self, detections: Path, iou_type: str, metrics: Sequence[Metric], max_detections: Caps | None = None
     ) -> tuple[dict[str, float | None], Matches]:
-        """The numbers of one file for ``metrics``, and what each of its detections matched."""
+        """The numbers of one file for ``metrics``, and the matches of its detections."""
         table = read_detections(detections)
         selection = Selection(self.truth, table)
         number = self._number(max_detections)
@@ -225,7 +225,7 @@ class Evaluator:
         return self._numbers(metrics, loaded.curves(_caps(metrics))), loaded.matches()
 
     def _category_columns(self) -> dict[str, np.ndarray]:
-        """What is known of the categories before any detection is read; see ``Evaluation``."""
+        """The columns of ``Evaluation`` that do not depend on detections."""
         columns: dict[str, np.ndarray] = {
             "id": np.fromiter(self.truth.names, np.int64, len(self.truth.names)),
             "name": np.array(list(self.truth.names.values())),
@@ -237,9 +237,11 @@ class Evaluator:
         return columns
 
     def _fixed(self, curves: Curves, selection: Selection, rows: np.ndarray, iou_type: str) -> Curves:
-        """Curves of AP-fixed: ``curves`` of ``rows`` but for the categories of which other detections count.
+        """Curves of AP-fixed: the ``curves`` of ``rows``, with those categories replaced for which other
+        detections count.
 
-        One category's AP does not depend on another's detections, so that few need to be evaluated again.
+        The AP of a category does not depend on the detections of others, so only few need to be evaluated
+        again.
         """
         fixed_rows = selection.fixed_rows()
         changed = np.zeros(len(self.truth.names), bool)
@@ -273,7 +275,8 @@ class Evaluator:
         fixed: Curves | None = None,
         engine: Mapping[str, float | None] | None = None,
     ) -> dict[str, float | None]:
-        """``fixed`` are the curves of AP-fixed, ``engine`` the numbers that the engine itself gives."""
+        """The metrics by key. ``fixed`` are the curves of AP-fixed, ``engine`` the numbers that the engine
+        computes."""
         numbers: dict[str, float | None] = {}
         ap, _ = per_category(curves)
         caps = _caps(metrics)
@@ -300,7 +303,7 @@ class Evaluator:
         found, masks = table.iou_types, self.truth.masks
         selected = found if asked is None else list(dict.fromkeys(asked))
         if asked is None and len(table) == 0 and not masks:
-            selected = ["bbox"]  # no detection says that masks are meant
+            selected = ["bbox"]  # without detections the file does not show whether it is for masks
         missing = [name for name in selected if name not in found or (name == "segm" and not masks)]
         if missing:
             raise EvaluationError(

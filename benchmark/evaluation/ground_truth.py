@@ -1,4 +1,5 @@
-"""What the evaluation needs of an annotation file, checked for what would falsify the numbers."""
+"""The parts of an annotation file that the evaluation needs, checked for errors that would make numbers
+wrong."""
 
 from dataclasses import dataclass
 from itertools import chain
@@ -17,14 +18,14 @@ from benchmark.evaluation.errors import EvaluationError
 class GroundTruth:
     """The ground truth as columns: I images and C categories in ascending id, N annotations in file order.
 
-    ``protocol`` is ``lvis`` where the images say which categories were looked for in them, else ``coco``.
+    ``protocol`` is ``lvis`` if the images list the categories that were verified in them, else ``coco``.
     ``images`` are the records for the engine; ``image_ids`` int64 (I,), ``sizes`` int64 (I, 2) as height and
     width in pixels; ``names`` is category id to name, ascending; ``frequencies`` (C,) r, c or f, or empty;
-    ``instances`` int64 (C,) counts annotations. ``verified`` bool (I, C) tells where a detection can change a
+    ``instances`` int64 (C,) counts annotations. ``verified`` bool (I, C): whether a detection can change a
     number. Of the annotations: ``ids``, ``image_positions``, ``category_positions``, ``crowd`` int64 (N,),
-    ``boxes`` float64 (N, 4) x, y, width, height and ``areas`` (N,) in pixels; ``measured`` bool (N,) tells
-    where the file has no area. ``masks``: whether any has a segmentation,
-    or there is none.
+    ``boxes`` float64 (N, 4) x, y, width, height and ``areas`` (N,) in pixels; ``measured`` bool (N,): whether
+    the area is not from the file. ``masks``: whether any annotation has a segmentation, or there are no
+    annotations.
     """
 
     path: Path
@@ -48,7 +49,8 @@ class GroundTruth:
     def check_masks(self) -> None:
         """Raise ``EvaluationError`` for an annotation whose mask is missing or does not fit its image.
 
-        Coordinates may leave the image by its length, as everywhere; run lengths must make up the image.
+        Coordinates may be outside the image by at most its length, as everywhere; run lengths must add up to
+        the image.
         """
         content = read_annotations(self.path)
         for problem in mask_problems(content.images, content.annotations):
@@ -56,11 +58,11 @@ class GroundTruth:
 
 
 def read_ground_truth(path: Path, letters: bool = False) -> GroundTruth:
-    """Read an annotation file in LVIS or COCO format; ``letters``: frequency groups are known from elsewhere.
+    """Read an annotation file in LVIS or COCO format; ``letters``: frequency groups have another source.
 
     An annotation without ``area`` gets the area of its polygons, of its run lengths, or else of its box, as
     in detectron2's ``convert_to_coco_dict``.
-    Raises ``AnnotationError`` where it is not one, ``EvaluationError`` where its evaluation is not defined.
+    Raises ``AnnotationError`` for an invalid file, ``EvaluationError`` if its evaluation is not defined.
     """
     content = read_annotations(path)
     _refuse(content, letters)

@@ -1,20 +1,20 @@
-"""The registry of metrics: the one place that names, explains and formats them."""
+"""The registry of metrics: their names, meanings and formats."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 PROTOCOL_DETECTIONS = {"lvis": 300, "coco": 100}
-"""Detections kept by the protocol, those with the highest scores; ``CAP_WORDS`` tells of what."""
+"""Number of detections that the protocol keeps, highest scores first; ``CAP_WORDS`` has the unit."""
 
 CAP_WORDS = {"lvis": "an image", "coco": "of a category in an image"}
-"""What each protocol's cap is a cap of."""
+"""The unit to which the cap of each protocol applies."""
 
 Caps = Mapping[str, int]
-"""Caps by protocol that replace the protocol's own: 300 an image is none of COCO's."""
+"""Caps by protocol that replace the protocol's own; a cap of 300 per image does not apply to COCO."""
 
 Bin = tuple[int, int | None]
-"""Training instances from the first number on, up to and without the second; None is no limit."""
+"""Training instances from the first number to before the second; None for no limit."""
 
 COUNT_BINS: tuple[Bin, ...] = ((0, 10), (10, 100), (100, 1000), (1000, None))
 """SimCal's bins for LVIS; their mean is bAP."""
@@ -27,9 +27,9 @@ COCO_LT_BINS: tuple[Bin, ...] = ((1, 20), (20, 400), (400, 8000), (8000, None))
 class Metric:
     """One number of an evaluation, stored as a fraction and shown in percent.
 
-    ``precision`` and ``recall`` are means over what ``iou``, ``area``, ``frequency`` and ``bin`` select;
-    ``fixed`` with AP-fixed's detections, ``max_detections`` at a cap other than the protocol's; ``mean`` is
-    the plain mean of the metrics ``of``; ``calibration`` and ``error`` are the engine's.
+    ``precision`` and ``recall`` are means over the selection by ``iou``, ``area``, ``frequency`` and ``bin``,
+    with the detections of AP-fixed if ``fixed``, and at the cap ``max_detections`` if it is not that of the
+    protocol; ``mean`` is the mean of the metrics ``of``; the engine computes ``calibration`` and ``error``.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Metric:
     digits: int = 1
 
     def format(self, value: float | None) -> str:
-        """The stored ``value`` as it is shown, without the unit; empty where it is not defined."""
+        """The stored ``value`` as text without unit; empty if it is not defined."""
         return "" if value is None else f"{value * self.scale:.{self.digits}f}"
 
 
@@ -125,7 +125,7 @@ def _binned() -> Iterator[Metric]:
 
 
 def _recall(protocol: str, max_detections: int) -> Iterator[Metric]:
-    """The keys hold the number of detections, so that no other protocol's number bears this one's name."""
+    """Recall metrics. Their keys contain the number of detections, so that they differ between protocols."""
     lower = [cap for cap in (1, 10) if cap < max_detections] if protocol == "coco" else []
     for cap in (*lower, max_detections):
         yield Metric(
@@ -152,7 +152,7 @@ def _recall(protocol: str, max_detections: int) -> Iterator[Metric]:
 
 
 def metrics_of(protocol: str, max_detections: int) -> dict[str, Metric]:
-    """Every metric of a protocol by key, in the order in which they are shown, the protocol's own first.
+    """Every metric of a protocol by key, in display order, the protocol's own first.
 
     ``max_detections`` is the highest number of detections kept.
     """

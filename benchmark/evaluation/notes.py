@@ -1,4 +1,4 @@
-"""Sentences about how to read the numbers of an evaluation, and signs that its input is not what it seems."""
+"""Sentences on how to read the numbers of an evaluation, and signs that its input is in another format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +11,17 @@ from benchmark.evaluation.metrics import CAP_WORDS, PROTOCOL_DETECTIONS, Caps, M
 from benchmark.statistics import ClassStatistics
 
 ODD = 0.05
-"""Part of the boxes from which an oddity is no longer one of single boxes."""
+"""Fraction of the boxes from which an oddity is reported."""
 
 MANY = 20
-"""Boxes from which the place of all of them says something."""
+"""Least number of boxes for a statement about the positions of all boxes."""
 
-_SLACK = 2.0  # pixels that rounding may take a box out of its image
+_SLACK = 2.0  # pixels by which rounding may move a box out of its image
 _FORM = "Boxes are read as x, y, width, height in pixels of the original image."
 
 
 def area_notes(truth: GroundTruth) -> list[str]:
-    """How many areas are not the file's own."""
+    """The number of areas that are not from the file."""
     count = int(truth.measured.sum())
     if count == 0:
         return []
@@ -32,7 +32,7 @@ def area_notes(truth: GroundTruth) -> list[str]:
 
 
 def letter_notes(truth: GroundTruth, table: ClassStatistics, path: Path) -> list[str]:
-    """Where the letters of training are not the ground truth's, or not those of the training counts.
+    """Differences of the training letters from those of the ground truth, or from the training counts.
 
     ``table`` has the categories of ``truth``; ``path`` is its file.
     """
@@ -55,7 +55,7 @@ def letter_notes(truth: GroundTruth, table: ClassStatistics, path: Path) -> list
 
 
 def cap_notes(protocol: str, caps: Caps | None) -> list[str]:
-    """That the caps which were given are not of the protocol that was followed."""
+    """A note if the given caps are not for the protocol of the evaluation."""
     if not caps or protocol in caps:
         return []
     given = " and ".join(f"{cap} {CAP_WORDS[other]}" for other, cap in caps.items())
@@ -66,7 +66,7 @@ def cap_notes(protocol: str, caps: Caps | None) -> list[str]:
 
 
 def bin_notes(known: Mapping[str, Metric], numbers: Mapping[str, float | None]) -> list[str]:
-    """Which means are over fewer bins than all."""
+    """Notes on means for which some bins are empty."""
     notes = []
     for metric in known.values():
         empty = [key for key in metric.of if key in numbers and numbers[key] is None]
@@ -79,7 +79,7 @@ def bin_notes(known: Mapping[str, Metric], numbers: Mapping[str, float | None]) 
 
 
 def detection_notes(scores: np.ndarray, boxes: np.ndarray | None, sizes: np.ndarray) -> list[str]:
-    """Signs that detections are of another form.
+    """Signs that detections are in another format.
 
     ``scores`` (N,); ``boxes`` (N, 4) as x, y, width, height in pixels, or None; ``sizes`` (N, 2) is height
     and width of every detection's image.

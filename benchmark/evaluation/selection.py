@@ -1,4 +1,4 @@
-"""Which detections of a file count: the caps of the protocols, and what nobody verified."""
+"""Selection of the detections that count: caps of the protocols, and unverified categories."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from benchmark.evaluation.ground_truth import GroundTruth
 from benchmark.inference.detections import DetectionTable
 
 FIXED_DETECTIONS = 10_000
-"""Detections of a category kept over the data set for AP-fixed (Dave et al., arXiv 2102.01066)."""
+"""Number of detections of a category kept over the dataset for AP-fixed (Dave et al., arXiv 2102.01066)."""
 
 
 def highest_scores(groups: np.ndarray, scores: np.ndarray, number: int) -> np.ndarray:
     """Whether each of N detections is among the ``number`` highest scores of its group; bool (N,).
 
-    ``groups`` are int64 from 0 (N,). Of equal scores at the border the first in the file are kept.
+    ``groups`` are int64 from 0 (N,). Of equal scores at the limit, the first in the file are kept.
     """
     counts = np.bincount(groups)
     kept = np.ones(len(groups), bool)
@@ -35,10 +35,10 @@ def highest_scores(groups: np.ndarray, scores: np.ndarray, number: int) -> np.nd
 
 
 class Selection:
-    """The N detections of a table, placed in a ground truth.
+    """The N detections of a table with their positions in a ground truth.
 
-    ``images`` and ``categories`` are positions int64 (N,). Raises ``DetectionError`` where they do not
-    belong together.
+    ``images`` and ``categories`` are positions int64 (N,). Raises ``DetectionError`` if the two do not belong
+    together.
     """
 
     def __init__(self, truth: GroundTruth, table: DetectionTable) -> None:
@@ -50,9 +50,9 @@ class Selection:
     def rows(self, max_detections: int) -> np.ndarray:
         """Rows that can change a number, ascending.
 
-        LVIS first keeps the ``max_detections`` highest scores of each image over all categories; only then
-        are categories left out that nobody verified in the image, which LVIS ignores. That leaves a fifth of
-        the detections or less, so that memory stays small. COCO has a cap for each category in an image.
+        LVIS first keeps the ``max_detections`` highest scores of each image over all categories, and then
+        ignores categories that were not verified in the image. This leaves at most a fifth of the detections,
+        so memory stays small. COCO has a cap for each category in an image.
         """
         groups = self.images
         if self._truth.protocol == "coco":

@@ -1,4 +1,4 @@
-"""From precision and recall of every category to the numbers of the registry."""
+"""Compute the metrics of the registry from precision and recall of every category."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,16 +9,15 @@ from benchmark.evaluation.metrics import Bin, Metric
 
 
 def in_bin(counts: np.ndarray, limits: Bin) -> np.ndarray:
-    """Which of the training counts (C,) lie in a bin; bool (C,)."""
+    """Which of the training counts (C,) are in a bin; bool (C,)."""
     low, high = limits
     return (counts >= low) & (counts < (np.inf if high is None else high))
 
 
 def mean_precision(metric: Metric, precision: np.ndarray, categories: np.ndarray) -> float | None:
-    """Mean over all defined values of a selection of precision (T, R, C, A), in one step as lvis-api takes
-    it.
+    """Mean over all defined values of a selection of precision (T, R, C, A), in one step as in lvis-api.
 
-    ``categories`` is bool (C,). None where nothing is defined.
+    ``categories`` is bool (C,). None if no value is defined.
     """
     return _mean(metric, precision[..., AREAS.index(metric.area)], categories)
 
@@ -26,7 +25,7 @@ def mean_precision(metric: Metric, precision: np.ndarray, categories: np.ndarray
 def mean_recall(
     metric: Metric, recall: np.ndarray, categories: np.ndarray, caps: Sequence[int]
 ) -> float | None:
-    """The same of recall (T, C, A, M) at one of ``caps``."""
+    """The same for recall (T, C, A, M) at one of ``caps``."""
     assert metric.max_detections is not None
     cap = caps.index(metric.max_detections)
     return _mean(metric, recall[:, :, AREAS.index(metric.area), cap], categories)
@@ -42,7 +41,7 @@ def _mean(metric: Metric, values: np.ndarray, categories: np.ndarray) -> float |
 
 
 def bin_mean(per_category: np.ndarray, counts: np.ndarray, limits: Bin) -> float | None:
-    """Plain mean of AP over the categories of a bin, as SimCal takes it; None where the bin is empty.
+    """Mean of AP over the categories of a bin, as in SimCal; None if the bin is empty.
 
     ``per_category`` (C,) is AP, NaN without ground truth; ``counts`` (C,) are training instances.
     """
@@ -51,7 +50,7 @@ def bin_mean(per_category: np.ndarray, counts: np.ndarray, limits: Bin) -> float
 
 
 def mean_of(metric: Metric, numbers: Mapping[str, float | None]) -> float | None:
-    """The plain mean of other metrics that are defined: empty bins are left out. None without any."""
+    """The mean of other metrics that are defined: empty bins are left out. None if there are none."""
     defined = [value for key in metric.of if (value := numbers[key]) is not None]
     return sum(defined) / len(defined) if defined else None
 

@@ -1,7 +1,7 @@
 """Paired bootstrap over images: how much a number would change with other images of the same kind.
 
-Images are drawn with replacement, as many as there are, the same ones for every run. Matching is done once;
-a draw only changes how often each image counts. The interval says nothing about another training seed.
+Images are drawn with replacement, as many as there are, and the same ones for every run. Matching is done
+once; a draw only changes the weight of each image. The interval does not cover other training seeds.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Intervals by metric: of each run in the order given, and of each later run minus the first."""
+    """Intervals by metric: of each run in the given order, and of each later run minus the first."""
 
     runs: list[dict[str, Interval]]
     differences: list[dict[str, Interval]]
@@ -44,11 +44,11 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Bootstrap:
-    """Percentile intervals of the metrics that need no size class: AP, AP50, AP75, APr, APc, APf, bins, AR.
+    """Percentile intervals of the metrics without size classes: AP, AP50, AP75, APr, APc, APf, bins, AR.
 
-    ``iou_type`` is ``bbox`` or ``segm``; draws depend on ``seed`` alone. A category without an object in a
-    draw is left out of that draw's means, and a draw without a value out of the interval. Raises what
-    ``Evaluator.evaluate`` raises.
+    ``iou_type`` is ``bbox`` or ``segm``; draws depend only on ``seed``. A category without an object in a
+    draw is left out of the means of that draw, and a draw without a value is left out of the interval. Raises
+    as ``Evaluator.evaluate``.
     """
     averages = [ImageWeights(evaluator, path, iou_type, max_detections) for path in detections]
     images = len(evaluator.truth.image_ids)
@@ -89,10 +89,10 @@ def _intervals(
 
 
 class ImageWeights:
-    """The numbers of one run as a function of how often each image counts.
+    """The numbers of one run as a function of the weight of each image.
 
-    Precision only matters where a detection is correct, so of the wrong ones nothing is kept but how many
-    came before.
+    Precision only matters at correct detections, so of wrong ones only the number before each correct one is
+    kept.
     """
 
     def __init__(
@@ -112,14 +112,15 @@ class ImageWeights:
         categories = len(self._frequencies)
         self._objects = matches.objects
         self._images = matches.images
-        # every (threshold, category) is one stretch of the correct detections, in the order of the matches
+        # every (threshold, category) is a contiguous range of the correct detections, in the order of the
+        # matches
         threshold, detection = np.nonzero(matches.correct)
         self._cell = threshold * categories + matches.categories[detection]
         self._detection = detection
         self._image = matches.images[detection]
         self._start = np.searchsorted(self._cell, np.arange(len(IOU_THRESHOLDS) * categories))
         self._first = np.searchsorted(matches.categories, matches.categories[detection])
-        # ignored ones are few: how many of them precede, and precede the category
+        # ignored ones are few: how many precede each correct one, and precede the category
         self._ignored_images = matches.images[np.nonzero(matches.ignored)[1]]
         before = np.cumsum(matches.ignored.ravel())
         before = np.append(0, before)
@@ -127,7 +128,7 @@ class ImageWeights:
         self._ignored = before[offset + detection], before[offset + self._first]
 
     def __call__(self, weights: np.ndarray) -> dict[str, float | None]:
-        """``weights`` int64 (I,) is how often each image counts."""
+        """The metrics for ``weights`` int64 (I,), the number of times that each image counts."""
         categories = len(self._frequencies)
         objects = np.bincount(
             self._objects[:, 1], self._objects[:, 2] * weights[self._objects[:, 0]], categories
@@ -139,7 +140,7 @@ class ImageWeights:
         sums = _sums(weights[self._image])
         correct = sums[1:] - np.repeat(sums[self._start], np.diff(np.append(self._start, len(self._cell))))
         precision = correct / np.maximum(counted, 1)
-        # the best precision from each place on, within its stretch: stretches are kept apart by steps of 2
+        # the highest precision from each position on within its range; steps of 2 separate the ranges
         step = 2.0 * self._cell
         best = np.maximum.accumulate((precision - step)[::-1])[::-1] + step
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -179,5 +180,5 @@ class ImageWeights:
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """Sums of all before each place, and of all."""
+    """Sums of the values before each position, and the total."""
     return np.concatenate([[0], np.cumsum(values)])

@@ -1,10 +1,10 @@
 """Detections on disk: Parquet columns, and the LVIS results format (JSON) that other tools read.
 
 One Parquet row is one detection: ``image_id`` and ``category_id`` int64, ``score`` float32, ``x y width
-height`` float32 in pixels of the original image; with masks also ``mask_height`` and ``mask_width`` int32
-and ``mask_counts``, the bytes of COCO's compressed run-length encoding. The rows of an image stand
-together, in the order in which the model gave them. The file's metadata hold a hash of the categories, the
-description of the run and the IoU types that can be evaluated.
+height`` float32 in pixels of the original image; with masks also ``mask_height`` and ``mask_width`` int32 and
+``mask_counts``, the bytes of COCO's compressed run-length encoding. The rows of an image are contiguous, in
+the order of the model's output. The metadata of the file contain a hash of the categories, the description of
+the run and the IoU types that can be evaluated.
 """
 
 import json
@@ -32,9 +32,9 @@ from benchmark.formats import BYTE_ORDER_MARK, HEAD, foreign_format
 
 METADATA = b"longtail"
 ROW_GROUP = 65536
-_CACHED = 4096  # masks whose numbers fit into a processor's cache
+_CACHED = 4096  # number of masks that fit into a processor's cache
 _FEW = 2**20
-_MAXIMUM_ROWS = 2**27  # 20 times LVIS's 300 in 20,000 images: more is a damaged or a malicious file
+_MAXIMUM_ROWS = 2**27  # 20 times LVIS's 300 in 20,000 images: a larger file is damaged or malicious
 _BOX = ("x", "y", "width", "height")
 _BOX_FIELDS = [
     pa.field("image_id", pa.int64(), nullable=False),
@@ -50,12 +50,12 @@ _MASK_FIELDS = [
 
 
 class DetectionError(BenchmarkError):
-    """Detections that cannot be written, read or matched with the ground truth."""
+    """Detections cannot be written, read or matched with the ground truth."""
 
 
 @dataclass(frozen=True)
 class Masks:
-    """M masks whose run lengths have been checked: ``counts`` are COCO's compressed codes (bytes).
+    """M masks with checked run lengths: ``counts`` are COCO's compressed codes (bytes).
 
     ``sizes`` int64 (M, 2) is height and width; ``areas`` float64 (M,) are pixels.
     """
@@ -70,9 +70,9 @@ class DetectionTable:
     """N detections as columns, in file order.
 
     ``image_ids``, ``category_ids`` int64 (N,); ``scores`` (N,); ``boxes`` (N, 4) as x, y, width, height in
-    pixels, or None. These are float32 from Parquet and float64 from JSON: what the file holds. Masks stay
-    where they are until ``masks`` reads them: ``mask_batches`` gives them in order, None where there are
-    none. ``vocabulary`` is the hash of the categories, None where the file has none.
+    pixels, or None. These are float32 from Parquet and float64 from JSON, as in the file. Masks are only read
+    by ``masks``: ``mask_batches`` yields them in order, None if there are none. ``vocabulary`` is the hash of
+    the categories, None if the file has none.
     """
 
     path: Path
@@ -90,13 +90,13 @@ class DetectionTable:
 
     @property
     def iou_types(self) -> list[str]:
-        """What can be evaluated: ``bbox``, ``segm`` or both."""
+        """The IoU types that can be evaluated: ``bbox``, ``segm`` or both."""
         present = {"bbox": self.boxes, "segm": self.mask_batches}
         return [name for name, column in present.items() if column is not None]
 
     def check_values(self) -> None:
         """Raise ``DetectionError`` for scores or boxes that are not finite, and boxes of a negative size."""
-        # a sum over everything is finite only if all is, and costs a fifth of looking at each
+        # the sum is finite only if all values are, and takes a fifth of the time of checking each
         with np.errstate(over="ignore", invalid="ignore"):
             if not np.isfinite(self.scores.sum()):
                 self._refuse(~np.isfinite(self.scores), self.scores, "score", "a finite number")
@@ -114,7 +114,7 @@ class DetectionTable:
         """Positions int64 (N,) of every detection's image and category in the ground truth file ``truth``.
 
         ``vocabulary`` is category id to name in ascending id, ``image_ids`` int64 ascend. Raises
-        ``DetectionError`` where the detections do not belong to ``truth``.
+        ``DetectionError`` if the detections do not belong to ``truth``.
         """
         if self.vocabulary is not None:
             check_same_vocabulary(
@@ -123,7 +123,7 @@ class DetectionTable:
                 DetectionError,
                 remedy="evaluate against the annotation file of the dataset that the model was trained on",
             )
-        # the rows of an image stand together, so that few ids need to be looked up
+        # the rows of an image are contiguous, so only few ids need to be looked up
         first = np.flatnonzero(np.diff(self.image_ids, prepend=-1))
         lengths = np.diff(np.append(first, len(self)))
         images, unknown = _positions(image_ids, self.image_ids[first])
@@ -137,9 +137,9 @@ class DetectionTable:
     def masks(self, rows: np.ndarray, sizes: np.ndarray) -> Masks:
         """Read the masks of ``rows`` (ascending); ``sizes`` (N, 2) is height and width of every row's image.
 
-        Memory stays at these rows. Raises ``DetectionError`` for any mask of the file that does not have its
-        image's size, and for one of ``rows`` whose run lengths are not a division of the image: libraries
-        written in C trust them.
+        Keeps only these rows in memory. Raises ``DetectionError`` for any mask of the file that does not have
+        its image's size, and for one of ``rows`` whose run lengths do not add up to the image, because C
+        libraries do not check them.
         """
         assert self.mask_batches is not None
         counts: list[bytes] = []
@@ -174,7 +174,7 @@ class DetectionTable:
     def _refuse(
         self, wrong: np.ndarray, values: np.ndarray, field: str, expected: str, start: int = 0
     ) -> None:
-        """Name the first wrong row; ``wrong`` and ``values`` begin at row ``start``."""
+        """Raise an error that names the first wrong row; ``wrong`` and ``values`` begin at row ``start``."""
         if not wrong.any():
             return
         row = int(np.argmax(wrong))
@@ -189,7 +189,7 @@ class DetectionTable:
 
 
 def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of ``ids`` in the ascending ``known``, and which ids are not there."""
+    """Positions of ``ids`` in the ascending ``known``, and which ids are missing."""
     if len(known) == 0:
         return np.zeros(len(ids), np.int64), np.ones(len(ids), bool)
     if len(ids) > _FEW and ids.min() >= 0 <= known[0] and max(ids.max(), known[-1]) < _FEW:
@@ -202,7 +202,8 @@ def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def run_length_sums(codes: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of M compressed run-length codes (a binary Arrow array): all pixels and those of the object.
+    """Sums of M compressed run-length codes (a binary Arrow array): of all pixels, and of those of the
+    object.
 
     Both are int64 (M,). The sum is -1 for a code that cannot be read, that has a negative run, or that ends
     in the middle of a number.
@@ -227,10 +228,10 @@ def run_length_sums(codes: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 class DetectionWriter:
-    """Writes detections image by image; the file appears when the ``with`` block ends without an error.
+    """Writes detections image by image; the file appears only if the ``with`` block ends without an error.
 
-    ``vocabulary`` is category id to name of the ground truth, ``description`` what made the detections (JSON
-    values), ``masks`` whether every detection has one. Memory stays at one row group.
+    ``vocabulary`` is category id to name of the ground truth, ``description`` the source of the detections
+    (JSON values), ``masks`` whether every detection has a mask. Keeps only one row group in memory.
     """
 
     def __init__(
@@ -332,7 +333,7 @@ class _Metadata(msgspec.Struct):
 
 
 def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
-    """The Parquet file and what its metadata say; ``DetectionError`` unless it holds detections."""
+    """The Parquet file and its metadata; ``DetectionError`` if it does not contain detections."""
     remedy = "make it with `longtail predict`, or give LVIS results with the ending .json"
     try:
         with path.open("rb"):
@@ -342,7 +343,7 @@ def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         if (
             isinstance(error, OSError) and error.errno is not None
-        ):  # Arrow's errors about the content have none
+        ):  # Arrow's errors about the content have no error number
             raise file_error("read", path, error) from error
         with path.open("rb") as stream:
             head = stream.read(HEAD)
@@ -375,7 +376,7 @@ def _open(path: Path) -> tuple[pq.ParquetFile, _Metadata]:
 
 @contextmanager
 def _undamaged(path: Path) -> Iterator[None]:
-    """Turn what Arrow says to pages that do not have their checksum or cannot be unpacked into our error."""
+    """Convert Arrow's errors for pages with a wrong checksum, or that cannot be decompressed, to ours."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -385,7 +386,7 @@ def _undamaged(path: Path) -> Iterator[None]:
 
 
 def read_detections(path: Path) -> DetectionTable:
-    """Read detections from Parquet, or from LVIS results where the name ends in ``.json``.
+    """Read detections from Parquet, or from LVIS results if the name ends in ``.json``.
 
     Raises ``DetectionError`` for a file that is not one of these, or with values that are not finite.
     """
@@ -420,7 +421,7 @@ def read_detections(path: Path) -> DetectionTable:
 
 
 def _batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a file piece by piece; ``DetectionError`` where it is damaged or a value is missing."""
+    """The rows of a file in batches; ``DetectionError`` if it is damaged or a value is missing."""
     batches = file.iter_batches(batch_size=ROW_GROUP, columns=columns, use_threads=False)
     rows = 0
     while True:
@@ -485,9 +486,9 @@ class _Piece:
 def read_lvis_results(path: Path) -> DetectionTable:
     """Read a list of ``{image_id, category_id, score, bbox and/or segmentation}`` as LVIS and COCO define it.
 
-    ``bbox`` is x, y, width, height; ``segmentation`` a compressed RLE. All records must have the same of the
-    two. Raises ``DetectionError`` naming the record for anything else. Memory holds the columns, and some
-    thousand records as text and as Python objects.
+    ``bbox`` is x, y, width, height; ``segmentation`` a compressed RLE. All records must have the same fields.
+    Raises ``DetectionError`` naming the record for anything else. Memory holds the columns, and some thousand
+    records as text and as Python objects.
     """
     path = Path(path)
     pieces = _pieces(path)
@@ -560,7 +561,7 @@ def _columns(content: bytes, path: Path, first: int, before: list[_Piece]) -> _P
     fields = []
     for field, columns in (("bbox", "boxes"), ("segmentation", "masks")):
         present = np.fromiter((getattr(item, field) is not None for item in results), bool, len(results))
-        # an empty list is an answer to both questions
+        # an empty list can be evaluated as either
         expected = getattr(before[0], columns) is not None if before else bool(present[:1].all())
         if np.any(present != expected):
             row = first + int(np.argmax(present != expected))
@@ -592,9 +593,9 @@ def _mask_batch(masks: list[_Mask]) -> pa.RecordBatch:
 def write_lvis_results(detections: Path, output: Path) -> None:
     """Convert a Parquet file of detections to LVIS results, atomically and in constant memory.
 
-    Numbers are the exact values of the stored float32, so that both files evaluate the same. Records of mask
-    models hold ``bbox`` and ``segmentation``: tools that take an object's size from ``bbox`` where there is
-    one (lvis-api does) need it removed for the size classes of mask AP.
+    Numbers are the exact values of the stored float32, so both files give the same metrics. Records of mask
+    models have ``bbox`` and ``segmentation``: for the size classes of mask AP, remove ``bbox`` if a tool
+    takes the size of an object from it (as lvis-api does).
     """
     file, content = _open(Path(detections))
     masks = "segm" in content.iou_types

@@ -1,4 +1,4 @@
-"""Tables and plots of an experiment, from whatever is finished."""
+"""Tables and plots of an experiment, from the results so far."""
 
 from benchmark.reporting.report import ReportError, write_report
 

@@ -1,4 +1,4 @@
-"""What a person can do about a step that did not end well, with the numbers of its own recipe."""
+"""Advice for a step that failed, with the numbers of its recipe."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ LAST_LOSSES = 3
 
 
 def cause_and_advice(step: StepResult) -> tuple[str | None, str | None]:
-    """Why a step is not done, and what to do, each a paragraph; None where there is nothing to say."""
+    """Cause and advice for a step that is not done, one paragraph each, or None."""
     if step.state == State.diverged:
         return _paragraph([_without_remedy(step.reason), _last_losses(step)]), _slower(step)
     if step.state in (State.interrupted, State.timeout):
@@ -35,14 +35,14 @@ def cause_and_advice(step: StepResult) -> tuple[str | None, str | None]:
 
 
 def read_progress(path: Path) -> list[dict[str, Any]]:
-    """The lines of ``progress.jsonl`` that are whole, in order."""
+    """The complete lines of ``progress.jsonl``, in order."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     found = []
     for line in lines:
         try:
             content = json.loads(line)
         except ValueError:
-            continue  # being written, or damaged
+            continue  # incomplete or damaged
         if isinstance(content, dict) and "iteration" in content:
             found.append(content)
     return found
@@ -63,7 +63,7 @@ def _schedule(step: StepResult) -> Schedule | None:
 
 
 def _resumption(step: StepResult) -> str:
-    return "it continues from its last checkpoint" if _schedule(step) else "it starts this step anew"
+    return "it continues from its last checkpoint" if _schedule(step) else "it starts this step again"
 
 
 def _last_losses(step: StepResult) -> str | None:
@@ -87,7 +87,8 @@ def _slower(step: StepResult) -> str | None:
 
 
 def _smaller(step: StepResult) -> str:
-    """The next smaller batch with its rate; where there is no batch, or only one image, smaller images."""
+    """The next smaller batch size with its learning rate; without a batch, or with one image, smaller
+    images."""
     schedule, detector = _schedule(step), step.step.run.detector
     batch = schedule.images_per_step if schedule else 1
     if schedule is None or batch == 1:

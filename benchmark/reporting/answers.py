@@ -1,4 +1,4 @@
-"""Which published rows an experiment answers to, and why the others have none."""
+"""Which published rows the experiments reproduce, and why the others have no recipe."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,8 +19,8 @@ UNANSWERED = "results/reported/unanswered.csv"
 
 @dataclass(frozen=True)
 class Answers:
-    """Published rows by PAPER/ROW: the ``recipes`` (EXPERIMENT:ROW) that answer to each, ``reasons`` why
-    others have none, and by recipe the number of its ``deviations``."""
+    """Published rows by PAPER/ROW: the ``recipes`` (EXPERIMENT:ROW) of each, ``reasons`` why others have
+    none, and the number of ``deviations`` by recipe."""
 
     recipes: dict[str, list[str]]
     reasons: dict[str, str]
@@ -28,7 +28,7 @@ class Answers:
 
     @property
     def problems(self) -> list[str]:
-        """What in ``UNANSWERED`` is missing or has been overtaken."""
+        """Missing and outdated entries of ``UNANSWERED``."""
         unanswered = {row for row, recipes in self.recipes.items() if not recipes}
         return [f"{row}: no recipe and no reason" for row in sorted(unanswered - self.reasons.keys())] + [
             f"{row}: a reason in {UNANSWERED}, but it has a recipe or is not published"
@@ -36,7 +36,7 @@ class Answers:
         ]
 
     def text(self) -> str:
-        """The counts, and a line for each row that is not answered."""
+        """The counts, and a line for each row without a recipe."""
         fewest = [
             min(self.deviations.get(recipe, 0) for recipe in recipes)
             for recipes in self.recipes.values()
@@ -55,7 +55,7 @@ class Answers:
 
 
 def find_answers() -> Answers:
-    """The answers of all experiments in ``workflows/experiments`` that can be read.
+    """The published rows of all experiments in ``workflows/experiments`` that can be read.
 
     Raises ``BenchmarkError`` for tables that cannot be read.
     """
@@ -70,18 +70,19 @@ def find_answers() -> Answers:
 
 
 def published_by_experiment() -> Iterator[tuple[str, list[tuple[Row, list[Deviation]]]]]:
-    """What ``published_rows`` finds in every experiment; those that cannot be read are left out, because
-    ``longtail list experiments`` says what is wrong with them."""
+    """The result of ``published_rows`` for every experiment. Experiments that cannot be read are left out,
+    because ``longtail list experiments`` reports their errors."""
     for name in yaml_files("experiments"):
         with suppress(BenchmarkError):
             yield name, published_rows(name)
 
 
 def answering_recipe(recipe: str) -> str:
-    """The recipe that answers to the published number of a row's method.
+    """The recipe of the published number of a row's method.
 
-    Of a row that answers itself, it is the first other one, or the row; of another row, the recipe of its
-    method (METHOD or METHOD+VARIANT). Raises ``BenchmarkError`` where there is none.
+    For a row with a published number, it is the first other recipe of that number, or the row itself; for
+    another row, the recipe of its method (METHOD or METHOD+VARIANT). Raises ``BenchmarkError`` if there is
+    none.
     """
     row, _ = located_row(recipe)
     answers = find_answers()

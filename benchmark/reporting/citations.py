@@ -1,4 +1,4 @@
-"""What to cite: the papers of an experiment's methods and datasets, as BibTeX."""
+"""Citations: the papers of an experiment's methods and datasets, as BibTeX."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ from benchmark.recipes.plugins import Plugin
 
 @dataclass(frozen=True)
 class Citation:
-    """A paper, and what of the experiment it is cited for, in table order."""
+    """A paper, and the methods or datasets for which it is cited, in table order."""
 
     paper: Paper
     cited_for: list[str]
@@ -25,7 +25,7 @@ class Citation:
 
 
 def citations(experiment: LoadedExperiment) -> list[Citation]:
-    """Every paper once, methods in table order (what they start from after them), then datasets.
+    """Every paper once: methods in table order, each followed by those that it starts from, then datasets.
 
     A method or dataset whose manifest names no paper is left out, and so is one that cannot be read.
     """
@@ -49,7 +49,7 @@ def citations(experiment: LoadedExperiment) -> list[Citation]:
 
 
 def bibtex(paper: Paper) -> str:
-    """A paper as a BibTeX entry of type ``inproceedings``; fields that are not known are left out."""
+    """A paper as a BibTeX entry of type ``inproceedings``; unknown fields are omitted."""
     venue, year = paper.venue, None
     if found := re.fullmatch(r"(.*?)\s*\b(\d{4})", paper.venue):
         venue, year = found.groups()

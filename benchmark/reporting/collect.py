@@ -1,4 +1,4 @@
-"""What there is of an experiment's results, and how far each run came."""
+"""The results of an experiment so far, and the state of each run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,15 +21,15 @@ from benchmark.steps import Step, older, steps_of
 from benchmark.tables import csv_records
 
 MISSING = "missing"
-"""State of a result beyond those of a step: nothing is there."""
+"""State of a result that does not exist, in addition to the states of a step."""
 
 HEADLINE = ("AP", "APr", "APc", "APf")
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """A step with its record: ``state`` is of ``State``, or ``missing``; ``title`` names it in messages about
-    the run that needs it."""
+    """A step with its record: ``state`` is a ``State`` or ``missing``; ``title`` is its name in messages
+    about the run that needs it."""
 
     step: Step
     title: str
@@ -40,13 +40,13 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run: its state (of ``State``, or ``missing``), and its numbers if it has some.
+    """A run: its state (a ``State`` or ``missing``), and its numbers if it has some.
 
     ``metrics[iou type][key]`` are fractions; ``seconds`` and ``memory_mb`` are over all recorded steps from
-    initial weights to the evaluation, None where nothing is recorded. ``steps`` are all steps, those of the
-    dataset and of bases included, in order. ``folders`` are those of the steps that the numbers are from, by
-    name. ``older`` says which other versions of the project's areas (``benchmark.numerics``) made the
-    numbers, where there are none of now.
+    initial weights to the evaluation, None if nothing is recorded. ``steps`` are all steps in order,
+    including those of the dataset and of bases. ``folders`` are those of the steps behind the numbers, by
+    name. If the numbers are from other code, ``older`` names the versions of its areas
+    (``benchmark.numerics``).
     """
 
     run: Run
@@ -61,23 +61,23 @@ class RunResult:
 
     @property
     def done(self) -> bool:
-        """Whether the numbers are those of the recipe and of the code as they are now."""
+        """Whether the numbers are those of the current recipe and code."""
         return self.state == State.done
 
     @property
     def has_numbers(self) -> bool:
-        """Whether there are numbers: of now, or of older code."""
+        """Whether there are numbers, of the current or of older code."""
         return self.done or self.older is not None
 
     @property
     def status(self) -> str:
-        """State and reason on one line, and which older code made the numbers, if so."""
+        """State and reason on one line, and the versions of older code behind the numbers, if so."""
         lines = (self.reason or "").splitlines()
         state = f"{self.state}: {lines[0]}" if lines else self.state
         return "; ".join(filter(None, [None if self.state == MISSING and self.older else state, self.older]))
 
     def file(self, step: str, name: str) -> Path:
-        """A file of the step ``statistics``, ``predict`` or ``evaluate`` that the numbers are from."""
+        """A file of the step ``statistics``, ``predict`` or ``evaluate`` behind the numbers."""
         return self.folders[step] / name
 
 
@@ -115,8 +115,8 @@ class RowResult:
 
     @property
     def counted(self) -> list[RunResult]:
-        """The seeds whose numbers count: those that are done or, where none is, those with numbers of older
-        code."""
+        """The seeds whose numbers count: those that are done, or if there are none, those with numbers of
+        older code."""
         return [run for run in self.runs if run.done] or [run for run in self.runs if run.has_numbers]
 
     @cached_property
@@ -137,13 +137,13 @@ class RowResult:
 
     @property
     def iou(self) -> str:
-        """The IoU type of the headline numbers: masks where the detector makes them."""
+        """The IoU type of the headline numbers: masks if the detector predicts them."""
         if any("segm" in run.metrics for run in self.counted):
             return "segm"
         return "bbox" if self.counted or not self.runs[0].run.detector.masks else "segm"
 
     def mean(self, iou: str, key: str) -> float | None:
-        """Mean over the counted seeds, as a fraction; None where there is none."""
+        """Mean over the counted seeds, as a fraction; None if there are none."""
         values = self.values.get((iou, key))
         return mean(values) if values else None
 
@@ -153,7 +153,8 @@ class RowResult:
         return stdev(values) if len(values) > 1 else None
 
     def difference(self, metric: str) -> float | None:
-        """Ours minus the paper's in percentage points, only where dataset and schedule are the paper's."""
+        """Our number minus the paper's in percentage points; None unless dataset and schedule are the
+        paper's."""
         iou, _, key = metric.partition("/")
         run, ours = self.runs[0].run, self.mean(iou, key)
         if self.reported is None or ours is None or metric not in self.reported.values:
@@ -163,7 +164,7 @@ class RowResult:
         return ours * 100 - self.reported.values[metric]
 
     def verdict(self, metric: str) -> bool | None:
-        """Whether the difference is within the published row's tolerance; None where that cannot be said."""
+        """Whether the difference is within the published row's tolerance; None if that is unknown."""
         difference = self.difference(metric)
         if self.reported is None or difference is None or metric not in self.reported.tolerances:
             return None
@@ -184,7 +185,7 @@ class RowResult:
 
     @property
     def status(self) -> str:
-        """One state if the seeds agree, else how many are done and what happened to the others."""
+        """The state if all seeds have the same, else how many are done and the states of the others."""
         states = list(dict.fromkeys(run.status for run in self.runs))
         if len(states) == 1:
             return states[0]
@@ -194,7 +195,7 @@ class RowResult:
 
     @property
     def schedule(self) -> str:
-        """Length of every stage from initial weights on, with the budget's name."""
+        """Length of every stage from the initial weights on, with the budget's name."""
         lengths = [_length(stage) for run in lineage(self.runs[0].run) for stage in run.stages]
         return f"{self.runs[0].run.budget}: {' + '.join(lengths)}"
 
@@ -214,10 +215,10 @@ def collect_row(row: ExperimentRow, reported: dict[str, Reported]) -> RowResult:
 
 
 def collect_run(run: Run, skipped: str | None) -> RunResult:
-    """How far a run came, and its numbers.
+    """The state of a run, and its numbers.
 
-    Results made elsewhere count also where the run could not be made here (``skipped``). Where nothing was
-    made with the code as it is now, there are the numbers of older code, if any.
+    Results from another machine count even if the run cannot be made here (``skipped``). If there is no
+    result of the current code, the numbers of older code are used, if any.
     """
     steps = [_collect_step(step, run) for step in steps_of(run)]
     evaluate = steps[-1].step
@@ -243,7 +244,7 @@ def collect_run(run: Run, skipped: str | None) -> RunResult:
 
 
 def _folders(inputs: Mapping[str, str]) -> dict[str, Path]:
-    """Where what an evaluation was made from lies, by the name of its step."""
+    """The folders of the inputs of an evaluation, by the name of their step."""
     names = {"detections": "predict", "statistics": "statistics"}
     return {name: store_folder() / inputs[role] for role, name in names.items()}
 
@@ -263,7 +264,7 @@ def _read_metrics(folder: Path) -> dict[str, dict[str, float | None]]:
 
 
 def _older_versions(record: Record) -> str:
-    """Which versions of areas made a result, where they are not those of now."""
+    """The versions of areas behind a result that differ from the current ones."""
     now = area_versions()
     then = record.subject.numerics
     parts = [
@@ -273,8 +274,7 @@ def _older_versions(record: Record) -> str:
 
 
 def _spent(steps: Sequence[StepResult]) -> tuple[float | None, float | None]:
-    """Seconds and highest memory of the recorded steps of a run and its bases, without those of the
-    dataset."""
+    """Seconds and peak memory of the recorded steps of a run and its bases, without those of the dataset."""
     records = [
         result.record
         for result in steps
@@ -282,7 +282,7 @@ def _spent(steps: Sequence[StepResult]) -> tuple[float | None, float | None]:
         and result.record.duration_s is not None
         and not result.step.kind.of_dataset
     ]
-    # a process that was killed could not say how much memory it had
+    # a killed process has not recorded its memory
     memory = max((record.peak_memory_mb for record in records if record.peak_memory_mb), default=None)
     return sum(record.cost.wall_s for record in records) if records else None, memory
 
@@ -302,7 +302,8 @@ def _collect_step(step: Step, run: Run) -> StepResult:
 
 
 def _state(steps: Sequence[StepResult]) -> tuple[str, str | None]:
-    """State and reason of a run: done with its evaluation; else those of its first step that is neither."""
+    """State and reason of a run: done if its evaluation is; else those of its first step that is neither done
+    nor missing."""
     if steps[-1].state == State.done:
         return State.done, None
     for result in steps:
@@ -312,7 +313,7 @@ def _state(steps: Sequence[StepResult]) -> tuple[str, str | None]:
 
 
 def cost_of_rows(rows: Sequence[RowResult]) -> Cost:
-    """The sum over all recorded steps of the runs; one that several runs share counts once."""
+    """The sum over all recorded steps of the runs; steps that several runs share count once."""
     records = {
         result.step.place: result.record
         for row in rows
@@ -326,13 +327,13 @@ def cost_of_rows(rows: Sequence[RowResult]) -> Cost:
 def read_reported(path: Path) -> dict[str, Reported]:
     """The published numbers by PAPER/ROW.
 
-    The tolerance, in percentage points, is ours: repeated trainings of one recipe differ by about a point of
-    AP, and by more in a part of the categories or objects. Raises ``BenchmarkError`` naming a bad line, or
-    where the file is gone.
+    The tolerance, in percentage points, is our choice: repeated trainings of one recipe differ by about a
+    point of AP, and by more for subsets of categories or objects. Raises ``BenchmarkError`` naming a bad
+    line, or if the file is missing.
     """
     if not path.exists():
         raise BenchmarkError(
-            "the published numbers, which come with the project, are gone",
+            "the published numbers, which come with the project, are missing",
             where=path,
             remedy="git checkout results/reported",
         )
@@ -353,7 +354,8 @@ def read_reported(path: Path) -> dict[str, Reported]:
 
 
 def _metric(name: str, dataset: str) -> str:
-    """Our name of a published metric: SimCal numbers its bins, and recall goes without its detections."""
+    """Our name of a published metric: SimCal numbers its bins, and names of recall lack the number of
+    detections."""
     iou, _, key = name.partition("/")
     if key.startswith("AP_bin"):
         mean = "eAP" if dataset == "coco_lt" else "bAP"

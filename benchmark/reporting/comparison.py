@@ -1,4 +1,4 @@
-"""Two rows side by side: paired differences with intervals, and the categories that moved."""
+"""Comparison of two rows: paired differences with intervals, and the categories that changed most."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,18 +16,18 @@ from benchmark.reporting.intervals import paired, seed_samples
 from benchmark.reporting.tables import WORDS
 
 MOVED = 10
-"""Categories shown in each direction."""
+"""Number of categories that are shown in each direction."""
 
 
 class ComparisonError(BenchmarkError):
-    """Two runs that cannot be compared."""
+    """Two runs cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Difference:
     """A metric of both rows, means over seeds, and second minus first with its 95 % interval, as fractions.
 
-    ``clear`` says whether the interval, as it is printed, is of three seeds or more and excludes zero.
+    ``clear``: whether the interval as printed covers at least three seeds and excludes zero.
     """
 
     metric: str
@@ -50,8 +50,8 @@ class Moved:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The second row against the first; ``seeds`` are the pairs of seeds that count, and ``moved`` holds
-    categories with AP in both, largest gain first."""
+    """The second row compared with the first; ``seeds`` are the pairs of seeds that count, and ``moved``
+    contains the categories with AP in both, largest gain first."""
 
     first: str
     second: str
@@ -65,7 +65,7 @@ class Comparison:
         return asdict(self)
 
     def text(self) -> str:
-        """Both parts for people, in percent and points."""
+        """Both parts as text, in percent and points."""
         width = max((len(item.metric) for item in self.differences), default=0)
         many = len(self.seeds) > 1
         over = "seeds and images" if many else "images"
@@ -97,7 +97,7 @@ class Comparison:
 
     def _note(self) -> str:
         if len(self.seeds) >= FEWEST_SEEDS:
-            return "* the interval does not hold 0"
+            return "* the interval does not contain 0"
         have = "one seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
         return (
             f"{have}: no difference is marked, because another seed may change its sign; compare rows with "
@@ -106,12 +106,12 @@ class Comparison:
 
 
 def compare(first: Sequence[Run], second: Sequence[Run]) -> Comparison:
-    """Compare two rows on the same validation images, over the seeds that both have finished; each is given
-    by the runs of its seeds. A single run of each need not be of the same seed.
+    """Compare two rows on the same validation images, over the seeds that both have finished. Each row is
+    given by the runs of its seeds; two single runs may have different seeds.
 
-    Of one seed, the intervals are percentiles over draws of images; of several, see
-    ``benchmark.reporting.differences``. Raises ``ComparisonError`` where no seed is done and in both, or the
-    datasets are different, and what the evaluation raises for detections that are gone.
+    With one seed, the intervals are percentiles over draws of images; with several, see
+    ``benchmark.reporting.differences``. Raises ``ComparisonError`` if no seed is done in both rows or the
+    datasets differ, and as the evaluation for missing detections.
     """
     _check_comparable(first[0], second[0])
     results = _paired_results(first, second)
@@ -167,7 +167,7 @@ def _check_comparable(first: Run, second: Run) -> None:
 
 
 def _differences_of_one(results: Sequence[RunResult], iou: str) -> list[Difference]:
-    """Of two runs: over images alone, so that nothing is clear."""
+    """Differences of two runs, over images only, so none is clear."""
     found = paired(results, iou)
     return [
         Difference(key, found.runs[0][key].value, found.runs[1][key].value, item.low, item.high, False)
@@ -177,7 +177,7 @@ def _differences_of_one(results: Sequence[RunResult], iou: str) -> list[Differen
 
 
 def _differences(results: Sequence[RunResult], iou: str) -> list[Difference]:
-    """Of runs of the first and the second row in turn."""
+    """Differences between paired runs of the first and the second row."""
     found = seed_samples(results, iou)
     rows = [dict(enumerate(found.samples[side::2])) for side in (0, 1)]
     differences = []

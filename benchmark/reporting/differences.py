@@ -1,23 +1,23 @@
-"""Which differences between rows are more than the noise of seeds and images.
+"""Significance of differences between rows, given the noise of seeds and images.
 
-Two rows are paired by seed: what counts is the difference of a metric, seed by seed. Its mean over S seeds
-errs in two ways, as the mean over readers and cases of a radiologist's study does (Obuchowski and Rockette,
-Commun. Stat. Simul. 24, 1995): another seed would train other models, and other validation images of the
-same kind would measure them otherwise. The variance of the mean difference is the sum of both:
+Two rows are paired by seed: the statistic is the difference of a metric, seed by seed. Its mean over S seeds
+has two sources of error, like the mean over readers and cases of a radiologist's study (Obuchowski and
+Rockette, Commun. Stat. Simul. 24, 1995): other seeds give other models, and other validation images of the
+same kind give other measurements. The variance of the mean difference is the sum of both:
 
     the variance of the differences over seeds, divided by S,
     + the variance of the mean difference over draws of images (bootstrap, the same images for all rows and
       seeds).
 
-Intervals are of Student's t with the degrees of freedom of such a sum (Satterthwaite 1946, Welch 1947). What
-chance does to one seed's number on these images is in both terms, so that the intervals are a little wide;
+Intervals use Student's t with the degrees of freedom of such a sum (Satterthwaite 1946, Welch 1947). The
+noise of one seed's number on these images is part of both terms, so the intervals are slightly too wide;
 subtracting it, as Obuchowski and Rockette do, makes them too narrow with three seeds. With fewer than
-``FEWEST_SEEDS`` the spread over seeds is not known, and nothing is told apart.
+``FEWEST_SEEDS`` seeds the variance over seeds is not known, and no difference is called significant.
 
-All pairs of rows are tested, for every metric, with p-values adjusted by Holm's procedure, as Garcia and
+All pairs of rows are tested for every metric, with p-values adjusted by Holm's procedure, as Garcia and
 Herrera (JMLR 9, 2008) recommend for all pairs of a table: with probability ``CONFIDENCE`` no difference of a
-metric that is marked is noise. The ranks that a row may have follow from it (Mohamad, Goeman and van Zwet,
-Biometrics 78, 2022).
+metric that is called significant is noise. The possible ranks of a row follow from this (Mohamad, Goeman and
+van Zwet, Biometrics 78, 2022).
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ from benchmark.evaluation.metrics import METRICS
 from benchmark.evaluation.uncertainty import CONFIDENCE
 
 FEWEST_SEEDS = 3
-"""That two rows must share to be told apart."""
+"""Least number of seeds that two rows must share for a test."""
 POWER = 0.8
-"""Probability to tell two rows apart that the number of seeds asked for gives."""
+"""Probability of a significant difference for which needed seeds are computed."""
 MOST_SEEDS = 100
-"""Numbers of seeds above are not told."""
+"""Larger numbers of needed seeds are not reported."""
 
 Values = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ Values = NDArray[np.float64]
 @dataclass(frozen=True)
 class SeedSample:
     """The numbers of one seed of a row, as fractions: ``values`` by metric, and ``draws`` (R,) of the same
-    metrics over draws of images, NaN where a draw has no value."""
+    metrics over draws of images, NaN for a draw without a value."""
 
     values: Mapping[str, float]
     draws: Mapping[str, Values]
@@ -66,7 +66,7 @@ class Estimate:
     images: int
 
     def error(self, seeds: int) -> tuple[float, float]:
-        """The standard error of the mean over so many seeds, and its degrees of freedom."""
+        """The standard error of the mean over ``seeds`` seeds, and its degrees of freedom."""
         terms = self.between / seeds, self.shared + self.own / seeds
         total = sum(terms)
         weights = terms[0] ** 2 / (seeds - 1) + terms[1] ** 2 / max(self.images - 1, 1)
@@ -74,7 +74,7 @@ class Estimate:
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Low and high end."""
-        from scipy import stats  # takes a second, which tables of one seed need not wait for
+        from scipy import stats  # takes a second, and tables of one seed do not need it
 
         error, freedom = self.error(self.seeds)
         reach = error * float(stats.t.ppf((1 + confidence) / 2, freedom))
@@ -82,7 +82,7 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Probability of a difference at least as large, of either sign, where there is none."""
+        """Two-sided p-value of the hypothesis of no difference."""
         from scipy import stats
 
         error, freedom = self.error(self.seeds)
@@ -91,9 +91,9 @@ class Estimate:
         return float(2 * stats.t.sf(abs(self.value) / error, freedom))
 
     def seeds_needed(self, level: float) -> int | None:
-        """The least number of seeds that tell a true difference of this size apart with probability
-        ``POWER``, in a test at ``level``; None where it is above ``MOST_SEEDS``, or none do because of the
-        images."""
+        """The least number of seeds with which a true difference of this size is significant at ``level``
+        with probability ``POWER``; None if it exceeds ``MOST_SEEDS``, or if the variance over images prevents
+        it."""
         if self._power(MOST_SEEDS, level) < POWER:
             return None
         low, high = FEWEST_SEEDS - 1, MOST_SEEDS  # too few, enough
@@ -138,8 +138,8 @@ def paired_estimate(
 class Pair:
     """Two rows, by id, and a metric: the second minus the first.
 
-    ``adjusted`` is the p-value adjusted for all pairs of the metric, and ``level`` what Holm's procedure asks
-    of the next pair that it would tell apart.
+    ``adjusted`` is the p-value adjusted for all pairs of the metric, and ``level`` the level of Holm's
+    procedure for the next pair.
     """
 
     first: str
@@ -156,24 +156,23 @@ class Pair:
 
     @cached_property
     def clear(self) -> bool:
-        """Whether the rows are told apart."""
+        """Whether the difference is significant."""
         return self.adjusted <= 1 - CONFIDENCE and excludes_zero(self.metric, *self.interval)
 
     @cached_property
     def seeds_needed(self) -> int | None:
-        """How many seeds would probably tell the rows apart; see ``Estimate.seeds_needed``."""
+        """How many seeds would probably make the difference significant; see ``Estimate.seeds_needed``."""
         return self.estimate.seeds_needed(self.level)
 
 
 def excludes_zero(metric: str, low: float, high: float) -> bool:
-    """Whether an interval does as it is printed: what prints as 0.0 is no difference."""
+    """Whether an interval excludes zero as printed: an end that prints as 0.0 counts as zero."""
     ends = [round(end * METRICS[metric].scale, METRICS[metric].digits) for end in (low, high)]
     return ends[0] > 0 or ends[1] < 0
 
 
 class Distinctions:
-    """What all pairs of rows together say: marks and ranks. ``pairs`` has none of rows that cannot be
-    compared."""
+    """Marks and ranks from all pairs of rows. ``pairs`` contains only rows that can be compared."""
 
     def __init__(self, pairs: Sequence[Pair] = ()) -> None:
         self.pairs = list(pairs)
@@ -187,8 +186,8 @@ class Distinctions:
         return [pair for pair in self.pairs if pair.metric == metric]
 
     def rank(self, row: str, metric: str) -> tuple[int, int] | None:
-        """The best and the worst place of a row among those that it is compared with; None where it is
-        compared with none."""
+        """The best and the worst possible rank of a row among those that it is compared with; None if there
+        are none."""
         pairs = self._of_row.get((row, metric))
         if pairs is None:
             return None
@@ -196,7 +195,7 @@ class Distinctions:
         return 1 + wins.count(False), 1 + len(pairs) - wins.count(True)
 
     def best(self, row: str, metric: str) -> bool:
-        """Whether a row may be the best, where another one cannot be."""
+        """Whether a row may be the best and some other row cannot."""
         rank = self.rank(row, metric)
         if rank is None or rank[0] != 1:
             return False
@@ -207,8 +206,8 @@ class Distinctions:
 def distinguish(
     samples: Mapping[str, Mapping[int, SeedSample]], metrics: Sequence[str], images: int
 ) -> list[Pair]:
-    """Every pair of rows in every metric; ``samples`` are those of rows of one dataset and kind of overlap,
-    by row and seed. Pairs with fewer than ``FEWEST_SEEDS`` seeds in common are left out."""
+    """Test every pair of rows in every metric; ``samples`` are by row and seed, of rows with the same dataset
+    and IoU type. Pairs with fewer than ``FEWEST_SEEDS`` seeds in common are left out."""
     found = []
     for metric in metrics:
         estimates = {}

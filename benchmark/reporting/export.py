@@ -1,4 +1,4 @@
-"""Everything that is needed to make one row's numbers again, in one folder or zip file."""
+"""Export of everything that is needed to reproduce one row, as a folder or zip file."""
 
 import shlex
 import shutil
@@ -22,20 +22,20 @@ from benchmark.reporting.crate import write_crate_metadata
 from benchmark.steps.store import in_results
 
 NUMBERS = {"evaluate": ("metrics.json", "per_class.csv", "calibration.csv"), "predict": ("weight_norms.csv",)}
-"""Files of the export that are copied from steps."""
+"""Files of steps that are copied into the export."""
 
 
 class ExportError(BenchmarkError):
-    """A run that cannot be exported."""
+    """A run cannot be exported."""
 
 
 def export(run: Run, output: Path) -> list[str]:
     """Write recipes, commands, records, method code, numbers and hashes of a finished run.
 
-    The folder is a Workflow Run RO-Crate (``ro-crate-metadata.json``). ``output`` is a zip file where it ends
-    so, else a folder, which must not exist. Weights, detections and images are not in it, but their hashes.
-    Returns the names of the files. Raises ``ExportError`` for a run that is not done or a folder that exists,
-    ``FileError`` where it cannot be written.
+    The folder is a Workflow Run RO-Crate (``ro-crate-metadata.json``). ``output`` is a zip file if its name
+    ends in .zip, else a folder, which must not exist. It contains the hashes of weights, detections and
+    images, but not the files. Returns the names of the files. Raises ``ExportError`` for a run that is not
+    done or a folder that exists, ``FileError`` if it cannot be written.
     """
     result = collect_run(run, None)
     if not result.done:
@@ -48,7 +48,7 @@ def export(run: Run, output: Path) -> list[str]:
         names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         if output.suffix == ".zip":
             with atomic_path(output) as target, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name in names:  # with fixed times: the same content has the same bytes
+                for name in names:  # with fixed times, so that the same content has the same bytes
                     archive.writestr(zipfile.ZipInfo(name), (folder / name).read_bytes())
         else:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,13 @@ def _fill(result: RunResult, folder: Path) -> None:
 
 
 def _movable(run: Run) -> Run:
-    """The recipe with the methods' folders where README.md says that they are copied to."""
+    """The recipe with the folders to which the methods are to be copied according to README.md."""
     base = _movable(run.base) if run.base is not None else None
     return run.model_copy(update={"plugin_path": f"methods/{Path(run.plugin_path).name}", "base": base})
 
 
 def _hashes(result: RunResult) -> list[str]:
-    """Lines of ``sha256sum``: what the steps made, where it lies, as their records have it."""
+    """Lines for ``sha256sum``: hashes and paths of the outputs of the steps, from their records."""
     return [
         f"{output.sha256}  {in_results(item.step.folder / output.name)}"
         for item in result.steps
@@ -111,7 +111,7 @@ def _hashes(result: RunResult) -> list[str]:
 
 
 def _commands(result: RunResult) -> str:
-    """The steps by hand, with the recipe of the export, run in a checkout of the project."""
+    """The commands of the steps, with the recipe of the export, to run in a checkout of the project."""
     lines = [
         "#!/usr/bin/env bash",
         "# In a checkout of the project at the code version of the records: bash FOLDER/commands.sh",

@@ -21,5 +21,5 @@ class Footnotes:
 
     @property
     def texts(self) -> list[str]:
-        """The notes on one line each, in order, without their numbers."""
+        """The notes, one line each, in order and without their numbers."""
         return [deviation_text(item) for item in self._deviations]

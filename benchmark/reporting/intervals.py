@@ -1,4 +1,4 @@
-"""How certain the rows' numbers and their differences are, from saved detections: draws of images."""
+"""Uncertainty of the rows' numbers and their differences, from draws of images with saved detections."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from benchmark.steps import dataset_files
 
 KEYS = (*HEADLINE, "bAP")
 DRAWS = 200
-"""Of images for a variance; the ends of an interval need more (Efron and Tibshirani 1993, section 6.4)."""
+"""Number of draws of images for a variance; intervals need more (Efron and Tibshirani 1993, section 6.4)."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,17 @@ class RowIntervals:
 
 @dataclass(frozen=True)
 class ImageSamples:
-    """Runs in the order asked for, and the number of images that were drawn from."""
+    """Samples of runs in the given order, and the number of images."""
 
     samples: list[SeedSample]
     images: int
 
 
 def row_intervals(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> dict[str, RowIntervals]:
-    """Intervals by row id; rows of one dataset and IoU type are drawn together, and the first is their base.
+    """Intervals by row id; rows with the same dataset and IoU type share the draws, and the first is their
+    base.
 
-    Raises what ``Evaluator`` raises for data that are gone or were changed.
+    Raises as ``Evaluator`` for data that are missing or were changed.
     """
     certain: dict[str, RowIntervals] = {}
     for rivals in _rivals(rows):
@@ -60,7 +61,7 @@ def row_intervals(rows: Sequence[RowResult], resamples: int = RESAMPLES) -> dict
 
 
 def paired(results: Sequence[RunResult], iou: str, resamples: int = RESAMPLES) -> Bootstrap:
-    """The bootstrap of runs with numbers on one dataset; the first is what the others are compared with."""
+    """The bootstrap of runs with numbers on one dataset; the others are compared with the first."""
     return bootstrap(
         _evaluator(results[0]),
         [result.file("predict", "detections.parquet") for result in results],
@@ -71,9 +72,10 @@ def paired(results: Sequence[RunResult], iou: str, resamples: int = RESAMPLES) -
 
 
 def row_distinctions(rows: Sequence[RowResult], resamples: int = DRAWS) -> Distinctions:
-    """Which rows are told apart in the headline metrics, among those of one dataset and IoU type.
+    """Which rows differ significantly in the headline metrics, among those with the same dataset and IoU
+    type.
 
-    Raises what ``Evaluator`` raises for data that are gone or were changed.
+    Raises as ``Evaluator`` for data that are missing or were changed.
     """
     pairs: list[Pair] = []
     for rivals in _rivals(rows):
@@ -111,7 +113,7 @@ def _evaluator(result: RunResult) -> Evaluator:
 
 
 def interval_table(certain: Mapping[str, RowIntervals], resamples: int = RESAMPLES) -> str:
-    """A Markdown table of the intervals, each row followed by its difference; empty where there are none."""
+    """A Markdown table of the intervals, each row followed by its difference; empty if there are none."""
     lines: list[str] = []
     for item in certain.values():
         ends = [str(item.seed), item.row.iou]
@@ -126,13 +128,13 @@ def interval_table(certain: Mapping[str, RowIntervals], resamples: int = RESAMPL
     rule = "| " + " | ".join(["---"] * 4 + ["--:"] * len(KEYS)) + " |"
     words = (
         f"With {CONFIDENCE:.0%} intervals over images: {resamples:,} draws with replacement, the same for "
-        "all rows of\na dataset. They do not tell how much another training seed changes."
+        "all rows of\na dataset. They do not cover other training seeds."
     )
     return "\n".join([words, "", _line(header), rule, *lines]) + "\n"
 
 
 def _rivals(rows: Sequence[RowResult]) -> list[list[RowResult]]:
-    """Rows with numbers, by what can be compared."""
+    """Rows with numbers, in groups that can be compared."""
     groups: dict[tuple[str, str, int], list[RowResult]] = {}
     for row in rows:
         if row.counted:

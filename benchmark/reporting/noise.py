@@ -1,4 +1,4 @@
-"""What a table says of noise: which rows are told apart, and how many seeds the others would need."""
+"""Statements of a table about noise: which rows differ significantly, and how many seeds the others need."""
 
 import csv
 import io
@@ -10,14 +10,14 @@ from benchmark.reporting.collect import HEADLINE, RowResult
 from benchmark.reporting.differences import FEWEST_SEEDS, MOST_SEEDS, POWER, Distinctions, Pair
 
 TOLD = ("AP", "APr")
-"""Metrics that the statement is about; ``differences.csv`` has all."""
+"""Metrics of the statements; ``differences.csv`` has all."""
 NAMED = 12
-"""Pairs that are named in a sentence."""
+"""Number of pairs that are named in a sentence."""
 
 
 def marks_note(rows: Sequence[RowResult], distinctions: Distinctions) -> str:
-    """One sentence on what bold numbers are, or why there are none; empty for a table without two rows that
-    have numbers."""
+    """One sentence on the meaning of bold numbers, or why there are none; empty for a table with fewer than
+    two rows with numbers."""
     counts = [len(row.counted) for row in rows if row.counted]
     if len(counts) < 2:
         return ""
@@ -25,8 +25,8 @@ def marks_note(rows: Sequence[RowResult], distinctions: Distinctions) -> str:
         seeds = sorted({pair.estimate.seeds for pair in distinctions.pairs})
         number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         return (
-            f"Bold: the best of a column and what {number} seeds do not tell from it, if there is a row that "
-            "they do."
+            f"Bold: the best of a column and all that do not differ significantly from it over {number} "
+            "seeds, if some row does."
         )
     if max(counts) == 1:
         have = "every row has one seed"
@@ -36,12 +36,12 @@ def marks_note(rows: Sequence[RowResult], distinctions: Distinctions) -> str:
         have = f"no two rows could be compared over {FEWEST_SEEDS} seeds"
     return (
         f"No number is marked as the best: {have}, and another seed may change the order. Rows with\n"
-        f"{FEWEST_SEEDS} seeds can be told apart, better with 5."
+        f"{FEWEST_SEEDS} seeds can be compared, better with 5."
     )
 
 
 def statements(distinctions: Distinctions) -> list[str]:
-    """For AP and APr, how many pairs are told apart, and what the others would take."""
+    """For AP and APr, how many pairs differ significantly, and how many seeds the others need."""
     found = []
     for metric in TOLD:
         pairs = distinctions.of(metric)
@@ -51,11 +51,13 @@ def statements(distinctions: Distinctions) -> list[str]:
         if not pairs:
             continue
         clear = len(pairs) - len(unclear)
-        text = f"{METRICS[metric].title}: {clear} of {len(pairs)} pairs of rows are told apart."
+        text = f"{METRICS[metric].title}: {clear} of {len(pairs)} pairs of rows differ significantly."
         if unclear:
             names = [f"{pair.first} and {pair.second} ({needed(pair)})" for pair in unclear[:NAMED]]
             more = f" and {len(unclear) - NAMED} more (differences.csv)" if len(unclear) > NAMED else ""
-            text += f" Not told apart, with the seeds that it would take: {', '.join(names)}{more}."
+            text += (
+                f" Not significant, with the number of seeds that would be needed: {', '.join(names)}{more}."
+            )
         found.append(text)
     return found
 
@@ -65,15 +67,15 @@ def explanation() -> str:
     sure = f"{CONFIDENCE:.0%}"
     return (
         f"Differences are paired by seed. Their {sure} intervals cover other seeds and other images: the\n"
-        "variance is the sum of that over seeds and that over draws of images (Student's t). Rows are told\n"
-        f"apart by Holm's procedure over all pairs of a metric: with a probability of {sure} none of these\n"
-        f"is noise. Ranks follow from it. The numbers of seeds give a chance of {POWER:.0%} where the true\n"
-        "difference is the one seen."
+        "variance is the sum of that over seeds and that over draws of images (Student's t). Significance\n"
+        f"is by Holm's procedure over all pairs of a metric: with a probability of {sure} none of the\n"
+        "significant differences is noise. Ranks follow from it. With the needed number of seeds, a true\n"
+        f"difference of the observed size is significant with a probability of {POWER:.0%}."
     )
 
 
 def difference_table(rows: Sequence[RowResult], distinctions: Distinctions) -> str:
-    """A Markdown table of ranks and of differences to the first row that can be compared; empty where there
+    """A Markdown table of ranks and of differences from the first row that can be compared; empty if there
     are none."""
     lines = []
     base: dict[str, str] = {}
@@ -130,17 +132,17 @@ def differences_csv(distinctions: Distinctions) -> str:
 
 
 def needed(pair: Pair) -> str:
-    """The number of seeds for people."""
+    """The number of seeds as text."""
     return f"over {MOST_SEEDS}" if pair.seeds_needed is None else str(pair.seeds_needed)
 
 
 def shown_rank(rank: tuple[int, int]) -> str:
-    """A range of places."""
+    """A range of ranks."""
     return f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}-{rank[1]}"
 
 
 def shown_difference(pair: Pair) -> str:
-    """Points with their interval; bold where the rows are told apart."""
+    """Points with their interval; bold if the difference is significant."""
     metric = METRICS[pair.metric]
     value, low, high = (
         f"{number * metric.scale:+.{metric.digits}f}" for number in (pair.estimate.value, *pair.interval)

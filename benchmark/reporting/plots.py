@@ -1,7 +1,7 @@
-"""The figures of an experiment for a two-column paper: sizes in inches are those on the printed page.
+"""The figures of an experiment for a two-column paper; sizes are those on the printed page, in inches.
 
-Colour-blind safe, with shapes beside colours. Where methods are too many for one pair of axes, each gets its
-own small one, with the first row in grey behind it.
+Colours are safe for colour-blind readers, and shapes differ too. If there are too many methods for one pair
+of axes, each gets its own small one, with the first row in grey behind it.
 """
 
 import textwrap
@@ -31,7 +31,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 GROUPS = {"AP": ("#000000", "o"), "APr": ("#D55E00", "D"), "APc": ("#009E73", "s"), "APf": ("#0072B2", "^")}
 GREY = "#9a9a9a"
 COLUMN, PAGE = 3.35, 6.9
-"""Width of a column and of both, as the conferences of this field have them."""
+"""Width of one column and of both, as at the conferences of the field."""
 
 STYLE: Any = {
     "font.size": 7.5,
@@ -53,7 +53,7 @@ STYLE: Any = {
     "legend.fontsize": 7,
     "legend.handlelength": 1.6,
     "svg.hashsalt": "longtail",  # the same plot has the same bytes
-    "pdf.fonttype": 42,  # letters stay letters, which publishers ask for
+    "pdf.fonttype": 42,  # text stays text, as publishers require
     "figure.dpi": 100,
 }
 FORMATS: dict[str, dict[str, Any]] = {
@@ -62,18 +62,19 @@ FORMATS: dict[str, dict[str, Any]] = {
     "png": {"dpi": 300},
 }
 TOGETHER = len(COLOURS)
-"""So many methods share one pair of axes; more would share colours."""
+"""Largest number of methods in one pair of axes; more would share colours."""
 
 SWEEP = "sweep_"
-"""Before the id of a sweep in the name of its plot."""
+"""Prefix of a sweep's id in the name of its plot."""
 
 CURVE_POINTS = 100
-"""Training curves of more points are smoothed."""
+"""Training curves with more points are smoothed."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One line of a plot: its name and colour, and how it is drawn into axes in a colour and a width."""
+    """One line of a plot: its name, its colour, and the function that draws it into axes in a colour and a
+    width."""
 
     name: str
     colour: str
@@ -81,7 +82,7 @@ class Drawing:
 
 
 def write_plots(rows: Sequence[RowResult], folder: Path, reader: SeriesReader) -> None:
-    """Write every plot that has something to show, as SVG, PDF and PNG, and remove the others."""
+    """Write every plot with content, as SVG, PDF and PNG, and remove the others."""
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         found = figures(rows, reader)
@@ -102,7 +103,7 @@ def write_plots(rows: Sequence[RowResult], folder: Path, reader: SeriesReader) -
 
 
 def figures(rows: Sequence[RowResult], reader: SeriesReader) -> dict[str, Figure | None]:
-    """Every plot by name; None where there is nothing to show."""
+    """Every plot by name; None if it has no content."""
     return {
         "ap_by_frequency": _ap_by_frequency(rows),
         "ap_by_count": _ap_by_count(rows, reader),
@@ -113,7 +114,7 @@ def figures(rows: Sequence[RowResult], reader: SeriesReader) -> dict[str, Figure
 
 
 def names_of(rows: Sequence[RowResult]) -> list[str]:
-    """The methods' names, with the row where they repeat, and the IoU type where it differs."""
+    """The methods' names, with the row if they repeat, and the IoU type if it differs."""
     titles = [row.title for row in rows]
     mixed = len({row.iou for row in rows}) > 1
     return [
@@ -175,7 +176,7 @@ def _ap_by_frequency(rows: Sequence[RowResult]) -> Figure | None:
 
 
 def _swept(sweep: Sweep) -> Figure | None:
-    """AP, APr, APc and APf against the values of an option; nothing below two values with numbers."""
+    """AP, APr, APc and APf against the values of an option; None with fewer than two values with numbers."""
     if len(sweep.values) < 2:
         return None
     figure = Figure(figsize=(COLUMN, 2.4), layout="constrained")
@@ -211,13 +212,13 @@ def _swept(sweep: Sweep) -> Figure | None:
 
 
 def _ticks(sweep: Sweep) -> list[float]:
-    """The values themselves, without those whose text would lie on that of a smaller value."""
+    """The values, without those whose label would overlap that of a smaller value."""
     places = np.log10(sweep.values) if sweep.logarithmic else np.array(sweep.values)
     places = (places - places[0]) / (places[-1] - places[0]) * 2.5  # inches
     ticks: list[float] = []
     end = -np.inf
     for value, place in zip(sweep.values, places, strict=True):
-        half = 0.03 * len(value_text(value))  # of a digit of 7 points
+        half = 0.03 * len(value_text(value))  # width of a digit of 7 points
         if place - half > end:
             ticks.append(value)
             end = place + half + 0.05
@@ -237,7 +238,8 @@ def _ap_by_count(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | No
 
 
 def _weight_norms(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
-    """The norm of each category's weight vector against its training instances, over the method's mean."""
+    """The norm of each category's weight vector, divided by the method's mean, against its training
+    instances."""
     drawings = []
     shown = [row for row in rows if row.counted]
     for row, name in zip(shown, names_of(shown), strict=True):
@@ -249,7 +251,7 @@ def _weight_norms(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | N
 
 
 def _against_counts(name: str, colour: str, counts: NDArray[np.int64], values: Values) -> list[Drawing]:
-    """Points and local mean; nothing where no category has both a count and a value."""
+    """Points and local mean; None if no category has both a count and a value."""
     curve = smoothed(counts, values)
     defined = np.isfinite(values) & (counts > 0)
 
@@ -269,7 +271,7 @@ def _against_counts(name: str, colour: str, counts: NDArray[np.int64], values: V
 
 
 def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
-    """Loss against iteration, one line or axes for each training that the rows rest on."""
+    """Loss against iteration, one line or pair of axes for each training of the rows and their bases."""
     found: dict[str, Step] = {}
     colours: dict[str, str] = {}
     for row in rows:
@@ -383,5 +385,5 @@ def _log_loss(axes: Axes) -> None:
 
 
 def _short(value: float) -> str:
-    """A count in few letters: 500, 1k, 20k."""
+    """A count as short text: 500, 1k, 20k."""
     return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"

@@ -1,9 +1,9 @@
-"""Whether the order of the methods here is that of the published tables: Kendall's tau.
+"""Agreement of the order of the methods here with that of the published tables: Kendall's tau.
 
-A row here stands for a published method (column ``method`` of the published numbers): that of the row that it
-answers to, else the one that its id or its method is named after. Values of different tables are not
-comparable (other detectors, schedules and datasets), so what is ordered is either one published table, or the
-gain over the softmax baseline of the same table, its mean over all tables that have both.
+A row here represents a published method (column ``method`` of the published numbers): that of its published
+row, else the one with the name of its id or its method. Values of different tables are not comparable (other
+detectors, schedules and datasets), so the order is either that of one published table, or that of the gain
+over the softmax baseline of the same table, averaged over all tables that have both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from benchmark.tables import csv_records
 BASELINE = "softmax"
 METRICS_COMPARED = ("AP", "APr")
 FEWEST_METHODS = 4
-"""That an order is compared of."""
+"""Least number of methods for which orders are compared."""
 RESAMPLES = 200
 
 Tables = dict[tuple[str, str, str], dict[str, float]]
@@ -30,8 +30,8 @@ Tables = dict[tuple[str, str, str], dict[str, float]]
 
 @dataclass(frozen=True)
 class Agreement:
-    """The order of ``methods`` here by a metric against that of ``source``: tau with its interval over draws
-    of methods, and the p-value of no association."""
+    """The order of ``methods`` here by a metric compared with that of ``source``: tau with its interval over
+    draws of methods, and the p-value of no association."""
 
     metric: str
     source: str
@@ -43,7 +43,7 @@ class Agreement:
 
 
 class Published:
-    """The published numbers by table and method; where a table has several rows of a method, its best."""
+    """The published numbers by table and method; the best if a table has several rows of a method."""
 
     def __init__(self, path: Path) -> None:
         self._lines = csv_records(read_bytes(path).decode())
@@ -51,7 +51,7 @@ class Published:
         self._by_row = {f"{line['paper']}/{line['row']}": line["method"] for line in self._lines}
 
     def method(self, row: RowResult) -> str | None:
-        """Which published method a row stands for."""
+        """The published method that a row represents."""
         written, run = row.resolved.entry, row.runs[0].run
         if written.reported is not None:
             return self._by_row.get(written.reported)
@@ -59,9 +59,9 @@ class Published:
         return next((name for name in names if name in self.methods), None)
 
     def tables(self, key: str) -> Tables:
-        """The tables that have a metric, of masks where they have those."""
+        """The tables with a metric, for masks if they have them."""
         found: Tables = {}
-        for iou in ("bbox", "segm"):  # masks take the place of boxes
+        for iou in ("bbox", "segm"):  # masks replace boxes
             of_iou: Tables = {}
             for line in self._lines:
                 if line["metric"] == f"{iou}/{key}":
@@ -73,7 +73,8 @@ class Published:
 
 
 def agreements(rows: Sequence[RowResult], published: Published) -> list[Agreement]:
-    """Of the rows on the first row's dataset and detector, by AP and APr; a method counts once."""
+    """Agreements of the rows with the first row's dataset and detector, by AP and APr; a method counts
+    once."""
     found = []
     for key in METRICS_COMPARED:
         here: dict[str, float] = {}

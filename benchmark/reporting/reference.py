@@ -1,4 +1,5 @@
-"""The numbers of an experiment as they come with the project, and whether others' are within their noise."""
+"""The numbers of an experiment that ship with the project, and whether other results are within their
+noise."""
 
 import csv
 import io
@@ -28,10 +29,10 @@ Noise = Literal["seeds", "images"]
 
 @dataclass(frozen=True)
 class Shipped:
-    """A number that comes with the project, in percent.
+    """A number that ships with the project, in percent.
 
-    ``std`` is the standard deviation ``over`` seeds; of one seed that is not known, and it is the bootstrap's
-    over images in its place. ``result`` is the evaluation of the first seed.
+    ``std`` is the standard deviation ``over`` seeds, or with one seed the bootstrap's over images. ``result``
+    is the evaluation of the first seed.
     """
 
     row: str
@@ -45,7 +46,8 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Repeat:
-    """Our number beside a shipped one, in percent and points; ``same`` says whether recipe and code are."""
+    """Our number and the shipped one, in percent and points; ``same``: whether recipe and code are the
+    same."""
 
     row: str
     metric: str
@@ -69,7 +71,7 @@ class Repeat:
 def write_reference(experiment: LoadedExperiment, output: Path | None = None) -> Path:
     """Write the headline numbers of the finished rows with their noise; returns the file.
 
-    Raises ``BenchmarkError`` where no row is finished, and what the evaluation raises for data that are gone.
+    Raises ``BenchmarkError`` if no row is finished, and as the evaluation for missing data.
     """
     path = output if output is not None else reference_file(experiment.name)
     rows = [row for row in (collect_row(row, {}) for row in experiment.rows) if _is_done(row)]
@@ -99,7 +101,7 @@ def _std(row: RowResult, key: str, drawn: SeedSample | None) -> float | None:
 
 
 def reference_file(experiment: str) -> Path:
-    """Where the shipped numbers of an experiment are, if there are some."""
+    """The file of the shipped numbers of an experiment, if there is one."""
     return project_root() / REFERENCES / f"{experiment}.csv"
 
 
@@ -121,7 +123,7 @@ def read_reference(path: Path) -> list[Shipped]:
 
 
 def verify_repeat(experiment: LoadedExperiment) -> list[Repeat]:
-    """Our finished rows beside the shipped ones of the experiment; empty where none are shipped."""
+    """Our finished rows compared with the shipped ones of the experiment; empty if none are shipped."""
     path = reference_file(experiment.name)
     if not path.exists():
         return []
@@ -129,12 +131,13 @@ def verify_repeat(experiment: LoadedExperiment) -> list[Repeat]:
 
 
 def repeats(rows: Sequence[RowResult], shipped: Sequence[Shipped]) -> list[Repeat]:
-    """Whether each number is one that the same training could have given.
+    """Whether each number could be the result of the same training.
 
     A tolerance is half of the prediction interval for the mean over our seeds (Hahn and Meeker, Statistical
     Intervals, 1991): Student's t times the standard deviation times sqrt(1 / their seeds + 1 / our seeds).
-    The standard deviation over seeds is that of all rows together, as a few seeds of one row hardly tell it.
-    The level is Bonferroni's, so that all numbers are within with a probability of ``CONFIDENCE``.
+    The standard deviation over seeds is pooled over all rows, because the few seeds of one row do not
+    determine it well. The level is Bonferroni's, so that all numbers are within tolerance with a probability
+    of ``CONFIDENCE``.
     """
     from scipy import stats  # takes a second
 
@@ -159,7 +162,7 @@ def repeats(rows: Sequence[RowResult], shipped: Sequence[Shipped]) -> list[Repea
 
 
 def _pooled(shipped: Sequence[Shipped]) -> Mapping[str, tuple[float, int]]:
-    """By metric, the standard deviation over seeds of all rows together and its degrees of freedom."""
+    """By metric, the standard deviation over seeds, pooled over all rows, and its degrees of freedom."""
     found = {}
     for metric in {item.metric for item in shipped}:
         items = [item for item in shipped if item.metric == metric and item.over == "seeds"]
@@ -173,7 +176,7 @@ def _pooled(shipped: Sequence[Shipped]) -> Mapping[str, tuple[float, int]]:
 
 
 def summary(found: Sequence[Repeat]) -> str:
-    """The verdict on one line."""
+    """The result on one line."""
     rows = dict.fromkeys(item.row for item in found)
     outside = dict.fromkeys(item.row for item in found if not item.within)
     other = dict.fromkeys(item.row for item in found if not item.same)

@@ -21,16 +21,16 @@ from benchmark.steps.hashes import file_hash
 from benchmark.steps.step import digest
 
 MADE = "made"
-"""Folder of the stamp in an experiment's folder."""
+"""Folder in an experiment's folder for the file that is named by the report key."""
 
 
 class ReportError(BenchmarkError):
-    """A report that cannot be made."""
+    """A report cannot be made."""
 
 
 def report_key(experiment: LoadedExperiment) -> str:
-    """16 hexadecimal digits that change when the tables of an experiment may: by its rows and their titles,
-    by results (with which code they were made, and whether they are finished), published numbers, or the code
+    """16 hexadecimal digits of everything that the tables of an experiment depend on: its rows and their
+    titles, results (their code versions, and whether they are finished), published numbers, and the code
     here."""
     runs = [
         (row.entry.model_dump(mode="json"), row.skipped, run) for row in experiment.rows for run in row.runs
@@ -63,14 +63,14 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
     """Write ``table.md``, ``table.csv``, ``table.tex``, ``differences.csv``, ``plots/`` and ``report.html``;
     return the Markdown.
 
-    ``output`` is a folder, by default ``results/experiments/<name>``, where ``made/<report key>`` says what
-    the tables were made from. Runs that failed, were skipped or are not yet there are rows with their state;
-    plots show what there is. Where rows have three seeds, their saved detections say which are told apart.
-    ``intervals`` adds to Markdown and page how certain the numbers of one seed are. Both take minutes at the
-    size of LVIS. Raises ``ReportError`` for published numbers that cannot be read and
-    ``FileError`` where the output cannot be written.
+    ``output`` is a folder, by default ``results/experiments/<name>``, in which ``made/<report key>``
+    identifies the content of the tables. Runs that failed, were skipped or are missing are rows with their
+    state; plots show the results so far. If rows have three seeds, differences between them are tested with
+    their saved detections. ``intervals`` adds intervals of the numbers of one seed to Markdown and page. Both
+    take minutes at the size of LVIS. Raises ``ReportError`` for published numbers that cannot be read and
+    ``FileError`` if the output cannot be written.
     """
-    from benchmark.reporting.html import write_page  # importing what draws takes a second
+    from benchmark.reporting.html import write_page  # importing the plotting library takes a second
     from benchmark.reporting.plots import write_plots
     from benchmark.reporting.series import SeriesReader
 
@@ -114,7 +114,7 @@ def write_report(experiment: LoadedExperiment, output: Path | None = None, inter
 
 
 def _distinctions(rows: Sequence[RowResult], notes: list[str]) -> Distinctions:
-    """Which rows are told apart; none, and a note, where files that this needs are not there."""
+    """Which rows differ significantly; none, and a note, if the files for this are missing."""
     if max((len(row.counted) for row in rows), default=0) < FEWEST_SEEDS:
         return Distinctions()
     from benchmark.reporting.intervals import row_distinctions  # loads the evaluator
@@ -122,5 +122,5 @@ def _distinctions(rows: Sequence[RowResult], notes: list[str]) -> Distinctions:
     try:
         return row_distinctions(rows)
     except BenchmarkError as error:
-        notes.append(f"no rows are told apart: {str(error).splitlines()[0]}")
+        notes.append(f"differences between rows are not tested: {str(error).splitlines()[0]}")
         return Distinctions()

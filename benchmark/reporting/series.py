@@ -1,4 +1,4 @@
-"""What plots are drawn from: values of every category and training curves, read from the results tree."""
+"""Data of the plots: values of every category and training curves, read from the results."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ from benchmark.reporting.collect import RowResult, RunResult
 from benchmark.statistics import ClassStatistics
 
 BANDWIDTH = 0.25
-"""Of the smoothed curves, in decades of the count."""
+"""Bandwidth of the smoothed curves, in decades of the count."""
 
 Values = NDArray[np.float64]
 
 
 class SeriesReader:
-    """Reads series, each file once, and keeps ``notes`` on those that could not be read."""
+    """Reads series, each file once, and collects ``notes`` on files that cannot be read."""
 
     def __init__(self) -> None:
         self._notes: dict[str, None] = {}
@@ -32,7 +32,7 @@ class SeriesReader:
         return list(self._notes)
 
     def statistics(self, row: RowResult) -> ClassStatistics | None:
-        """The class statistics of a row's dataset; None where the row has no numbers."""
+        """The class statistics of a row's dataset; None if the row has no numbers."""
         return self._counts(row.counted[0]) if row.counted else None
 
     def _counts(self, result: RunResult) -> ClassStatistics | None:
@@ -48,7 +48,7 @@ class SeriesReader:
     def class_ap(self, row: RowResult, iou: str) -> Values | None:
         """AP (C,) of every category in ascending id, the mean over a row's counted seeds.
 
-        Fractions, NaN where it is not defined; None where no finished run has them.
+        Fractions, NaN if undefined; None if no finished run has them.
         """
         found = [self._column(item, "evaluate", "per_class.csv", f"{iou}_AP") for item in row.counted]
         values = [item for item in found if item is not None]
@@ -57,7 +57,7 @@ class SeriesReader:
     def weight_norms(self, row: RowResult) -> Values | None:
         """L2 norms (C,) of the classifier's weight vectors, the mean over a row's counted seeds.
 
-        None where a method has no vector for each category or none were written.
+        None if the method does not have a vector for each category, or none were written.
         """
         there = [item for item in row.counted if item.file("predict", "weight_norms.csv").exists()]
         found = [self._column(item, "predict", "weight_norms.csv", "norm") for item in there]
@@ -83,7 +83,7 @@ class SeriesReader:
             return None
 
     def progress(self, path: Path) -> Values | None:
-        """Iteration and loss (N, 2), N >= 2, of a progress.jsonl; a last line being written is left out."""
+        """Iteration and loss (N, 2), N >= 2, of a progress.jsonl, without an incomplete last line."""
         try:
             lines = path.read_text().splitlines()
         except OSError:
@@ -126,10 +126,11 @@ class SeriesReader:
 
 
 def smoothed(counts: NDArray[np.int64], values: Values, points: int = 60) -> tuple[Values, Values]:
-    """A curve through values of categories against their counts: ``points`` counts, and the local mean there.
+    """A smooth curve of values of categories against their counts: ``points`` counts, and the local means
+    there.
 
     Nadaraya-Watson with a Gaussian kernel of ``BANDWIDTH`` decades, from the smallest to the largest count;
-    categories without a count or a value are left out. Both are empty where nothing is left.
+    categories without a count or a value are left out. Both are empty if no category is left.
     """
     defined = np.isfinite(values) & (counts > 0)
     if not defined.any():

@@ -1,4 +1,4 @@
-"""How far an experiment is: the tree of its runs and their steps, for people and for scripts."""
+"""The progress of an experiment: the tree of its runs and their steps, as text and as JSON."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ from benchmark.reporting.tables import duration
 from benchmark.steps import Step
 
 WAITING = "waiting"
-PLAIN_WIDTH = 100  # columns where the output is no terminal
+PLAIN_WIDTH = 100  # columns if the output is not a terminal
 STYLES = {
     State.done: "green",
     State.running: "cyan",
@@ -37,7 +37,7 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a running training is: iterations done and in all, the mean loss of the last ones, seconds."""
+    """Progress of a running training: iterations done and in total, recent mean loss, seconds."""
 
     iteration: int
     iterations: int | None
@@ -47,8 +47,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class StepStatus:
-    """One step. ``state`` is of ``State``, ``waiting`` or ``stale``; ``seconds`` is how long it took, or how
-    long it has been running; ``silent_s`` how long ago a running step wrote something."""
+    """One step. ``state`` is a ``State``, ``waiting`` or ``stale``; ``seconds`` is its duration so far;
+    ``silent_s`` the time since a running step last wrote something."""
 
     name: str
     state: str
@@ -63,8 +63,8 @@ class StepStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run with its own steps; the steps of its base are those of the run that ``base`` names. ``rows`` are
-    the rows of the table that it is: none if others only start from it."""
+    """A run with its own steps; ``base`` names the run with the steps of its base. ``rows`` are its rows of
+    the table; none if other runs only start from it."""
 
     folder: str
     method: str
@@ -79,7 +79,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """The steps that make what all runs on a dataset read."""
+    """The steps whose results all runs on a dataset read."""
 
     name: str
     steps: list[StepStatus]
@@ -105,8 +105,8 @@ class Status:
 def collect_status(experiment: LoadedExperiment) -> Status:
     """The status of every run, of the bases that runs start from (each once), and of the datasets.
 
-    Only records, progress files and locks are read: it may be asked at any time, while a workflow runs and
-    from another machine on the same file system.
+    Reads only records, progress files and locks, so it works at any time, while a workflow runs and from
+    another machine on the same file system.
     """
     results = {run_name(run): collect_run(run, row.skipped) for row in experiment.rows for run in row.runs}
     datasets: dict[str, DatasetStatus] = {}
@@ -117,7 +117,7 @@ def collect_status(experiment: LoadedExperiment) -> Status:
             if whole.state != State.skipped:
                 made = [_step_status(item) for item in whole.steps if item.step.kind.of_dataset]
                 datasets.setdefault(run.dataset_name, DatasetStatus(run.dataset_name, made))
-            # what cannot run here brings no bases
+            # without the bases of runs that cannot run here
             for item in lineage(run) if row.skipped is None else [run]:
                 name = run_name(item)
                 if name not in tree:
@@ -138,9 +138,9 @@ def collect_status(experiment: LoadedExperiment) -> Status:
 
 
 def print_status(status: Status, file: TextIO | None = None) -> None:
-    """Print the tree, in the width and with the colours of the terminal, or plainly into a file.
+    """Print the tree, with the width and the colours of the terminal, or as plain text to a file.
 
-    The steps of a run are shown where they differ: what is done or has not begun is one line.
+    Shows the steps of a run only if their states differ; a run that is done or has not started is one line.
     """
     file = file or sys.stdout
     width = None if file.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
@@ -186,7 +186,7 @@ def _run_status(run: Run, whole: RunResult, result: RunResult | None, rows: list
         before = [item for item in result.steps if item not in own]
         where = next((item.title for item in before if item.state == state), None)
         if where is not None and state not in (State.done, MISSING):
-            cause = f"see {where}"  # of a base or of the dataset, which has the reason
+            cause = f"see {where}"  # the reason is at a base or at the dataset
     method = f"{run.method}+{run.variant}" if run.variant else run.method
     base = run_name(run.base) if run.base is not None else None
     shown = [] if state == State.skipped else [_step_status(item) for item in own]

@@ -7,13 +7,13 @@ from typing import Any
 from benchmark.reporting.collect import RowResult
 
 SPAN = 10
-"""Positive values that span more than this factor lie on a logarithmic axis."""
+"""Positive values that span more than this factor are shown on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: the id of its row as it was written, the option, and its values in ascending order with the
-    row of the table for each."""
+    """A sweep: the id of its row in the experiment's file, the option, and its values in ascending order with
+    the row of the table for each."""
 
     id: str
     key: str
@@ -22,7 +22,7 @@ class Sweep:
 
     @property
     def logarithmic(self) -> bool:
-        """Whether the axis of the values is."""
+        """Whether the axis of the values is logarithmic."""
         return self.values[0] > 0 and self.values[-1] / self.values[0] > SPAN
 
     @property

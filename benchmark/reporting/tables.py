@@ -100,8 +100,8 @@ def _reported_cells(row: RowResult) -> list[str]:
 def comma_separated(rows: Sequence[RowResult]) -> str:
     """Every number: percent with three decimals, seconds, MB; mean and standard deviation over seeds.
 
-    Attempts, GPU-hours and energy are sums over all seeds and steps of a row, also those that rows share.
-    ``touches`` is what the method changes, where the experiment groups its rows by that.
+    Attempts, GPU-hours and energy are sums over all seeds and steps of a row, including steps that rows
+    share. ``touches`` is what the method changes, if the experiment groups its rows by that.
     """
     keys = [key for key in METRICS if METRICS[key].kind in ("precision", "calibration")]
     header = [
@@ -220,7 +220,7 @@ def group_starts(rows: Sequence[RowResult]) -> dict[int, str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people."""
+    """Seconds as text."""
     if seconds is None:
         return ""
     if seconds < 60:
@@ -230,7 +230,7 @@ def duration(seconds: float | None) -> str:
 
 
 def memory(megabytes: float | None) -> str:
-    """MB of 2**20 bytes for people."""
+    """MB of 2**20 bytes as text."""
     return "" if megabytes is None else f"{megabytes / 1024:.1f} GB"
 
 

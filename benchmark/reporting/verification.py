@@ -1,4 +1,4 @@
-"""Whether our numbers are the published ones, each within its tolerance."""
+"""Comparison of our numbers with the published ones, each within its tolerance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from benchmark.reporting.collect import RowResult, collect_row, read_reported
 
 @dataclass(frozen=True)
 class Verdict:
-    """A number that can be compared with its published value; all but the names in percent or points.
+    """A number and its published value; all but the names in percent or points.
 
-    ``deviations`` of the row are declared; ``explained`` says whether their effects could explain a miss, as
-    far as they are known: they are stated for the AP over all categories, and change no tolerance.
+    ``deviations`` is the number of declared deviations of the row; ``explained``: whether their known effects
+    could explain a miss. Effects are stated for the AP over all categories, and do not change a tolerance.
     """
 
     row: str
@@ -49,9 +49,9 @@ _EXPLAINED = {
 
 
 def verify(experiment: LoadedExperiment) -> list[Verdict]:
-    """A verdict for every published number that a finished row answers to.
+    """A verdict for every published number of a finished row.
 
-    Rows of another dataset or schedule than the paper's answer to none. Raises ``BenchmarkError`` for
+    Rows with another dataset or schedule than the paper's have no verdict. Raises ``BenchmarkError`` for
     published numbers that cannot be read.
     """
     reported = read_reported(project_root() / REPORTED)
@@ -78,7 +78,7 @@ def verdicts(rows: Sequence[RowResult]) -> list[Verdict]:
 def _explained(
     metric: str, difference: float, tolerance: float, declared: Sequence[Deviation]
 ) -> Literal["yes", "no", "unknown"] | None:
-    """Whether what is beyond the tolerance is in the range of the effects together."""
+    """Whether the excess over the tolerance is in the range of the summed effects."""
     if not declared:
         return None
     low, high, unknown = summed_effect(declared)

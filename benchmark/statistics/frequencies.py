@@ -24,7 +24,7 @@ def image_frequencies(statistics: ClassStatistics) -> NDArray[np.float32]:
     if statistics.num_annotated_images is None:
         raise StatisticsError(
             "image frequencies need the number of annotated images, which this table does not tell",
-            remedy="make the table anew with longtail stats",
+            remedy="write the table again with longtail stats",
         )
     images = max(statistics.num_annotated_images, 1)
     counts = np.minimum(np.maximum(statistics.image_counts, 1), images - 0.5)
@@ -49,7 +49,7 @@ def counts_and_total(statistics: ClassStatistics, of: str) -> tuple[NDArray[np.f
     if statistics.num_images is None:
         raise StatisticsError(
             "shares of images need the number of images, which this table does not tell",
-            remedy="make the table anew with longtail stats",
+            remedy="write the table again with longtail stats",
         )
     return np.maximum(statistics.image_counts, 1.0), float(max(statistics.num_images, 1))
 

@@ -1,4 +1,4 @@
-"""Intermediate files in words: groups, their sizes, their categories. Ours, or those of the releases."""
+"""Intermediate files as text, ours or those of the releases: groups, their sizes, their categories."""
 
 import textwrap
 from itertools import pairwise
@@ -20,18 +20,19 @@ Listing = dict[str, NDArray[np.int64]]  # a group's name to the labels 0..C-1 of
 
 
 def inspect_intermediates(path: Path | str, annotations: Path | str | None = None) -> str:
-    """What a folder of intermediate files, or one of them, holds; every file is checked and none is run.
+    """The content of a folder of intermediate files, or of one file; checks every file without running code
+    in it.
 
-    Categories have names where ``annotations`` or the folder's ``class_statistics.csv`` gives them, and are
-    the releases' class numbers (the ids of LVIS) otherwise.
+    Categories have names if ``annotations`` or the folder's ``class_statistics.csv`` has them; otherwise they
+    are the class numbers of the releases (the ids of LVIS).
 
     Args:
-        path: a folder, a ``groups.csv``, or a file with the name that it has in the release.
+        path: a folder, a ``groups.csv``, or a file with its name in the release.
         annotations: the annotation file that the tables were made from, or its table of class statistics.
 
     Raises:
-        StatisticsError: no such file in the folder; a file that is not what it should be, contradicts another
-            one of the folder, or belongs to another vocabulary.
+        StatisticsError: there is no such file in the folder, or a file is invalid, contradicts another file
+            of the folder, or belongs to another vocabulary.
         AnnotationError, FileError: a file cannot be read.
     """
     path = Path(path)
@@ -60,8 +61,8 @@ def inspect_intermediates(path: Path | str, annotations: Path | str | None = Non
 
 
 def _statistics(folder: Path, annotations: Path | str | None) -> ClassStatistics | None:
-    """The vocabulary: of the annotations, of the folder or (2bins, 8bins) of the one above; the same if both
-    tell one."""
+    """The vocabulary of the annotations, of the folder or of its parent (for 2bins, 8bins); if there are two,
+    they must be the same."""
     tables = [place / "class_statistics.csv" for place in (folder, folder.resolve().parent)]
     table = next((table for table in tables if table.is_file()), None)
     own = ClassStatistics.read(table) if table else None
@@ -80,7 +81,7 @@ def _statistics(folder: Path, annotations: Path | str | None) -> ClassStatistics
 
 
 def _present(folder: Path) -> list[Path]:
-    """The files of the folder that can be shown, the one with most to say on groups first."""
+    """The files of the folder that can be shown, the one with most information on groups first."""
     patterns = ("groups.csv", *UPSTREAM_FILES)
     return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
 
@@ -99,7 +100,7 @@ def _read(path: Path, statistics: ClassStatistics | None) -> Any:
 
 
 def _groups(name: str, content: Any) -> Listing:
-    """The groups that a file tells of; none for the others."""
+    """The groups in a file; none for files without groups."""
     if name == "groups.csv":
         assert isinstance(content, Groups)
         edges, tables = content.edges, content.tables
@@ -117,7 +118,7 @@ def _groups(name: str, content: Any) -> Listing:
 
 
 def _check_agreement(folder: Path, contents: dict[str, Any], groups: dict[str, Listing]) -> None:
-    """The files of one folder that tell of groups tell the same."""
+    """Check that all files of a folder with groups have the same ones."""
     told = {
         name: sorted(labels.tolist() for labels in known.values()) for name, known in groups.items() if known
     }
@@ -133,14 +134,14 @@ def _check_agreement(folder: Path, contents: dict[str, Any], groups: dict[str, L
             where=folder,
             found=f"{', '.join(different)} and {next(iter(told))}",
             expected="files that were made together",
-            remedy="make them anew with longtail intermediates --upstream",
+            remedy="write them again with longtail intermediates --upstream",
         )
 
 
 def _described(
     name: str, shown_name: str, content: Any, groups: Listing | None, statistics: ClassStatistics | None
 ) -> list[str]:
-    """The lines on one file, with the members of ``groups``."""
+    """The lines for one file, with the members of ``groups``."""
     if not groups:
         return [f"{shown_name}: {_summary(name, content)}"]
     lines = [f"{shown_name}: {len(groups)} groups of {sum(map(len, groups.values()))} categories"]
@@ -153,7 +154,7 @@ def _described(
 
 
 def _summary(name: str, content: Any) -> str:
-    """One line on a file whose groups are not listed."""
+    """One line for a file whose groups are not listed."""
     if name == "pred_slice_with0.pt":
         bins = ", ".join(f"{start} to {start + length - 1}" for start, length in content.tolist())
         return f"{len(content)} bins, logits {bins}"

@@ -1,8 +1,9 @@
-"""What BAGS, re-weighting, repeat factor sampling and SimCal need to know of a training file, in one folder.
+"""The data that BAGS, re-weighting, repeat-factor sampling and SimCal need from a training file, in one
+folder.
 
-Tables of a row per category are CSV, which people read and compare (numbers are written so that they read
-back as they were). What has a row per image or more is Parquet: typed, small, read in any language. Neither
-can run anything when it is opened. ``2bins/`` and ``8bins/`` hold the two ablations of BAGS.
+Tables with one row per category are CSV, which people can read and compare (numbers are written exactly).
+Tables with a row per image or more are Parquet: typed, small, and readable in any language. Neither can run
+code when it is opened. ``2bins/`` and ``8bins/`` contain the two ablations of BAGS.
 
 ==========================  ======================================================================
 class_statistics.csv        id, name, frequency, image_count, instance_count (``ClassStatistics.read``)
@@ -14,7 +15,7 @@ images.parquet              image_id, repeat_factor: the images with annotations
 category_images.parquet     category_id, image_id, position (row of images.parquet), instances: by category
 ==========================  ======================================================================
 
-With ``upstream`` the releases' own files stand beside them (``benchmark.statistics.upstream_files``).
+With ``upstream``, the releases' own files are beside them (``benchmark.statistics.upstream_files``).
 """
 
 import io
@@ -61,7 +62,7 @@ class Intermediates:
 
     statistics: ClassStatistics
     file_order: NDArray[np.int64]
-    """(C,) the labels in the order of the file's category list, which is their order inside a group."""
+    """(C,) the labels in the order of the file's category list, as inside a group."""
     image_ids: NDArray[np.int64]
     """(I,) the images with annotations, in the order of the file."""
     labels: NDArray[np.int64]
@@ -85,18 +86,18 @@ class Intermediates:
         return factors
 
     def class_tables(self, edges: Sequence[int]) -> ClassTables:
-        """What classifiers read, with groups between ``edges``."""
+        """The tables for classifiers, with groups between ``edges``."""
         counts = self.statistics.instance_counts
         weights = {table: class_weight_table(table, counts) for table in CLASS_WEIGHTS}
         return ClassTables(counted_groups(counts, edges, self.file_order.tolist()), weights)
 
 
 def intermediates(path: Path | str) -> tuple[Intermediates, list[str]]:
-    """Read what the tables need from an LVIS- or COCO-format training file, in one pass.
+    """Read the data for the tables from an LVIS- or COCO-format training file, in one pass.
 
-    Counts are those of the annotations, as in ``class_statistics``. The sentences say where the counts that
-    the file states, which the releases' scripts take, are others. (The releases also leave out images below
-    32 pixels, which neither LVIS nor COCO has.)
+    Counts are those of the annotations, as in ``class_statistics``. The returned sentences name differences
+    from the counts stored in the file, which the releases' scripts use. (The releases also leave out images
+    below 32 pixels, which neither LVIS nor COCO has.)
 
     Raises as ``class_statistics``; ``AnnotationError`` and ``FileError``.
     """
@@ -118,19 +119,19 @@ def _intermediates(found: Occurrences) -> Intermediates:
 def write_intermediates(
     content: Intermediates, folder: Path | str, edges: Sequence[int] = EDGES, upstream: bool = False
 ) -> None:
-    """Write the folder: all of it or nothing.
+    """Write the folder, completely or not at all.
 
     Args:
         content: the tables.
-        folder: absent, empty, or made by this function before, which is then replaced.
-        edges: of the groups in ``groups.csv``; the ablations' are fixed.
+        folder: absent, empty, or written by this function before; in the last case it is replaced.
+        edges: edges of the groups in ``groups.csv``; those of the ablations are fixed.
         upstream: also write the releases' files.
 
     Raises:
-        StatisticsError: edges that do not increase, or a folder that holds other files.
-        FileError: the system refuses.
+        StatisticsError: the edges do not increase, or the folder contains other files.
+        FileError: an error of the system.
     """
-    folder = Path(folder).resolve()  # a link stays one
+    folder = Path(folder).resolve()  # a link remains a link
     tables = content.class_tables(edges)
     files = project_files(content, tables)
     for name, ablation in ABLATIONS.items():
@@ -166,7 +167,7 @@ def write_intermediates(
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Only a folder of our own is replaced: not the one that holds the annotations."""
+    """Refuse to replace a folder with other files, such as the one with the annotations."""
     if folder.exists() and not folder.is_dir():
         raise StatisticsError(
             "the output is a file", where=folder, expected="a folder", remedy="choose another path"
@@ -185,14 +186,14 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _listed(folder: Path, place: str) -> list[str]:
-    """The entries of a folder below ``folder``, relative to that; none if it is not there."""
+    """The entries of a folder below ``folder``, relative to it; none if it does not exist."""
     if not (folder / place).is_dir():
         return []
     return [(Path(place) / entry.name).as_posix() for entry in (folder / place).iterdir()]
 
 
 def project_files(content: Intermediates, tables: ClassTables) -> dict[str, bytes]:
-    """Our own files by name, but for ``class_statistics.csv``: of the images, and of ``tables``."""
+    """Our own files by name, without ``class_statistics.csv``: those of the images and of ``tables``."""
     import pyarrow as pa
 
     statistics = content.statistics
@@ -238,7 +239,7 @@ def groups_csv(statistics: ClassStatistics, groups: Groups) -> bytes:
 
 
 def released_files(content: Intermediates, tables: ClassTables) -> dict[str, bytes]:
-    """The same as ``project_files`` in the releases' own files, by name."""
+    """The content of ``project_files`` as the releases' own files, by name."""
     counts, groups = content.statistics.instance_counts, tables.groups
     files = group_files(groups.tables, groups.edges)
     for name, table in WEIGHT_FILES.items():

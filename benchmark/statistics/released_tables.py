@@ -1,7 +1,7 @@
-"""Files of the releases in the place of our own intermediate files, checked against the training data.
+"""Files of the releases in place of our own intermediate files, checked against the training data.
 
-The releases' files name no category and no data set. They are of this training data if they are of its size
-and say what its counts say: the same groups, weights that are equal but for rounding, the same images.
+The releases' files name neither categories nor datasets. They match the training data if they have the same
+size and agree with its counts: the same groups, equal weights up to rounding, the same images.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from benchmark.statistics.groups import GroupTables, members
 from benchmark.statistics.intermediates import Intermediates
 from benchmark.statistics.upstream_files import WEIGHT_FILES, read_upstream
 
-ROUNDING = 1e-5  # relative: of weights that were float32 once
-_REMEDY = "take the file of this dataset and of these edges, or leave the setting out: ours are made then"
+ROUNDING = 1e-5  # relative, for weights that were once float32
+_REMEDY = "use the file of this dataset and these edges, or remove the setting to use our own files"
 
 
 def with_released(content: Intermediates, tables: ClassTables, files: Mapping[str, Path]) -> ClassTables:
-    """Our tables with released files in the place of some.
+    """Our tables, with some replaced by released files.
 
     Args:
         content: of the training file.
@@ -34,7 +34,7 @@ def with_released(content: Intermediates, tables: ClassTables, files: Mapping[st
             ``cls_weight.pt``, ``cls_weight_bf.pt`` or ``cls_weight_bours.pt`` as ``class_weights``.
 
     Raises:
-        StatisticsError: not such a file, or one of other training data; names what differs.
+        StatisticsError: the file is invalid, or of other training data; the message names the difference.
         FileError: it cannot be read.
     """
     statistics, groups, weights = content.statistics, tables.groups, dict(tables.class_weights)
@@ -98,7 +98,7 @@ def _check_equal(
 def _check_all(
     path: Path, same: NDArray[np.bool_], what: str, found: NDArray[Any], statistics: ClassStatistics
 ) -> None:
-    """Refuse a file that says something else of a category than its training instances say."""
+    """Refuse a file that disagrees with the training instances of a category."""
     if same.all():
         return
     label = int(np.flatnonzero(~same)[0])

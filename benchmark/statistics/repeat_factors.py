@@ -1,4 +1,4 @@
-"""How frequent a category is, and how often an image should be seen (Gupta et al., arXiv 1908.03195)."""
+"""Repeat factors of categories and images, and infrequent categories (Gupta et al., arXiv 1908.03195)."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -18,11 +18,11 @@ def category_repeat_factors(
 ) -> NDArray[np.float32]:
     """max(1, sqrt(threshold / f)) with f = image_counts / num_images; 1 for a category without images.
 
-    Warns (``DataWarning``) where no factor is above 1.
+    Warns (``DataWarning``) if no factor is above 1.
 
     Args:
         image_counts: (C,) training images of every category.
-        num_images: training images; the papers count those with an annotation only.
+        num_images: number of training images; the papers count only those with an annotation.
         threshold: image frequency below which a category is repeated, 0.001 in LVIS.
 
     Returns:
@@ -36,8 +36,8 @@ def ceiling_repeat_factors(
 ) -> NDArray[np.float32]:
     """Whole repeat factors of images, (images,) float32: the ceiling of the largest among the categories.
 
-    mmdetection's ``ClassBalancedDataset``: no draw decides, and an image whose factor is slightly above 1 is
-    seen twice. Computed in float64 as there, since a ceiling tells 2 from 2 + 1e-15.
+    As in mmdetection's ``ClassBalancedDataset``: not random, so an image whose factor is slightly above 1
+    occurs twice. Computed in float64 as there, because the ceilings of 2 and 2 + 1e-15 differ.
 
     Args:
         categories_per_image: labels 0..C-1 of every image.
@@ -66,9 +66,9 @@ def image_repeat_factors(
 
 
 def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """ceil(r) copies *beside* the image itself where ceil(r) > 1, so one more than r asks for.
+    """ceil(r) copies *in addition to* the image itself if ceil(r) > 1, so one more than r requires.
 
-    This is what the sampler released with Li et al. (arXiv 2006.10408) does.
+    The sampler released with Li et al. (arXiv 2006.10408) does this.
 
     Args:
         factors: repeat factors r (images,), at least 1.
@@ -81,10 +81,11 @@ def copies_added_to_original(factors: NDArray[np.float32]) -> NDArray[np.float32
 
 
 def infrequent_categories(statistics: ClassStatistics, threshold: float) -> NDArray[np.bool_]:
-    """Whether image_count / annotated images is below ``threshold``, (C,); strict and in float32 as released.
+    """Whether image_count / annotated images is below ``threshold``, (C,); strict, and in float32 as
+    released.
 
-    Warns (``DataWarning``) where no category is, or every one. Raises ``StatisticsError`` for a plain table,
-    which does not tell the number of annotated images.
+    Warns (``DataWarning``) if no category is, or every category. Raises ``StatisticsError`` for a plain
+    table, which does not have the number of annotated images.
     """
     if statistics.num_annotated_images is None:
         raise StatisticsError(

@@ -1,12 +1,12 @@
 """The intermediate files of the BAGS and SimCal releases, written and read (methods/bags, sections 3 and 7).
 
-Label 0 is background there and label j + 1 our category j, which is the category's id in LVIS. A group's
-categories stand in the order of the training file.
+In these files label 0 is background and label j + 1 is our category j, which is the category's id in LVIS.
+The categories of a group are in the order of the training file.
 
-Files are written so that the releases' own PyTorch (1.1) and NumPy open them as well as today's: tensors in
-the form that PyTorch had before 1.6, pickles of protocol 3, under NumPy's module names before version 2.
-They are put together here and not by ``torch.save`` because that would write the machine's memory addresses
-into them; so equal tables are equal bytes.
+Files can be read by the releases' own PyTorch (1.1) and NumPy as well as by current ones: tensors in
+PyTorch's format before 1.6, pickles of protocol 3, with NumPy's module names before version 2. They are not
+written with ``torch.save``, which would write memory addresses into them, so that equal tables have equal
+bytes.
 """
 
 import pickle
@@ -23,7 +23,7 @@ from benchmark.statistics.errors import StatisticsError
 from benchmark.statistics.groups import GroupTables, members
 from benchmark.statistics.unpickling import TORCH_MAGIC, TORCH_PROTOCOL, read_objects
 
-# The releases' own names for the groups of `valsplit.pkl`, in their order, where they break the rule.
+# The releases' names of the groups in `valsplit.pkl`, in order, where they are exceptions to the rule.
 _SPLIT_NAMES = {
     (100,): {"[10, 100)": 1, "[1000, ~)": 2},
     (5, 10, 50, 100, 500, 1000, 5000): {
@@ -45,7 +45,7 @@ WEIGHT_FILES = {
 }
 """The release's files of class weights, and the table (``CLASS_WEIGHTS``) in each."""
 _CLASS_KEYS = {"image_info_id", "img_id", "isntance_count", "category_id"}
-_REMEDY = "longtail intermediates --upstream makes sound files"
+_REMEDY = "longtail intermediates --upstream writes valid files"
 
 
 def background_first(values: NDArray[Any]) -> NDArray[Any]:
@@ -54,7 +54,7 @@ def background_first(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def split_names(edges: Sequence[int]) -> dict[str, int]:
-    """The names that ``valsplit.pkl`` has for the groups between ``edges``, to the group's number from 1."""
+    """The group numbers from 1 by the names in ``valsplit.pkl`` of the groups between ``edges``."""
     if tuple(edges) in _SPLIT_NAMES:
         return _SPLIT_NAMES[tuple(edges)]
     inner = [f"[{left}, {right})" for left, right in pairwise(edges)]
@@ -87,7 +87,7 @@ def class_index(
     """The content of ``class_to_imageid_and_inscount.pt``: the images of every class.
 
     Args:
-        image_ids: the annotated images (I,) in the order of the data set.
+        image_ids: the annotated images (I,) in the order of the dataset.
         labels: the category of every (category, image) pair (P,), ascending, 0..C-1.
         positions: the pair's image, a position in ``image_ids``.
         instances: the pair's number of annotations.
@@ -111,7 +111,7 @@ def class_index(
 
 
 def tensor_bytes(array: NDArray[Any]) -> bytes:
-    """A file that ``torch.load`` of every version opens as a tensor of the array's dtype and shape.
+    """A file that every version of ``torch.load`` reads as a tensor with the array's dtype and shape.
 
     ``array`` is int64 or float64.
     """
@@ -138,7 +138,7 @@ def tensor_bytes(array: NDArray[Any]) -> bytes:
 
 
 def pickle_bytes(value: Mapping[str, NDArray[Any]] | Sequence[NDArray[Any]]) -> bytes:
-    """A pickle of a dictionary or list of arrays (int64 or float64) that NumPy 1 and 2 open."""
+    """A pickle of a dictionary or list of arrays (int64 or float64) that NumPy 1 and 2 can read."""
     if isinstance(value, Mapping):
         items = b"".join(_code(key) + _array_code(array) for key, array in value.items())
         return b"\x80\x03}(" + items + b"u."
@@ -164,21 +164,21 @@ def _array_code(array: NDArray[Any]) -> bytes:
 
 
 def read_upstream(path: Path | str, num_classes: int | None = None) -> Any:
-    """Read one of the releases' files by its name, and check that it is what the releases use.
+    """Read a file of the releases by its name, and check that it has the form that the releases use.
 
-    Nothing in the file is run (``benchmark.statistics.unpickling``).
+    Does not run code in the file (``benchmark.statistics.unpickling``).
 
     Args:
         path: a file called ``label2binlabel.pt``, ``pred_slice_with0.pt``, ``valsplit.pkl``, ``mask.pt``,
             ``cls_weight*.pt``, ``bins_cls_weight.pkl`` or ``class_to_imageid_and_inscount*.pt``.
-        num_classes: C of the annotation vocabulary, where it is known.
+        num_classes: C of the annotation vocabulary, if known.
 
     Returns:
-        What ``torch.load`` or ``pickle.load`` would give, tensors as arrays.
+        The result of ``torch.load`` or ``pickle.load``, with tensors as arrays.
 
     Raises:
-        StatisticsError: another name; content of another kind, dtype, shape or range than the releases have;
-            tables of another number of classes; a file that asks for something to be run.
+        StatisticsError: the name is unknown; content has another type, dtype, shape or range than in the
+            releases; tables have another number of classes; or the file would run code.
         FileError: it cannot be read.
     """
     path = Path(path)
@@ -195,7 +195,7 @@ def read_upstream(path: Path | str, num_classes: int | None = None) -> Any:
         found = check(content)
     except _Wrong as wrong:
         raise StatisticsError(
-            "not the content that the file's name promises",
+            "the content does not match the file's name",
             where=path,
             found=wrong.found,
             expected=wrong.expected,
@@ -213,7 +213,7 @@ def read_upstream(path: Path | str, num_classes: int | None = None) -> Any:
 
 
 class _Wrong(Exception):
-    """Content that is not as it should be."""
+    """Content is invalid."""
 
     def __init__(self, found: object, expected: str) -> None:
         self.found = found

@@ -22,18 +22,18 @@ from benchmark.steps.step import ABSENT, Step, seen_folder
 from benchmark.steps.store import disk_usage, in_results
 
 ORIGIN = "experiment.txt"
-"""In the folder of an experiment's tables: the path of the experiment's file."""
+"""File in the folder of an experiment's tables with the path of the experiment's file."""
 
 
 def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
-    """Remove, or only list, what no experiment refers to; returns what was found, a line each.
+    """Remove, or only list, results that no experiment refers to; returns one line for each.
 
-    Referred to are the steps of the experiments in ``workflows/experiments``, of those with tables in
+    Keeps the steps of the experiments in ``workflows/experiments``, of those with tables in
     ``results/experiments`` and of ``experiments`` (names or files). A step that was made with older versions
-    of the project's areas stays as long as there is no newer one of it. What a process is at work on stays.
+    of the project's areas is kept until there is a newer one. Steps in progress are kept.
 
-    Raises ``BenchmarkError``, and removes nothing, where an experiment cannot be read or the keys of its
-    steps cannot be known, because a source file is not here: its results would be lost.
+    Raises ``BenchmarkError`` and removes nothing if an experiment cannot be read, or if the keys of its steps
+    are unknown because a source file is missing: its results would be lost.
     """
     kept_keys, kept_identities = _referred([*experiments, *yaml_files("experiments"), *_with_tables()])
     garbage = [
@@ -54,7 +54,7 @@ def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
 
 
 def _referred(experiments: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Keys of the steps of experiments, and identities of those that are not finished."""
+    """Keys of the steps of experiments, and identities of unfinished ones."""
     keys, identities = set(), set()
     for name in dict.fromkeys(experiments):
         for row in load_experiment(name).rows:

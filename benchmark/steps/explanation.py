@@ -1,4 +1,4 @@
-"""What the key of a step is made of, and what differs between a step and the results at hand."""
+"""The contents of a step's key, and the differences between a step and stored results."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from benchmark.steps.store import older
 
 
 def explain_keys(run: Run) -> str:
-    """Every step of a run with its key, and what the key is made of."""
+    """Every step of a run with its key and the contents of the key."""
     lines: list[str] = []
     for step in steps_of(run):
         lines += [f"{step.place}  {step.full_name}: {_state(step)}"]
@@ -33,8 +33,8 @@ def explain_keys(run: Run) -> str:
 
 
 def explain_missing(run: Run) -> str:
-    """For every step without a result: what differs from the nearest result at hand, or that there is
-    none."""
+    """For every step without a result: the differences from the most similar stored result, if there is
+    one."""
     lines = []
     for step in steps_of(run):
         head = step.full_name
@@ -94,7 +94,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[
 
 
 def _leaves(content: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings by their path, ``stage.schedule.learning_rate``."""
+    """The values of nested mappings by path, e.g. ``stage.schedule.learning_rate``."""
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{start}{key}.")
@@ -120,7 +120,7 @@ def _state(step: Step) -> str:
 
 
 def _other_packages(record: Record | None) -> Iterator[str]:
-    """Packages of other versions than those here; they do not enter the key."""
+    """Packages with other versions than here; they are not part of the key."""
     here = package_versions()
     for name, version in (record.versions if record is not None else {}).items():
         if version is not None and version != here.get(name):

@@ -1,4 +1,4 @@
-"""SHA-256 of source files, remembered by size and modification time: gigabytes are read once."""
+"""SHA-256 of source files, cached by size and modification time, so that gigabytes are read only once."""
 
 from contextlib import suppress
 from functools import cache
@@ -12,9 +12,9 @@ MEMORY = "hashes.json"
 
 
 def file_hash(path: Path) -> str | None:
-    """64 hexadecimal digits of a file's content; None where there is no such file.
+    """64 hexadecimal digits of a file's content; None if there is no such file.
 
-    Raises ``FileError`` where it cannot be read.
+    Raises ``FileError`` if it cannot be read.
     """
     try:
         state = path.stat()
@@ -31,8 +31,8 @@ def _hash(path: str, size: int, changed: int, memory: Path) -> str:
     if known is not None and known[:2] == [size, changed]:
         return str(known[2])
     found = sha256_file(path)
-    if memory.parent.parent.is_dir():  # only asking for a key makes no results folder
-        with suppress(BenchmarkError):  # where results cannot be written, the file is read again next time
+    if memory.parent.parent.is_dir():  # computing a key must not create a results folder
+        with suppress(BenchmarkError):  # if results cannot be written, the file is read again next time
             write_json(memory, _read(memory) | {path: [size, changed, found]})
     return found
 
@@ -41,5 +41,5 @@ def _read(memory: Path) -> dict[str, list[int | str]]:
     try:
         content = read_json(memory)
     except BenchmarkError:
-        return {}  # not there yet, or damaged
+        return {}  # missing or damaged
     return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""The one list of a run's steps: rules, plan, status, report, export and commands are made from it."""
+"""The list of a run's steps, which rules, plan, status, report, export and commands use."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -73,7 +73,7 @@ def _training(name: str, *more_areas: str) -> Kind:
 
 
 TRAIN, RETRAIN, TRANSFORM = map(_training, ("train", "retrain", "transform"))
-FIT = _training("fit", "inference", "evaluation")  # it may measure AP on training images
+FIT = _training("fit", "inference", "evaluation")  # its function may measure AP on training images
 PREDICT = Kind(
     "predict",
     {MAIN: "detections.parquet", "weight_norms": "weight_norms.csv"},
@@ -93,7 +93,8 @@ KINDS = (SYNTHESIZE, CHECK, STATISTICS, INTERMEDIATES, TRAIN, RETRAIN, FIT, TRAN
 
 
 def steps_of(run: Run) -> list[Step]:
-    """Every step from the dataset to the metrics, each after those that it needs, those of bases included."""
+    """Every step from the dataset to the metrics, including those of bases, each after those that it
+    needs."""
     steps = dataset_steps(run.dataset)
     made = {step.kind.name: step for step in steps if step.kind is not CHECK}
     after = {step.kind.name: step for step in steps if step.kind is CHECK}
@@ -120,11 +121,11 @@ def steps_of(run: Run) -> list[Step]:
 
 
 def dataset_steps(dataset: Dataset) -> list[Step]:
-    """What makes a dataset: the generation of a synthetic one, or the check of a real one's files; and the
+    """The steps of a dataset: the generation of a synthetic one, or the check of a real one's files; and the
     counts of its categories."""
     generated, checked = {}, {}
     if dataset.synthetic is not None:
-        reads = dataset.synthetic.model_dump(mode="json")  # whole: the generator has no old behaviour
+        reads = dataset.synthetic.model_dump(mode="json")  # the generator has no older behaviour
         generated["synthesize"] = Step(SYNTHESIZE, "synthesize", dataset, reads, {}, {})
     else:
         sources = {
@@ -137,14 +138,14 @@ def dataset_steps(dataset: Dataset) -> list[Step]:
 
 
 def shared_steps(run: Run) -> list[Step]:
-    """The steps before a run's own: those of its dataset, and that of the tables that its method reads."""
+    """The steps before a run's own: those of its dataset, and the tables that its method reads."""
     steps = dataset_steps(run.dataset)
     made = {step.kind.name: step for step in steps}
     return [*steps, *_intermediates(run, made, {name: made[name] for name in made if name == CHECK.name})]
 
 
 def _intermediates(run: Run, made: Mapping[str, Step], after: Mapping[str, Step]) -> list[Step]:
-    """The step that makes the intermediate files of the method, if it declares that it reads some."""
+    """The step that makes the intermediate files of the method, if it declares some."""
     if not run.intermediates:
         return []
     reads = {"edges": list(run.options.get("edges", EDGES))}
@@ -157,13 +158,12 @@ def _intermediates(run: Run, made: Mapping[str, Step], after: Mapping[str, Step]
 
 
 def own_steps(run: Run) -> list[Step]:
-    """The steps that a run carries out itself: no dataset, no bases."""
+    """The steps of a run itself, without its dataset and bases."""
     return [step for step in steps_of(run) if step.owner is run]
 
 
 def find_step(run: Run, name: str) -> Step | None:
-    """The step of a run or of its dataset that has a name; or, by KIND/KEY, any step of it or of its
-    bases."""
+    """The step of a run or its dataset with a name; or, by KIND/KEY, any step of the run or its bases."""
     if "/" in name:
         return next((step for step in steps_of(run) if step.place == name), None)
     return next((step for step in [*shared_steps(run), *own_steps(run)] if step.name == name), None)
@@ -171,7 +171,7 @@ def find_step(run: Run, name: str) -> Step | None:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step of an experiment and the recipe of a row that it belongs to."""
+    """A step of an experiment and the recipe of a row with it."""
 
     step: Step
     recipe: str
@@ -190,7 +190,7 @@ def steps_of_experiment(experiment: LoadedExperiment) -> dict[str, PlannedStep]:
 
 
 def dataset_files(dataset: Dataset) -> DatasetFiles:
-    """The files of a dataset, whether or not they are there, without the tables that methods read."""
+    """The files of a dataset, whether or not they exist, without the tables that methods read."""
     steps = {step.kind.name: step for step in dataset_steps(dataset)}
     statistics = steps["statistics"].output()
     if dataset.synthetic is not None:
@@ -248,11 +248,11 @@ def _groups(stage: Stage, before: Step | None) -> Iterable[type[BaseModel]]:
     if before is None:
         yield InitialWeights
     if stage.kind != "train":
-        yield TestingSettings  # a pass over the data looks at images in their test size
+        yield TestingSettings  # a pass over the data uses images at test size
 
 
 def _source(dataset: Dataset, split: str) -> dict[str, Source]:
-    """The annotations of a real dataset; those of a generated one are made by a step."""
+    """The annotations of a real dataset; a step makes those of a generated one."""
     if dataset.synthetic is not None:
         return {}
     path = split_file(dataset, split, "annotations")
@@ -260,9 +260,9 @@ def _source(dataset: Dataset, split: str) -> dict[str, Source]:
 
 
 def _changed(settings: BaseModel, *groups: type[BaseModel]) -> dict[str, Any]:
-    """The settings of some groups that do not have their default value.
+    """The settings of some groups that differ from their default values.
 
-    Neither the framework, which only stands for values of the others, nor where weights lie.
+    Without the framework, which only sets defaults of other settings, and without the paths of weights.
     """
     names = {name for group in groups for name in group.model_fields} - {"framework", "weights"}
     return settings.model_dump(mode="json", include=names, exclude_defaults=True)

@@ -1,18 +1,15 @@
-"""A step: what it reads, what it makes, and a key that changes when its result may.
+"""A step: its inputs, its outputs, and a key that changes if its result may change.
 
-The key of a step is a digest of what its result depends on, as build systems have it:
+The key of a step is a digest of everything that its result depends on, as in build systems:
 
-- the kind of step, and the settings that it reads, without those that have their default value (so that a new
-  setting whose default is the old behaviour changes no key);
-- the keys of the steps before it;
-- the content of files that no step makes (annotations, initial weights);
-- the version of the method's code;
-- the versions of the project's areas that take part (``benchmark.numerics``).
+- the kind of step, and the settings that it reads, without those with their default value (so that a new
+setting whose default is the old behaviour does not change keys); - the keys of the steps before it; - the
+content of files that no step makes (annotations, initial weights); - the version of the method's code; - the
+versions of the project's areas that are involved (``benchmark.numerics``).
 
-Not in it, because results do not depend on them or only in the last bits: names and titles, where files lie,
-how often a checkpoint is written, devices, workers, package versions and the machine (the record has them).
-Images are represented by the annotation file, which names them; their content is not read (``longtail check``
-does).
+Not part of it, because results depend on them only in the last bits or not at all: names and titles, paths of
+files, intervals of checkpoints, devices, workers, package versions and the machine (the record has them). The
+annotation file represents the images that it names; their content is not read (``longtail check`` does that).
 """
 
 import hashlib
@@ -30,23 +27,23 @@ from benchmark.records import Subject
 from benchmark.steps.hashes import file_hash
 
 MAIN = "main"
-"""Role of the output that gives a step its meaning: the checkpoint, the detections, the metrics."""
+"""Role of the main output of a step: the checkpoint, the detections, the metrics."""
 
 DONE = "done"
 """Name of an empty file in the folder of a finished step, for Snakemake."""
 
 ABSENT = "absent"
-"""Stands for the content of a file that is not there and never was: a key with it belongs to no result."""
+"""Hash of a file that does not exist and never has; no result has a key with it."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What all steps of a kind have in common.
+    """The properties of all steps of a kind.
 
     ``outputs`` are file names by role, the main one first; ``areas`` are those of ``benchmark.numerics``.
-    ``memory_mb`` and ``minutes`` are what a job asks for, for detectors meant for CPU cores and for others;
-    ``on_gpu`` kinds take GPUs for the others; ``cores`` are those of the CPU that the rest can use.
-    ``of_dataset`` kinds make what all runs on a dataset share.
+    ``memory_mb`` and ``minutes`` are what a job requests for detectors meant for the CPU, and for others;
+    ``on_gpu`` kinds use GPUs for the others; ``cores`` are the CPU cores that other jobs can use.
+    ``of_dataset`` kinds make results that all runs on a dataset share.
     """
 
     name: str
@@ -66,8 +63,8 @@ class Kind:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that no step makes: its path here, the name in the data folder under which results know it, and
-    the hash that its recipe expects, if any."""
+    """A file that no step makes: its path, its name in the data folder for records, and the hash that its
+    recipe expects, if any."""
 
     path: Path
     name: str
@@ -75,8 +72,8 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """Of its content; where it is not here, of the one content that results here were made from, if it is
-        only one; else ``ABSENT``."""
+        """SHA-256 of its content. If the file is missing, that of the only content from which results here
+        were made, or ``ABSENT``."""
         found = file_hash(self.path)
         if found is None:
             seen = list(seen_folder(self.name).glob("*"))
@@ -88,9 +85,9 @@ class Source:
 class Step:
     """One step of a run or of its dataset.
 
-    ``name`` is unique in its run; ``owner`` is the run that carries it out, or the dataset that it makes.
+    ``name`` is unique in its run; ``owner`` is the run to which it belongs, or the dataset that it makes.
     ``reads`` are the settings that the result depends on, ``code`` is the version of the method. ``after``
-    are steps that must have succeeded before, although the result does not depend on them.
+    are steps that must succeed before it, although the result does not depend on them.
     """
 
     kind: Kind
@@ -104,29 +101,29 @@ class Step:
 
     @property
     def run(self) -> Run:
-        """The run that carries it out; not of a step that makes a dataset."""
+        """The run of the step; not for steps that make a dataset."""
         assert isinstance(self.owner, Run)
         return self.owner
 
     @property
     def dataset(self) -> Dataset:
-        """The dataset that it makes, or on which its run is."""
+        """The dataset that it makes, or that of its run."""
         return self.owner.dataset if isinstance(self.owner, Run) else self.owner
 
     @property
     def stage(self) -> Stage | None:
-        """The stage of its run that it carries out; None where it makes something else."""
+        """The stage of the run that the step trains; None for other steps."""
         stages = self.owner.stages if isinstance(self.owner, Run) and self.kind.trains else []
         return next((stage for stage in stages if stage.name == self.name), None)
 
     @property
     def full_name(self) -> str:
-        """For messages: the step and whose it is."""
+        """The step and its owner, for messages."""
         return f"'{self.name}' of {self.owner.title}"
 
     @cached_property
     def identity(self) -> str:
-        """16 hexadecimal digits: the key but for the versions of the project's areas."""
+        """16 hexadecimal digits: the key without the versions of the project's areas."""
         return digest(
             {
                 "kind": self.kind.name,
@@ -139,7 +136,7 @@ class Step:
 
     @cached_property
     def numerics(self) -> dict[str, str]:
-        """The version of every area that the result depends on, through the steps before it too."""
+        """The version of every area that the result depends on, including those of the steps before it."""
         areas = {*self.kind.areas, *(area for step in self.inputs.values() for area in step.numerics)}
         return {area: area_versions()[area] for area in sorted(areas)}
 
@@ -150,27 +147,27 @@ class Step:
 
     @property
     def place(self) -> str:
-        """KIND/KEY: its folder, in the store or in the work folder."""
+        """KIND/KEY: its folder in the store or in the work folder."""
         return f"{self.kind.name}/{self.key}"
 
     @property
     def folder(self) -> Path:
-        """Where the finished step lies."""
+        """The folder of the finished step."""
         return store_folder() / self.place
 
     @property
     def work(self) -> Path:
-        """Where the unfinished step lies."""
+        """The folder of the unfinished step."""
         return work_folder() / self.place
 
     @property
     def lock(self) -> Path:
-        """What the process that makes the step keeps locked."""
+        """The lock file of the process that makes the step."""
         return self.work.with_name(f".{self.key}.lock")
 
     @property
     def finished(self) -> bool:
-        """Whether its result is in the store."""
+        """Whether the result is in the store."""
         return (self.folder / RECORD).is_file() and self.output().exists()
 
     @property
@@ -180,7 +177,7 @@ class Step:
 
     @property
     def record(self) -> Path:
-        """Where its record is: in the store if it is finished, else where it is worked on."""
+        """The path of its record: in the store if it is finished, else in the work folder."""
         return (self.folder if self.finished else self.work) / RECORD
 
     @property
@@ -190,16 +187,16 @@ class Step:
 
     @property
     def log(self) -> Path:
-        """What the workflow's command for it has printed."""
+        """The output of the workflow's command for the step."""
         return logs_folder() / f"{self.place}.log"
 
     def output(self, role: str = MAIN) -> Path:
-        """A file or folder that it makes, in the store."""
+        """The path in the store of a file or folder that it makes."""
         return self.folder / self.kind.outputs[role]
 
     @property
     def subject(self) -> Subject:
-        """What its record says about it."""
+        """The description of the step in its record."""
         return Subject(
             kind=self.kind.name,
             step=self.name,
@@ -217,11 +214,11 @@ class Step:
 
 
 def digest(content: Any) -> str:
-    """16 hexadecimal digits over JSON values; the order of keys in mappings does not count."""
+    """16 hexadecimal digits over JSON values, independent of the order of keys in mappings."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def seen_folder(name: str) -> Path:
-    """Where the store keeps the hashes of the contents of a source file that results were made from."""
+    """The folder with the hashes of all contents of a source file from which results were made."""
     return store_folder() / "sources" / name

@@ -1,6 +1,6 @@
-"""The store of finished steps: each in a folder under its key, put there whole, never changed afterwards.
+"""The store of finished steps: each in a folder named by its key, moved there as a whole and never changed.
 
-Copying one store into another merges them: equal keys mean equal results.
+Copying one store into another merges them, because equal keys mean equal results.
 """
 
 import os
@@ -22,10 +22,10 @@ OLD_RECORDS = "*.provenance.json"
 
 
 def publish(step: Step) -> None:
-    """Move a step whose work is done, its record included, into the store, all at once.
+    """Move a finished step, with its record, into the store as a whole.
 
-    Where the same step has been finished by somebody else meanwhile, theirs stays; what is left of a damaged
-    one goes. Raises ``FileError`` where the system refuses.
+    If another process has finished the same step meanwhile, its result is kept; a damaged result is replaced.
+    Raises ``FileError`` for errors of the system.
     """
     for source in step.sources.values():
         if source.sha256 != ABSENT:
@@ -36,14 +36,14 @@ def publish(step: Step) -> None:
         if step.finished:
             shutil.rmtree(step.work)
             return
-        shutil.rmtree(step.folder, ignore_errors=True)  # empty, as Snakemake makes it, or damaged
+        shutil.rmtree(step.folder, ignore_errors=True)  # empty, as created by Snakemake, or damaged
         _move(step.work, step.folder)
     except OSError as error:
         raise file_error("write", step.folder, error) from error
 
 
 def _move(work: Path, target: Path) -> None:
-    """Rename a folder; where the store is on another disk, copy it beside its place first."""
+    """Rename a folder; if the store is on another disk, copy it beside its destination first."""
     try:
         work.replace(target)
     except OSError:
@@ -62,8 +62,8 @@ def older(step: Step) -> list[Path]:
 
 
 def link(run: Run) -> None:
-    """Point ``results/runs/<name of the run>/<step>`` to every finished step of a run and of its bases; links
-    to those of its dataset as ``link_dataset`` does. What is no link there is left alone."""
+    """Link ``results/runs/<name of the run>/<step>`` to every finished step of a run and of its bases, and
+    those of its dataset as ``link_dataset`` does. Existing files that are not links are kept."""
     for item in lineage(run):
         own = [*(step for step in shared_steps(item) if step.kind is INTERMEDIATES), *own_steps(item)]
         _link({links_folder() / run_name(item) / step.name: step for step in own})
@@ -71,7 +71,7 @@ def link(run: Run) -> None:
 
 
 def link_dataset(dataset: Dataset) -> None:
-    """Point ``results/data/<dataset>/<step>`` to every finished step of a dataset."""
+    """Link ``results/data/<dataset>/<step>`` to every finished step of a dataset."""
     _link({results_folder() / "data" / dataset.name / step.name: step for step in dataset_steps(dataset)})
 
 
@@ -87,7 +87,7 @@ def _link(places: Mapping[Path, Step]) -> None:
 
 
 def warn_of_old_layout() -> None:
-    """Say that results of version 0.1 are not taken over, where there are any."""
+    """Print a note if there are results of version 0.1, which are not used."""
     folder = links_folder()
     if next(folder.rglob(OLD_RECORDS), None) is not None:
         print(
@@ -103,6 +103,6 @@ def disk_usage(folder: Path) -> int:
 
 
 def in_results(path: Path) -> str:
-    """A path as messages name it: from ``results`` on."""
+    """A path for messages, relative to the folder above ``results``."""
     base = results_folder()
     return f"results/{path.relative_to(base)}" if path.is_relative_to(base) else str(path)

@@ -1,6 +1,6 @@
-"""Adaptive class suppression (CVPR 2021): a row pushes down the categories that it is confused with alone.
+"""Adaptive class suppression (CVPR 2021): a row suppresses only the categories with which it is confused.
 
-``acsl.py`` of the release. The classifier goes on from that of the softmax baseline, now as C + 1 sigmoids.
+``acsl.py`` of the release. The classifier starts from that of the softmax baseline, used as C + 1 sigmoids.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,25 @@ from benchmark.classifiers import CategoricalClassifier, one_hot, sigmoid_loss
 from benchmark.errors import BenchmarkError
 from benchmark.statistics import ClassStatistics
 
-RARE_SHARE, COMMON_SHARE = 0.01, 0.1  # of the background rows; the comments of the release say 1/3 and 2/3
+RARE_SHARE, COMMON_SHARE = (
+    0.01,
+    0.1,
+)  # of the background rows; the comments of the release say 1/3 and 2/3
 Link = Literal["sigmoid", "softmax"]
 
 
 def draw_counts(background_rows: int) -> tuple[int, int]:
-    """How many of the background rows push down rare and common categories, rounded down."""
+    """Numbers of background rows that suppress rare and common categories, rounded down."""
     return int(RARE_SHARE * background_rows), int(COMMON_SHARE * background_rows)
 
 
 class AdaptiveSuppression(CategoricalClassifier):
-    """Logits (N, C + 1), background last, each a sigmoid of its own.
+    """Logits (N, C + 1) of independent sigmoids, background last.
 
     Args:
-        score_threshold: tau; a foreground row pushes down what it scores at least so high.
-        cascade_link: what makes scores of a cascade's averaged logits. The release takes a softmax there,
-            because it looks for its switch in the wrong place of the configuration.
+        score_threshold: tau; a foreground row suppresses categories with at least this score.
+        cascade_link: link from a cascade's averaged logits to scores. The release uses a softmax, because it
+            reads its switch from the wrong place of the configuration.
     """
 
     letters: Tensor  # (3, C + 1) bool: whether a column is a rare, common or frequent category
@@ -50,7 +53,8 @@ class AdaptiveSuppression(CategoricalClassifier):
         self.register_buffer("letters", torch.tensor(of), persistent=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """``suppression_loss`` with background rows drawn anew, those for rare and for common ones apart."""
+        """``suppression_loss`` with newly drawn background rows, separately for rare and common
+        categories."""
         background = (labels == self.num_classes).nonzero().squeeze(1)
         drawn = [
             background[torch.randperm(len(background), device=labels.device)[:count]]
@@ -71,13 +75,13 @@ class AdaptiveSuppression(CategoricalClassifier):
 
             foreground row:  v_nj = 1 for its own column and where sigmoid(z_nj) >= tau
             background row:  v_nj = 1 for background and frequent categories; for rare and common ones in the
-                             rows that were drawn for them. Its scores play no part.
+                             rows that were drawn for them. Its scores have no effect.
 
         Args:
             logits: z (N, C + 1).
             labels: (N,).
             rare_rows: positions of the background rows drawn for rare categories.
-            common_rows: those drawn for common ones.
+            common_rows: positions of those drawn for common categories.
         """
         own = one_hot(labels, self.num_classes + 1, torch.bool)
         rare, common, frequent = self.letters

@@ -1,7 +1,7 @@
-"""BACL's classification loss (IEEE TMM 2023): categories that lose to each other get a margin between them.
+"""BACL's classification loss (IEEE TMM 2023): margins between categories that are confused with each other.
 
-The foreground classification balance loss (FCBL) of the release. Which category loses to which is measured
-while training; no counts are used.
+The foreground classification balance loss (FCBL) of the release. The confusion of categories is measured
+during training; counts are not used.
 """
 
 import math
@@ -18,15 +18,15 @@ from benchmark.classifiers import (
 )
 from benchmark.statistics import ClassStatistics
 
-LEAST_SHARE = 1e-3  # of a confusion; margins are at most alpha ln 1000
+LEAST_SHARE = 1e-3  # least value of a confusion; margins are at most alpha ln 1000
 
 
 class BalancedForeground(LinearClassifier):
     """Logits (N, C + 1), each a sigmoid, background last.
 
     Args:
-        alpha: of the margins; 0: none.
-        probability_threshold: score from which a wrong category is always pushed down; 0: every one is.
+        alpha: factor of the margins; 0 for none.
+        probability_threshold: score from which a wrong category is always suppressed; 0 for every one.
         prior_probability: initial score p of every output; the biases start at -log((1 - p) / p).
     """
 
@@ -57,7 +57,7 @@ class BalancedForeground(LinearClassifier):
         return self.alpha * (shares[labels] - shares[:, labels].T)
 
     def weights(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """w_nj (N, C + 1), 1 or 0: foreground rows push down what is a rival of their category i only.
+        """w_nj (N, C + 1), 1 or 0: foreground rows suppress only rivals of their category i.
 
         A rival scores at least as high as i, or at least the threshold. Background rows, and background's
         column, always count.
@@ -71,7 +71,8 @@ class BalancedForeground(LinearClassifier):
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """L = (1/N) sum_nj w_nj bce(z_nj + mu_nj, t_nj), t one-hot with background; w and mu are constants.
 
-        The foreground rows' softmax over the categories, without margins, counts from the next step on.
+        The confusion is updated with the foreground rows' softmax over the categories, without margins, and
+        used from the next step on.
         """
         z = logits.detach()
         targets = one_hot(labels, self.num_classes + 1, logits.dtype)

@@ -16,8 +16,8 @@ from benchmark.statistics import ClassStatistics, Groups, counted_groups, warn_o
 def draw_others(targets: Tensor, others_ratio: float) -> Tensor:
     """Which proposals take part in each bin's loss.
 
-    In a group with foreground F, int(beta |F|) of the other proposals are drawn without replacement, anew for
-    every bin and call; a group without foreground is inactive; bin 0 takes everything.
+    In a group with foreground F, int(beta |F|) of the other proposals are drawn without replacement,
+    separately for every bin and call. A group without foreground is inactive; bin 0 uses all proposals.
 
     Args:
         targets: in-bin targets (B, N), 0 meaning "others" in bins >= 1.
@@ -44,7 +44,7 @@ def group_softmax_losses(bins: Sequence[Tensor], targets: Tensor, weights: Tenso
     Args:
         bins: logits of each bin, (N, length of the bin).
         targets: in-bin targets (B, N), int64.
-        weights: (B, N), 0 where a proposal takes no part, else its weight.
+        weights: (B, N), the weight of a proposal, or 0 if it is not used.
     """
     return [
         (weight * F.cross_entropy(logits, target, reduction="none")).sum() / weight.sum().clamp(min=1)

@@ -35,13 +35,13 @@ class BalancedMeta(BalancedPerCategoryClassifier):
     """C balanced sigmoids whose foreground proposals are weighted by the category.
 
     Args:
-        prior_probability: initial score, where the weights are not taken from the base model.
+        prior_probability: initial score, if the weights are not those of the base model.
         meta_loss: logits of the loss on the meta batch. ``as_released``: lowered like those of the training
-            batch; ``unadjusted``: raw, as the paper's classification code has it.
+            batch; ``unadjusted``: raw, as in the paper's classification code.
         learner_rate: Adam's constant learning rate of the re-weighter.
     """
 
-    reweighter: Tensor  # w (C,); a buffer, because the classifier's optimiser must not touch it
+    reweighter: Tensor  # w (C,); a buffer, because the classifier's optimiser must not change it
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The bilevel step of Balanced Meta-Softmax in closed form: no gradient is unrolled.
+"""The bilevel step of Balanced Meta-Softmax in closed form, without unrolling.
 
 Only the last layer theta = (W, b) trains, so features X and labels y of both batches are constants and the
 virtual step theta' depends on the re-weighter w through the weights omega alone.
@@ -69,7 +69,7 @@ def meta_gradient(classifier: BalancedMeta, train: Rois, meta: Rois, virtual: Vi
 
 
 class Reweighting(MetaStep):
-    """Moves the re-weighter down the meta gradient with Adam, at a constant rate and without weight decay."""
+    """Updates the re-weighter by the meta gradient with Adam, at a constant rate and without weight decay."""
 
     def __init__(self, classifier: Classifier) -> None:
         self.classifier = cast(BalancedMeta, classifier)
@@ -78,7 +78,7 @@ class Reweighting(MetaStep):
     def step(
         self, train: Sequence[Rois], meta: Sequence[Rois], virtual: VirtualSgd, average: Average
     ) -> dict[str, Tensor]:
-        """One Adam step on w down the mean gradient of the workers; each takes a virtual step of its own."""
+        """One Adam step on w with the mean gradient of the workers, each with its own virtual step."""
         workers = [
             meta_gradient(self.classifier, own, other, virtual)
             for own, other in zip(train, meta, strict=True)
@@ -93,5 +93,5 @@ class Reweighting(MetaStep):
         return self.adam.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take Adam's moments back."""
+        """Restore Adam's moments."""
         self.adam.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The images of the meta step: drawn so that categories come about equally often."""
+"""The images of the meta step, drawn so that categories occur about equally often."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

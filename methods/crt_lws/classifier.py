@@ -1,6 +1,7 @@
 """Learnable weight scaling (Kang et al., ICLR 2020): the trained weight vectors get new lengths.
 
-``lws_layer.py`` of EQL v2's release. Classifier re-training needs no class: it is a softmax classifier.
+``lws_layer.py`` of EQL v2's release. Classifier re-training (cRT) needs no class of its own: it is a softmax
+classifier.
 """
 
 import torch

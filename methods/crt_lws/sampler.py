@@ -1,4 +1,4 @@
-"""Class-aware images, as ``class_balance_dataset_wrapper.py`` of EQL v2's release draws them."""
+"""Class-aware sampling of images, as in ``class_balance_dataset_wrapper.py`` of EQL v2's release."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -22,16 +22,16 @@ def class_aware_draws(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Category and image of the draws from ``start`` to ``stop``.
 
-    Every block of draws has each category once; in every round of draws for it, a category has each of its
-    images once, however many annotations it has there.
+    Every block of draws has each category once. In every round of its draws, a category has each of its
+    images once, regardless of the number of annotations.
 
     Args:
-        images_of: the images (n_k,) that contain each category, in ascending order; a category without any is
+        images_of: the images (n_k,) with each category, in ascending order; a category without images is
             never drawn.
-        order: of the drawn categories in a block: labels.
-        image_order: of a category's images in one of its rounds: positions in ``images_of``.
+        order: the labels of the drawn categories in the order of a block.
+        image_order: positions in ``images_of`` of a category's images, in the order of one of its rounds.
         start: first draw.
-        stop: behind the last one.
+        stop: the one after the last draw.
     """
     drawn = sum(len(images) > 0 for images in images_of)
     order_of = cache(order)
@@ -47,7 +47,7 @@ def class_aware_draws(
 
 
 class ClassAwareStream(CategoryStream):
-    """Those draws, shuffled among as many of them as there are images; that is an epoch.
+    """The draws of ``class_aware_draws``; an epoch has as many draws as there are images, and is shuffled.
 
     Args:
         images: to draw from.

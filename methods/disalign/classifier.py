@@ -1,4 +1,4 @@
-"""DisAlign (CVPR 2021): magnitudes and margins of the categories align the logits of a finished classifier.
+"""DisAlign (CVPR 2021): magnitudes and margins per category align the logits of a finished classifier.
 
 ``disalign_fast_rcnn.py`` of the release.
 """
@@ -22,7 +22,7 @@ def reweighting(counts: Tensor, rho: float) -> Tensor:
 
     Args:
         counts: n (C,), at least 1 each.
-        rho: 0 weighs all alike.
+        rho: 0 for equal weights.
     """
     weights = (counts / counts.sum()) ** -rho
     return F.pad(weights / weights.mean(), (0, 1), value=1.0)
@@ -32,9 +32,9 @@ class DisAlign(CategoricalClassifier):
     """Logits (N, C + 1), background last; the trained linear map is frozen.
 
     Args:
-        rho: how much more rare categories weigh in the loss.
-        counts: what the weights count in the training split.
-        cosine: of the base classifier, as in ``LinearClassifier``.
+        rho: exponent of the weights of rare categories in the loss.
+        counts: ``images`` or ``instances`` of the training split, for the weights.
+        cosine: that of the base classifier, as in ``LinearClassifier``.
     """
 
     weights: Tensor  # w (C + 1,) float64
@@ -64,7 +64,8 @@ class DisAlign(CategoricalClassifier):
         """z'_nj = c_n (s_j z_nj + m_j) + (1 - c_n) z_nj, c_n = sigmoid(a . x_n + b); background as it was.
 
         Args:
-            features: x (N, D), not normalised for the confidence, whatever the base does.
+            features: x (N, D), not normalised for the confidence, even if the base classifier normalises
+                them.
         """
         logits = self.linear(features)
         z = logits[:, :-1]

@@ -1,4 +1,4 @@
-"""DropLoss (AAAI 2021) with sigmoids, as GOL's release has it (``droploss.py``)."""
+"""DropLoss (AAAI 2021) with sigmoids, as in GOL's release (``droploss.py``)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +9,12 @@ from benchmark.statistics import ClassStatistics, infrequent_categories
 
 
 class DropLoss(LinearClassifier):
-    """C independent sigmoids; negatives of infrequent categories count in some of the background rows only.
+    """C independent sigmoids; negatives of infrequent categories count only in some of the background rows.
 
     Args:
-        frequency_threshold: lambda; categories with a smaller part of the annotated images are infrequent.
-        initial_weight: of the classifier, every one.
-        initial_bias: likewise; the score at -6.9 is 0.001.
+        frequency_threshold: lambda; categories in a smaller fraction of the annotated images are infrequent.
+        initial_weight: initial value of all weights of the classifier.
+        initial_bias: initial value of all biases; the score at -6.9 is 0.001.
     """
 
     infrequent: Tensor  # (C,) bool
@@ -33,7 +33,7 @@ class DropLoss(LinearClassifier):
         self.register_buffer("infrequent", torch.as_tensor(infrequent), persistent=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """``drop_loss`` with fresh uniform numbers for every element."""
+        """``drop_loss`` with new uniform numbers for every element."""
         return {"loss_cls": self.drop_loss(logits, labels, torch.rand_like(logits))}
 
     def drop_loss(self, logits: Tensor, labels: Tensor, uniform: Tensor) -> Tensor:

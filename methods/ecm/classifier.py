@@ -1,4 +1,4 @@
-"""Effective class-margin loss (ECCV 2022, arXiv 2301.09724): margins that follow from the counts alone.
+"""Effective class-margin loss (ECCV 2022, arXiv 2301.09724): margins that depend only on the counts.
 
 ``effective_class_margin_loss.py`` and ``ecm_utils.py`` of the release. Background is one more category.
 """
@@ -17,7 +17,7 @@ Counts = Literal["instances", "images"]
 
 
 def counts_with_background(counts: Tensor, background_ratio: float) -> Tensor:
-    """n (C + 1,): at least 1 for a category, and beta times their sum for background, which comes last."""
+    """n (C + 1,): at least 1 for a category, and beta times their sum for background, which is last."""
     n = counts.clamp(min=1)
     return F.pad(n, (0, 1), value=float(background_ratio * n.sum()))
 
@@ -42,9 +42,9 @@ class EffectiveClassMargin(LinearClassifier):
     """C + 1 sigmoids on cosines, background last; positives and negatives are shifted by fixed margins.
 
     Args:
-        temperature: of the cosines.
-        counts: what n_j counts in the training split.
-        background_ratio: beta, background RoIs to each foreground one.
+        temperature: temperature of the cosines.
+        counts: ``images`` or ``instances`` of the training split, for n_j.
+        background_ratio: beta, background RoIs per foreground RoI.
         float32_weights: class weights as released, where float32 leaves those of the rarest categories
             between 0.93 and 1.11 instead of at 1.
     """

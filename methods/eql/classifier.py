@@ -1,4 +1,4 @@
-"""Equalization loss (CVPR 2020) as GOL's release has it (``eql.py``), with sigmoids or the Gumbel link."""
+"""Equalization loss (CVPR 2020) as in GOL's release (``eql.py``), with sigmoids or the Gumbel link."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +21,10 @@ from benchmark.statistics import ClassStatistics, infrequent_categories
 
 
 class Equalization(LinearClassifier):
-    """C independent sigmoids; foreground rows do not push infrequent categories down.
+    """C independent sigmoids; foreground rows do not suppress infrequent categories.
 
     Args:
-        frequency_threshold: lambda; categories with a smaller part of the annotated images are infrequent.
+        frequency_threshold: lambda; categories in a smaller fraction of the annotated images are infrequent.
         cosine: for logits that are scaled cosines, as in ``LinearClassifier``.
     """
 
@@ -64,9 +64,9 @@ class GumbelEqualization(Equalization):
 
     Args:
         frequency_threshold: lambda, as above.
-        initial_weight: of the classifier, every one.
-        initial_bias: likewise; p(-2) = 6.2e-4.
-        gradient_floor: of p (1 - p) in the gradient; 0 for the exact one.
+        initial_weight: initial value of all weights of the classifier.
+        initial_bias: initial value of all biases; p(-2) = 6.2e-4.
+        gradient_floor: least value of p (1 - p) in the gradient; 0 for the exact gradient.
         cosine: as above.
     """
 

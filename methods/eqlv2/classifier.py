@@ -1,6 +1,6 @@
-"""Equalization loss v2 (CVPR 2021): a category balances the gradients it gets as positive and as negative.
+"""Equalization loss v2 (CVPR 2021): balances the gradients that a category gets as positive and as negative.
 
-``eqlv2.py`` of the release. No counts are used: the balance is measured while training.
+``eqlv2.py`` of the release. Counts are not used: the balance is measured during training.
 """
 
 import math
@@ -23,14 +23,14 @@ TINY = 1e-10
 
 
 class GradientBalance(LinearClassifier):
-    """Logits (N, C + 1), each a sigmoid; the last is background ("objectness" in the release).
+    """Logits (N, C + 1) of independent sigmoids; the last is background ("objectness" in the release).
 
     Args:
         prior_probability: initial score p of every output; the biases start at -log((1 - p) / p).
         gamma: steepness of the weight of negatives.
         mu: ratio at which that weight is 1/2.
-        alpha: how much more a positive may weigh.
-        objectness: background lowers the scores of the categories.
+        alpha: largest additional weight of a positive.
+        objectness: whether background lowers the scores of the categories.
     """
 
     def __init__(

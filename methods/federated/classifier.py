@@ -1,4 +1,4 @@
-"""Federated loss (Zhou et al., arXiv 2103.07461): a step trains the categories that occur, and a few others.
+"""Federated loss (Zhou et al., arXiv 2103.07461): a step trains the categories that occur and a few others.
 
 ``fed_loss.py`` and ``custom_fast_rcnn.py`` of CenterNet2, to which detectron2's and Detic's forms are equal.
 """
@@ -16,12 +16,12 @@ from benchmark.statistics import ClassStatistics
 class Federated(PerCategoryClassifier):
     """C independent sigmoids, of which a step trains about 50.
 
-    LVIS says of few categories in an image that they are not there; a category that is not trained in a step
-    gets no negatives that might be none.
+    LVIS verifies the absence of only few categories in an image; a category that is not trained in a step
+    gets no negatives that may be wrong.
 
     Args:
         prior_probability: initial score.
-        num_categories: K, how many a step trains, background among them.
+        num_categories: K, number of categories in a step, including background.
         frequency_power: categories are drawn in proportion to their image count to this power.
         objectness: the score of a detection is sqrt(p o), o the proposal's own score; False: p.
     """
@@ -44,15 +44,16 @@ class Federated(PerCategoryClassifier):
         self.register_buffer("draw_weights", weights, persistent=False)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """``federated_loss`` with categories drawn anew, without replacement."""
+        """``federated_loss`` with newly drawn categories, without replacement."""
         probabilities, count = self.draw(labels)
         drawn = torch.multinomial(probabilities, count) if count else labels.new_zeros(0)
         return {"loss_cls": self.federated_loss(logits, labels, drawn)}
 
     def draw(self, labels: Tensor) -> tuple[Tensor, int]:
-        """What further categories are drawn from, unnormalised probabilities (C + 1,), and how many.
+        """Unnormalised probabilities (C + 1,) from which further categories are drawn, and their number.
 
-        K less the labels that occur, of which background is one; all that can be drawn if there are fewer.
+        The number is K minus the number of labels that occur, including background, or that of all categories
+        that can be drawn if it is smaller.
         """
         occurring = labels.unique()
         probabilities = self.draw_weights.clone()

@@ -9,15 +9,15 @@ from benchmark.statistics import ClassStatistics, class_weight_table
 
 
 def sigmoid_focal_losses(logits: Tensor, targets: Tensor, gamma: float, alpha: float) -> Tensor:
-    """a (1 - p)^gamma (-log p), p the probability of the right answer, element by element.
+    """a (1 - p)^gamma (-log p) of every element, with p the probability of the correct answer.
 
     Written with softplus: finite values and gradients for any logit and any gamma from 0.
 
     Args:
         logits: (N, L).
-        targets: (N, L), 1 where the answer is yes, else 0.
+        targets: (N, L), 1 for positives, else 0.
         gamma: focus on wrong answers.
-        alpha: weight a where the answer is yes, 1 - alpha where it is no.
+        alpha: weight a of positives; negatives get 1 - alpha.
     """
     right = torch.where(targets > 0, logits, -logits)
     weight = alpha * targets + (1 - alpha) * (1 - targets)
@@ -27,9 +27,9 @@ def sigmoid_focal_losses(logits: Tensor, targets: Tensor, gamma: float, alpha: f
 def targets_of_released_kernel(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """Targets (N, C + 1), background last, as the released CUDA kernel reads them: a defect.
 
-    It wants one class number per proposal and is given the one-hot matrix (background first), so proposal n
-    gets the n-th entry of the flattened matrix: 0 means no category at all, 1 means the first channel, which
-    is background. While N <= C + 1 only the label of proposal 0 enters.
+    The kernel takes one class number per proposal but gets the one-hot matrix (background first), so proposal
+    n gets the n-th entry of the flattened matrix: 0 means no category, 1 means the first channel, which is
+    background. If N <= C + 1, only the label of proposal 0 has an effect.
     """
     released = torch.where(labels == num_classes, 0, labels + 1)
     number = torch.arange(len(labels), device=labels.device)
@@ -40,7 +40,7 @@ def targets_of_released_kernel(labels: Tensor, num_classes: int, dtype: torch.dt
 
 
 class Focal(CategoricalClassifier):
-    """C + 1 sigmoids in training, background being one of them; softmax scores in testing, as released.
+    """C + 1 sigmoids in training, including background; softmax scores in testing, as released.
 
     Args:
         gamma: focus on wrong answers.

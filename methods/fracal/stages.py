@@ -13,7 +13,7 @@ from benchmark.training import FitData, TrainingBoxes
 from methods.fracal.classifier import Fractal
 
 Variant = Literal["box_dim", "info_dim", "smooth_info_dim"]
-FEWEST = 4  # boxes from which a line can be fitted: grids of 1 and 2 cells a side
+FEWEST = 4  # least number of boxes for a line fit: grids with 1 and 2 cells per side
 
 
 def measure(
@@ -23,7 +23,7 @@ def measure(
     variant: Variant = "box_dim",
     largest_grid: int = 64,
 ) -> dict[str, float]:
-    """Store the dimensions of all categories in the classifiers; no image is looked at."""
+    """Store the dimensions of all categories in the classifiers; uses annotations only."""
     dimension = dimensions(data.boxes(), statistics.num_classes, variant, largest_grid)
     for classifier in detector.classifiers:
         cast(Fractal, classifier).dimension.copy_(torch.as_tensor(dimension))

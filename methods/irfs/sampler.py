@@ -26,11 +26,11 @@ def instance_aware(
     """The sampler: every image repeated by the largest factor among its categories.
 
     Args:
-        images: to draw from.
-        seed: of the order.
+        images: the images to draw from.
+        seed: seed of the order.
         threshold: t.
-        mean: of a category's share of the images and its share of the instances.
-        ceiling: factors are rounded up, instead of by chance anew in every epoch.
+        mean: kind of mean of a category's share of the images and its share of the instances.
+        ceiling: round factors up, instead of at random in every epoch.
     """
     factors = category_factors(images.image_counts, images.instance_counts, len(images), threshold, mean)
     of_images = image_repeat_factors(images.labels, factors)
@@ -69,8 +69,9 @@ def exponential(
     """The sampler of E-IRFS: images drawn with replacement, in proportion to exponential weights.
 
     Args:
-        images: to draw from; one without annotations weighs 1, less than any other, as released.
-        seed: of the draws.
+        images: the images to draw from; an image without annotations has weight 1, less than any other, as
+            released.
+        seed: seed of the draws.
         threshold: t.
         alpha: factor in the exponent.
     """

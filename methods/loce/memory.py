@@ -1,7 +1,7 @@
-"""LOCE's memory-augmented feature sampling (MFS): features of objects, drawn for categories that score low.
+"""LOCE's memory-augmented feature sampling (MFS): features of objects, drawn for categories with low scores.
 
-``mfs.py`` of the release, as functions of what it draws. No training here uses them yet: a loss sees neither
-features nor boxes (README.md).
+``mfs.py`` of the release, as functions of its random draws. No training uses them yet, because losses get
+neither features nor boxes (README.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-7  # 10e-8 in the release: the score of a category that never scores
-SHARE = 6  # a corner moves by up to this part of width or height
+SHARE = 6  # a corner moves by up to this fraction of width or height
 
 
 class FeatureMemory:
@@ -27,10 +27,10 @@ class FeatureMemory:
         self.slots = slots
         self.features = torch.zeros(num_classes, slots, *shape)
         self.filled = torch.zeros(num_classes, dtype=torch.int64)
-        self.pointers = torch.zeros(num_classes, dtype=torch.int64)  # behind the last one written, 0..Q
+        self.pointers = torch.zeros(num_classes, dtype=torch.int64)  # slot after the last written, 0..Q
 
     def write(self, labels: Tensor, features: Tensor) -> None:
-        """Keep features (N, ...) of labels (N,): of each label the first Q, from its pointer on."""
+        """Store features (N, ...) of labels (N,): the first Q of each label, from its pointer on."""
         for label in labels.unique().tolist():
             new = features[labels == label][: self.slots].to(self.features)
             places = (self.pointers[label] + torch.arange(len(new))) % self.slots
@@ -39,11 +39,11 @@ class FeatureMemory:
             self.filled[label] = (self.filled[label] + len(new)).clamp(max=self.slots)
 
     def read(self, categories: Tensor, draw: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (K, ...) and their labels (K,) for every drawn category that has some.
+        """Features (K, ...) and their labels (K,) for every drawn category with stored features.
 
         Args:
-            categories: drawn ones (D,), any of them more than once.
-            draw: slot numbers below a count, with replacement; as many as a draw gives features.
+            categories: drawn categories (D,), with repeats.
+        draw: draws slot numbers below a count, with replacement; as many as features per draw.
         """
         there = [label for label in categories.tolist() if self.filled[label] > 0]
         found = [(label, draw(int(self.filled[label]))) for label in there]
@@ -82,10 +82,10 @@ def jittered_boxes(boxes: Tensor, uniform: Tensor, height: int, width: int) -> T
 def images_of_first_pass(
     categories_of_images: Sequence[Sequence[int]], processes: int, images_per_category: int
 ) -> list[list[int]]:
-    """The images of each process in the pass that fills the memory, by their places in the dataset.
+    """The images of each process in the pass that fills the memory, by their positions in the dataset.
 
-    For every category in the order of appearance, ``images_per_category`` images of each process: its images
-    in order, again from the first where there are too few, dealt to the processes in turn.
+    For every category in order of appearance, ``images_per_category`` images for each process: its images in
+    order, repeated if there are too few, distributed to the processes in turn.
     """
     images: dict[int, list[int]] = {}
     for number, categories in enumerate(categories_of_images):

@@ -11,7 +11,7 @@ from methods.logn.classifier import LogitNormalised
 def collect(
     detector: Detector, data: FitData, statistics: ClassStatistics, momentum: float, passes: float
 ) -> dict[str, float]:
-    """Observe the raw logits of the sampled RoIs, image after image, augmented and shuffled as in training.
+    """Observe the raw logits of the sampled RoIs, image by image, augmented and shuffled as in training.
 
     Args:
         detector: the trained one.
@@ -21,7 +21,8 @@ def collect(
         passes: over the images.
 
     Returns:
-        For the record: images seen, and what is left of the start values, (1 - m)^images.
+        Facts for the record: number of images, and the remaining weight of the initial values, (1 -
+        m)^images.
     """
     classifiers = [cast(LogitNormalised, classifier) for classifier in detector.classifiers]
     seen = 0

@@ -9,11 +9,11 @@ from benchmark.statistics import ClassStatistics
 
 
 class SigmoidWithBackground(LinearClassifier):
-    """Logits (N, C + 1); background is a category like any other, positive in the rows of background.
+    """Logits (N, C + 1); background is one of the categories, positive in background rows.
 
     Args:
-        initial_weight: of the classifier, every one.
-        initial_bias: likewise; the score at -6.5 is 0.0015.
+        initial_weight: initial value of all weights of the classifier.
+        initial_bias: initial value of all biases; the score at -6.5 is 0.0015.
         score_link: "sigmoid", as trained, or "softmax", which the released test code applies.
     """
 

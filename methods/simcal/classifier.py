@@ -1,4 +1,5 @@
-"""SimCal (ECCV 2020): the trained classifier and a calibrated head; each scores the classes it is better at.
+"""SimCal (ECCV 2020): the trained classifier and a calibrated head; each scores the classes for which it is
+better.
 
 ``rois.py`` balances the proposals that the calibrated head is trained on.
 """
@@ -39,8 +40,8 @@ class DualHead(CategoricalClassifier):
 
     Args:
         layers: 2 (2fc) or 3 (3fc) layers of the calibrated head.
-        instance_threshold: T; classes with fewer training instances are scored by the calibrated head.
-            None: all columns are, background too ("calibrated only").
+        instance_threshold: T; the calibrated head scores classes with fewer training instances. None: it
+            scores all columns, including background ("calibrated only").
     """
 
     takes_pooled = True
@@ -79,11 +80,11 @@ class DualHead(CategoricalClassifier):
         return torch.where(cast(Tensor, self.replaced)[:-1, None], calibrated, original)
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Mean cross entropy of the calibrated head over the chosen proposals, all alike."""
+        """Mean cross entropy of the calibrated head over the chosen proposals, with equal weights."""
         _, calibrated = logits.chunk(2, dim=1)
         return super().loss(calibrated, labels)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """s_nj = p'_nj for c_j < T, else p_nj, background p; rows are not normalised again."""
+        """s_nj = p'_nj for c_j < T, else p_nj, background p; rows are not renormalised."""
         original, calibrated = (z.softmax(dim=1) for z in logits.chunk(2, dim=1))
         return torch.where(cast(Tensor, self.replaced), calibrated, original)

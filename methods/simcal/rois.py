@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def balanced_rois(labels: Tensor, image_numbers: Tensor, drawn: Tensor, num_classes: int) -> Tensor:
-    """The RoIs of a step: foreground of the drawn categories and, by chance, as many of the background.
+    """The RoIs of a step: foreground of the drawn categories, and an equal number of random background RoIs.
 
     Args:
         labels: (N,) in ``0..C``.
@@ -26,7 +26,7 @@ def first_of_background(
 ) -> Tensor:
     """``balanced_rois`` for a given ``order`` of the background RoIs of all images; background comes first.
 
-    An image contributes only RoIs of the category that it was drawn for: none, if none were sampled.
+    An image contributes only RoIs of the category for which it was drawn; none if none were sampled.
     """
     foreground = (labels == drawn[image_numbers]).nonzero().squeeze(1)
     background = (labels == num_classes).nonzero().squeeze(1)[order][: len(foreground)]

@@ -8,7 +8,7 @@ from benchmark.seeds import derive_seed
 
 
 def category_first(images: LabelledImages, seed: int, exponent: float = 0.0) -> CategoryStream:
-    """The sampler: categories drawn as ``draw_probabilities`` says, images of a category all alike."""
+    """The sampler: categories drawn with ``draw_probabilities``, images of a category uniformly."""
     return CategoryFirstStream(images, draw_probabilities(images.instance_counts, exponent), seed)
 
 
@@ -20,7 +20,7 @@ def draw_probabilities(
     Args:
         instance_counts: c (C,).
         exponent: tau; 0, as released, draws every category equally often.
-        cap: count from which categories are alike.
+        cap: count from which categories have equal probability.
     """
     counts = np.asarray(instance_counts, dtype=np.float64)
     weights = np.where(counts > 0, np.minimum(counts, cap) ** exponent, 0.0)

@@ -1,4 +1,4 @@
-"""The start of the head ``3fc_ft``: no random weights, but those of the trained box head."""
+"""Initial weights of the head ``3fc_ft``: those of the trained box head."""
 
 from typing import cast
 

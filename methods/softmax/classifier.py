@@ -10,12 +10,12 @@ from benchmark.statistics import ClassStatistics
 class Softmax(CategoricalClassifier):
     """One softmax over C categories and background: logits (N, C + 1), background last.
 
-    Loss (1/N) sum_n CE(z_n, y_n), scores softmax(z_n); both stand in ``CategoricalClassifier``, because other
+    Loss (1/N) sum_n CE(z_n, y_n), scores softmax(z_n); both are in ``CategoricalClassifier``, because other
     methods reuse them.
 
     Args:
-        initial_weight: of the classifier, every one; None for N(0, 0.01) and bias 0.
-        initial_bias: with it, likewise every one.
+        initial_weight: initial value of all weights of the classifier; None for N(0, 0.01) and bias 0.
+        initial_bias: initial value of all biases, with ``initial_weight``.
         cosine: for logits that are scaled cosines, as in ``LinearClassifier``.
     """
 

@@ -8,16 +8,16 @@ from benchmark.statistics import ClassStatistics, warn_unless_divided
 
 
 def tau_normalised(weight: Tensor, tau: float) -> Tensor:
-    """w_j / ||w_j||^tau for every row of a weight (L, D); a row of zeros stays so."""
+    """w_j / ||w_j||^tau for every row of a weight (L, D); a row of zeros stays zero."""
     norms = weight.norm(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
     return torch.where(weight.any(dim=1, keepdim=True), weight / norms**tau, weight)
 
 
 def select_scores(original: Tensor, normalised: Tensor, few: Tensor) -> Tensor:
-    """Rows of ``normalised`` where the proposal is a category with few training instances, else ``original``.
+    """Rows of ``normalised`` if the proposal is a category with few training instances, else of ``original``.
 
-    A proposal counts as such when the original scores do not call it background and the normalised ones put
-    a category with few instances first.
+    A proposal is such a category if its highest original score is not background and its highest normalised
+    score is a category with few instances.
 
     Args:
         original: scores (N, C + 1), background last.
@@ -36,7 +36,7 @@ class TauNormSelect(CategoricalClassifier):
     """The trained softmax classifier beside a copy with normalised rows: logits (N, 2 (C + 1)).
 
     Args:
-        tail_threshold: a category with fewer training instances may take the copy's scores.
+        tail_threshold: categories with fewer training instances may use the copy's scores.
     """
 
     few: Tensor  # (C,) bool

@@ -1,4 +1,4 @@
-"""What happens to the trained softmax classifier; no gradient in it."""
+"""Changes of the trained softmax classifier, without gradients."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -21,7 +21,7 @@ def normalise(detector: Detector, statistics: ClassStatistics, tau: float) -> di
 
 
 def normalise_copy(detector: Detector, statistics: ClassStatistics, tau: float) -> dict[str, float]:
-    """Fill the copy: rows of categories normalised, the background row as it is (``test_lvis_tnorm.py``)."""
+    """Fill the copy: rows of categories normalised, the background row unchanged (``test_lvis_tnorm.py``)."""
     for module in detector.classifiers:
         classifier = cast(TauNormSelect, module)
         classifier.copy.load_state_dict(classifier.linear.state_dict())
@@ -36,15 +36,16 @@ def search_tau(
     statistics: ClassStatistics,
     taus: Sequence[float],
 ) -> dict[str, Any]:
-    """Normalise with the tau that classifies the training RoIs best, each label counted alike.
+    """Normalise with the tau that classifies the training RoIs best, with equal weight for each label.
 
-    The measure is the mean over labels (background is one) of the share of its RoIs whose largest logit is
-    right; RoIs are sampled as in training, from images without augmentation. In a cascade every classifier
-    guesses for the RoIs of its stage, and all are normalised alike. The smallest of equal taus wins.
+    The measure is the mean over labels (including background) of the fraction of its RoIs whose largest logit
+    is correct; RoIs are sampled as in training, from images without augmentation. In a cascade every
+    classifier is measured on the RoIs of its head, and all are normalised with the same tau. Of equal taus
+    the smallest is used.
 
     Args:
         detector: the trained one.
-        data: the training images, of which one pass is made.
+        data: the training images; one pass over them is made.
         statistics: training counts.
         taus: candidates.
     """

@@ -123,5 +123,5 @@ def test_a_file_put_there_by_hand_is_held_against_size_and_checksum(tmp_path):
     site = Site(BODY, url="http://example.invalid")
     check_archive(archive(site), path)
     for facts in ({"bytes": 7}, {"sha256": "0" * 64}):
-        with pytest.raises(DatasetError, match="not the file that it should be"):
+        with pytest.raises(DatasetError, match="not the expected file"):
             check_archive(archive(site, **facts), path)

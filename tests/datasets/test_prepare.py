@@ -119,7 +119,7 @@ def test_wrong_bytes_are_never_unpacked(tmp_path):
         assert "SHA-256" in done[0].text
         assert files(data) == set()
     (data / "downloads" / "all.zip").write_bytes(b"sign in first")
-    with pytest.raises(DatasetError, match="not the file that it should be"):
+    with pytest.raises(DatasetError, match="not the expected file"):
         prepare(dataset(site.url, content), data)
     assert files(data) == {"downloads/all.zip"}
 
@@ -147,7 +147,7 @@ def test_an_existing_coco_folder_is_linked(tmp_path, layout):
 def test_a_folder_without_coco_in_it_is_bad_input(tmp_path):
     (tmp_path / "train2014").mkdir()
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DatasetError, match=r"no folder of COCO(.|\n)*train2017"):
+        with pytest.raises(DatasetError, match=r"not a folder of COCO(.|\n)*train2017"):
             prepare(dataset("http://127.0.0.1:9", b"x"), tmp_path / "data", folder)
 
 

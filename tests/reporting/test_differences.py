@@ -100,7 +100,8 @@ def share(repetitions: int, levels: Sequence[float], seeds: int, template: Exper
 
 
 def test_rows_that_differ_are_marked_and_rows_that_do_not_are_not(template: ExperimentRow) -> None:
-    """Two rows that differ by noise alone are told apart as often as the tables state, two that truly differ
+    """Two rows that differ by noise alone differ significantly as often as the tables state, two that truly
+    differ
     nearly always, whatever the number of seeds; one seed marks nothing."""
     repetitions = 200
     for seeds in (3, 5):
@@ -122,8 +123,8 @@ def test_the_table_says_which_pairs_are_told_apart_and_what_the_others_need(temp
     assert [distinctions.rank(name, "AP") for name in samples] == [(2, 3), (2, 3), (1, 1)]
     assert marked(samples, rows) == ["row2"]
     text = markdown("t", rows, [], distinctions)
-    assert "AP: 2 of 3 pairs of rows are told apart." in text
-    assert re.search(r"Not told apart, .*: row0 and row1 \((\d+|over 100)\)\.", text)
+    assert "AP: 2 of 3 pairs of rows differ significantly." in text
+    assert re.search(r"Not significant, .*: row0 and row1 \((\d+|over 100)\)\.", text)
     (pair,) = [pair for pair in distinctions.pairs if (pair.first, pair.second) == ("row0", "row2")]
     low, high = pair.interval
     assert low < 0.15 < high

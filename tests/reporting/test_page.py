@@ -214,7 +214,7 @@ def test_differences_that_are_no_noise_are_marked(
     page.locator("#apart-metric").select_option("APr")
     cells = page.locator("#differences td strong").all_inner_texts()
     assert [text[0] for text in cells] == ["\N{MINUS SIGN}", "+"]
-    assert "AP: 1 of 1 pairs of rows are told apart." in page.locator("#statements").inner_text()
+    assert "AP: 1 of 1 pairs of rows differ significantly." in page.locator("#statements").inner_text()
 
 
 def test_sorts_by_any_column_with_what_is_missing_at_the_end(opened: Any) -> None:

@@ -385,7 +385,7 @@ def test_other_content_than_the_name_promises_is_refused(name: str, content: Any
         torch.save(torch.from_numpy(content.copy()), path)
     else:
         path.write_bytes(pickle.dumps(content))
-    with pytest.raises(StatisticsError, match="file's name promises") as error:
+    with pytest.raises(StatisticsError, match="does not match the file's name") as error:
         read_upstream(path)
     assert len(str(error.value)) < 1000
 

@@ -1,4 +1,4 @@
-"""What the page shows, as JSON values: numbers in percent, None where there is none."""
+"""The content of the page as JSON values: numbers in percent, None for missing ones."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from benchmark.reporting.intervals import RowIntervals
 
 CURVE_POINTS = 200
-"""Of a training curve; longer ones are means of as many pieces."""
+"""Number of points of a training curve; longer curves are averaged over this number of pieces."""
 
 
 def page_content(
@@ -44,7 +44,7 @@ def page_content(
     certain: Mapping[str, "RowIntervals"],
     distinctions: Distinctions,
 ) -> dict[str, Any]:
-    """Everything that the page shows; ``notes`` are problems that are already known."""
+    """The content of the page; ``notes`` are known problems."""
     all_notes = list(notes)
     runs = [run for row in rows for run in row.runs]
     footnotes = Footnotes(rows)
@@ -90,7 +90,7 @@ def page_content(
 
 
 def _metrics(rows: Sequence[RowResult]) -> list[dict[str, Any]]:
-    """Every metric that some row has: those of the registry in its order, then those of other protocols."""
+    """Every metric of any row: those of the registry in its order, then those of other protocols."""
     present = dict.fromkeys(key for row in rows for _, key in row.values)
     found = []
     for key in [*(key for key in METRICS if key in present), *(key for key in present if key not in METRICS)]:
@@ -162,7 +162,8 @@ def _row(row: RowResult, number: int, certain: "RowIntervals | None") -> dict[st
 def _interval(
     row: RowResult, iou: str, key: str, certain: "RowIntervals | None"
 ) -> list[float | None] | None:
-    """Low and high end; of several seeds only the first has one, which is not that of their mean."""
+    """Low and high end of a row with one seed; None for several seeds, because the interval is of the first
+    one."""
     if certain is None or iou != row.iou or key not in certain.values or len(row.values[iou, key]) > 1:
         return None
     return [_rounded(certain.values[key].low), _rounded(certain.values[key].high)]
@@ -175,7 +176,7 @@ def _agreement_text(item: Agreement) -> str:
 
 
 def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:
-    """The headline metrics in which a row is marked as the best, and its place by each."""
+    """The headline metrics in which a row is marked as the best, and its ranks."""
     id_ = row.id
     ranks = {metric: distinctions.rank(id_, metric) for metric in HEADLINE}
     return {
@@ -187,7 +188,7 @@ def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:
 
 
 def _differences(distinctions: Distinctions) -> dict[str, Any] | None:
-    """Which pairs of rows differ, by headline metric; None where no pair was compared."""
+    """Which pairs of rows differ, by headline metric; None if no pair was compared."""
     if not distinctions.pairs:
         return None
     return {
@@ -198,7 +199,7 @@ def _differences(distinctions: Distinctions) -> dict[str, Any] | None:
 
 
 def _sweeps(rows: Sequence[RowResult]) -> list[dict[str, Any]]:
-    """Sweeps over a number of which at least two values have results."""
+    """Sweeps over a number with results for at least two values."""
     return [
         {
             "id": sweep.id,
@@ -243,7 +244,7 @@ def _run(row: RowResult, result: RunResult) -> dict[str, Any]:
 
 
 def _step(result: StepResult) -> dict[str, Any]:
-    """The record of a step, as far as there is one."""
+    """The record of a step, if there is one."""
     step, record = result.step, result.record
     start = {"name": result.title, "output": in_results(step.record.parent)}
     if record is None:
@@ -317,7 +318,7 @@ def _calibration(row: RowResult, reader: SeriesReader) -> dict[str, list[float |
 
 
 def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[str, Any]]:
-    """Every training once, with the rows that depend on it, those that carried it out themselves first."""
+    """Every training once, with the rows that depend on it; ``own`` is the row of which it is a stage."""
     found: dict[str, tuple[Step, dict[str, Any]]] = {}
     for row in rows:
         for result in row.runs:
@@ -338,7 +339,7 @@ def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[
 
 
 def _rounded(value: float | None) -> float | None:
-    """With so many digits that the page rounds it to the one digit that the other tables have."""
+    """With enough digits that the page rounds it to the same digit as the other tables."""
     return None if value is None else round(value, 12)
 
 

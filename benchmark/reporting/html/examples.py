@@ -1,4 +1,4 @@
-"""A few validation images with what every method found in them, small enough to stand in one page."""
+"""A few validation images with the detections of every method, small enough for one page."""
 
 import base64
 import io
@@ -25,7 +25,8 @@ from benchmark.steps import dataset_files
 IMAGES = 6
 DETECTIONS = 15
 SIDE = 360
-"""Images a dataset, detections an image and method, pixels of the longer side: bounds of the page's size."""
+"""Images per dataset, detections per image and method, pixels of the longer side; they limit the size of the
+page."""
 
 MATCH_IOU = 0.5
 _COLUMNS = ["image_id", "category_id", "score", "x", "y", "width", "height"]
@@ -53,9 +54,9 @@ def examples(rows: Sequence[RowResult], notes: list[str]) -> list[dict[str, Any]
 
     Each has ``src`` (a JPEG as data URL), ``width`` and ``height`` of it in pixels, ``truth`` (objects with
     ``name``, ``box`` as x, y, width, height and ``path``, all in these pixels), and ``found``: by row id the
-    highest-scored detections of its first counted seed, with ``score`` and ``verdict``: ``right`` (box IoU
-    of at least 0.5 with an annotation of the category that no better detection took), ``wrong``, or
-    ``unjudged`` where nobody verified the category in the image.
+    highest-scored detections of its first counted seed, with ``score`` and ``verdict``: ``right`` (box IoU of
+    at least 0.5 with an annotation of the category that no better detection took), ``wrong``, or ``unjudged``
+    if the category was not verified in the image.
     """
     found = []
     datasets: dict[str, list[tuple[RowResult, RunResult]]] = {}
@@ -83,7 +84,8 @@ def examples(rows: Sequence[RowResult], notes: list[str]) -> list[dict[str, Any]
 
 
 def _choose(annotations: Path) -> tuple[list[_Chosen], AnnotationFile]:
-    """As many images with rare, with common, and with only frequent categories; of each the most varied."""
+    """Equal numbers of images with rare, with common, and with only frequent categories; the most varied of
+    each."""
     truth = read_annotations(annotations)
     letters = {category.id: category.frequency or "" for category in truth.categories}
     groups: dict[str, list[tuple[int, int]]] = {"r": [], "c": [], "f": []}
@@ -143,7 +145,7 @@ def _picture(image: _Chosen, folder: Path, names: dict[int, str], notes: list[st
 
 
 def _annotated(annotation: Annotation, image: _Chosen) -> str:
-    """Outline of an annotation; empty where it has none that can be read."""
+    """Outline of an annotation; empty if it has none that can be read."""
     try:
         shape = annotation.shape()
     except BenchmarkError:
@@ -162,7 +164,7 @@ def _annotated(annotation: Annotation, image: _Chosen) -> str:
 def _detections(
     result: RunResult, images: list[_Chosen], names: dict[int, str], notes: list[str]
 ) -> list[tuple[_Chosen, list[dict[str, Any]]]]:
-    """The best detections in each image; only the parts of the file with these images are read."""
+    """The best detections in each image; reads only the parts of the file with these images."""
     path = result.file("predict", "detections.parquet")
     ids = [image.record.id for image in images]
     try:
@@ -232,7 +234,7 @@ def _outlines(mask: NDArray[np.uint8], scale: float) -> str:
 
 
 def _path(corners: NDArray[np.float64]) -> str:
-    """A closed SVG path through corners (n, 2), thinned to what is seen at this size."""
+    """A closed SVG path through corners (n, 2), simplified for this size."""
     step = max(1, len(corners) // 60)
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners[::step])
     return f"M{points}Z"

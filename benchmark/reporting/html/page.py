@@ -1,4 +1,4 @@
-"""Renders the page from its templates; style, scripts, plotting library and content go into the one file."""
+"""Renders the page from its templates into one file with style, scripts, plotting library and content."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,10 @@ def write_page(
     path: Path,
 ) -> None:
     """Write ``report.html``; ``certain`` are the intervals of the rows that have some, by row id, and
-    ``distinctions`` what is told apart.
+    ``distinctions`` the tests of their differences.
 
-    The file refers to nothing outside itself, and its content security policy forbids every request. Equal
-    results give equal bytes. Raises ``FileError`` where it cannot be written.
+    The file is self-contained, and its content security policy forbids every request. Equal results give
+    equal bytes. Raises ``FileError`` if it cannot be written.
     """
     content = page_content(experiment, rows, notes, reader, certain, distinctions)
     environment = Environment(
@@ -53,11 +53,11 @@ def write_page(
 
 
 def _verbatim(name: str) -> Markup:
-    """A style or script of ours: not escaped, as the browser does not unescape there."""
+    """One of our styles or scripts, not escaped, because browsers do not unescape there."""
     return Markup((TEMPLATES / name).read_text("utf-8"))
 
 
 def _embedded(content: object) -> Markup:
-    """JSON inside a script element, where only ``<`` could end it or start a comment."""
+    """JSON for a script element, in which only ``<`` could end it or start a comment."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))

@@ -1,4 +1,4 @@
-"""What methods know of the training data: groups of categories and repeat factors, as the page shows them."""
+"""The page's tables on the training data: groups of categories and repeat factors of methods."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -18,7 +18,7 @@ FACTOR_EDGES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 
 def training_tables(rows: Sequence[RowResult], reader: SeriesReader) -> list[dict[str, Any]]:
-    """Groups and repeat factors of the rows' methods, each different one once.
+    """Groups and repeat factors of the rows' methods, each distinct one once.
 
     An entry has ``title``, ``rows`` (ids), ``axis`` (what is counted), ``bins`` (labels of the axis), and
     ``series``: for each group, or for all categories, ``name``, ``categories``, ``instances`` and ``counts``
@@ -85,7 +85,7 @@ def _thresholds(row: RowResult) -> Iterator[float]:
 def _repeat_factors(title: str, threshold: float, statistics: ClassStatistics) -> dict[str, Any] | None:
     if not statistics.num_annotated_images:
         return None
-    with data_warnings():  # training has said and recorded them
+    with data_warnings():  # training has printed and recorded them
         factors = category_repeat_factors(
             statistics.image_counts, statistics.num_annotated_images, threshold
         ).astype(np.float64)

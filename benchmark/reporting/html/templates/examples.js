@@ -33,5 +33,5 @@ function drawExamples() {
     return make("div", { class: "example" }, make("p", { class: "small" }, `Image ${image.id}, annotated: ${names}`),
       make("div", { class: "sides" }, sideOf(image, first, best), sideOf(image, second, best)));
   }));
-  if (!images.length) $("examples").append(make("p", { class: "small" }, "No images of the dataset were at hand when this page was made."));
+  if (!images.length) $("examples").append(make("p", { class: "small" }, "The images of the dataset were not available when this page was made."));
 }

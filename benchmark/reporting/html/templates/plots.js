@@ -102,7 +102,7 @@ function drawGroups() {
     };
   }) : [];
   const kinds = list.flatMap((row) => Object.values(row.values[iouOf(row)] || {}));
-  $("bars").textContent = kinds.some((value) => value.interval) ? "Bars: 95 % interval over images; of several seeds, their standard deviation."
+  $("bars").textContent = kinds.some((value) => value.interval) ? "Bars: 95 % interval over images; with several seeds, their standard deviation."
     : kinds.some((value) => value.std !== null) ? "Bars: standard deviation over seeds." : "";
   draw("plot-groups", traces, {
     xtitle: apTitle(list), xaxis: { rangemode: "tozero", zeroline: false },
@@ -202,7 +202,7 @@ function drawNorms() {
   const without = list.filter((row) => !classesOf(row, "norm"));
   draw("plot-norms", countTraces(list, kind, "norm", true, relative ? mean : null), {
     xtitle: `training ${kind}s of the category`, ytitle: relative ? "weight norm / mean" : "weight norm", xaxis: { type: "log", dtick: 1 }, ...groupLines(kind),
-    empty: "No norms for the chosen methods: they are computed by the workflow where a checkpoint is there (longtail weight-norms).",
+    empty: "No weight norms for the chosen methods: the workflow writes them if the checkpoint is available.",
   }, narrow() ? 420 : 480);
   let note = $("norms").querySelector(".missing");
   if (!note) $("norms").append((note = make("p", { class: "small missing" })));

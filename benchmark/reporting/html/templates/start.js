@@ -29,7 +29,7 @@ $("iou").append(option("", "masks where there are any"), ...content.ious.map((io
 $("iou").closest("label").hidden = content.ious.length < 2;
 
 const finished = rows.filter((row) => row.counted);
-const AT_FIRST = 10;  // more methods in one plot are not told apart
+const AT_FIRST = 10;  // more methods in one plot cannot be distinguished
 for (const row of finished.slice(0, AT_FIRST)) chosen.shown.add(row.id);
 chosen.first = finished.length ? finished[0].id : null;
 chosen.second = finished.length > 1 ? finished[1].id : chosen.first;

@@ -3,7 +3,7 @@
 const sort = { key: null, down: true };
 const grouped = rows.some((row) => row.touches);
 
-// Only what is told apart is marked, in the overlap that the row is judged by.
+// Marks only significant differences, in the IoU type of the headline.
 function best(metric, row) {
   return iouOf(row) === row.iou && row.best.includes(metric.key);
 }
