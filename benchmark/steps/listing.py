@@ -124,7 +124,8 @@ def dataset_steps(dataset: Dataset) -> list[Step]:
     counts of its categories."""
     generated, checked = {}, {}
     if dataset.synthetic is not None:
-        reads = dataset.synthetic.model_dump(mode="json")  # whole: the generator has no old behaviour
+        # whole: sizes have no old behaviour; without counts it is the generator from before there were any
+        reads = dataset.synthetic.model_dump(mode="json", exclude_none=True)
         generated["synthesize"] = Step(SYNTHESIZE, "synthesize", dataset, reads, {}, {})
     else:
         sources = {
