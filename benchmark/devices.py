@@ -17,6 +17,7 @@ LOCKS = Path(
 )  # not TMPDIR: all jobs and users of the machine must look into the same folder
 POLL = 0.5  # seconds
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER = "CUDA_DEVICE_ORDER"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
 
 _held: dict[
@@ -28,7 +29,8 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
     """Hold ``count`` GPUs until this process ends, and make no other visible to CUDA.
 
     To be called before CUDA is initialised. Waits, with one message, while other processes hold too many.
-    Does nothing where there is no GPU, or where a scheduler has given this job GPUs of its own.
+    Does nothing where there is no GPU. GPUs that a scheduler has given to its job are leased among the
+    processes of this job, which may be a whole workflow.
 
     Args:
         count: GPUs that are needed.
@@ -43,10 +45,14 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
     """
     if count == 0:
         return []
+    own = ""
     if devices is None:
-        if VISIBLE in os.environ and any(name in os.environ for name in SCHEDULERS):
-            return []
+        # numbers of GPUs are then the driver's, as in visible_devices; CUDA's own order is by speed
+        os.environ.setdefault(ORDER, "PCI_BUS_ID")
         devices = visible_devices()
+        job = next((os.environ[name] for name in SCHEDULERS if name in os.environ), None)
+        if job is not None and VISIBLE in os.environ:  # other jobs may have other GPUs by the same numbers
+            own = f"job {job} "
     if not devices or count <= len(_held):
         return list(_held)
     if count > len(devices):
@@ -63,7 +69,7 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
         taken = dict(_held)
         for device in devices:
             if len(taken) < count and device not in taken:
-                lock = _lock(locks, device, wait=False)
+                lock = _lock(locks, own + device, wait=False)
                 if lock is not None:
                     taken[device] = lock
         if len(taken) == count:
@@ -84,7 +90,8 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
 
 
 def visible_devices() -> list[str]:
-    """The GPUs that CUDA would show to this process, by UUID where the driver tells it."""
+    """The GPUs that CUDA would show to this process with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, by UUID where the
+    driver tells it. Slices of a GPU (MIG) have to be named in ``CUDA_VISIBLE_DEVICES``."""
     known: dict[str, str] = {}
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]

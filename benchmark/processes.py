@@ -251,13 +251,14 @@ def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:
 
 
 def _cause(codes: list[int], ended: list[int], texts: list[str]) -> int:
-    """The rank whose end made the others end: a death before an error, and that before a lost connection."""
+    """The rank whose end made the others end: a death before an error, and that before a lost connection,
+    after which NCCL's watchdog aborts a process too."""
 
     def order(rank: int) -> int:
         if codes[rank] in (0, INTERRUPTED):
             return 3 if codes[rank] else 4
         if codes[rank] < 0:
-            return 0
+            return 2 if codes[rank] == -signal.SIGABRT else 0
         return 2 if _LOST_CONNECTION.search(texts[rank]) else 1
 
     return min(ended, key=order)

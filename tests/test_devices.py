@@ -1,5 +1,6 @@
 """Processes that do not know of each other never hold the same device; a dead one holds none."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,13 +82,10 @@ def test_too_few_devices_are_an_error_and_none_is_not(tmp_path: Path) -> None:
 def test_what_a_scheduler_or_a_user_has_chosen_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scheduler's choice is not touched; a user's is what is chosen from, "-1" and "" meaning no GPU."""
+    """It is what is chosen from, "-1" and "" meaning no GPU."""
     monkeypatch.setenv("PATH", str(tmp_path))  # a machine without nvidia-smi
     monkeypatch.setenv(VISIBLE, "1,3")
     assert visible_devices() == ["1", "3"]
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert lease_devices(1, locks=tmp_path / "locks") == []
-    assert not (tmp_path / "locks").exists()
     for nothing in ("", "-1"):
         monkeypatch.setenv(VISIBLE, nothing)
         assert visible_devices() == []
@@ -98,3 +96,31 @@ def test_what_a_scheduler_or_a_user_has_chosen_is_kept(
     assert visible_devices() == ["GPU-aa", "GPU-bb"]
     monkeypatch.setenv(VISIBLE, "1")
     assert visible_devices() == ["GPU-bb"]
+
+
+SCHEDULED = """
+import os, sys
+from pathlib import Path
+from benchmark.devices import lease_devices
+print(*lease_devices(1, locks=Path(sys.argv[1])), os.environ["CUDA_DEVICE_ORDER"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_of_a_scheduled_job_share_out_its_gpus(tmp_path: Path) -> None:
+    """A workflow inside one allocation has a GPU for each of its jobs; another allocation's GPUs by the same
+    numbers are others."""
+    environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
+    environment |= {VISIBLE: "0,1", "PATH": str(tmp_path)}  # no nvidia-smi
+    command = [sys.executable, "-c", SCHEDULED, str(tmp_path / "locks")]
+    held = []
+    processes = []
+    for job in ("7", "7", "8"):
+        process = subprocess.Popen(
+            command, env=environment | {"SLURM_JOB_ID": job}, stdin=-1, stdout=-1, text=True
+        )
+        processes.append(process)
+        held.append(first_line(process))
+    for process in processes:
+        process.communicate("")
+    assert held == ["0 PCI_BUS_ID", "1 PCI_BUS_ID", "0 PCI_BUS_ID"]

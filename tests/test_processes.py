@@ -312,6 +312,8 @@ def test_a_signal_to_one_process_saves_and_stops_all(
         ([1, 2], [0, 1], ["RuntimeError: [gloo] unbound", "cannot decode the file of image 3"], 1),
         ([2, 1], [1, 0], ["cannot write checkpoint.pt", "DistBackendError: NCCL error"], 0),
         ([3, 1], [0, 1], ["", "CUDA out of memory"], 1),
+        ([-6, 1], [0, 1], ["", "CUDA out of memory"], 1),  # NCCL's watchdog ends the others like this
+        ([-6, 1], [0, 1], ["", "DistBackendError: NCCL error"], 0),
         ([-9, 1], [1], ["", "CUDA out of memory"], 1),  # ended by the command, as it hung
     ],
 )

@@ -9,38 +9,33 @@ import colorsys
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import contourpy
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmark.annotations.lvis_tail import LvisTail
 from benchmark.annotations.reading import AnnotationError, frequency_letter
+from benchmark.annotations.shapes import (
+    HUES,
+    SHAPES,
+    TEXTURES,
+    Field,
+    Look,
+    Object,
+    arrange,
+    measure,
+    pattern,
+    visible_polygons,
+)
 from benchmark.files import file_error, remove_abandoned, temporary_prefix
 from benchmark.seeds import derive_seed
 
 if TYPE_CHECKING:
     from benchmark.recipes.models import Synthetic
-
-Field = NDArray[np.float64]
-"""Signed distance to an outline in pixels (H, W), positive inside."""
-
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "pentagon", "crescent")
-TEXTURES = ("plain", "striped", "dotted", "checked")
-HUES = {
-    "red": 0,
-    "orange": 30,
-    "yellow": 56,
-    "green": 120,
-    "cyan": 184,
-    "blue": 222,
-    "purple": 272,
-    "pink": 322,
-}
 
 # Train image counts of LVIS v1 inside its groups: minimum, deciles, maximum
 # (tests/data/lvis_v1_categories.csv).
@@ -51,7 +46,6 @@ FREQUENT_QUANTILES = (101, 128, 186, 245, 353, 588, 858, 1395, 1789, 1903, 1977)
 
 OBJECTS_PER_IMAGE = 5.5  # upper bound of the mean number of categories per training image
 SMALLEST, LARGEST = 9 / 160, 35 / 160  # object radius relative to the image's side
-VISIBLE = 0.5  # least visible fraction of an object
 
 FILE_INFO = {
     "description": "synthetic long-tailed instance segmentation",
@@ -64,29 +58,8 @@ FILE_INFO = {
 FILE_LICENSE = {"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
 
 
-@dataclass(frozen=True)
-class _Look:
-    shape: str
-    texture: str
-    colour: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.texture}_{self.colour}_{self.shape}"
-
-
-@dataclass
-class _Object:
-    label: int
-    radius: float
-    window: tuple[slice, slice]  # rows and columns that hold the object with a margin
-    local: Field  # (2, h, w): coordinates of the window's pixels along the object's axes, in radii
-    field: Field  # (H, W)
-    annotated: bool = True
-
-
 def synthesize_dataset(options: "Synthetic", output: Path | str) -> str:
-    """Write ``images/*.png``, ``train.json`` and ``val.json`` (LVIS v1) into ``output``; returns one line.
+    """Write ``images/``, ``train.json`` and ``val.json`` (LVIS v1) into ``output``; returns one line.
 
     With 600 training images or more, the training image counts of the categories follow LVIS v1's groups and
     their thresholds; with fewer images, counts are smaller, and the letters follow the counts. Frequency
@@ -94,8 +67,8 @@ def synthesize_dataset(options: "Synthetic", output: Path | str) -> str:
     of each file. In about one image in twenty, one object of a category that occurs twice is not annotated,
     and the category is listed in ``not_exhaustive_category_ids``. Objects overlap, and polygons outline the
     visible part. Other files in ``output`` are kept, and the three are only replaced when all of them are
-    complete. Raises ``AnnotationError`` for more categories than the images can hold, ``FileError`` if
-    writing fails.
+    complete. With ``counts`` the dataset is that of ``benchmark.annotations.lvis_tail``. Raises
+    ``AnnotationError`` for more categories than the images can hold, ``FileError`` if writing fails.
     """
     for split, number in (("train", options.train_images), ("val", options.val_images)):
         if options.categories > 6 * number:
@@ -127,18 +100,61 @@ def synthesize_dataset(options: "Synthetic", output: Path | str) -> str:
     return f"{output}: {summary}"
 
 
+class _Design(Protocol):
+    """Which categories a dataset has, how many images have each, and what an image looks like."""
+
+    looks: list[Look]  # (C,), in alphabetical order of their names
+    letters: list[str]  # (C,) r, c or f
+    targets: dict[str, NDArray[np.int64]]  # by split: images (C,) with each category
+    suffix: str  # of image files
+
+    def objects(self, labels: list[int], generator: np.random.Generator) -> list[Object]:
+        """The objects of an image that has these categories, back to front."""
+
+    def render(self, objects: list[Object], generator: np.random.Generator) -> Image.Image:
+        """The image with these objects."""
+
+    def polygons(self, objects: list[Object], position: int) -> list[NDArray[np.float64]]:
+        """Outlines (points, 2) of what is visible of an object."""
+
+    def absent(self, labels: list[int], generator: np.random.Generator) -> list[int]:
+        """Labels of categories that are stated to be absent of an image that has ``labels``."""
+
+
+class _ShortTail:
+    """A few dozen categories; images without crowds."""
+
+    suffix = "png"
+
+    def __init__(self, options: "Synthetic") -> None:
+        ranks, self.looks = _vocabulary(options.categories)
+        self.targets = {"train": _train_counts(options, ranks), "val": _val_counts(options, ranks)}
+        self.letters: list[str] = [frequency_letter(int(count)) for count in self.targets["train"]]
+        self._size = options.image_size
+
+    def objects(self, labels: list[int], generator: np.random.Generator) -> list[Object]:
+        return _layout(labels, self.looks, self._size, generator)
+
+    def render(self, objects: list[Object], generator: np.random.Generator) -> Image.Image:
+        return Image.fromarray(_render(objects, self.looks, self._size, generator))
+
+    def polygons(self, objects: list[Object], position: int) -> list[NDArray[np.float64]]:
+        return visible_polygons(objects, position)
+
+    def absent(self, labels: list[int], generator: np.random.Generator) -> list[int]:
+        others = sorted(set(range(len(self.looks))) - set(labels))
+        wanted = min(len(others), max(1, len(self.looks) // 4))
+        drawn: list[int] = generator.permutation(others)[:wanted].tolist()
+        return drawn
+
+
 def _generate(options: "Synthetic", folder: Path) -> str:
     """Draw both splits into a folder."""
-    ranks, looks = _vocabulary(options.categories)
-    targets = {"train": _train_counts(options, ranks), "val": _val_counts(options, ranks)}
-    contents = {split: _split(split, targets[split], looks, options, folder / "images") for split in targets}
-    letters: list[str] = [frequency_letter(int(count)) for count in targets["train"]]
-    for content in contents.values():
-        for category, letter in zip(content["categories"], letters, strict=True):
-            category["frequency"] = letter
+    design: _Design = _ShortTail(options) if options.counts is None else LvisTail(options)
+    contents = {split: _split(split, design, options, folder / "images") for split in design.targets}
     for split, content in contents.items():
         (folder / f"{split}.json").write_bytes(msgspec.json.encode(content))
-    groups = " / ".join(str(letters.count(letter)) for letter in "rcf")
+    groups = " / ".join(str(design.letters.count(letter)) for letter in "rcf")
     return (
         f"{options.train_images} training and {options.val_images} validation images, "
         f"{options.categories} categories (rare / common / frequent {groups}), "
@@ -146,7 +162,7 @@ def _generate(options: "Synthetic", folder: Path) -> str:
     )
 
 
-def _vocabulary(number: int) -> tuple[list[tuple[str, float]], list[_Look]]:
+def _vocabulary(number: int) -> tuple[list[tuple[str, float]], list[Look]]:
     """The categories in alphabetical order: (group, rank in the group from 0 to 1), and their looks.
 
     Group sizes are in the proportions of LVIS v1, at least one category each.
@@ -154,13 +170,13 @@ def _vocabulary(number: int) -> tuple[list[tuple[str, float]], list[_Look]]:
     total = sum(GROUP_SIZES.values())
     rare, common = (max(1, round(number * GROUP_SIZES[group] / total)) for group in "rc")
     frequent = number - rare - common
-    looks: list[_Look] = []
+    looks: list[Look] = []
     shapes, textures, colours = len(SHAPES), len(TEXTURES), list(HUES)
     for index in range(frequent):
         # Steps that share no divisor with the sizes spread the frequent categories over all three attributes.
         turn, texture = index // shapes, (index + index // shapes) % textures
         colour = (3 * index + turn + index // (shapes * len(HUES))) % len(HUES)
-        looks.append(_Look(SHAPES[index % shapes], TEXTURES[texture], colours[colour]))
+        looks.append(Look(SHAPES[index % shapes], TEXTURES[texture], colours[colour]))
     taken = set(looks)
     while len(looks) < number:
         index = len(looks) - frequent
@@ -176,7 +192,7 @@ def _vocabulary(number: int) -> tuple[list[tuple[str, float]], list[_Look]]:
     return [ranks[index] for index in order], [looks[index] for index in order]
 
 
-def _relatives(looks: list[_Look], index: int, frequent: int) -> Iterator[_Look]:
+def _relatives(looks: list[Look], index: int, frequent: int) -> Iterator[Look]:
     """Looks that differ from a frequent category in one attribute: texture and neighbouring hue in turn."""
     colours = list(HUES)
     for step in range(frequent * len(TEXTURES) * len(HUES)):
@@ -184,12 +200,12 @@ def _relatives(looks: list[_Look], index: int, frequent: int) -> Iterator[_Look]
         texture = TEXTURES.index(base.texture)
         colour = colours.index(base.colour)
         shift = 1 + step // frequent
-        other_texture = _Look(base.shape, TEXTURES[(texture + shift) % len(TEXTURES)], base.colour)
-        other_colour = _Look(base.shape, base.texture, colours[(colour + shift) % len(HUES)])
+        other_texture = Look(base.shape, TEXTURES[(texture + shift) % len(TEXTURES)], base.colour)
+        other_colour = Look(base.shape, base.texture, colours[(colour + shift) % len(HUES)])
         yield from (other_texture, other_colour) if index % 2 == 0 else (other_colour, other_texture)
     for shape in SHAPES:
         for texture_name in TEXTURES:
-            yield from (_Look(shape, texture_name, colour_name) for colour_name in colours)
+            yield from (Look(shape, texture_name, colour_name) for colour_name in colours)
 
 
 def _train_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArray[np.int64]:
@@ -223,10 +239,9 @@ def _val_counts(options: "Synthetic", ranks: list[tuple[str, float]]) -> NDArray
     return np.clip(np.rint(weights * 4 * images / weights.sum()), 1, max(1, 0.8 * images)).astype(np.int64)
 
 
-def _split(
-    split: str, targets: NDArray[np.int64], looks: list[_Look], options: "Synthetic", folder: Path
-) -> dict[str, Any]:
-    """Draw the images of a split and return its annotation file, without frequency letters."""
+def _split(split: str, design: _Design, options: "Synthetic", folder: Path) -> dict[str, Any]:
+    """Draw the images of a split and return its annotation file."""
+    targets = design.targets[split]
     number = options.train_images if split == "train" else options.val_images
     labels_of = _assign(targets, number, derive_seed(options.seed, f"synthetic/{split}/assignment"))
     images: list[dict[str, Any]] = []
@@ -237,26 +252,24 @@ def _split(
         generator = np.random.Generator(
             np.random.PCG64(derive_seed(options.seed, f"synthetic/{split}/image", index))
         )
-        objects = _layout(labels, looks, options.image_size, generator)
-        name = f"{split}_{index + 1:06d}.png"
-        pixels = _render(objects, looks, options.image_size, generator)
-        Image.fromarray(pixels).save(folder / name, compress_level=1)
-        absent = sorted(set(range(len(looks))) - set(labels))
-        wanted = min(len(absent), max(1, len(looks) // 4))
-        negatives: list[int] = generator.permutation(absent)[:wanted].tolist()
+        objects = design.objects(labels, generator)
+        name = f"{split}_{index + 1:06d}.{design.suffix}"
+        # each format takes its own of the two
+        design.render(objects, generator).save(folder / name, compress_level=1, quality=90)
+        negatives = design.absent(labels, generator)
         images.append(_image_record(first + index, name, options.image_size, negatives, objects))
-        annotations += _annotation_records(first + index, len(annotations) + 1, objects)
+        annotations += _annotation_records(first + index, len(annotations) + 1, objects, design)
     return {
         "info": FILE_INFO,
         "licenses": [FILE_LICENSE],
         "images": images,
         "annotations": annotations,
-        "categories": _category_records(looks, targets, annotations),
+        "categories": _category_records(design, targets, annotations),
     }
 
 
 def _image_record(
-    image_id: int, name: str, size: int, negatives: list[int], objects: list[_Object]
+    image_id: int, name: str, size: int, negatives: list[int], objects: list[Object]
 ) -> dict[str, Any]:
     """One entry of ``images``; ``negatives`` are labels of categories that are verified to be absent."""
     return {
@@ -273,20 +286,23 @@ def _image_record(
     }
 
 
-def _annotation_records(image_id: int, first_id: int, objects: list[_Object]) -> list[dict[str, Any]]:
+def _annotation_records(
+    image_id: int, first_id: int, objects: list[Object], design: _Design
+) -> list[dict[str, Any]]:
     """Entries of ``annotations`` for the annotated objects of one image, with consecutive ids."""
     annotated = [position for position, item in enumerate(objects) if item.annotated]
     return [
         {"id": id_, "image_id": image_id, "category_id": objects[position].label + 1}
-        | _measure(_polygons(_visible(objects, position)))
+        | measure(design.polygons(objects, position))
         for id_, position in enumerate(annotated, start=first_id)
     ]
 
 
 def _category_records(
-    looks: list[_Look], image_counts: NDArray[np.int64], annotations: list[dict[str, Any]]
+    design: _Design, image_counts: NDArray[np.int64], annotations: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Entries of ``categories``, with their image and instance counts."""
+    looks = design.looks
     instances = np.bincount([item["category_id"] - 1 for item in annotations], minlength=len(looks))
     return [
         {
@@ -294,10 +310,10 @@ def _category_records(
             "name": look.name,
             "synset": f"{look.name}.n.01",
             "synonyms": [look.name],
-            "def": f"a {look.texture} {look.colour} {look.shape}",
+            "def": f"a {look.name.replace('_', ' ')}",
             "image_count": int(image_counts[label]),
             "instance_count": int(instances[label]),
-            "frequency": "",
+            "frequency": design.letters[label],
         }
         for label, look in enumerate(looks)
     ]
@@ -322,76 +338,21 @@ def _assign(targets: NDArray[np.int64], images: int, seed: int) -> list[list[int
     return labels
 
 
-def _layout(
-    labels: list[int], looks: list[_Look], size: int, generator: np.random.Generator
-) -> list[_Object]:
-    """Place the objects of an image, back to front, so that at least the fraction VISIBLE of each remains
-    visible."""
+def _layout(labels: list[int], looks: list[Look], size: int, generator: np.random.Generator) -> list[Object]:
+    """The objects of an image, back to front."""
     extra = [label for label in labels if generator.random() < 0.2][: max(0, 7 - len(labels))]
-    objects: list[_Object] = []
-    areas: list[int] = []
-    seen: list[NDArray[np.bool_]] = []
-    least = max(SMALLEST * size, 6.0)  # the visible part of smaller objects may consist of specks
-    for label in generator.permutation([*labels, *extra]).tolist():
-        radius = float(np.exp(generator.uniform(np.log(least), np.log(LARGEST * size))))
-        while True:
-            item = _place(label, looks[label].shape, radius, size, generator)
-            mask = item.field > 0
-            if all((part & ~mask).sum() >= VISIBLE * area for part, area in zip(seen, areas, strict=True)):
-                break
-            radius = max(0.95 * radius, least)
-        seen = [*(part & ~mask for part in seen), mask]
-        areas.append(int(mask.sum()))
-        objects.append(item)
+    # the visible part of smaller objects may consist of specks
+    radii = max(SMALLEST * size, 6.0), LARGEST * size
+    shuffled = generator.permutation([*labels, *extra]).tolist()
+    objects = arrange(shuffled, looks, radii, size, generator)
     twice = [position for position, item in enumerate(objects) if item.label in extra]
     if twice and generator.random() < 0.1:
         objects[int(generator.choice(twice))].annotated = False
     return objects
 
 
-def _place(label: int, shape: str, radius: float, size: int, generator: np.random.Generator) -> _Object:
-    """An object at a random place and angle; up to about a seventh of it may be outside the image."""
-    angle = generator.uniform(0, 2 * np.pi)
-    centre = generator.uniform(0.7 * radius, size - 0.7 * radius, 2)
-    reach = 1.1 * radius + 3
-    left, top = np.maximum(np.floor(centre - reach), 0).astype(int).tolist()
-    right, bottom = np.minimum(np.ceil(centre + reach), size).astype(int).tolist()
-    x = np.arange(left, right) + 0.5 - centre[0]
-    y = np.arange(top, bottom)[:, None] + 0.5 - centre[1]
-    cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
-    local = np.stack([cos * x + sin * y, cos * y - sin * x])
-    window = (slice(top, bottom), slice(left, right))
-    field = np.full((size, size), -float(size))
-    field[window] = radius * _outline(shape, *local)
-    return _Object(label, radius, window, local, field)
-
-
-def _outline(shape: str, x: Field, y: Field) -> Field:
-    """Signed distance (nearly) to an outline in radii, positive inside; shapes fill the unit circle."""
-    distance = np.hypot(x, y)
-    if shape == "circle":
-        return 0.9 - distance
-    if shape == "square":
-        return 0.8 - np.maximum(abs(x), abs(y))
-    if shape == "ring":
-        return np.minimum(0.95 - distance, distance - 0.45)
-    if shape == "crescent":
-        return np.minimum(0.95 - distance, np.hypot(x - 0.5, y) - 0.7)
-    if shape == "cross":
-        long, short = np.maximum(abs(x), abs(y)), np.minimum(abs(x), abs(y))
-        return np.minimum(0.95 - long, 0.32 - short)
-    # The others repeat a sector with a tip at angle 0: fold the plane into one half of it.
-    sides = 3 if shape == "triangle" else 5
-    half = np.pi / sides
-    folded = abs((np.arctan2(y, x) + half) % (2 * half) - half)
-    notch = 0.48 if shape == "star" else np.cos(half)
-    normal = np.array([notch * np.sin(half), 1 - notch * np.cos(half)])
-    along = normal[0] * np.cos(folded) + normal[1] * np.sin(folded)
-    return (normal[0] - distance * along) / np.hypot(*normal)
-
-
 def _render(
-    objects: list[_Object], looks: list[_Look], size: int, generator: np.random.Generator
+    objects: list[Object], looks: list[Look], size: int, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
     """The image (H, W, 3): a dull, blotchy, noisy background and saturated objects with soft edges."""
     ground = np.array(colorsys.hsv_to_rgb(generator.random(), 0.15, generator.uniform(0.35, 0.65)))
@@ -399,14 +360,13 @@ def _render(
     pixels = ground + _enlarge(blotches, size)[..., None]
     for item in objects:
         look = looks[item.label]
-        inside = item.field[item.window]
         hue = (HUES[look.colour] + generator.uniform(-5, 5)) / 360
         light = generator.uniform(0.85, 1.0)
         colour = np.array(colorsys.hsv_to_rgb(hue % 1, 0.9, light))
         # Patterns are dark on the colour, so that texture and hue can be told apart.
-        mark = _pattern(look.texture, item.local, item.radius)[..., None]
+        mark = pattern(look.texture, item.local, item.radius)[..., None]
         paint = colour * (1 - 0.75 * mark)
-        opacity = np.clip(inside + 0.5, 0, 1)[..., None]
+        opacity = np.clip(item.field + 0.5, 0, 1)[..., None]
         pixels[item.window] += opacity * (paint - pixels[item.window])
     pixels += generator.normal(0, 0.025, (size, size, 1))
     return np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
@@ -419,84 +379,3 @@ def _enlarge(grid: Field, size: int) -> Field:
     rest = position - index
     rows = grid[index] * (1 - rest)[:, None] + grid[index + 1] * rest[:, None]
     return rows[:, index] * (1 - rest) + rows[:, index + 1] * rest
-
-
-def _pattern(texture: str, local: Field, radius: float) -> Field:
-    """How dark the texture makes every pixel, 0 to 1; its period is half a radius, at least 5 pixels."""
-    if texture == "plain":
-        return np.zeros_like(local[0])
-    wave_x, wave_y = np.cos(2 * np.pi / max(0.5, 5 / radius) * local)
-    if texture == "striped":
-        strength = wave_x
-    elif texture == "checked":
-        strength = wave_x * wave_y
-    else:
-        strength = wave_x + wave_y - 0.7
-    return np.clip(0.5 + 2 * strength, 0, 1)
-
-
-def _visible(objects: list[_Object], position: int) -> tuple[Field, int, int]:
-    """The visible part of an object: signed distance in its window, and the window's left and top."""
-    rows, columns = objects[position].window
-    field = objects[position].field[rows, columns]
-    for later in objects[position + 1 :]:
-        field = np.minimum(field, -later.field[rows, columns])
-    return field, columns.start, rows.start
-
-
-def _polygons(part: tuple[Field, int, int]) -> list[NDArray[np.float64]]:
-    """Outlines (points, 2) in pixels of the positive part of a field; specks below 4 square pixels are
-    dropped.
-
-    LVIS polygons cannot have holes, so a field with a hole is cut through it into a left and a right half.
-    """
-    field, left, top = part
-    # The frame makes outlines close exactly on the field's border, half a pixel beyond its outermost centres.
-    framed = np.pad(field, 1, mode="edge")
-    for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
-        framed[edge] = -abs(framed[edge])
-    outlines = []
-    for line in contourpy.contour_generator(z=framed).lines(0.0):
-        points = np.asarray(line)[:-1] - 0.5
-        area = _signed_area(points)
-        if abs(area) < 4:
-            continue
-        if area < 0:
-            cut = int(np.clip(np.rint(points[:, 0].mean()), 1, field.shape[1] - 1))
-            halves = (field[:, :cut], left, top), (field[:, cut:], left + cut, top)
-            return [*_polygons(halves[0]), *_polygons(halves[1])]
-        outlines.append(_simplify(points + np.array([left, top])))
-    return outlines
-
-
-def _signed_area(points: NDArray[np.float64]) -> float:
-    x, y = points.T
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
-
-
-def _simplify(points: NDArray[np.float64], tolerance: float = 0.05) -> NDArray[np.float64]:
-    """Thin out a closed outline and round it to hundredths like LVIS.
-
-    Removes points within ``tolerance`` of the line between their neighbours, every other one at a time. A few
-    rounds leave only few points on a straight edge, and stay within a fraction of a pixel on a curve.
-    """
-    for start in (0, 1) * 4:
-        before, after = np.roll(points, 1, axis=0), np.roll(points, -1, axis=0)
-        (dx, dy), (px, py) = (after - before).T, (points - before).T
-        drop = abs(dx * py - dy * px) < tolerance * np.hypot(dx, dy)
-        drop[start::2] = False
-        if len(points) - drop.sum() >= 4:
-            points = points[~drop]
-    return points.round(2)
-
-
-def _measure(polygons: list[NDArray[np.float64]]) -> dict[str, Any]:
-    """Segmentation, area and box of an annotation, all from the same rounded polygons."""
-    points = np.concatenate(polygons)
-    left, top = points.min(axis=0)
-    width, height = points.max(axis=0) - [left, top]
-    return {
-        "segmentation": [polygon.ravel().tolist() for polygon in polygons],
-        "area": round(sum(abs(_signed_area(polygon)) for polygon in polygons), 2),
-        "bbox": [round(float(value), 2) for value in (left, top, width, height)],
-    }

@@ -14,7 +14,8 @@ from benchmark.detectors.boxes import Size
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import Pasting
 
-PIXELS_AT_ONCE = 2**18  # of pasted masks, so that they stay in a processor's cache
+# Of pasted masks, so that they stay in a processor's cache; a GPU takes more: each part is a wait for it
+PIXELS_AT_ONCE, PIXELS_ON_GPU = 2**18, 2**24
 
 
 def mask_targets(target: Target, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
@@ -57,17 +58,18 @@ def paste_masks(
     left, right = _spans(boxes[:, 0], boxes[:, 2], margin, width)
     top, bottom = _spans(boxes[:, 1], boxes[:, 3], margin, height)
     owners, places = [], []
-    for part in _parts(right - left, bottom - top):
-        columns = _weights(boxes[part, 0], boxes[part, 2], left[part], right[part], cells, fading)
-        rows = _weights(boxes[part, 1], boxes[part, 3], top[part], bottom[part], cells, fading)
+    for part, wide, high in _parts(right - left, bottom - top):
+        columns = _weights(boxes[part, 0], boxes[part, 2], left[part], right[part], wide, cells, fading)
+        rows = _weights(boxes[part, 1], boxes[part, 3], top[part], bottom[part], high, cells, fading)
         with torch.autocast(boxes.device.type, enabled=False):
             pasted = columns @ probabilities[part].float().transpose(1, 2) @ rows.transpose(1, 2)
         inside = F.pad(pasted >= threshold, (1, 1))
         # where a run begins, or the one behind it
         number, column, row = (inside[..., 1:] != inside[..., :-1]).nonzero().unbind(1)
         owner = part[number]
-        owners.append(owner.cpu().numpy())
-        places.append(((left[owner] + column) * height + top[owner] + row).cpu().numpy())
+        ends = torch.stack([owner, (left[owner] + column) * height + top[owner] + row]).cpu().numpy()
+        owners.append(ends[0])
+        places.append(ends[1])
     return _encoded(owners, places, len(boxes), size)
 
 
@@ -86,28 +88,31 @@ def _spans(begin: Tensor, end: Tensor, margin: float, length: int) -> tuple[Tens
     return first, torch.maximum(first, behind)
 
 
-def _parts(widths: Tensor, heights: Tensor) -> Iterator[Tensor]:
-    """Numbers of masks that are pasted together. Memory is bounded and sizes are similar, as all are padded
-    to the largest."""
+def _parts(widths: Tensor, heights: Tensor) -> Iterator[tuple[Tensor, int, int]]:
+    """Numbers of masks that are pasted together, and the largest width and height of them, to which all are
+    padded. Memory is bounded, and sizes are similar."""
+    most = PIXELS_AT_ONCE if widths.device.type == "cpu" else PIXELS_ON_GPU
     order = (widths * heights).argsort()
     sizes = torch.stack([widths, heights], dim=1)[order].tolist()
     first = most_wide = most_high = 0
     for number, (wide, high) in enumerate(sizes):
-        most_wide, most_high = max(most_wide, wide), max(most_high, high)
-        if most_wide * most_high * (number + 1 - first) > PIXELS_AT_ONCE and number > first:
-            yield order[first:number]
-            first, most_wide, most_high = number, wide, high
+        larger = max(most_wide, wide), max(most_high, high)
+        if larger[0] * larger[1] * (number + 1 - first) > most and number > first:
+            yield order[first:number], most_wide, most_high
+            first, larger = number, (wide, high)
+        most_wide, most_high = larger
     if sizes:
-        yield order[first:]
+        yield order[first:], most_wide, most_high
 
 
-def _weights(begin: Tensor, end: Tensor, first: Tensor, behind: Tensor, cells: int, fading: bool) -> Tensor:
-    """Weights (n, pixels, cells) of bilinear interpolation for pixels from ``first`` to before ``behind``,
-    else 0.
+def _weights(
+    begin: Tensor, end: Tensor, first: Tensor, behind: Tensor, pixels: int, cells: int, fading: bool
+) -> Tensor:
+    """Weights (n, pixels, cells) of bilinear interpolation from ``first`` to before ``behind``, else 0.
 
     Outside the centres of the outermost cells the values fall to 0 or stay constant.
     """
-    pixel = first[:, None] + torch.arange(int((behind - first).max()), device=first.device)
+    pixel = first[:, None] + torch.arange(pixels, device=first.device)
     place = (pixel + 0.5 - begin[:, None]) / (end - begin)[:, None] * cells - 0.5
     if not fading:
         place = place.clamp(0, cells - 1)

@@ -31,6 +31,13 @@ class Sample:
     size: tuple[int, int]
     target: Target | None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # between processes: tensors would take shared memory, of which a container has 64 MB
+        return vars(self) | {"image": self.image.numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state | {"image": torch.from_numpy(state["image"])})
+
     def on(self, device: torch.device) -> tuple[Tensor, Target | None]:
         """The input of a detector on its device: the image in float32, in [0, 1], and the ground truth.
 

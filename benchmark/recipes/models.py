@@ -285,8 +285,21 @@ class Synthetic(Strict):
     train_images: int = Field(600, gt=0, description="training images")
     val_images: int = Field(200, gt=0, description="validation images")
     image_size: int = Field(160, ge=64, description="side in pixels")
-    categories: int = Field(40, ge=3, le=200, description="number of categories")
+    categories: int = Field(40, ge=3, le=1203, description="number of categories; at most 200 without counts")
     seed: int = Field(0, ge=0, description="seed of every draw")
+    counts: Literal["lvis_v1"] | None = Field(
+        None,
+        description="lvis_v1: its 1203 categories with their counts, scaled by the number of images, "
+        "its federated lists and crowds; default: the shape of its tail alone",
+    )
+
+    @model_validator(mode="after")
+    def _as_many_as_counted(self) -> "Synthetic":
+        if self.counts is None and self.categories > 200:
+            raise ValueError("more than 200 categories need counts: lvis_v1")
+        if self.counts is not None and self.categories != 1203:
+            raise ValueError("counts lvis_v1 are of 1203 categories")
+        return self
 
 
 class Archive(Strict):

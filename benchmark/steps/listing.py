@@ -125,7 +125,8 @@ def dataset_steps(dataset: Dataset) -> list[Step]:
     counts of its categories."""
     generated, checked = {}, {}
     if dataset.synthetic is not None:
-        reads = dataset.synthetic.model_dump(mode="json")  # the generator has no older behaviour
+        # the generator has no older behaviour; without counts it is the one from before there were any
+        reads = dataset.synthetic.model_dump(mode="json", exclude_none=True)
         generated["synthesize"] = Step(SYNTHESIZE, "synthesize", dataset, reads, {}, {})
     else:
         sources = {

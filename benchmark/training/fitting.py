@@ -118,8 +118,15 @@ class FitData:
             truth.write_bytes(part.file)
             data = TestImages(part.annotations, self._folder, self._run.detector)
             with DetectionWriter(found, names, {}, masks) as writer:
-                for index in range(len(data)):
-                    sample = data[index]
+                loader = load(
+                    data,
+                    batch_size=None,
+                    sampler=range(len(data)),
+                    num_workers=self._workers,
+                    pin_memory=self._device.type == "cuda",
+                    generator=torch.Generator(),
+                )
+                for sample in loader:
                     image, _ = sample.on(self._device)
                     (detections,) = detector.predict([image], [sample.size])
                     add_detections(writer, sample.image_id, detections, part.annotations.category_ids)
@@ -153,6 +160,7 @@ class FitData:
             batch_sampler=batches,
             collate_fn=list,
             num_workers=self._workers,
+            pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # the loader draws a seed; not from the default generator
         )
         for samples in loader:

@@ -57,7 +57,7 @@ class AdaptiveSuppression(CategoricalClassifier):
         categories."""
         background = (labels == self.num_classes).nonzero().squeeze(1)
         drawn = [
-            background[torch.randperm(len(background), device=labels.device)[:count]]
+            background[torch.randperm(len(background))[:count].to(labels.device)]
             for count in draw_counts(len(background))
         ]
         return {"loss_cls": self.suppression_loss(logits, labels, *drawn)}

@@ -32,7 +32,7 @@ def draw_others(targets: Tensor, others_ratio: float) -> Tensor:
         others = (target == 0).nonzero().squeeze(1)
         count = int(others_ratio * int(weight.sum()))
         if count < len(others):
-            others = others[torch.randperm(len(others), device=others.device)[:count]]
+            others = others[torch.randperm(len(others))[:count].to(others.device)]
         if count:
             weight[others] = True
     return weights

@@ -46,8 +46,8 @@ class Federated(PerCategoryClassifier):
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """``federated_loss`` with newly drawn categories, without replacement."""
         probabilities, count = self.draw(labels)
-        drawn = torch.multinomial(probabilities, count) if count else labels.new_zeros(0)
-        return {"loss_cls": self.federated_loss(logits, labels, drawn)}
+        drawn = torch.multinomial(probabilities.cpu(), count) if count else labels.new_zeros(0)
+        return {"loss_cls": self.federated_loss(logits, labels, drawn.to(labels.device))}
 
     def draw(self, labels: Tensor) -> tuple[Tensor, int]:
         """Unnormalised probabilities (C + 1,) from which further categories are drawn, and their number.

@@ -17,7 +17,7 @@ def balanced_rois(labels: Tensor, image_numbers: Tensor, drawn: Tensor, num_clas
         Indices of the chosen RoIs.
     """
     background = int((labels == num_classes).sum())
-    order = torch.randperm(background, device=labels.device)
+    order = torch.randperm(background).to(labels.device)
     return first_of_background(labels, image_numbers, drawn, num_classes, order)
 
 

@@ -1,5 +1,6 @@
 """The generated dataset is a sound LVIS v1 file with the real long tail, and the same bytes every time."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image as PILImage
 from pycocotools import mask as mask_utils
 
 from benchmark.annotations import (
@@ -18,12 +19,15 @@ from benchmark.annotations import (
     annotation_rle,
     check_annotations,
     frequency_letter,
+    lvis_tail,
     read_annotations,
     synthesize_dataset,
 )
 from benchmark.annotations import synthetic as module
+from benchmark.recipes.catalog import read_dataset, yaml_file
 from benchmark.recipes.models import Synthetic
 from benchmark.statistics import class_statistics
+from benchmark.steps import dataset_steps
 
 SMALL = Synthetic(train_images=24, val_images=8, image_size=96, categories=6, seed=5)
 
@@ -70,7 +74,7 @@ def test_masks_cover_what_is_painted_and_do_not_overlap(small_dataset):
             assert mask.sum() == pytest.approx(item.area, rel=0.2, abs=15)
         total = np.sum(masks, axis=0)
         assert (total > 1).mean() < 0.02
-        pixels = np.asarray(Image.open(small_dataset / "images" / image.relative_path)).astype(float)
+        pixels = np.asarray(PILImage.open(small_dataset / "images" / image.relative_path)).astype(float)
         colourful = np.ptp(pixels, axis=2) > 120
         outside.append((colourful & (total == 0)).sum() / colourful.sum())
     assert np.mean(outside) < 0.05
@@ -124,6 +128,79 @@ def test_an_unannotated_object_is_declared(tmp_path):
         present = {item.category_id for item in groups[image.id]}
         assert set(image.not_exhaustive_category_ids) <= present
         assert not set(image.neg_category_ids) & present
+
+
+LVIS = Synthetic(train_images=201, val_images=201, image_size=240, categories=1203, counts="lvis_v1", seed=2)
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("lvis") / "data"
+    synthesize_dataset(LVIS, folder)
+    return folder
+
+
+def test_the_counts_of_lvis_are_those_of_its_table():
+    with (Path(__file__).parents[1] / "data" / "lvis_v1_categories.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert lvis_tail.COUNTS.read_text() == Path(file.name).read_text()
+    design = lvis_tail.LvisTail(LVIS.model_copy(update={"train_images": lvis_tail.TRAIN_IMAGES}))
+    assert sorted(design.targets["train"]) == sorted(int(row["image_count"]) for row in rows)
+    assert Counter(design.letters) == Counter(row["frequency"] for row in rows)
+    for letter, low, high in (("r", 1, 10), ("c", 11, 100), ("f", 101, 2000)):
+        own = [n for n, of in zip(design.targets["train"], design.letters, strict=True) if of == letter]
+        assert low <= min(own) <= max(own) <= high
+    assert len(set(design.looks)) == 1203
+    frequent = [look for look, of in zip(design.looks, design.letters, strict=True) if of == "f"]
+    others = [look for look, of in zip(design.looks, design.letters, strict=True) if of != "f"]
+    near = {look for other in frequent for look in lvis_tail._neighbours(other, 0)}
+    assert len(near & set(others)) > 0.99 * len(others)
+
+
+def test_federated_lists_and_crowds_are_like_those_of_lvis(crowded):
+    """A sound file with a dozen objects an image, in groups of a category, and lists as long as LVIS' own."""
+    for split in ("train", "val"):
+        assert check_annotations(crowded / f"{split}.json", crowded / "images") == []
+    file = read_annotations(crowded / "train.json")
+    groups = file.annotations_by_image()
+    present = {image: {item.category_id for item in items} for image, items in groups.items()}
+    pairs = sum(map(len, present.values()))
+    assert 1.2 < len(file.annotations) / pairs < 4
+    assert len(file.annotations) / len(file.images) > 10
+    absent = [len(image.neg_category_ids) for image in file.images]
+    assert np.mean(absent) == pytest.approx(lvis_tail.ABSENT, rel=0.1)
+    assert not any(set(image.neg_category_ids) & present[image.id] for image in file.images)
+    open_ended = sum(len(image.not_exhaustive_category_ids) for image in file.images)
+    assert 0.01 < open_ended / pairs < 0.08
+
+
+def test_masks_of_crowds_cover_what_is_painted_and_do_not_overlap(crowded):
+    file = read_annotations(crowded / "val.json")
+    groups = file.annotations_by_image()
+    for image in file.images[:20]:
+        if image.not_exhaustive_category_ids:
+            continue
+        masks = [mask_utils.decode(annotation_rle(item, 240, 240)).astype(int) for item in groups[image.id]]
+        total = np.sum(masks, axis=0)
+        assert (total > 1).mean() < 0.02
+        pixels = np.asarray(PILImage.open(crowded / "images" / image.relative_path)).astype(float)
+        colourful = np.ptp(pixels, axis=2) > 120
+        assert (colourful & (total == 0)).sum() < 0.08 * colourful.sum()
+
+
+def test_counts_and_the_number_of_categories_belong_together():
+    with pytest.raises(ValueError, match="need counts"):
+        Synthetic(categories=1203)
+    with pytest.raises(ValueError, match="1203 categories"):
+        Synthetic(counts="lvis_v1")
+
+
+def test_the_key_of_a_dataset_without_counts_is_as_before_there_were_any():
+    """So are its bytes: the canary holds those of a small one."""
+    known = {"train_images", "val_images", "image_size", "categories", "seed"}
+    for name, more in (("synthetic", set()), ("synthetic_lvis", {"counts"})):
+        step = dataset_steps(read_dataset(yaml_file("datasets", name)))[0]
+        assert step.reads.keys() == known | more
 
 
 LIMITED = """

@@ -179,3 +179,16 @@ def test_an_experiment_may_be_planned_with_another_detector(project: Project) ->
     done = project.snakemake("-n", experiment=path, detector="torchvision/tiny_fast_rcnn")
     assert done.returncode != 0
     assert "did you mean" in done.stdout
+
+
+def test_cores_memory_and_loading_processes_of_a_training_follow_its_gpus(project: Project) -> None:
+    """A step that takes no GPU has no such resource: to Kubernetes even 0 of them means a node with GPUs."""
+    file = experiment(project.folder, {"method": "softmax"})
+    options = ("-n", "--cores", "64", "--set-resources", "train:gpu=4")
+    text = project.snakemake(*options, experiment=file).stdout
+    jobs = {job.partition(":")[0]: job for job in text.split("\nrule ")[1:]}
+    assert "threads: 32" in jobs["train"]
+    for resource in ("gpu=4", "devices=4", "workers=7", "mem_mb=8000"):
+        assert f" {resource}" in jobs["train"]
+    assert " devices=0" in jobs["predict"]
+    assert " gpu=" not in jobs["predict"]

@@ -172,17 +172,37 @@ def runs_on_cpu(kind, wildcards):
     return step.kind.of_dataset or step.run.detector.for_cpu
 
 
+def processes(kind, wildcards):
+    """GPUs of a step, and processes: what `--set-resources KIND:gpu=N` says, else one for each large detector. Cores and
+    memory are in proportion."""
+    if not kind.on_gpu:
+        return 0
+    asked = workflow.resource_settings.overwrite_resources.get(kind.name, {})
+    if "gpu" in asked:
+        return int(asked["gpu"].value)
+    return 0 if runs_on_cpu(kind.name, wildcards) else 1
+
+
 def cores(kind):
-    """Threads of a step."""
-    return lambda wildcards: (
-        kind.cores if not kind.on_gpu or runs_on_cpu(kind.name, wildcards) else 8
-    )
+    """Threads of a step: 8 for each GPU."""
+    return lambda wildcards: 8 * processes(kind, wildcards) or kind.cores
+
+
+def devices(kind):
+    """GPUs of a step, for the command line."""
+    return lambda wildcards: processes(kind, wildcards)
 
 
 def gpus(kind):
-    """GPUs of a step."""
-    return lambda wildcards: (
-        0 if not kind.on_gpu or runs_on_cpu(kind.name, wildcards) else 1
+    """GPUs of a step as executors ask for them: one that takes none does not have the resource, because that of Kubernetes
+    makes a GPU node of it whatever the number."""
+    return lambda wildcards: processes(kind, wildcards) or None
+
+
+def workers(kind):
+    """Loading processes of each process of a step, which has a core for itself."""
+    return lambda wildcards, threads: max(
+        0, threads // max(1, processes(kind, wildcards)) - 1
     )
 
 
@@ -190,6 +210,7 @@ def memory(kind):
     """MB of main memory, more with every attempt."""
     return (
         lambda wildcards, attempt: kind.memory_mb[not runs_on_cpu(kind.name, wildcards)]
+        * max(1, processes(kind, wildcards))
         * attempt
     )
 

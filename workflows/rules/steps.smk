@@ -26,11 +26,12 @@ for kind in KINDS:
             owner=owner_of(kind.name),
             attempt=lambda wildcards, attempt: attempt,
             gpu=gpus(kind),
+            devices=devices(kind),
             mem_mb=memory(kind),
             runtime=minutes(kind),
-            workers=lambda wildcards, threads: threads - 1,
+            workers=workers(kind),
         shell:
-            "longtail make {resources.recipe:q} {resources.step}/{wildcards.key} --devices {resources.gpu}"
+            "longtail make {resources.recipe:q} {resources.step}/{wildcards.key} --devices {resources.devices}"
             " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
 
 
@@ -56,9 +57,10 @@ rule:
         owner=members_of_pass,
         attempt=lambda wildcards, attempt: attempt,
         gpu=gpus(PASS),
+        devices=devices(PASS),
         mem_mb=memory(PASS),
         runtime=minutes(PASS),
-        workers=lambda wildcards, threads: threads - 1,
+        workers=workers(PASS),
     shell:
-        "longtail make {resources.experiment:q} {resources.step}/{wildcards.key} --devices {resources.gpu}"
+        "longtail make {resources.experiment:q} {resources.step}/{wildcards.key} --devices {resources.devices}"
         " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
