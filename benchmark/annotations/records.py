@@ -97,7 +97,7 @@ def _faulty(
         field = fault.field.split(".")[0]
         what = f"{name} without {field}" if fault.found == "nothing" else f"{name} with an unusable {field}"
         findings.add_fault(Problem(what, place, known, fault.field, fault.found, fault.expected))
-    return (_rest(content, type_) if isinstance(content, dict) else None), known
+    return (_valid_part(content, type_) if isinstance(content, dict) else None), known
 
 
 @cache
@@ -146,7 +146,7 @@ def _refusal(value: Any, type_: Any) -> str | None:
     return None
 
 
-def _rest(content: dict[str, Any], type_: type[T]) -> T | None:
+def _valid_part(content: dict[str, Any], type_: type[T]) -> T | None:
     """The record without its invalid fields; None if a required field is invalid."""
     kept = {"segmentation": content["segmentation"]} if "segmentation" in content else {}
     for field, (expected, required) in _fields(type_).items():

@@ -131,7 +131,7 @@ def _federated(categories: Sequence[Category], images: Sequence[Image]) -> Itera
                 )
             elif not known.issuperset(listed):
                 for value in sorted(set(listed) - known):
-                    yield dangling("image", image.id, field, value, len(known))
+                    yield dangling_reference("image", image.id, field, value, len(known))
 
 
 def _letters(categories: Sequence[Category]) -> Iterator[Problem]:
@@ -236,7 +236,7 @@ def annotation_problems(item: Annotation, image: Image | None, masks: bool) -> I
                 severity="warning",
             )
     elif min(item.bbox[2:]) > 0 and not isinstance(shape, Rle):
-        yield from _displaced(item, image, shape)
+        yield from _displaced_box(item, image, shape)
 
 
 def _box_problems(item: Annotation, image: Image) -> Iterator[Problem]:
@@ -275,12 +275,12 @@ def _box_problems(item: Annotation, image: Image) -> Iterator[Problem]:
         )
 
 
-def _displaced(item: Annotation, image: Image, shape: list[list[float]]) -> Iterator[Problem]:
+def _displaced_box(item: Annotation, image: Image, shape: list[list[float]]) -> Iterator[Problem]:
     """A box that is not at the polygons of its annotation."""
     outline = _outline(shape)
-    if not _elsewhere(item.bbox, outline):
+    if not _far_apart(item.bbox, outline):
         return
-    turned = any(not _elsewhere(item.bbox, box) for box in _turned(outline, image.width, image.height))
+    turned = any(not _far_apart(item.bbox, box) for box in _rotated(outline, image.width, image.height))
     yield Problem(
         "box turned against its polygons by a right angle" if turned else ELSEWHERE,
         "annotation",
@@ -302,7 +302,7 @@ def _outline(shape: list[list[float]]) -> tuple[float, float, float, float]:
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
-def _turned(
+def _rotated(
     box: tuple[float, float, float, float], width: int, height: int
 ) -> list[tuple[float, float, float, float]]:
     """The box in the image rotated by a right angle, in both directions, and resized to its original size."""
@@ -314,7 +314,7 @@ def _turned(
     ]
 
 
-def _elsewhere(box: Sequence[float], other: Sequence[float]) -> bool:
+def _far_apart(box: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two boxes differ by more than rounding, and overlap by less than half."""
     (x, y, w, h), (left, top, width, height) = box, other
     farthest = max(abs(left - x), abs(top - y), abs(left + width - x - w), abs(top + height - y - h))
@@ -347,7 +347,7 @@ def format_problems(annotations: int, elsewhere: int) -> Iterator[Problem]:
         )
 
 
-def dangling(record: str, id_: int, field: str, value: int, categories: int) -> Problem:
+def dangling_reference(record: str, id_: int, field: str, value: int, categories: int) -> Problem:
     """A reference to a missing record; for a category, with a guess from the number of categories."""
     expected = "the id of a record in the file"
     table = TABLES.get(categories)
