@@ -89,7 +89,8 @@ def _docstring(path: Path) -> str:
 
 def _rules(layers: dict[str, Any], others: list[dict[str, Any]]) -> str:
     lines = [
-        f"- {layers['name']}, in this order (modules of one line: with `|` they do not import each other, with `:` they may):"
+        f"- {layers['name']}, in this order (modules of one line: with `|` they do not import each other, "
+        "with `:` they may):"
     ]
     lines += [f"    1. {line}" for line in layers["layers"]]
     lines += [f"- {contract['name']}." for contract in others]
