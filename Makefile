@@ -12,7 +12,7 @@ COCO ?=
 BACKEND = $(filter mmdet detectron2,$(firstword $(subst /, ,$(DETECTOR))))
 INSTALLED = $(VENV)/installed$(addprefix _,$(BACKEND))
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR),_$(subst /,_,$(DETECTOR)))
-# Numbers that come with the project; what is outside of their noise stops nothing
+# Numbers that come with the project; numbers outside of their noise do not stop anything
 REFERENCE = results/reference/$(notdir $(TABLES)).csv
 CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(COCO),coco=$(abspath $(COCO)))
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
@@ -29,25 +29,25 @@ experiment: $(INSTALLED)
 	$(SNAKEMAKE)
 	@cat $(TABLES)/table.md
 
-# make prepare EXPERIMENT=bags: the data sets and weights that it needs, fetched, linked, drawn or rebuilt, and checked
+# make prepare EXPERIMENT=bags: download, link, draw or rebuild its datasets and weights, and check them
 prepare: $(INSTALLED)
 	$(BIN)/snakemake prepare $(OPTIONS)
 
 dry-run: $(INSTALLED)
 	$(SNAKEMAKE) --dry-run
 
-# After Snakemake itself was killed: take its lock away
+# After Snakemake itself was killed: remove its lock
 unlock: $(INSTALLED)
 	$(SNAKEMAKE) --unlock
 
 test: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What needs no training, no workflow and no full-size detector
+# Tests without training, workflow or full-size detector
 test-fast: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# The published rows' detectors compared between all back ends that are installed; twenty minutes
+# Compare the detectors of published rows between all installed back ends; twenty minutes
 agreement: $(VENV)/installed_mmdet
 	$(BIN)/python -m tests.agreement
 
@@ -55,12 +55,12 @@ agreement: $(VENV)/installed_mmdet
 faults: $(VENV)/installed
 	$(BIN)/python -m tests.faults
 
-# Whether the code still computes what its versions (benchmark/numerics.json) stand for. Where numbers were moved on
-# purpose: make canary RAISE="training bags"
+# Check that the code still computes the numbers of its versions (benchmark/numerics.json). After an intended change of
+# numbers: make canary RAISE="training bags"
 canary: $(VENV)/installed_mmdet
 	$(BIN)/python -m tests.canary $(if $(RAISE),--raise $(RAISE))
 
-# What results/performance.md shows; TOPICS="balms retraining" for some of its sections
+# Measure results/performance.md; TOPICS="balms retraining" for some of its sections
 performance: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[performance]'
 	$(BIN)/python -m tests.performance $(TOPICS)
@@ -96,18 +96,18 @@ $(VENV)/installed: pyproject.toml envs/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev]'
 	touch $@
 
-# MMDetection, a back end that only its own recipes and tests need
+# MMDetection, which only its own recipes and tests need
 $(VENV)/installed_mmdet: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[dev,mmdet]'
 	touch $@
 
-# detectron2, from source unless it is there: minutes, a C++ compiler and GitHub
+# detectron2, built from source unless it is installed; needs minutes, a C++ compiler and GitHub
 $(VENV)/installed_detectron2: $(VENV)/installed
 	$(BIN)/python -c 'import detectron2' || \
 	  PATH=$(abspath $(BIN)):$$PATH PIP_CONSTRAINT=envs/constraints.txt PIP_QUIET=1 envs/detectron2.post-deploy.sh
 	touch $@
 
-# What the README shows: the rules; and from the last `make smoke`, one with another DETECTOR, and the ablations
+# The content that the README shows: the rules, and results of `make smoke`, with another DETECTOR too, and of ablations
 shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
@@ -116,7 +116,7 @@ shown: $(VENV)/installed
 	$(BIN)/python -m tests.workflow.rule_graph
 	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
 
-# Everything that is made: what comes with the project (results/reference, results/reported, results/smoke,
-# results/performance.md) stays
+# Remove everything generated; keep what comes with the project (results/reference, results/reported, results/smoke,
+# results/performance.md)
 clean:
 	rm -rf $(VENV) .snakemake build dist site $(addprefix results/,data experiments logs reproduced runs store work)

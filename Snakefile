@@ -2,8 +2,8 @@
 #
 #   snakemake --workflow-profile workflows/profiles/local                            the smoke experiment
 #   snakemake --workflow-profile workflows/profiles/local --config experiment=bags   another one
-#   snakemake --workflow-profile workflows/profiles/local -n                         what would run, and why
-#   snakemake prepare --workflow-profile workflows/profiles/local                    the data and weights that it needs
+#   snakemake --workflow-profile workflows/profiles/local -n                         the jobs that would run, and why
+#   snakemake prepare --workflow-profile workflows/profiles/local                    get the data and weights of an experiment
 from snakemake.utils import min_version, validate
 
 min_version("9.19")
@@ -20,7 +20,7 @@ validate(read_yaml(EXPERIMENT.path), "workflows/schemas/experiment.schema.json")
 include: "workflows/rules/reporting.smk"
 
 
-# The metrics are targets too: the table that a failure leaves must not hide that a row is missing.
+# The metrics are targets too: the table after a failure must not hide a missing row.
 rule all:
     default_target: True
     input:
@@ -32,7 +32,7 @@ include: "workflows/rules/prepare.smk"
 include: "workflows/rules/steps.smk"
 
 
-# Rules of the methods themselves, under the method's name: rule `x` of method `bags` becomes `bags_x`.
+# Rules of the methods, with the method's name as prefix: rule `x` of method `bags` becomes `bags_x`.
 for name, snakefile in method_rules().items():
     alias_ = f"{name}_"
 
@@ -52,6 +52,6 @@ onsuccess:
     refuse_if_all_skipped()
 
 
-# The table with what there is; a failed run is a row with its reason. Failed jobs are taken up by the next call.
+# The table with the results so far; a failed run is a row with its reason. The next call continues failed jobs.
 onerror:
     shell("longtail table {EXPERIMENT.path:q} -o {TABLES:q} || true")

@@ -1,4 +1,4 @@
-"""Adds to the wheel what lies outside of packages: ``benchmark/recipes/project.py`` finds it there."""
+"""Adds the files outside of packages to the wheel, where ``benchmark/recipes/project.py`` finds them."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a result costs: time, GPUs, memory and energy, where the work is done and over all attempts at it."""
+"""The cost of a result over all attempts: time, GPUs, memory and energy."""
 
 import resource
 import sys
@@ -13,10 +13,10 @@ JOULES_PER_KWH = 3.6e6
 
 @dataclass(frozen=True)
 class Cost:
-    """Sums over attempts, and of memory the highest; None where nothing measured it.
+    """Sums over attempts, and for memory the maximum; None if not measured.
 
-    ``host_memory_mb`` is of the largest process, ``device_memory_mb`` of one GPU (all hold about the same),
-    both in 2**20 bytes. ``energy_kwh`` is of the GPUs, as their driver counts it.
+    ``host_memory_mb`` is that of the largest process, ``device_memory_mb`` that of one GPU (all use about the
+    same), both in 2**20 bytes. ``energy_kwh`` is that of the GPUs, as measured by their driver.
     """
 
     attempts: int = 0
@@ -43,9 +43,9 @@ def _combined(function: Any, values: Iterable[float | None]) -> float | None:
 
 
 def killed_attempt(started: float, gpus: int, folder: Path, among: int = 1) -> Cost:
-    """What an attempt has cost that was killed: up to what it wrote last in its ``folder``.
+    """The cost of a killed attempt, until the last file that it wrote in its ``folder``.
 
-    ``started`` is in seconds of the epoch, ``gpus`` is the number of GPUs that it held, ``among`` that of the
+    ``started`` is in seconds since the epoch, ``gpus`` is the number of its GPUs, ``among`` the number of
     steps that its process was making together.
     """
     seen = max((path.stat().st_mtime for path in folder.iterdir() if path.is_file()), default=started)
@@ -59,21 +59,22 @@ class Meter:
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._gpus: Sequence[str] = ()
-        self._energy: float | None = None  # what the driver has counted when the meter was read last
+        self._energy: float | None = None  # value of the driver's counter at the last reading
         self._among = 1
         self._wall_s, self._joules = 0.0, 0.0
 
     def use(self, gpus: Sequence[str]) -> None:
-        """From now on count the energy of the GPUs with these UUIDs; their time counts from the beginning."""
+        """Count the energy of the GPUs with these UUIDs from now on; their time counts from the start."""
         self._gpus, self._energy = gpus, _energy_j(gpus)
 
     def share(self, among: int) -> None:
-        """From now on count one part in ``among`` of time and energy: so many steps are made together."""
+        """Count one part in ``among`` of time and energy from now on, because ``among`` steps are made
+        together."""
         self._read()
         self._among = among
 
     def cost(self) -> Cost:
-        """So far, of this attempt alone."""
+        """The cost of this attempt so far."""
         self._read()
         energy = None if self._energy is None else self._joules / JOULES_PER_KWH
         memory = host_memory_mb(), device_memory_mb()
@@ -91,7 +92,7 @@ class Meter:
 
 
 def host_memory_mb() -> float:
-    """Highest resident memory so far of this process or any child that has ended, in 2**20 bytes."""
+    """Peak resident memory so far of this process or any ended child, in 2**20 bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB on Linux
     highest = max(
         resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -100,15 +101,15 @@ def host_memory_mb() -> float:
 
 
 def device_memory_mb() -> float | None:
-    """Highest memory that PyTorch has taken of this process's GPU, in 2**20 bytes; None without one."""
-    torch = sys.modules.get("torch")  # where nobody has imported it, no GPU was used
+    """Peak memory that PyTorch has allocated on this process's GPU, in 2**20 bytes; None without a GPU."""
+    torch = sys.modules.get("torch")  # if it is not imported, no GPU was used
     if torch is None or not torch.cuda.is_initialized():
         return None
     return round(torch.cuda.max_memory_reserved() / 2**20, 1)
 
 
 def visible_gpus(count: int) -> list[str]:
-    """UUIDs of the first GPUs that PyTorch sees; none on a machine without."""
+    """UUIDs of the first GPUs that PyTorch sees; empty on a machine without GPUs."""
     import torch
 
     if not torch.cuda.is_available():
@@ -117,7 +118,7 @@ def visible_gpus(count: int) -> list[str]:
 
 
 def _energy_j(gpus: Sequence[str]) -> float | None:
-    """Energy that GPUs have used since their driver was loaded; None where the driver does not tell."""
+    """Energy that GPUs have used since their driver was loaded; None if the driver does not report it."""
     if not gpus:
         return None
     try:
@@ -126,5 +127,5 @@ def _energy_j(gpus: Sequence[str]) -> float | None:
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByUUID(gpu) for gpu in gpus]
         return float(sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)) / 1000
-    except Exception:  # one of NVML's errors, or no library of the driver; a cost must not stop a training
+    except Exception:  # an NVML error, or no driver library; measuring costs must not stop a training
         return None

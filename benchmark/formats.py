@@ -1,17 +1,17 @@
-"""What a file is that should be another one: an archive, a web page, text in another encoding..."""
+"""Recognition of wrong file formats: an archive, a web page, text in another encoding..."""
 
 import re
 from typing import NamedTuple
 
 HEAD = 4096
-"""Bytes at the beginning of a file that tell what it is."""
+"""Number of bytes at the beginning of a file that identify its format."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""What some editors write before UTF-8 text; it says nothing."""
+"""The byte order mark that some editors write before UTF-8 text."""
 
 
 class Foreign(NamedTuple):
-    """What a file is, in words, and what to do about it."""
+    """Description of a file's format, and what to do about it."""
 
     name: str
     remedy: str
@@ -47,7 +47,7 @@ _TAR = Foreign("a tar archive", f"{_UNPACK}: tar xf")
 
 
 def foreign_format(head: bytes) -> Foreign | None:
-    """What the first ``HEAD`` bytes of a file are of, None where they are of nothing that is known here."""
+    """The format of a file from its first ``HEAD`` bytes; None if it is not recognised."""
     for signatures, foreign in _SIGNATURES:
         if head.startswith(signatures):
             return foreign

@@ -1,4 +1,4 @@
-"""What a setting means on the data at hand: warnings that reach the person and the record of a step."""
+"""Warnings about settings that do not suit the data, for the user and for the record of a step."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -7,17 +7,19 @@ from typing import Any
 
 
 class DataWarning(UserWarning):
-    """A setting that makes a method another one on these data, such as a threshold that no category passes.
+    """A setting that changes the nature of a method on these data, such as a threshold that no category
+    exceeds.
 
     A classifier warns from its constructor: ``warnings.warn(DataWarning(text))``. The text is one sentence:
-    the setting, what it does here, the counts that were seen, what to do. A classifier that cannot do
-    anything on such data raises a ``BenchmarkError`` instead.
+    the setting, its effect, the counts in the data, and what to do. A classifier that cannot work on such
+    data raises a ``BenchmarkError`` instead.
     """
 
 
 @contextmanager
 def data_warnings(show: Callable[[str], None] | None = None) -> Iterator[list[str]]:
-    """Collect the texts of all ``DataWarning``s within, each once, and ``show`` each as it comes."""
+    """Collect the texts of all ``DataWarning``s inside the block, each once, and ``show`` each
+    immediately."""
     found: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("always", DataWarning)

@@ -1,9 +1,9 @@
-"""Versions of the code that makes numbers: what two results must share to be comparable.
+"""Versions of the code that affects numbers, which two results must share to be comparable.
 
-``numerics.json`` states, for every area of the project and every method in it, a version and the digest of
-the code for which a canary (``tests/canary``) has shown that it computes what that version stands for. Code
-with another digest has not been looked at by the canary yet: its version says so, and results made with it
-are kept apart from all others until ``make canary`` finds the numbers unchanged, or the version is raised.
+``numerics.json`` has, for every area of the project and every method in it, a version and the digest of the
+code for which a canary (``tests/canary``) has confirmed the numbers of that version. Code with another digest
+has not been checked by the canary yet: its version shows this, and its results are kept separate from all
+others until ``make canary`` finds the numbers unchanged, or the version is raised.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ AREAS: Mapping[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "evaluation": ("evaluation",),
 }
-"""Packages and modules of ``benchmark`` by area; how recipes, records and reports are made moves no
-number."""
+"""Packages and modules of ``benchmark`` by area; the code of recipes, records and reports does not affect
+numbers."""
 
 PACKAGE = Path(__file__).resolve().parent
 FILE = PACKAGE / "numerics.json"
 UNCHECKED = "+"
-"""Stands in a version between the last number that the canary knew and the digest of the code since then."""
+"""Separates, in a version, the last number that the canary confirmed from the digest of the present code."""
 
 
 def code_digest(folder: Path, parts: Iterable[str] = ("",)) -> str:
-    """12 hexadecimal digits over the Python files of ``parts`` (files and folders below ``folder``), tests
-    left out."""
+    """12 hexadecimal digits over the Python files of ``parts`` (files and folders in ``folder``), without
+    tests."""
     files: list[Path] = []
     for part in parts:
         path = folder / part
@@ -47,7 +47,7 @@ def code_digest(folder: Path, parts: Iterable[str] = ("",)) -> str:
 
 
 def area_digests() -> dict[str, str]:
-    """The digest of every area's code as it is now."""
+    """The digest of every area's present code."""
     return {area: code_digest(PACKAGE, parts) for area, parts in AREAS.items()}
 
 
@@ -61,18 +61,19 @@ def stated() -> dict[str, dict[str, dict[str, Any]]]:
 
 @cache
 def area_versions() -> dict[str, str]:
-    """The version of every area: ``"3"``, or ``"3+1f0c9a2b7d4e"`` where the code was edited since."""
+    """The version of every area: ``"3"``, or ``"3+1f0c9a2b7d4e"`` if the code was edited since."""
     return {area: _version(stated()["areas"].get(area), code) for area, code in area_digests().items()}
 
 
 @cache
 def method_version(folder: Path) -> str:
-    """The version of the method in ``folder``; of one that the canary does not know, its digest alone."""
+    """The version of the method in ``folder``; for a method that the canary does not know, only its
+    digest."""
     return _version(stated()["methods"].get(folder.name), code_digest(folder))
 
 
 def is_unchecked(version: str) -> bool:
-    """Whether a version is of code that no canary has looked at."""
+    """Whether a version is of code that the canary has not checked."""
     return UNCHECKED in version
 
 

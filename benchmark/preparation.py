@@ -48,7 +48,7 @@ def prepare_experiment(experiment: LoadedExperiment, coco: Path | None, report: 
         if dataset.is_preparable:
             stuff_maps = any(run.detector.semantic_branch for run in used)
             done += prepare_dataset(
-                dataset, data_folder(), coco if _wants_coco(dataset) else None, report, stuff_maps=stuff_maps
+                dataset, data_folder(), coco if _needs_coco(dataset) else None, report, stuff_maps=stuff_maps
             )
         done += [Prepared(path, False, text) for path, text in _problems_of_files(dataset, report)]
     return (
@@ -99,7 +99,7 @@ def _statistics(dataset: Dataset) -> ClassStatistics | None:
     made = dataset_files(dataset).statistics
     if made.is_file():
         return ClassStatistics.read(made)
-    if dataset.synthetic is None and _there(dataset):
+    if dataset.synthetic is None and _files_exist(dataset):
         return class_statistics(split_file(dataset, "train", "annotations"))
     return None
 
@@ -112,13 +112,13 @@ def _lineages(runs: Iterable[Run]) -> list[Run]:
     return [item for run in runs for item in lineage(run)]
 
 
-def _wants_coco(dataset: Dataset) -> bool:
+def _needs_coco(dataset: Dataset) -> bool:
     return dataset.subset is not None or any(file.path.startswith(COCO) for file in dataset.files)
 
 
 def _problems_of_files(dataset: Dataset, report: Report) -> Iterator[tuple[Path, str]]:
     """Check a real dataset whose files exist, unless that was done before; returns the error, if any."""
-    if dataset.synthetic is not None or not _there(dataset):
+    if dataset.synthetic is not None or not _files_exist(dataset):
         return
     (step,) = [step for step in dataset_steps(dataset) if step.kind is CHECK]
     try:
@@ -130,7 +130,7 @@ def _problems_of_files(dataset: Dataset, report: Report) -> Iterator[tuple[Path,
         yield dataset_files(dataset).train, str(error)
 
 
-def _there(dataset: Dataset) -> bool:
+def _files_exist(dataset: Dataset) -> bool:
     return all(
         split_file(dataset, split, part).exists()
         for split in ("train", "val")
@@ -168,7 +168,7 @@ def _weights(runs: list[Run], report: Report) -> Iterator[tuple[str, str | None]
         where = run.detector.weights_file or f"{run.detector.init} weights of {run.detector_name}"
         own = run.base is None and run.detector.init != "none"
         model = repr((run.detector_name, run.detector, run.classifier, run.options, run.dataset_name))
-        unknown = run.dataset.synthetic is not None or not _there(run.dataset) or _lacks_file(run)
+        unknown = run.dataset.synthetic is not None or not _files_exist(run.dataset) or _lacks_file(run)
         if not own or model in seen or unknown:
             continue
         seen.add(model)

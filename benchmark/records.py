@@ -234,15 +234,15 @@ def is_running(record: Record, folder: Path, lock: Path) -> bool:
     """Whether a step with a record in state ``running`` is in progress: its process holds the step's lock.
 
     Not every file system shares locks with other machines, so a step on another machine also counts as in
-    progress if it wrote something (``last_heard``) within ``SILENCE`` seconds.
+    progress if it wrote something (``last_activity``) within ``SILENCE`` seconds.
     """
     here = record.host == socket.gethostname()
     if here and record.pid == os.getpid():
         return True
-    return is_locked(lock) or (not here and time.time() - last_heard(folder) < SILENCE)
+    return is_locked(lock) or (not here and time.time() - last_activity(folder) < SILENCE)
 
 
-def last_heard(folder: Path) -> float:
+def last_activity(folder: Path) -> float:
     """The time at which the step in a folder last wrote its record or progress, in seconds since the
     epoch."""
     signs = (folder / RECORD, folder / PROGRESS)

@@ -173,12 +173,12 @@ def _recipe(key: str) -> str:
         return recipes[0]
     if recipes:
         raise BenchmarkError(
-            f"several recipes answer to '{key}'",
+            f"several recipes reproduce '{key}'",
             found=", ".join(recipes),
             remedy=f"choose one: --recipe {recipes[0]}",
         )
     raise BenchmarkError(
-        f"no recipe answers to '{key}'",
+        f"no recipe reproduces '{key}'",
         found=answers.reasons.get(key),
         remedy="longtail list experiments shows the rows without a recipe",
     )

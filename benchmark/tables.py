@@ -1,4 +1,4 @@
-"""Tables as CSV in which every text survives, also one with line ends of any kind."""
+"""CSV tables that preserve every text, including all kinds of line ends."""
 
 import csv
 import io
@@ -10,14 +10,14 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
     lines = []
     for row in rows:
         line = io.StringIO()
-        # the writer quotes cells that hold one of the characters of its line end
+        # the writer quotes cells with a character of its line end
         csv.writer(line, lineterminator="\r\n").writerow(row)
         lines.append(line.getvalue().removesuffix("\r\n") + "\n")
     return "".join(lines)
 
 
 def csv_records(text: str) -> list[dict[str, str]]:
-    """The rows of a table with a heading, each by the names of its columns."""
+    """The rows of a table with a header, as mappings from column names."""
     return list(csv.DictReader(io.StringIO(text)))
 
 

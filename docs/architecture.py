@@ -18,15 +18,15 @@ _START = """\
 Written by `make architecture` from the imports and docstrings of the code; a test compares them.
 
 Snakemake runs one command for each step (`workflows/rules/steps.smk`); `benchmark/cli.py` has the commands. A
-method is a folder of `methods/`, found through its manifest; it imports a few packages of `benchmark/` alone.
+method is a folder in `methods/`, found through its manifest; it imports only a few packages of `benchmark/`.
 
 ## Packages
 
-An arrow leads from a package to one that it imports; arrows that follow from others are left out."""
+An arrow leads from a package to one that it imports; transitive arrows are omitted."""
 _RULES = """\
 ## Rules
 
-`make lint` holds the code to these with import-linter (`pyproject.toml`)."""
+`make lint` checks these rules with import-linter (`pyproject.toml`)."""
 
 
 def architecture() -> str:
@@ -89,13 +89,18 @@ def _docstring(path: Path) -> str:
 
 def _rules(layers: dict[str, Any], others: list[dict[str, Any]]) -> str:
     lines = [
-        f"- {layers['name']}, in this order (modules of one line: `|` know nothing of each other, `:` may):"
+        f"- {layers['name']}, in this order (modules of one line: with `|` they do not import each other, "
+        "with `:` they may):"
     ]
     lines += [f"    1. {line}" for line in layers["layers"]]
     lines += [f"- {contract['name']}." for contract in others]
     exceptions = [line for contract in (layers, *others) for line in contract.get("ignore_imports", [])]
     return "\n".join(
-        [*lines, "- Exceptions, with their reasons there:", *(f"    - `{line}`" for line in exceptions)]
+        [
+            *lines,
+            "- Exceptions, with their reasons in `pyproject.toml`:",
+            *(f"    - `{line}`" for line in exceptions),
+        ]
     )
 
 

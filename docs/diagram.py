@@ -1,6 +1,6 @@
 """Mermaid's flowcharts of plain edges (``a --> b``, ``a -.-> b``) as SVG: Mermaid itself needs a network.
 
-Nodes lie in layers, each behind all that lead to it: columns (``LR``) or lines (``TD``).
+Nodes are in layers, each after all nodes that lead to it: columns (``LR``) or lines (``TD``).
 """
 
 import re
@@ -17,7 +17,7 @@ _ARROW = (
 
 
 def fence(source: str, *_: Any, **__: Any) -> str:
-    """What superfences puts in the place of a ```mermaid block; ``ValueError`` for any other diagram."""
+    """The replacement of a ```mermaid block for superfences; ``ValueError`` for any other diagram."""
     lines = [line for line in source.splitlines() if line.strip()]
     edges = _EDGE.findall(source)
     kind, _, direction = (lines or [""])[0].partition(" ")

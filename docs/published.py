@@ -1,4 +1,4 @@
-"""The published rows of a method, what answers to them here, and in what that deviates."""
+"""The published rows of a method, their recipes here, and the deviations of these."""
 
 from collections import defaultdict
 from functools import cache
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "reported"
 
 
 def method_table(method: str) -> str:
-    """Markdown: a table of the rows of the papers' tables that are this method's, and their deviations."""
+    """Markdown table of the published rows of a method, and their deviations."""
     recipes, deviations, rows = _answers(method)
     reasons = {f"{line['paper']}/{line['row']}": line["reason"] for line in _lines("unanswered.csv")}
     numbers: dict[str, list[dict[str, str]]] = defaultdict(list)

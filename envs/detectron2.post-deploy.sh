@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# detectron2, into the environment whose `python` comes first. It is on no package registry: this is its main branch of
-# June 2026, built from source in five minutes on one core. Its build imports the PyTorch that is there, so it is not isolated.
+# Installs detectron2 for the first `python` in PATH. It is not on a package registry: this is its main branch of June 2026,
+# built from source in five minutes on one core. The build is not isolated, because it imports the installed PyTorch.
 set -euo pipefail
 python -m pip install 'setuptools<82' wheel ninja
 python -m pip install --no-build-isolation \

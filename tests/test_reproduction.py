@@ -116,7 +116,7 @@ def test_one_number_outside_is_none() -> None:
     ("row", "options", "said"),
     [
         ("absent", [], "no published row 'bags/absent'"),
-        ("nobody", [], "no recipe answers to 'bags/nobody'"),
+        ("nobody", [], "no recipe reproduces 'bags/nobody'"),
         ("twice", [], "--recipe released:twice1"),
         ("elsewhere", [], "another dataset"),
         ("right", ["--head", "released.pth"], "no second file"),

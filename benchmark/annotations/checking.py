@@ -32,7 +32,7 @@ from benchmark.annotations.rules import (
     annotation_problems,
     contradictions,
     count_problems,
-    dangling,
+    dangling_reference,
     evaluation_problems,
     format_problems,
     name_problems,
@@ -124,7 +124,7 @@ def check_dataset(
             problems += examined[split].findings.problems()
     if len(examined) == 2:
         one_folder = images is not None and val_images in (None, images)
-        problems += _of_both(examined["train"], examined["val"], one_folder)
+        problems += _problems_between_splits(examined["train"], examined["val"], one_folder)
     wanted: dict[Path | str, list[Image]] = {}
     for split, file in examined.items():
         folder = images if split == "train" else val_images or images
@@ -210,9 +210,13 @@ def _check_references(
     for item in annotations:
         image = by_id.get(item.image_id)
         if image is None and item.image_id not in lost_images:
-            findings.add(dangling("annotation", item.id, "image_id", item.image_id, len(categories)))
+            findings.add(
+                dangling_reference("annotation", item.id, "image_id", item.image_id, len(categories))
+            )
         if item.category_id not in categories:
-            findings.add(dangling("annotation", item.id, "category_id", item.category_id, len(categories)))
+            findings.add(
+                dangling_reference("annotation", item.id, "category_id", item.category_id, len(categories))
+            )
         for problem in annotation_problems(item, image, masks):
             elsewhere += problem.what == ELSEWHERE
             findings.add(problem)
@@ -267,10 +271,10 @@ def _without_masks(file: _Examined) -> list[Problem]:
     ]
 
 
-def _of_both(train: _Examined, val: _Examined, one_folder: bool) -> list[Problem]:
+def _problems_between_splits(train: _Examined, val: _Examined, one_folder: bool) -> list[Problem]:
     """Problems between a training and a validation file; numbers are those of the validation file."""
     findings = Findings(val.path)
-    findings.extend(_categories_of_both(train, val))
+    findings.extend(_different_categories(train, val))
     for id_ in sorted(train.categories.keys() & val.categories.keys()):
         letter = train.categories[id_].frequency or frequency_letter(train.image_counts[id_])
         theirs = val.categories[id_].frequency
@@ -298,11 +302,11 @@ def _of_both(train: _Examined, val: _Examined, one_folder: bool) -> list[Problem
                     severity="warning",
                 )
             )
-    findings.extend(_images_of_both(train, val, one_folder))
+    findings.extend(_images_in_both(train, val, one_folder))
     return findings.problems()
 
 
-def _categories_of_both(train: _Examined, val: _Examined) -> Iterator[Problem]:
+def _different_categories(train: _Examined, val: _Examined) -> Iterator[Problem]:
     """Categories without the same id and name in both files."""
     ours, theirs = ({id_: item.name for id_, item in file.categories.items()} for file in (train, val))
     versions = [KNOWN.get(vocabulary_hash(names.items())) for names in (ours, theirs)]
@@ -324,7 +328,7 @@ def _categories_of_both(train: _Examined, val: _Examined) -> Iterator[Problem]:
             )
 
 
-def _images_of_both(train: _Examined, val: _Examined, one_folder: bool) -> Iterator[Problem]:
+def _images_in_both(train: _Examined, val: _Examined, one_folder: bool) -> Iterator[Problem]:
     """Images in both splits: with the same address, or with the same name in one folder."""
     addresses = {image.coco_url for image in train.images if image.coco_url}
     names = {image.file_name for image in train.images if image.file_name} if one_folder else set()

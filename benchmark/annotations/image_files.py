@@ -47,7 +47,7 @@ def check_images(
     findings = Findings(folder)
     chunks = [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
     done = 0
-    for chunk, problems in _in_order(chunks, Path(folder), workers):
+    for chunk, problems in _checked_chunks(chunks, Path(folder), workers):
         findings.extend(problems)
         done += len(chunk)
         if progress is not None:
@@ -55,11 +55,11 @@ def check_images(
     return findings.problems()
 
 
-def _in_order(
+def _checked_chunks(
     chunks: Sequence[Sequence[Image]], folder: Path, workers: int
 ) -> Iterator[tuple[Sequence[Image], list[Problem]]]:
     """Each chunk with its problems, in order."""
-    look = partial(_look, folder)
+    look = partial(_check_files, folder)
     if workers <= 1 or len(chunks) <= 1:
         yield from ((chunk, look(chunk)) for chunk in chunks)
         return
@@ -72,7 +72,7 @@ def _in_order(
         yield from zip(chunks, pool.map(look, chunks), strict=True)
 
 
-def _look(folder: Path, images: Sequence[Image]) -> list[Problem]:
+def _check_files(folder: Path, images: Sequence[Image]) -> list[Problem]:
     return [problem for image in images for problem in _problems(image, folder)]
 
 
@@ -93,7 +93,7 @@ def _problems(image: Image, folder: Path) -> Iterator[Problem]:
         )
         return
     try:
-        yield from _of_file(image, path)
+        yield from _file_problems(image, path)
     except OSError as error:
         yield problem("image file that cannot be read", found=f"{name}: {error}", expected="a readable file")
 
@@ -103,7 +103,7 @@ def _field(image: Image) -> str:
     return "file_name" if image.file_name else "coco_url"
 
 
-def _of_file(image: Image, path: Path) -> Iterator[Problem]:
+def _file_problems(image: Image, path: Path) -> Iterator[Problem]:
     from PIL import Image as Pictures
     from PIL import UnidentifiedImageError
 
@@ -126,7 +126,7 @@ def _of_file(image: Image, path: Path) -> Iterator[Problem]:
         warnings.simplefilter("ignore")  # about odd metadata, and about sizes, which are compared
         try:
             with Pictures.open(path) as picture:
-                yield from _of_picture(image, path, picture, head)
+                yield from _picture_problems(image, path, picture, head)
         except UnidentifiedImageError:
             yield problem(
                 "file that is no image",
@@ -143,7 +143,7 @@ def _of_file(image: Image, path: Path) -> Iterator[Problem]:
             )
 
 
-def _of_picture(image: Image, path: Path, picture: "Pictures.Image", head: bytes) -> Iterator[Problem]:
+def _picture_problems(image: Image, path: Path, picture: "Pictures.Image", head: bytes) -> Iterator[Problem]:
     problem = partial(Problem, record="image", id=image.id, field=_field(image))
     if picture.format not in READABLE:
         yield problem(
@@ -164,7 +164,7 @@ def _of_picture(image: Image, path: Path, picture: "Pictures.Image", head: bytes
             remedy=_CONVERT,
         )
         return
-    if size := _other_size(image, path, picture):
+    if size := _size_problem(image, path, picture):
         yield size
         if size.severity == "error":
             return
@@ -172,7 +172,7 @@ def _of_picture(image: Image, path: Path, picture: "Pictures.Image", head: bytes
     picture.load()
 
 
-def _other_size(image: Image, path: Path, picture: "Pictures.Image") -> Problem | None:
+def _size_problem(image: Image, path: Path, picture: "Pictures.Image") -> Problem | None:
     """The problem with the size or orientation of an image, if there is one."""
     orientation = picture.getexif().get(_ORIENTATION, 1)
     width, height = picture.size

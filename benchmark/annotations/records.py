@@ -1,4 +1,4 @@
-"""Records of an annotation file, each with every fault of its types; what is left is read on."""
+"""Records of an annotation file, with all type errors; the rest of each record is still read."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from benchmark.annotations.reading import Annotation, Category, Id, Image
 T = TypeVar("T", Annotation, Category, Image)
 
 CONSTANT = "\ue000"
-"""Marks the strings that stand for NaN and Infinity, which JSON does not know but Python writes."""
+"""Marks strings that represent NaN and Infinity, which JSON does not have but Python writes."""
 
 _ELEMENTS: dict[str, Any] = {
     "bbox": float,
@@ -36,10 +36,10 @@ class _Fault:
 
 
 def read_records(raws: list[Raw], type_: type[T], findings: Findings) -> tuple[list[T], set[int]]:
-    """The records that can be read, with what is left of the others, and the ids of those that cannot.
+    """The readable records, the readable parts of the others, and the ids of unreadable ones.
 
-    Faults are added to ``findings``. An id that is written as a string counts as the number
-    that it holds, and an optional field of a wrong type as absent, so that a fault does not hide others.
+    Errors are added to ``findings``. An id written as a string counts as its number, and an optional field
+    with a wrong type as absent, so that one error does not hide others.
     """
     name = type_.__name__.lower()
     decoder = msgspec.json.Decoder(type_)
@@ -58,7 +58,7 @@ def read_records(raws: list[Raw], type_: type[T], findings: Findings) -> tuple[l
 
 
 def repeated_ids(records: Sequence[Category] | Sequence[Image]) -> Iterator[Problem]:
-    """Ids that several categories or several images have."""
+    """Ids that occur in several categories or several images."""
     for id_, count in Counter(record.id for record in records).items():
         if count > 1:
             name = type(records[0]).__name__.lower()
@@ -66,7 +66,7 @@ def repeated_ids(records: Sequence[Category] | Sequence[Image]) -> Iterator[Prob
 
 
 def shown(value: Any) -> str:
-    """A value as JSON has it, cut off where it is long."""
+    """A value as JSON, truncated if it is long."""
     if isinstance(value, str) and value.startswith(CONSTANT):
         return value.removeprefix(CONSTANT)
     try:
@@ -79,7 +79,7 @@ def shown(value: Any) -> str:
 def _faulty(
     raw: Raw, type_: type[T], name: str, position: int, findings: Findings
 ) -> tuple[T | None, int | None]:
-    """Add the faults of a record that cannot be read; what is left of it, if that is a record, and its id."""
+    """Add the errors of an unreadable record; returns its readable part, if that is a record, and its id."""
     try:
         content = msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -97,12 +97,12 @@ def _faulty(
         field = fault.field.split(".")[0]
         what = f"{name} without {field}" if fault.found == "nothing" else f"{name} with an unusable {field}"
         findings.add_fault(Problem(what, place, known, fault.field, fault.found, fault.expected))
-    return (_rest(content, type_) if isinstance(content, dict) else None), known
+    return (_valid_part(content, type_) if isinstance(content, dict) else None), known
 
 
 @cache
 def _fields(type_: type[Struct]) -> dict[str, tuple[Any, bool]]:
-    """Type of every field that is read, and whether it is required; segmentations are read later."""
+    """Types of all fields, and whether they are required; segmentations are read later."""
     return {
         field.encode_name: (field.type, field.required)
         for field in msgspec.structs.fields(type_)
@@ -133,7 +133,7 @@ def _faults(content: dict[str, Any], type_: type[Struct]) -> list[_Fault]:
 
 
 def _refusal(value: Any, type_: Any) -> str | None:
-    """What is expected instead of a value, in words; None where it has the type."""
+    """Description of the expected value; None if the value has the right type."""
     try:
         msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
@@ -146,8 +146,8 @@ def _refusal(value: Any, type_: Any) -> str | None:
     return None
 
 
-def _rest(content: dict[str, Any], type_: type[T]) -> T | None:
-    """The record without its faults, None where a required field cannot be had."""
+def _valid_part(content: dict[str, Any], type_: type[T]) -> T | None:
+    """The record without its invalid fields; None if a required field is invalid."""
     kept = {"segmentation": content["segmentation"]} if "segmentation" in content else {}
     for field, (expected, required) in _fields(type_).items():
         if field not in content:

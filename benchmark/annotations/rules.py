@@ -1,12 +1,12 @@
-"""What is asked of the records of an annotation file, one rule a function.
+"""Rules for the records of an annotation file, one function for each.
 
-``evaluation_problems`` and ``mask_problems`` are what the evaluation refuses; it asks the same functions.
+``evaluation_problems`` and ``mask_problems`` find what the evaluation refuses; it uses the same functions.
 
-Not every wrong count can be told: LVIS's validation files and most subsets rightly carry the training set's
-letters, and some its counts, and nothing in a file says which set its fields describe. So a count field is
-only held against the file where at least half of the categories that have instances agree with it, that is,
-where it is meant for this file and some records are wrong; the letters where three quarters of the categories
-agree that are more than rare by their letter or their count. ``longtail stats`` shows all differences.
+Not every wrong count can be detected: LVIS's validation files and most subsets correctly have the training
+set's letters, and some have its counts, and a file does not state which set its fields describe. So a count
+field is only checked if at least half of the categories with instances agree with it, which means that it
+describes this file and some records are wrong; letters are only checked if three quarters of the categories
+agree that are not rare by their letter or count. ``longtail stats`` shows all differences.
 """
 
 import re
@@ -28,11 +28,11 @@ from benchmark.annotations.reading import (
 )
 
 # Polygons and boxes of real files are rounded to hundredths, but some converters round to whole pixels and
-# count the last one in: up to two pixels outside the image are no defect.
+# include the last one: up to two pixels outside the image are not a defect.
 SLACK = 2.0
 
 WRONG_FORMAT = 0.1
-"""Part of at least ``MANY`` boxes that lie elsewhere than their polygons from which a file is all wrong."""
+"""If this fraction of at least ``MANY`` boxes is not at their polygons, the whole file is wrong."""
 
 MANY = 20
 
@@ -43,11 +43,11 @@ ELSEWHERE = "box elsewhere than its polygons"
 FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 TABLES = {1230: ("LVIS v0.5", "acorn"), 1203: ("LVIS v1", "aerosol_can")}
-"""Number of categories of the LVIS versions: name, and the category with id 1."""
+"""LVIS versions by number of categories: name, and the category with id 1."""
 
 
 def protocol_of(images: Iterable[Image]) -> Literal["lvis", "coco"]:
-    """``lvis`` where an image says which categories were looked for in it, else ``coco``."""
+    """``lvis`` if an image lists the categories that were verified in it, else ``coco``."""
     federated = any(getattr(image, field) is not None for image in images for field in FEDERATED)
     return "lvis" if federated else "coco"
 
@@ -59,9 +59,10 @@ def evaluation_problems(
     *,
     letters: bool = False,
 ) -> Iterator[Problem]:
-    """What the official APIs crash on, or what they and their reimplementations read differently.
+    """Problems on which the official APIs crash, or which they and their reimplementations handle
+    differently.
 
-    ``letters`` says that the frequency groups are known from elsewhere.
+    ``letters``: the frequency groups have another source.
     """
     protocol = protocol_of(images)
     if protocol == "lvis":
@@ -95,8 +96,8 @@ def evaluation_problems(
 
 
 def _flagged(item: Annotation, protocol: str) -> Problem:
-    """lvis-api honours ``ignore`` alone, others only ``iscrowd``; cocoapi writes ``iscrowd`` over ``ignore``,
-    and detectron2 refuses ``ignore``."""
+    """Crowd and ignored annotations: lvis-api uses only ``ignore``, others only ``iscrowd``; cocoapi
+    overwrites ``ignore`` with ``iscrowd``, and detectron2 refuses ``ignore``."""
     lvis = protocol == "lvis"
     return Problem(
         "crowd or ignored annotation, which LVIS evaluation has not"
@@ -130,7 +131,7 @@ def _federated(categories: Sequence[Category], images: Sequence[Image]) -> Itera
                 )
             elif not known.issuperset(listed):
                 for value in sorted(set(listed) - known):
-                    yield dangling("image", image.id, field, value, len(known))
+                    yield dangling_reference("image", image.id, field, value, len(known))
 
 
 def _letters(categories: Sequence[Category]) -> Iterator[Problem]:
@@ -149,10 +150,10 @@ def _letters(categories: Sequence[Category]) -> Iterator[Problem]:
 
 
 def mask_problems(images: Sequence[Image], annotations: Iterable[Annotation]) -> Iterator[Problem]:
-    """Annotations without a mask, or with one that is no mask of their image.
+    """Annotations without a mask, or with an invalid mask for their image.
 
-    Coordinates may leave the image by its length: what lies outside is cut off. Annotations of unknown images
-    are left out.
+    Coordinates may be outside the image by its length; the outside part is cut off. Annotations of unknown
+    images are skipped.
     """
     known = {image.id: image for image in images}
     for item in annotations:
@@ -169,7 +170,7 @@ def mask_problems(images: Sequence[Image], annotations: Iterable[Annotation]) ->
 
 
 def _shape(item: Annotation) -> list[list[float]] | Rle | Problem | None:
-    """The decoded segmentation, None without one, or the problem that it cannot be read."""
+    """The decoded segmentation, None if there is none, or the problem of one that cannot be read."""
     try:
         return item.shape()
     except AnnotationError as error:
@@ -208,9 +209,9 @@ def _not_a_mask(item: Annotation, image: Image, defects: list[str]) -> Problem:
 
 
 def annotation_problems(item: Annotation, image: Image | None, masks: bool) -> Iterator[Problem]:
-    """What is wrong with box, area and mask of an annotation; ``masks``: whether it should have one.
+    """Problems of box, area and mask of an annotation; ``masks``: whether it should have one.
 
-    In an unknown image (None) there is room for any box and polygon.
+    In an unknown image (None), any box and polygon is inside.
     """
     shape = _shape(item)
     if image is None:
@@ -235,11 +236,11 @@ def annotation_problems(item: Annotation, image: Image | None, masks: bool) -> I
                 severity="warning",
             )
     elif min(item.bbox[2:]) > 0 and not isinstance(shape, Rle):
-        yield from _displaced(item, image, shape)
+        yield from _displaced_box(item, image, shape)
 
 
 def _box_problems(item: Annotation, image: Image) -> Iterator[Problem]:
-    """What is odd about box and area, which training and evaluation cope with."""
+    """Oddities of box and area that training and evaluation tolerate."""
     x, y, width, height = item.bbox
     warning = partial(Problem, record="annotation", id=item.id, severity="warning")
     if width == 0 or height == 0:
@@ -274,12 +275,12 @@ def _box_problems(item: Annotation, image: Image) -> Iterator[Problem]:
         )
 
 
-def _displaced(item: Annotation, image: Image, shape: list[list[float]]) -> Iterator[Problem]:
-    """A box that lies elsewhere than the polygons of its annotation."""
+def _displaced_box(item: Annotation, image: Image, shape: list[list[float]]) -> Iterator[Problem]:
+    """A box that is not at the polygons of its annotation."""
     outline = _outline(shape)
-    if not _elsewhere(item.bbox, outline):
+    if not _far_apart(item.bbox, outline):
         return
-    turned = any(not _elsewhere(item.bbox, box) for box in _turned(outline, image.width, image.height))
+    turned = any(not _far_apart(item.bbox, box) for box in _rotated(outline, image.width, image.height))
     yield Problem(
         "box turned against its polygons by a right angle" if turned else ELSEWHERE,
         "annotation",
@@ -301,10 +302,10 @@ def _outline(shape: list[list[float]]) -> tuple[float, float, float, float]:
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
 
 
-def _turned(
+def _rotated(
     box: tuple[float, float, float, float], width: int, height: int
 ) -> list[tuple[float, float, float, float]]:
-    """The box in the image turned by a right angle, either way, and stretched to its size again."""
+    """The box in the image rotated by a right angle, in both directions, and resized to its original size."""
     x, y, w, h = box
     across, down = width / height, height / width
     return [
@@ -313,7 +314,7 @@ def _turned(
     ]
 
 
-def _elsewhere(box: Sequence[float], other: Sequence[float]) -> bool:
+def _far_apart(box: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two boxes differ by more than rounding, and overlap by less than half."""
     (x, y, w, h), (left, top, width, height) = box, other
     farthest = max(abs(left - x), abs(top - y), abs(left + width - x - w), abs(top + height - y - h))
@@ -324,7 +325,7 @@ def _elsewhere(box: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def box_text(item: Annotation) -> str:
-    """The box of an annotation as JSON has it, in six digits."""
+    """The box of an annotation as JSON, with six digits."""
     return _text(item.bbox)
 
 
@@ -333,7 +334,7 @@ def _text(values: Iterable[float]) -> str:
 
 
 def format_problems(annotations: int, elsewhere: int) -> Iterator[Problem]:
-    """Whether so many boxes lie elsewhere than their polygons that all of them are of another form."""
+    """The problem of a file in which so many boxes are not at their polygons that all have another format."""
     if annotations >= MANY and elsewhere > WRONG_FORMAT * annotations:
         yield Problem(
             "boxes of another form",
@@ -346,8 +347,8 @@ def format_problems(annotations: int, elsewhere: int) -> Iterator[Problem]:
         )
 
 
-def dangling(record: str, id_: int, field: str, value: int, categories: int) -> Problem:
-    """A reference to a record that is not there; for a category of so many, with a guess why."""
+def dangling_reference(record: str, id_: int, field: str, value: int, categories: int) -> Problem:
+    """A reference to a missing record; for a category, with a guess from the number of categories."""
     expected = "the id of a record in the file"
     table = TABLES.get(categories)
     if "category" in field and table:
@@ -357,7 +358,7 @@ def dangling(record: str, id_: int, field: str, value: int, categories: int) -> 
 
 
 def contradictions(image: Image, present: set[tuple[int, int]]) -> Iterator[Problem]:
-    """Categories that are verified to be absent from an image that has them."""
+    """Categories that are verified to be absent from an image with annotations of them."""
     for value in image.neg_category_ids or ():
         if (image.id, value) in present:
             yield Problem(
@@ -372,7 +373,7 @@ def contradictions(image: Image, present: set[tuple[int, int]]) -> Iterator[Prob
 
 
 def name_problems(categories: Sequence[Category]) -> Iterator[Problem]:
-    """Names that say nothing, or that several categories have."""
+    """Empty names, and names of several categories."""
     times = Counter(category.name for category in categories)
     for category in categories:
         warning = partial(Problem, record="category", id=category.id, field="name", severity="warning")
@@ -389,7 +390,7 @@ def name_problems(categories: Sequence[Category]) -> Iterator[Problem]:
 def count_problems(
     categories: Sequence[Category], annotations: Iterable[Annotation], present: set[tuple[int, int]]
 ) -> Iterator[Problem]:
-    """Count fields and letters that disagree with the file, where most of them agree (see the module)."""
+    """Count fields and letters that disagree with the file if most of them agree (see the module)."""
     instances = Counter(annotation.category_id for annotation in annotations)
     images = Counter(category_id for _, category_id in present)
     for field, trivial, agreement, count in (
@@ -398,7 +399,7 @@ def count_problems(
         ("frequency", "r", 0.75, lambda id_: frequency_letter(images[id_])),
     ):
         pairs = [(category.id, getattr(category, field), count(category.id)) for category in categories]
-        # Two zeros or two letters r agree in almost any file.
+        # Two zeros or two letters r agree in almost every file.
         telling = [
             (ours, theirs)
             for _, theirs, ours in pairs
@@ -420,7 +421,7 @@ def count_problems(
 
 
 def size_problems(images: Iterable[Image]) -> Iterator[Problem]:
-    """Images that are too large for masks."""
+    """Images too large for masks."""
     for image in images:
         if image.width * image.height > MOST_PIXELS:
             yield Problem(
@@ -434,7 +435,7 @@ def size_problems(images: Iterable[Image]) -> Iterator[Problem]:
 
 
 def version_problems(categories: Sequence[Category], images: Sequence[Image]) -> Iterator[Problem]:
-    """Signs that LVIS v0.5 and v1, which number their categories differently, were mixed."""
+    """Signs that LVIS v0.5 and v1, which number their categories differently, are mixed."""
     names = {category.id: category.name for category in categories}
     by_name = {name: version for version, name in TABLES.values()}
     table, named = TABLES.get(len(categories)), by_name.get(names.get(1, ""))

@@ -310,7 +310,7 @@ def _write(
         category.update({field: value for field, value in values.items() if field in category})
     images = [raw for raw, id_ in zip(records.images, source.listed, strict=True) if id_ in drawn]
     if len(chosen) < len(source.categories):
-        images = [_without_others(raw, chosen) for raw in images]
+        images = [_with_chosen_categories(raw, chosen) for raw in images]
     lists: dict[str, list[Any]] = {"images": images, "annotations": kept, "categories": categories}
     temporary.write_bytes(msgspec.json.encode({**everything, **lists}))
     with_images = sum(1 for id_ in chosen if image_counts[id_])
@@ -320,7 +320,7 @@ def _write(
     )
 
 
-def _without_others(raw: Raw, chosen: set[int]) -> Raw:
+def _with_chosen_categories(raw: Raw, chosen: set[int]) -> Raw:
     """An image record whose lists contain only chosen categories."""
     record = msgspec.json.decode(raw)
     for field in _FEDERATED:

@@ -62,7 +62,7 @@ def gather_images(
     same, ``AnnotationError`` for a record whose name leads out of the folder, ``FileError`` for errors of the
     system.
     """
-    wanted = [_named(image) for image in images]
+    wanted = [_with_one_name(image) for image in images]
     with exclusive(folder / LOCK, folder):
         shutil.rmtree(folder / STAGING, ignore_errors=True)
         gathering = _Gathering(wanted, folder, sources)
@@ -83,7 +83,7 @@ def gather_images(
     return Gathered(counts, len(wanted) - counts.total(), reasons[0] if reasons else None)
 
 
-def _named(image: Image) -> Image:
+def _with_one_name(image: Image) -> Image:
     """The record with a single name: the last two parts of its address, else its ``file_name``."""
     named = image
     if image.coco_url is not None:
@@ -129,11 +129,11 @@ class _Gathering:
                 except queue.Empty:
                     return
                 try:
-                    self.done.put(self._bring(image, session))
+                    self.done.put(self._get(image, session))
                 except BaseException as error:
                     self.done.put(error)
 
-    def _bring(self, image: Image, session: requests.Session) -> How:
+    def _get(self, image: Image, session: requests.Session) -> How:
         target = self.folder / image.relative_path
         if target.is_file() and self._defect(image, self.folder) is None:
             return "there"

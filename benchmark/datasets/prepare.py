@@ -112,13 +112,13 @@ def _prepare_files(
     prepared = []
     for file in files:
         target = data / file.path
-        if dataset.is_of_stuff(file) and not (stuff_maps or _present(target)):
+        if dataset.is_of_stuff(file) and not (stuff_maps or _exists(target)):
             report(f"left out {target}: only detectors with a semantic branch need it (--stuff-maps)")
             continue
         try:
-            done = _present(target) or _make(file, data, target, downloads, report)
+            done = _exists(target) or _make(file, data, target, downloads, report)
             prepared.append(
-                Prepared(target, True, _check(dataset, file, target)) if done else _ask(file, data)
+                Prepared(target, True, _check(dataset, file, target)) if done else _missing(file, data)
             )
         except _MissingError as error:
             prepared.append(Prepared(target, False, str(error)))
@@ -146,7 +146,7 @@ def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
     for file in wanted:
         name = file.path.removeprefix(COCO)
         places = [coco / name, coco / "images" / name]
-        if found := next((place for place in places if _present(place)), None):
+        if found := next((place for place in places if _exists(place)), None):
             sources[data / file.path] = found.resolve()
     if not sources:
         raise DatasetError(
@@ -160,7 +160,7 @@ def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
             remedy="give the folder that holds train2017 and val2017",
         )
     for target, source in sources.items():
-        if _present(target):
+        if _exists(target):
             continue
         try:
             if target.is_symlink():
@@ -171,7 +171,7 @@ def _link_coco(files: list[DataFile], data: Path, coco: Path) -> None:
             raise file_error("write", target, error) from error
 
 
-def _present(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether there is a file or a non-empty folder."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
@@ -218,7 +218,7 @@ def _subsample(subsample: Subsample, data: Path, target: Path, report: Report) -
     return True
 
 
-def _ask(file: DataFile, data: Path) -> Prepared:
+def _missing(file: DataFile, data: Path) -> Prepared:
     return Prepared(data / file.path, False, _request(file, data))
 
 

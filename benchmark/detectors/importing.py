@@ -157,7 +157,7 @@ def read_released(path: Path) -> dict[str, Tensor]:
     others = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
-            "not a dictionary of tensors", where=path, found=_listed(others), expected="tensors by name"
+            "not a dictionary of tensors", where=path, found=_listing(others), expected="tensors by name"
         )
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): value for name, value in content.items()}
@@ -213,7 +213,7 @@ def convert(
             f"the weights do not fit {detector.settings.architecture} with "
             f"{type(detector.classifiers[0]).__name__}, read as {layout.title}",
             where=where,
-            found=_listed(problems),
+            found=_listing(problems),
             remedy=_advice(detector, released, layout),
         )
     imported.used = len(used)
@@ -303,6 +303,6 @@ def _advice(detector: Detector, released: Mapping[str, Tensor], layout: Layout) 
     return "check that the recipe's method, detector and dataset are those of the weights"
 
 
-def _listed(items: list[str]) -> str:
+def _listing(items: list[str]) -> str:
     more = [f"and {len(items) - LISTED} more"] if len(items) > LISTED else []
     return ("\n" + " " * 12).join([*items[:LISTED], *more])

@@ -57,11 +57,11 @@ def load_initial_weights(detector: Detector) -> None:
         return
     source, state = read_weights(settings)
     if settings.init == "imagenet":
-        layout, found = "a trunk", _trunk(detector, _with_statistics(state))
+        layout, found = "a trunk", _weights_of_backbone(detector, _with_statistics(state))
     else:
         known = [item for item in LAYOUTS if naming_of(detector) in item.names]
         best = max(known, key=lambda item: fitting(item, detector, state))
-        layout, found = best.title, _whole(detector, _with_statistics(state), best)
+        layout, found = best.title, _weights_but_categories(detector, _with_statistics(state), best)
     own = detector.state_dict()
     fitted = {
         name: value for name, value in found.items() if value is not None and value.shape == own[name].shape
@@ -220,14 +220,16 @@ def _with_statistics(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return filled
 
 
-def _trunk(detector: Detector, state: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+def _weights_of_backbone(detector: Detector, state: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """The weight for each tensor of the backbone, except the offsets of deformable convolutions."""
     given = {trunk_name(name): value for name, value in state.items()}
     names = {name: trunk_name(name) for name in detector.state_dict() if not is_counter(name)}
     return {name: given.get(plain) for name, plain in names.items() if plain and "conv_offset" not in plain}
 
 
-def _whole(detector: Detector, state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor | None]:
+def _weights_but_categories(
+    detector: Detector, state: Mapping[str, Tensor], layout: Layout
+) -> dict[str, Tensor | None]:
     """The weight for each tensor that does not depend on the categories."""
     given = {layout.current(name): value for name, value in state.items()}
     found: dict[str, Tensor | None] = {}

@@ -74,12 +74,12 @@ def draw(kinds: Tensor, size: int, positive_fraction: float, generator: torch.Ge
     left = size
     for kind, most in ((1, int(size * positive_fraction)), (0, size)):
         found = (kinds == kind).nonzero().squeeze(1)
-        drawn.append(found[_some(len(found), min(most, left), generator).to(found.device)])
+        drawn.append(found[_distinct_numbers(len(found), min(most, left), generator).to(found.device)])
         left -= len(drawn[-1])
     return torch.cat(drawn).sort().values
 
 
-def _some(count: int, most: int, generator: torch.Generator | None) -> Tensor:
+def _distinct_numbers(count: int, most: int, generator: torch.Generator | None) -> Tensor:
     """At most ``most`` different numbers below ``count``, with equal probability."""
     if count <= 8 * most:
         return torch.randperm(count, generator=generator)[:most]

@@ -59,11 +59,11 @@ def per_category(curves: Curves) -> tuple[np.ndarray, np.ndarray]:
     """AP and AR of each category (C,), NaN without ground truth."""
     count = curves.precision.shape[2]
     return (
-        _over_first(curves.precision[..., 0].reshape(-1, count)),
-        _over_first(curves.recall[:, :, 0, -1]),
+        _mean_over_first_axis(curves.precision[..., 0].reshape(-1, count)),
+        _mean_over_first_axis(curves.recall[:, :, 0, -1]),
     )
 
 
-def _over_first(values: np.ndarray) -> np.ndarray:
+def _mean_over_first_axis(values: np.ndarray) -> np.ndarray:
     """Mean over the first axis of (K, C)."""
     return np.where((values > -1).all(axis=0), values.mean(axis=0), np.nan)

@@ -59,17 +59,17 @@ def bootstrap(
         for numbers, average in zip(draws, averages, strict=True):
             numbers.append(average(weights))
     first, points = draws[0], [average.points for average in averages]
-    differences = [[_minus(a, b) for a, b in zip(other, first, strict=True)] for other in draws[1:]]
+    differences = [[_difference(a, b) for a, b in zip(other, first, strict=True)] for other in draws[1:]]
     return Bootstrap(
         [_intervals(point, drawn) for point, drawn in zip(points, draws, strict=True)],
         [
-            _intervals(_minus(point, points[0]), drawn)
+            _intervals(_difference(point, points[0]), drawn)
             for point, drawn in zip(points[1:], differences, strict=True)
         ],
     )
 
 
-def _minus(a: dict[str, float | None], b: dict[str, float | None]) -> dict[str, float | None]:
+def _difference(a: dict[str, float | None], b: dict[str, float | None]) -> dict[str, float | None]:
     return {
         key: None if value is None or (other := b[key]) is None else value - other for key, value in a.items()
     }

@@ -70,12 +70,12 @@ class Segmentations:
             own = np.fromiter(map(len, polygons), np.int64, len(polygons))
             numbers = np.fromiter(chain.from_iterable(polygons), np.float64, int(own.sum()))
             owners = np.repeat(part, counts[part.start + 1 : part.stop + 1, 0])
-            for number in np.unique(owners[_unusual(numbers, own, sizes[owners])]).tolist():
+            for number in np.unique(owners[_maybe_defective(numbers, own, sizes[owners])]).tolist():
                 try:
                     annotation_rle(annotations[number], *sizes[number].tolist())
                 except AnnotationError as error:
                     problems.append(error)
-            hundredths = _extended(hundredths, _hundredths(numbers))
+            hundredths = _extend(hundredths, _hundredths(numbers))
             lengths.append(own)
         if problems:
             raise ImageError(
@@ -101,7 +101,7 @@ class Segmentations:
         return shapes
 
 
-def _unusual(numbers: NDArray[np.float64], lengths: Integers, sizes: Integers) -> NDArray[np.bool_]:
+def _maybe_defective(numbers: NDArray[np.float64], lengths: Integers, sizes: Integers) -> NDArray[np.bool_]:
     """Which polygons (P,) may be defective (``shape_defects``); a fast test that clears nearly all of them.
 
     Args:
@@ -128,7 +128,7 @@ def _hundredths(numbers: NDArray[np.float64]) -> NDArray[Any]:
     return whole.astype(next(fitting, np.float64))
 
 
-def _extended(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
+def _extend(array: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
     """Extend ``array`` in place: a second copy would be the peak of memory."""
     array = array.astype(np.promote_types(array.dtype, more.dtype), copy=False)
     array.resize(len(array) + len(more), refcheck=False)
@@ -168,7 +168,7 @@ class AnnotatedImages:
                 item
                 for item in by_image[image.id]
                 if not (item.iscrowd or item.ignore)
-                and _seen(item, image) >= 1
+                and _visible_side(item, image) >= 1
                 and (categories is None or item.category_id in categories)
             ]
             if own:
@@ -212,7 +212,7 @@ class AnnotatedImages:
         return slice(*self.firsts[index : index + 2].tolist())
 
 
-def _seen(annotation: Annotation, image: Image) -> float:
+def _visible_side(annotation: Annotation, image: Image) -> float:
     """The shorter side, in pixels, of the part of a box inside its image; 0 or less if it is outside."""
     x, y, width, height = annotation.bbox
     return min(min(x + width, image.width) - max(x, 0.0), min(y + height, image.height) - max(y, 0.0))

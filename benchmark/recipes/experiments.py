@@ -42,9 +42,9 @@ class ExperimentRow:
         entry: the row as written in the experiment's file.
         runs: one for each seed.
         skipped: why the row cannot run here; None where it can.
-        deviations: its differences from the published row that it answers to.
+        deviations: its differences from its published row.
         point: its place in a sweep, if it is part of one.
-        comparable: whether its schedule is that of the published row, if it answers to one.
+        comparable: whether its schedule is that of its published row, if it has one.
         touches: what its method changes, where the experiment groups its rows by that; else None.
     """
 
@@ -123,7 +123,7 @@ class _Source:
         return row_deviations(self.catalog, row, self.place(row))
 
     def comparable(self, row: Row) -> bool:
-        """Whether its schedule is that of the published row that it answers to, if it names one."""
+        """Whether its schedule is that of its published row, if it has one."""
         return self.budget is None or (row.reported or "").partition("/")[0] == self.budget.answers
 
     def touches(self, row: Row) -> Touched | None:

@@ -104,7 +104,7 @@ def _answer(recipe: str) -> list[str]:
     row, deviations = located_row(recipe)
     if row.reported is None:
         return []
-    head = f"answers to {row.reported}, {_counted(len(deviations))}"
+    head = f"reproduces {row.reported}, {_counted(len(deviations))}"
     return ["", head, *(f"  {deviation_text(item)}" for item in deviations)]
 
 

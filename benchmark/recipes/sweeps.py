@@ -42,7 +42,7 @@ def expanded(rows: Iterable[Row], where: str) -> list[tuple[Row, SweepPoint | No
 def _check(row: Row, where: str) -> None:
     if row.reported is not None:
         raise RecipeError(
-            "a sweep answers to no published number: that is of one value, and the sweep has several",
+            "a sweep has no published number, because that is of one value",
             where=f"{where}, reported",
             found=row.reported,
             remedy="leave the key 'reported' out, or write the row of the published value as one of its own",

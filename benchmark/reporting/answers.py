@@ -44,7 +44,7 @@ class Answers:
         ]
         exact = fewest.count(0)
         lines = [
-            f"{len(fewest)} of {len(self.recipes)} rows of {REPORTED} are answered by a recipe: "
+            f"{len(fewest)} of {len(self.recipes)} rows of {REPORTED} are reproduced by a recipe: "
             f"{exact} exactly, {len(fewest) - exact} with declared deviations; "
             f"{len(self.recipes) - len(fewest)} not at all"
         ]
@@ -94,7 +94,7 @@ def answering_recipe(recipe: str) -> str:
             if located_row(item)[0].method == row.method:
                 return item
     raise BenchmarkError(
-        f"no recipe of method '{row.method}' answers to a published number",
+        f"no recipe of method '{row.method}' reproduces a published number",
         where=recipe,
         remedy="name one: longtail show RECIPE --against EXPERIMENT:ROW",
     )
@@ -109,5 +109,7 @@ def _read_reasons() -> dict[str, str]:
         return {f"{line['paper']}/{line['row']}": line["reason"].strip() for line in lines}
     except (KeyError, AttributeError):
         raise BenchmarkError(
-            "bad table of unanswered rows", where=path, expected="columns paper,row,reason in every line"
+            "bad table of rows without a recipe",
+            where=path,
+            expected="columns paper,row,reason in every line",
         ) from None

@@ -110,7 +110,7 @@ class RowResult:
 
     @property
     def deviations(self) -> list[Deviation]:
-        """Differences from the published row that this one answers to."""
+        """Differences from the published row."""
         return self.resolved.deviations
 
     @property

@@ -53,7 +53,9 @@ def statements(distinctions: Distinctions) -> list[str]:
         clear = len(pairs) - len(unclear)
         text = f"{METRICS[metric].title}: {clear} of {len(pairs)} pairs of rows differ significantly."
         if unclear:
-            names = [f"{pair.first} and {pair.second} ({needed(pair)})" for pair in unclear[:NAMED]]
+            names = [
+                f"{pair.first} and {pair.second} ({needed_seeds_text(pair)})" for pair in unclear[:NAMED]
+            ]
             more = f" and {len(unclear) - NAMED} more (differences.csv)" if len(unclear) > NAMED else ""
             text += (
                 f" Not significant, with the number of seeds that would be needed: {', '.join(names)}{more}."
@@ -87,8 +89,8 @@ def difference_table(rows: Sequence[RowResult], distinctions: Distinctions) -> s
             rank = distinctions.rank(id_, metric)
             # the first one is that with the first row
             pair = next((item for item in distinctions.of(metric) if item.second == id_), None)
-            cells.append("" if rank is None else shown_rank(rank))
-            cells.append("" if pair is None else shown_difference(pair))
+            cells.append("" if rank is None else rank_text(rank))
+            cells.append("" if pair is None else difference_text(pair))
             if pair is not None:
                 base.setdefault(pair.first, titles[pair.first])
         if any(cells[2:]):
@@ -126,22 +128,22 @@ def differences_csv(distinctions: Distinctions) -> str:
             cells: list[object] = [pair.first, pair.second, metric, estimate.seeds]
             cells += [f"{100 * number:.3f}" for number in numbers]
             cells += [f"{estimate.p:.3g}", f"{pair.adjusted:.3g}"]
-            cells += ["yes", ""] if pair.clear else ["no", needed(pair)]
+            cells += ["yes", ""] if pair.clear else ["no", needed_seeds_text(pair)]
             table.writerow(cells)
     return text.getvalue()
 
 
-def needed(pair: Pair) -> str:
+def needed_seeds_text(pair: Pair) -> str:
     """The number of seeds as text."""
     return f"over {MOST_SEEDS}" if pair.seeds_needed is None else str(pair.seeds_needed)
 
 
-def shown_rank(rank: tuple[int, int]) -> str:
+def rank_text(rank: tuple[int, int]) -> str:
     """A range of ranks."""
     return f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}-{rank[1]}"
 
 
-def shown_difference(pair: Pair) -> str:
+def difference_text(pair: Pair) -> str:
     """Points with their interval; bold if the difference is significant."""
     metric = METRICS[pair.metric]
     value, low, high = (

@@ -15,7 +15,7 @@ from rich.tree import Tree
 from benchmark.recipes import ExperimentRow, LoadedExperiment, lineage
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import run_name
-from benchmark.records import State, last_heard
+from benchmark.records import State, last_activity
 from benchmark.reporting.advice import cause_and_advice, read_progress
 from benchmark.reporting.collect import MISSING, RunResult, StepResult, collect_run
 from benchmark.reporting.tables import duration
@@ -200,7 +200,7 @@ def _step_status(result: StepResult) -> StepStatus:
         return StepStatus(step.name, WAITING, None)
     log = str(step.log) if step.log.is_file() and result.state != State.done else None
     if result.state == State.running and record is not None:
-        heard = time.time() - last_heard(step.work)
+        heard = time.time() - last_activity(step.work)
         started = datetime.fromisoformat(record.started).timestamp()
         return StepStatus(
             step.name,

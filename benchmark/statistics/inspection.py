@@ -43,7 +43,7 @@ def inspect_intermediates(path: Path | str, annotations: Path | str | None = Non
     statistics = _statistics(path, annotations)
     lines = []
     for place in ("", *ABLATIONS):
-        contents = {file.name: _read(file, statistics) for file in _present(path / place)}
+        contents = {file.name: _read(file, statistics) for file in _existing_files(path / place)}
         groups = {name: _groups(name, content) for name, content in contents.items()}
         _check_agreement(path / place, contents, groups)
         listing = next((name for name in groups if groups[name]), None)
@@ -80,7 +80,7 @@ def _statistics(folder: Path, annotations: Path | str | None) -> ClassStatistics
     return given
 
 
-def _present(folder: Path) -> list[Path]:
+def _existing_files(folder: Path) -> list[Path]:
     """The files of the folder that can be shown, the one with most information on groups first."""
     patterns = ("groups.csv", *UPSTREAM_FILES)
     return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]

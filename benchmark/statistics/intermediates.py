@@ -173,7 +173,7 @@ def _check_replaceable(folder: Path) -> None:
             "the output is a file", where=folder, expected="a folder", remedy="choose another path"
         )
     known = _OURS | set(ABLATIONS)
-    present = {name for place in ("", *ABLATIONS) for name in _listed(folder, place)}
+    present = {name for place in ("", *ABLATIONS) for name in _entries(folder, place)}
     foreign = sorted(present - known)
     if foreign or (present and "class_statistics.csv" not in present):
         raise StatisticsError(
@@ -185,7 +185,7 @@ def _check_replaceable(folder: Path) -> None:
         )
 
 
-def _listed(folder: Path, place: str) -> list[str]:
+def _entries(folder: Path, place: str) -> list[str]:
     """The entries of a folder below ``folder``, relative to it; none if it does not exist."""
     if not (folder / place).is_dir():
         return []

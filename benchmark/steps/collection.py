@@ -18,7 +18,7 @@ from benchmark.recipes.paths import (
     work_folder,
 )
 from benchmark.steps.listing import KINDS, steps_of
-from benchmark.steps.step import ABSENT, Step, seen_folder
+from benchmark.steps.step import ABSENT, Step, source_hashes_folder
 from benchmark.steps.store import disk_usage, in_results
 
 ORIGIN = "experiment.txt"
@@ -35,7 +35,7 @@ def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
     Raises ``BenchmarkError`` and removes nothing if an experiment cannot be read, or if the keys of its steps
     are unknown because a source file is missing: its results would be lost.
     """
-    kept_keys, kept_identities = _referred([*experiments, *yaml_files("experiments"), *_with_tables()])
+    kept_keys, kept_identities = _referenced_keys([*experiments, *yaml_files("experiments"), *_with_tables()])
     garbage = [
         path
         for folder in (store_folder(), work_folder())
@@ -53,7 +53,7 @@ def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
     return "\n".join([*lines, f"{total:,.1f} MB in {len(garbage)} folders {verb}"])
 
 
-def _referred(experiments: Iterable[str]) -> tuple[set[str], set[str]]:
+def _referenced_keys(experiments: Iterable[str]) -> tuple[set[str], set[str]]:
     """Keys of the steps of experiments, and identities of unfinished ones."""
     keys, identities = set(), set()
     for name in dict.fromkeys(experiments):
@@ -68,7 +68,7 @@ def _referred(experiments: Iterable[str]) -> tuple[set[str], set[str]]:
 
 def _check_sources(step: Step) -> None:
     for source in step.sources.values():
-        if source.sha256 == ABSENT and any(seen_folder(source.name).glob("*")):
+        if source.sha256 == ABSENT and any(source_hashes_folder(source.name).glob("*")):
             raise BenchmarkError(
                 "cannot tell which results are unused: several were made from a file that is not here now",
                 where=source.path,

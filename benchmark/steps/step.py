@@ -76,7 +76,7 @@ class Source:
         were made, or ``ABSENT``."""
         found = file_hash(self.path)
         if found is None:
-            seen = list(seen_folder(self.name).glob("*"))
+            seen = list(source_hashes_folder(self.name).glob("*"))
             found = seen[0].name if len(seen) == 1 else ABSENT
         return found
 
@@ -219,6 +219,6 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def seen_folder(name: str) -> Path:
+def source_hashes_folder(name: str) -> Path:
     """The folder with the hashes of all contents of a source file from which results were made."""
     return store_folder() / "sources" / name

@@ -15,7 +15,7 @@ from benchmark.recipes import lineage
 from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, links_folder, results_folder, run_name, store_folder
 from benchmark.steps.listing import INTERMEDIATES, dataset_steps, own_steps, shared_steps
-from benchmark.steps.step import ABSENT, DONE, Step, seen_folder
+from benchmark.steps.step import ABSENT, DONE, Step, source_hashes_folder
 
 OLD_RECORDS = "*.provenance.json"
 """Records of version 0.1, beside the results of runs."""
@@ -29,7 +29,7 @@ def publish(step: Step) -> None:
     """
     for source in step.sources.values():
         if source.sha256 != ABSENT:
-            write_text(seen_folder(source.name) / source.sha256, "")
+            write_text(source_hashes_folder(source.name) / source.sha256, "")
     try:
         (step.work / DONE).touch()
         step.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -52,13 +52,15 @@ class MetaTraining:
         """
         measured: dict[str, Tensor] = {}
         for number, (step, classifier) in enumerate(zip(self._steps, self._classifiers, strict=True)):
-            own, other = ([self._whole(worker[number]) for worker in batch] for batch in (train, meta))
+            own, other = (
+                [self._of_whole_team(worker[number]) for worker in batch] for batch in (train, meta)
+            )
             found = step.step(own, other, self._virtual_sgd(classifier), self._average)
             prefix = head_prefix(number, len(self._steps))
             measured |= {f"{prefix}{name}": value for name, value in found.items()}
         return measured
 
-    def _whole(self, rois: RoIBatch) -> Rois:
+    def _of_whole_team(self, rois: RoIBatch) -> Rois:
         """The RoIs of a worker, including those of the other processes of the team."""
         features, labels = self._team.gathered(rois.features), self._team.gathered(rois.labels)
         return Rois(torch.cat(features), torch.cat(labels))

@@ -300,10 +300,12 @@ class Choice:
         drawn = torch.tensor([self._stream.label(position) for position in positions], device=device)
         function = partial(self._function, drawn=drawn, num_classes=self._num_classes)
         seed = derive_seed(self._seed, "chosen RoIs", iteration, part.worker)
-        return partial(_own_of, function, self._workers.team, images), seed
+        return partial(_choose_own, function, self._workers.team, images), seed
 
 
-def _own_of(function: ChooseRoIs, team: Team, images: int, labels: Tensor, image_numbers: Tensor) -> Tensor:
+def _choose_own(
+    function: ChooseRoIs, team: Team, images: int, labels: Tensor, image_numbers: Tensor
+) -> Tensor:
     """This process's part of the RoIs that were chosen from all RoIs of its team."""
     everybody = team.gathered(labels)
     numbers = torch.cat(team.gathered(image_numbers + team.rank * images))

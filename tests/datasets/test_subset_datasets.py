@@ -262,7 +262,7 @@ def test_a_subset_of_own_files_needs_no_address(generated: Path, tmp_path: Path,
     ("changes", "message"),
     [
         ({"of": "lvis_v2"}, "did you mean 'lvis_v1'"),
-        ({"of": "few"}, "no subset of itself"),
+        ({"of": "few"}, "cannot be a subset of itself"),
         ({"of": "synthetic"}, "which is generated"),
         ({"categories": 4}, "as many categories as it keeps"),
         ({"vall_images": 3}, "unknown key 'vall_images'"),

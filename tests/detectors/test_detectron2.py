@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import released
 import torch
-from at_home import check_detections, check_gradients, gradients, make_different, move_in
 from helpers import statistics_of
+from model_comparison import check_detections, check_gradients, gradients, make_different, move_in
 from pycocotools import mask as coco_mask
 from tiny_detectors import BACKENDS, COUNTS, FORMS, TINY, UNDRAWN, batch, bitmaps, detector
 
@@ -43,7 +43,7 @@ def lively(form: str) -> TwoStageDetector:
     return model
 
 
-def at_home(model: TwoStageDetector) -> torch.nn.Module:
+def original_model(model: TwoStageDetector) -> torch.nn.Module:
     """detectron2's model of the same settings and weights, built from its configuration."""
     settings = model.settings
     cfg = get_cfg()
@@ -98,7 +98,7 @@ def at_home(model: TwoStageDetector) -> torch.nn.Module:
 def test_losses_and_gradients_are_those_of_detectron2(form: str) -> None:
     """A cascade's too, where a third of the gradient reaches the features."""
     model = lively(form)
-    home = at_home(model).train()
+    home = original_model(model).train()
     images, targets = batch(way="bitmaps")
     inputs = []
     for image, target in zip(images, targets, strict=True):
@@ -123,7 +123,7 @@ def test_losses_and_gradients_are_those_of_detectron2(form: str) -> None:
 @pytest.mark.parametrize("form", HOME)
 def test_detections_are_those_of_detectron2(form: str) -> None:
     model = lively(form)
-    home = at_home(model).eval()
+    home = original_model(model).eval()
     image = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))
     (wanted,) = home([{"image": 255 * image, "height": 128, "width": 192}])
     theirs = wanted["instances"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from at_home import check_detections, check_gradients, gradients, make_different, move_in
+from model_comparison import check_detections, check_gradients, gradients, make_different, move_in
 from pycocotools import mask as coco_mask
 from tiny_detectors import BACKENDS, FORMS, UNDRAWN, batch, bitmaps, detector
 from torch import Tensor
@@ -57,7 +57,7 @@ def lively(form: str, **changes: Any) -> TwoStageDetector:
     return model
 
 
-def at_home(model: TwoStageDetector) -> torch.nn.Module:
+def original_model(model: TwoStageDetector) -> torch.nn.Module:
     """MMDetection's own model with the same settings and weights."""
     settings = model.settings
     config = model_config(settings, 3)
@@ -110,7 +110,7 @@ def samples(images: list[Tensor], targets: list[Target]) -> tuple[Tensor, list[D
 def test_losses_and_gradients_are_those_of_mmdetection(form: str) -> None:
     """But for that of stuff, which MMDetection 1 divides by the labelled pixels, and later ones by all."""
     model = lively(form)
-    home = at_home(model).train()
+    home = original_model(model).train()
     images, targets = batch(model.settings.semantic_branch, SIZES, "bitmaps")
     wanted = {}
     for name, value in home.loss(*samples(images, targets)).items():
@@ -136,7 +136,7 @@ def test_losses_and_gradients_are_those_of_mmdetection(form: str) -> None:
 def test_detections_are_those_of_mmdetection(form: str) -> None:
     """But for an HTC's masks: MMDetection 1 and 2 take the mean of the heads, as here, 3 only the last."""
     model = lively(form)
-    home = at_home(model).eval()
+    home = original_model(model).eval()
     images, targets = batch(model.settings.semantic_branch, SIZES, "bitmaps")
     wanted = home.predict(*samples(images, targets), rescale=False)
     found = model.eval().predict(images, [(image.shape[1], image.shape[2]) for image in images])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from at_home import check_detections, check_gradients, gradients, make_different
+from model_comparison import check_detections, check_gradients, gradients, make_different
 from tiny_detectors import UNDRAWN, batch, bitmaps, detector
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
@@ -22,7 +22,7 @@ def with_background(rows: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def at_home(model: TwoStageDetector) -> MaskRCNN:
+def original_model(model: TwoStageDetector) -> MaskRCNN:
     """torchvision's own model around the same trunk and heads."""
     settings, heads = model.settings, model.roi_heads
     box_predictor = FastRCNNPredictor(settings.box_head_width, 4)
@@ -73,7 +73,7 @@ def lively() -> TwoStageDetector:
 def test_losses_and_gradients_are_those_of_torchvision() -> None:
     """All but the masks', whose targets torchvision does not make 0 or 1."""
     model = lively()
-    home = at_home(model).train()
+    home = original_model(model).train()
     images, targets = batch()
     given = [
         {"boxes": t.boxes, "labels": t.labels + 1, "masks": bitmaps(t.boxes, *image.shape[1:])}
@@ -97,7 +97,7 @@ def test_losses_and_gradients_are_those_of_torchvision() -> None:
 def test_detections_are_those_of_torchvision() -> None:
     """But for where masks are pasted."""
     model = lively()
-    home = at_home(model).eval()
+    home = original_model(model).eval()
     images, _ = batch(sizes=((64, 64), (64, 64)))  # in testing torchvision resizes others
     with torch.no_grad():
         wanted = home(images)

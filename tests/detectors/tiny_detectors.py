@@ -62,7 +62,7 @@ REFUSED = {
     ("torchvision", "htc with stuff"): "neither hybrid task cascades",
     ("detectron2", "htc"): "no hybrid task cascade",
     ("detectron2", "htc with stuff"): "no hybrid task cascade",
-    ("mmdet", "cascade of detectron2"): "a mask head for each stage",
+    ("mmdet", "cascade of detectron2"): "a mask head for each box head",
 }
 COMBINATIONS = [(backend, form) for backend in BACKENDS for form in FORMS if (backend, form) not in REFUSED]
 MASK_COMBINATIONS = [

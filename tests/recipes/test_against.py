@@ -36,5 +36,5 @@ def test_the_paper_is_the_recipe_that_answers_to_it(tmp_path: Path) -> None:
     assert "detector.backbone: resnet18 | resnet50" in said
     assert "stages.retrain.schedule.iterations: 150 | 22000" in said
     path = write_experiment(tmp_path, {"method": "gol+uniform"})
-    with pytest.raises(BenchmarkError, match="no recipe of method 'gol\\+uniform' answers"):
+    with pytest.raises(BenchmarkError, match="no recipe of method 'gol\\+uniform' reproduces"):
         answering_recipe(f"{path}:a")

@@ -55,7 +55,7 @@ def test_one_that_is_said_twice_is_one(tmp_path: Path) -> None:
 def test_a_row_that_answers_to_nothing_deviates_from_nothing(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert inherited(path) == []
-    assert "answers to" not in explain(f"{path}:a")
+    assert "reproduces" not in explain(f"{path}:a")
     (tmp_path / "e.yaml").unlink()
     with pytest.raises(RecipeError, match="they need the key 'reported'"):
         load_experiment(write_experiment(tmp_path, {"deviations": [deviation("row's")]}))
@@ -94,11 +94,11 @@ def test_show_prints_them_below_the_recipe(tmp_path: Path) -> None:
         tmp_path, method="mine+exact", reported="bags/14", deviations=[deviation("weights", [-0.5, 0])]
     )
     assert explain(f"{path}:a").splitlines()[-3:] == [
-        "answers to bags/14, with 2 deviations:",
+        "reproduces bags/14, with 2 deviations:",
         "  weights: upstream theirs; here ours; -0.5 to 0 AP (a guess)",
         "  base's: upstream theirs; here ours; effect unknown (a guess)",
     ]
-    assert "answers to" not in explain(f"{path}:a:0:base")
+    assert "reproduces" not in explain(f"{path}:a:0:base")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_gaps_and_stale_reasons_are_problems() -> None:
     answers = Answers(recipes, reasons, {"e:1": 2, "e:2": 1, "e:3": 0, "e:4": 0})
     assert [line.partition(":")[0] for line in answers.problems] == ["a/2", "a/1", "a/4"]
     assert answers.text().splitlines() == [
-        "3 of 5 rows of results/reported/reported.csv are answered by a recipe: 2 exactly, 1 with declared "
+        "3 of 5 rows of results/reported/reported.csv are reproduced by a recipe: 2 exactly, 1 with declared "
         "deviations; 2 not at all",
         "  a/2: no reason stated",
         "  a/3: why",

@@ -13,7 +13,7 @@ from benchmark.records import record_step
 from benchmark.reporting import write_report
 from benchmark.steps import link, steps_of
 from benchmark.steps.collection import collect_garbage
-from benchmark.steps.step import seen_folder
+from benchmark.steps.step import source_hashes_folder
 
 ROW = {"id": "a", "method": "softmax", "detector": "torchvision/tiny_mask_rcnn", "dataset": "synthetic_tiny"}
 
@@ -98,7 +98,7 @@ def test_an_experiment_that_cannot_be_read_stops_everything() -> None:
 def test_results_of_data_that_are_not_here_are_not_taken_for_garbage() -> None:
     """Where a data disk is not mounted, the keys of what was made from it cannot be known."""
     for content in ("0" * 64, "1" * 64):
-        path = seen_folder("lvis_v1/lvis_v1_val.json") / content
+        path = source_hashes_folder("lvis_v1/lvis_v1_val.json") / content
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     with pytest.raises(BenchmarkError, match="cannot tell which results are unused"):

@@ -18,7 +18,7 @@ from benchmark.recipes.detector_settings import FRAMEWORKS
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import store_folder
 from benchmark.steps import ABSENT, own_steps, steps_of
-from benchmark.steps.step import seen_folder
+from benchmark.steps.step import source_hashes_folder
 
 EVERYTHING = {"synthesize", "statistics", "base first", "first", "second", "predict", "evaluate"}
 ALL_STAGES = {"base first", "first", "second", "predict", "evaluate"}
@@ -197,13 +197,13 @@ def test_a_source_that_is_not_here_is_the_one_that_results_were_made_from(
     run = find_run("e.yaml:a")
     sources = [source for step in steps_of(run) for source in step.sources.values()]
     for source in sources:
-        seen = seen_folder(source.name) / source.sha256
+        seen = source_hashes_folder(source.name) / source.sha256
         seen.parent.mkdir(parents=True, exist_ok=True)
         seen.touch()
     shutil.rmtree("data")
     assert real() == before
     assert store_folder().is_dir()
-    (seen_folder("val.json") / ("0" * 64)).touch()
+    (source_hashes_folder("val.json") / ("0" * 64)).touch()
     assert {source.sha256 == ABSENT for source in sources if source.name == "val.json"} == {True}
     assert real() != before
 

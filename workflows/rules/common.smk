@@ -1,4 +1,4 @@
-# The experiment, its steps, and what the rules ask about them.
+# The experiment, its steps, and the functions that the rules use.
 import base64
 import os
 import shlex
@@ -24,8 +24,8 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
-# Memory of a finished operation stays with the process for the next one: glibc would give every large block back
-# to the system, and fetching it anew takes a fifth of the time of a prediction on the CPU.
+# Keep the memory of a finished operation in the process: glibc would return every large block to the system, and
+# allocating it again takes a fifth of the time of a prediction on the CPU.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(8 * 2**30))
 
@@ -44,13 +44,13 @@ except BenchmarkError as error:
     raise WorkflowError(str(error)) from None
 
 TABLES = str(experiment_folder(EXPERIMENT.name))
-# Snakemake itself learns its targets only after it has read this file.
+# Snakemake itself parses its targets only after it has read this file.
 PREPARES = "prepare" in sys.argv[1:]
 
 
 def refuse_if_all_skipped():
-    """Exit status 2, as after other bad input, where no row can run here; the table has the reasons. What the rows
-    lack can still be prepared."""
+    """Exit with status 2, as for other bad input, if no row can run here; the table has the reasons. The missing files
+    can still be prepared."""
     if not PREPARES and all(row.skipped is not None for row in EXPERIMENT.rows):
         message = f"every row of {EXPERIMENT.name} is skipped: see {TABLES}/table.md"
         print(f"error: {message}", file=sys.stderr)
@@ -58,7 +58,7 @@ def refuse_if_all_skipped():
 
 
 def relative(recipe):
-    """A recipe or path as rules name it: relative where it can be."""
+    """A recipe or path for rules, relative if possible."""
     return recipe.removeprefix(f"{Path.cwd()}/")
 
 
@@ -70,7 +70,7 @@ if SKIPPED and not PREPARES:
         file=sys.stderr,
     )
 
-# Nothing is left to do where the table of reasons is there, and `onsuccess` is not called.
+# If the table with the reasons exists, there is nothing to do, and `onsuccess` is not called.
 if Path(TABLES, MADE, REPORT_KEY).exists():
     refuse_if_all_skipped()
 
@@ -94,16 +94,17 @@ wildcard_constraints:
 
 
 def planned(kind, wildcards):
-    """The step that a rule's wildcard names, with its recipe; of those of a shared pass the first."""
+    """The step of a rule's wildcard, with its recipe; the first step of a shared pass."""
     if kind == PASS.name:
         return PLANNED[PASSES[wildcards.key].steps[0].place]
     return PLANNED[f"{kind}/{wildcards.key}"]
 
 
 def outputs_of(kind):
-    """The declared outputs of a kind: a stamp that the step is done, not what it made. If Snakemake was killed while a
-    job ran on, it takes the job for incomplete, removes what is declared and runs it again; a finished training must
-    survive that. Metrics, which take a minute, are declared for Snakemake's report."""
+    """The declared outputs of a kind: a stamp that the step is done, not its results. If Snakemake is killed while a job
+    continues, it considers the job incomplete, removes the declared outputs and runs it again; a finished training
+    must survive this. Metrics, which take a minute, are declared for Snakemake's report.
+    """
     folder = f"results/store/{kind.name}/{{key}}"
     files = {"done": f"{folder}/{DONE}"}
     if kind is EVALUATE:
@@ -117,9 +118,9 @@ def outputs_of(kind):
 
 
 def inputs_of(kind):
-    """Input function: that every step before is done, and the pass that the step shares with others has been made. A
-    step that the pass could not finish is made by its own job. Inputs are `ancient`, because a copied store has other
-    modification times."""
+    """Input function: the stamps of the steps before, and of the pass that the step shares with others. A step that the
+    pass could not finish is made by its own job. Inputs are `ancient`, because a copied store has other modification
+    times."""
 
     def done(wildcards):
         step = planned(kind, wildcards).step
@@ -132,13 +133,13 @@ def inputs_of(kind):
 
 
 def inputs_of_pass(wildcards):
-    """That every step is done that one of the pass needs."""
+    """The stamps of all steps that a step of the pass needs."""
     steps = [prerequisites(step) for step in PASSES[wildcards.key].unfinished]
     return sorted({ancient(str(step.done)) for found in steps for step in found})
 
 
 def passes_with(step):
-    """The pass that makes a step, if it makes others too."""
+    """The pass that makes a step together with others, if there is one."""
     return [
         shared
         for shared in PASSES.values()
@@ -157,17 +158,17 @@ def recipe_of(kind):
 
 
 def owner_of(kind):
-    """Resource function: whose step it is, for the reader of a dry run."""
+    """Resource function: the owner of the step, for the reader of a dry run."""
     return lambda wildcards: planned(kind, wildcards).step.subject.owner
 
 
 def members_of_pass(wildcards):
-    """Resource function: whose steps a pass can make, for the reader of a dry run."""
+    """Resource function: the owners of the steps of a pass, for the reader of a dry run."""
     return " ".join(step.subject.owner for step in PASSES[wildcards.key].steps)
 
 
 def runs_on_cpu(kind, wildcards):
-    """Whether a step is for CPU cores: that of a detector of small pictures, or of a dataset."""
+    """Whether a step runs on the CPU: that of a detector of small images, or of a dataset."""
     step = planned(kind, wildcards).step
     return step.kind.of_dataset or step.run.detector.for_cpu
 
@@ -207,7 +208,7 @@ def workers(kind):
 
 
 def memory(kind):
-    """MB of main memory, more with every attempt."""
+    """MB of main memory, increased with every attempt."""
     return (
         lambda wildcards, attempt: kind.memory_mb[not runs_on_cpu(kind.name, wildcards)]
         * max(1, processes(kind, wildcards))
@@ -216,7 +217,7 @@ def memory(kind):
 
 
 def minutes(kind):
-    """The time limit, longer with every attempt."""
+    """The time limit in minutes, increased with every attempt."""
     return (
         lambda wildcards, attempt: kind.minutes[not runs_on_cpu(kind.name, wildcards)]
         * attempt
@@ -224,14 +225,14 @@ def minutes(kind):
 
 
 def finished_rows():
-    """That the evaluation is done of every run that is a row of the table and can run here."""
+    """The stamps of the evaluations of all rows that can run here."""
     rows = [row for row in EXPERIMENT.rows if row.skipped is None]
     return sorted({str(steps_of(run)[-1].done) for row in rows for run in row.runs})
 
 
 def method_rules():
-    """The rules.smk of the methods in use, by method. One that is not Snakemake's language is refused here,
-    because as a module it would stop Snakemake with an error that names neither file nor line.
+    """The rules.smk of the methods in use, by method. Invalid files are refused here, because as a module they would
+    stop Snakemake with an error that names neither file nor line.
     """
     steps = [item.step for item in PLANNED.values() if not item.step.kind.of_dataset]
     files = {

@@ -1,6 +1,6 @@
-# A target of its own: `snakemake prepare --config experiment=bags` gets and checks what the rows need, weights included.
-# What is not there has no content yet and so no key: rows that lack something are skipped until then. It has no output
-# either, because only the command can tell what is still there; it does nothing where nothing is missing.
+# A separate target: `snakemake prepare --config experiment=bags` gets and checks the files that the rows need, including
+# weights. A missing file has no content and therefore no key: rows that lack something are skipped until then. The rule
+# has no output either, because only the command can check the files; it does nothing if nothing is missing.
 localrules:
     prepare,
 

@@ -1,5 +1,5 @@
-# Our numbers beside the published ones. Rows that cannot run here are in the table with the reason. The stamp is named
-# after all that the tables are made from.
+# Our numbers beside the published ones. Rows that cannot run here are in the table with the reason. The name of the stamp
+# is a digest of everything that the tables depend on.
 localrules:
     table,
 

@@ -1,8 +1,8 @@
 # A rule for each kind of step (benchmark/steps/listing.py): synthesize, check, statistics, intermediates, train,
-# retrain, fit, transform, predict, evaluate. The command puts the finished step into the store, all at once; unfinished
-# ones lie in results/work, and the next try continues there. The second attempt is for what was killed or had too little
-# memory: the command refuses it after bad input, an error in the code and divergence. `recipe` is a resource because
-# how a step is called (a row here, the base of one there) makes no difference to it.
+# retrain, fit, transform, predict, evaluate. The command moves the finished step into the store as a whole; unfinished
+# steps are in results/work, and the next attempt continues there. The second attempt is for steps that were killed or ran
+# out of memory: the command refuses it after bad input, an error in the code and divergence. `recipe` is a resource,
+# because the name of a step (a row here, the base of a row there) does not affect its result.
 for kind in KINDS:
 
     rule:
@@ -14,7 +14,7 @@ for kind in KINDS:
             **outputs_of(kind),
         log:
             f"results/logs/{kind.name}/{{key}}.log",
-        # what others wait for comes before predictions, and what may refuse the data before trainings
+        # steps that others wait for before predictions, and steps that may refuse the data before trainings
         priority: 2 if kind.of_dataset else int(kind.trains)
         retries: 1
         conda:
@@ -35,8 +35,8 @@ for kind in KINDS:
             " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
 
 
-# One pass over the images for all rows that train classifiers on equal features (benchmark/steps/sharing.py). What it
-# finishes goes into the store step by step, where the jobs of these steps then find it; what fails is left to them.
+# One pass over the images for all rows that train classifiers on equal features (benchmark/steps/sharing.py). It moves
+# finished steps into the store one by one, where the jobs of these steps find them; failed steps are left to their jobs.
 rule:
     name:
         PASS.name

@@ -21,7 +21,7 @@ from benchmark.reporting.differences import Distinctions, Pair
 from benchmark.reporting.footnotes import Footnotes
 from benchmark.reporting.html.examples import examples
 from benchmark.reporting.html.training_tables import training_tables
-from benchmark.reporting.noise import explanation, marks_note, needed, shown_rank, statements
+from benchmark.reporting.noise import explanation, marks_note, needed_seeds_text, rank_text, statements
 from benchmark.reporting.prediction import Agreement, Published, agreements
 from benchmark.reporting.series import SeriesReader, Values, smoothed
 from benchmark.reporting.sweeps import numeric_sweeps
@@ -182,7 +182,7 @@ def _places(row: RowResult, distinctions: Distinctions) -> dict[str, Any]:
     return {
         "best": [metric for metric in HEADLINE if distinctions.best(id_, metric)],
         "ranks": {
-            metric: {"places": list(rank), "text": shown_rank(rank)} for metric, rank in ranks.items() if rank
+            metric: {"places": list(rank), "text": rank_text(rank)} for metric, rank in ranks.items() if rank
         },
     }
 
@@ -221,7 +221,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "interval": [_rounded(end) for end in pair.interval],
         "seeds": pair.estimate.seeds,
         "clear": pair.clear,
-        "needed": None if pair.clear else needed(pair),
+        "needed": None if pair.clear else needed_seeds_text(pair),
     }
 
 
