@@ -23,6 +23,7 @@ from PIL import Image
 
 from benchmark.annotations.reading import AnnotationError, frequency_letter
 from benchmark.files import file_error, remove_abandoned, temporary_prefix
+from benchmark.progress import tracked
 from benchmark.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _split(
     annotations: list[dict[str, Any]] = []
     # Image ids of the two splits are disjoint, as in LVIS.
     first = 1 if split == "train" else options.train_images + 1
-    for index, labels in enumerate(labels_of):
+    for index, labels in enumerate(tracked(labels_of, f"{split} images")):
         generator = np.random.Generator(
             np.random.PCG64(derive_seed(options.seed, f"synthetic/{split}/image", index))
         )

@@ -10,9 +10,6 @@ from benchmark.recipes.strict import Strict
 HUB_COCO_BACKBONES = ("resnet50",)
 """Backbones of the Faster and Mask R-CNN for which torchvision publishes COCO weights."""
 
-SMALL_PICTURE = 320
-"""Pixels of the long side up to which trainings do without a GPU."""
-
 _MMDET: dict[str, Any] = {
     "rpn_loss_divisor": "drawn",
     "rpn_low_quality_iou": 0.3,
@@ -240,11 +237,6 @@ class DetectorSettings(TestingSettings, TrainingSettings, InitialWeights, ModelS
     def masks(self) -> bool:
         """Whether it segments."""
         return self.architecture in ("mask_rcnn", "cascade_mask_rcnn", "htc")
-
-    @property
-    def for_cpu(self) -> bool:
-        """Whether its pictures are so small that it is meant for CPU cores."""
-        return self.long_edge <= SMALL_PICTURE
 
     @property
     def stages(self) -> int:

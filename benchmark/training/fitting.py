@@ -16,6 +16,7 @@ from benchmark.evaluation import evaluate_detections
 from benchmark.images import Target, TestImages, TrainImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.inference.predict import add_detections
+from benchmark.progress import tracked
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.seeds import derive_seed
 from benchmark.training.samplers import image_stream
@@ -116,7 +117,7 @@ class FitData:
             truth.write_bytes(part.file)
             data = TestImages(part.annotations, self._folder, self._run.detector)
             with DetectionWriter(found, names, {}, masks) as writer:
-                for index in range(len(data)):
+                for index in tracked(range(len(data)), "images searched"):
                     sample = data[index]
                     image, _ = sample.on(self._device)
                     (detections,) = detector.predict([image], [sample.size])
@@ -153,6 +154,6 @@ class FitData:
             num_workers=self._workers,
             generator=torch.Generator(),  # the loader's own draw must not touch the default generator
         )
-        for samples in loader:
+        for _, samples in zip(tracked(batches, f"batches, {self._stage.name}"), loader, strict=True):
             pairs = [sample.on(self._device) for sample in samples]
             yield [image for image, _ in pairs], [target for _, target in pairs if target is not None]
