@@ -221,11 +221,11 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     for name in LOADED:
         importlib.import_module(name)
-    generator = random.Random(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
     failed = total = 0
-    for path, number in SHARE.items():
+    for path in sys.argv[1:] or SHARE:
         every = list(mutants(path))
-        drawn = sorted(generator.sample(every, min(number, len(every))), key=lambda mutant: mutant.line)
+        number = min(SHARE[path], len(every))
+        drawn = sorted(random.Random(path).sample(every, number), key=lambda mutant: mutant.line)
         results = [noticed(mutant) for mutant in drawn]
         failed, total = failed + sum(results), total + len(results)
         print(
