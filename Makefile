@@ -18,7 +18,7 @@ CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment prepare dry-run unlock test test-fast agreement faults canary performance wheel architecture docs lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test test-fast coverage mutation agreement faults canary performance wheel architecture docs lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -46,6 +46,15 @@ test: $(VENV)/installed_mmdet
 # Tests without training, workflow or full-size detector
 test-fast: $(VENV)/installed_mmdet
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Coverage of the fast tests, and the files below 70 %
+coverage: $(VENV)/installed_mmdet
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=benchmark --cov=methods --cov-report=
+	@$(BIN)/coverage report --skip-empty --sort=cover | awk 'NR < 3 || $$4 + 0 < 70 || /^TOTAL/'
+
+# Mutation testing: do the tests notice small mistakes in a sample of places that compute numbers? Eight minutes of one core
+mutation: $(VENV)/installed_mmdet
+	$(BIN)/python -m tests.mutation
 
 # Compare the detectors of published rows between all installed back ends; twenty minutes
 agreement: $(VENV)/installed_mmdet
@@ -119,4 +128,4 @@ shown: $(VENV)/installed
 # Remove everything generated; keep what comes with the project (results/reference, results/reported, results/smoke,
 # results/performance.md)
 clean:
-	rm -rf $(VENV) .snakemake build dist site $(addprefix results/,data experiments logs reproduced runs store work)
+	rm -rf $(VENV) .coverage .snakemake build dist site $(addprefix results/,data experiments logs reproduced runs store work)

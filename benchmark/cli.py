@@ -4,6 +4,7 @@ Exit status: 0 done, 1 a check or a comparison failed, 2 bad input or usage, 3 i
 """
 
 import json
+import logging
 import signal
 import sys
 from enum import StrEnum
@@ -16,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from benchmark.errors import BenchmarkError
+from benchmark.messages import show_messages
 from benchmark.notices import data_warnings
 
 if TYPE_CHECKING:
@@ -23,8 +25,20 @@ if TYPE_CHECKING:
 
     from benchmark.datasets import Prepared
 
+_LOGGER = logging.getLogger("benchmark.cli")  # not __main__, whose messages nobody would show
+
+
+class _Commands(TyperGroup):
+    """Takes ``-v`` and ``-q`` in front of the command and behind it."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        own = [word for word in args if word in ("-v", "--verbose", "-q", "--quiet")]
+        return super().parse_args(ctx, [*own, *(word for word in args if word not in own)])
+
+
 app = typer.Typer(
     name="longtail",
+    cls=_Commands,
     help="Long-tailed instance segmentation, from annotations to the paper's table.",
     invoke_without_command=True,
     add_completion=True,
@@ -130,13 +144,16 @@ def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _report(line: str) -> None:
-    typer.echo(line, err=True)
-
-
 @app.callback()
-def first(context: typer.Context) -> None:
+def first(
+    context: typer.Context,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="also details, and messages of other packages")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="warnings and errors alone, no bars")] = False,
+) -> None:
     """Long-tailed instance segmentation, from annotations to the paper's table."""
+    show_messages(verbose - quiet)
     if context.invoked_subcommand is None:
         typer.echo(_FIRST)
         typer.echo(context.get_help())
@@ -188,7 +205,7 @@ def check(
     total = sum(totals.values())
     kinds = ", ".join(f"{count:,} {kind}{'s' * (count != 1)}" for kind, count in totals.items())
     words = f"{total:,} problem{'s' * (total != 1)}" + (f": {kinds}" if total else "")
-    typer.echo(f"{annotations}{f' and {val}' if val else ''}: {words}", err=True)
+    _LOGGER.info(f"{annotations}{f' and {val}' if val else ''}: {words}")
     if problems:
         raise typer.Exit(2 if totals["error"] else 1)
 
@@ -224,7 +241,7 @@ def subset(
 
     choice = Choice(categories, tuple(keep or ()), tuple(drop or ()))
     if val is None and val_images is None and val_output is None:
-        typer.echo(subset_annotations(annotations, output, images, seed, choice), err=True)
+        _LOGGER.info(subset_annotations(annotations, output, images, seed, choice))
         return
     if val is None or val_images is None or val_output is None:
         options = {"--val": val, "--val-images": val_images, "--val-output": val_output}
@@ -236,7 +253,7 @@ def subset(
     lines = subset_pair(
         annotations, val, output, val_output, images=images, val_images=val_images, seed=seed, choice=choice
     )
-    typer.echo(lines, err=True)
+    _LOGGER.info(lines)
 
 
 @app.command()
@@ -254,7 +271,7 @@ def synthesize(
             f"dataset '{model.name}' is not synthetic",
             remedy="longtail list datasets shows the synthetic ones",
         )
-    typer.echo(synthesize_dataset(model.synthetic, output), err=True)
+    _LOGGER.info(synthesize_dataset(model.synthetic, output))
 
 
 @data_app.command()
@@ -286,7 +303,7 @@ def prepare(
         made = made_dataset(model)
         files = [Prepared(path, True, "generated") for path in (made.train, made.val)]
     else:
-        files = prepare_dataset(model, data or data_folder(), coco, _report, stuff_maps=stuff_maps)
+        files = prepare_dataset(model, data or data_folder(), coco, _LOGGER.info, stuff_maps=stuff_maps)
     _print_prepared(files, as_json)
 
 
@@ -303,7 +320,7 @@ def prepare_experiment_(
     from benchmark.preparation import prepare_experiment
     from benchmark.recipes import load_experiment
 
-    _print_prepared(prepare_experiment(load_experiment(experiment), coco, _report), as_json)
+    _print_prepared(prepare_experiment(load_experiment(experiment), coco, _LOGGER.info), as_json)
 
 
 def _print_prepared(files: "Sequence[Prepared]", as_json: bool) -> None:
@@ -314,7 +331,7 @@ def _print_prepared(files: "Sequence[Prepared]", as_json: bool) -> None:
         for file in files:
             typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
     missing = sum(not file.ready for file in files)
-    _report(f"{len(files) - missing} of {len(files)} ready")
+    _LOGGER.info(f"{len(files) - missing} of {len(files)} ready")
     if missing:
         raise typer.Exit(1)
 
@@ -326,9 +343,9 @@ def stats(annotations: Annotations, output: Output) -> None:
 
     statistics, differences = class_statistics_with_differences(annotations)
     statistics.write(output)
-    typer.echo(statistics.summary(), err=True)
+    _LOGGER.info(statistics.summary())
     for difference in differences:
-        typer.echo(f"warning: {difference}", err=True)
+        _LOGGER.warning(difference)
 
 
 class _MakeByDefault(TyperGroup):
@@ -367,9 +384,9 @@ def make_intermediates(
         raise BenchmarkError("group edges are not counts", found=edges, expected="e.g. 10,100,1000")
     content, differences = intermediates(annotations)
     write_intermediates(content, output, [int(part) for part in parts], upstream)
-    typer.echo(content.statistics.summary(), err=True)
+    _LOGGER.info(content.statistics.summary())
     for difference in differences:
-        typer.echo(f"warning: {difference}", err=True)
+        _LOGGER.warning(difference)
 
 
 @intermediates_app.command("inspect")
@@ -414,7 +431,7 @@ def list_(
 def show(
     recipe: Recipe,
     as_json: Annotated[
-        bool, typer.Option("--json", help="print the resolved recipe as JSON, without sources")
+        bool, typer.Option("--json", help="as JSON; the resolved recipe without sources")
     ] = False,
     keys: Annotated[
         bool, typer.Option("--keys", help="print the steps, their keys and the contents of each key")
@@ -427,17 +444,18 @@ def show(
     ] = None,
 ) -> None:
     """Print the resolved recipe with the source of each value, and its deviations from the published row."""
-    from benchmark.recipes import explain, explain_against, find_run
+    from benchmark.recipes import differences_of, explain, explain_against, find_run
 
     if against is not None:
         from benchmark.reporting.answers import answering_recipe
 
         other = answering_recipe(recipe) if against == "paper" else against
-        typer.echo(explain_against(recipe, other))
+        _print_json(differences_of(recipe, other)) if as_json else typer.echo(explain_against(recipe, other))
     elif keys:
-        from benchmark.steps.explanation import explain_keys
+        from benchmark.steps.explanation import explain_keys, keys_of
 
-        typer.echo(explain_keys(find_run(recipe)))
+        run = find_run(recipe)
+        _print_json(keys_of(run)) if as_json else typer.echo(explain_keys(run))
     elif as_json:
         _print_json(find_run(recipe).model_dump(mode="json", by_alias=True))
     else:
@@ -445,12 +463,21 @@ def show(
 
 
 @app.command()
-def why(recipe: Recipe) -> None:
+def why(
+    recipe: Recipe,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable steps")] = False,
+) -> None:
     """For every step without a result, print the differences from the most similar stored results."""
-    from benchmark.recipes import find_run
-    from benchmark.steps.explanation import explain_missing
+    from dataclasses import asdict
 
-    typer.echo(explain_missing(find_run(recipe)))
+    from benchmark.recipes import find_run
+    from benchmark.steps.explanation import explain_steps
+
+    steps = explain_steps(find_run(recipe))
+    if as_json:
+        _print_json([asdict(step) for step in steps])
+    else:
+        typer.echo("\n".join(step.text() for step in steps))
 
 
 @app.command()
@@ -464,15 +491,19 @@ def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="only list the results that would be removed")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable folders and bytes")] = False,
 ) -> None:
     """Remove results that no experiment refers to.
 
     Keeps the results of the experiments in workflows/experiments, of every experiment with a table in
     results/experiments, and of the given experiments.
     """
+    from dataclasses import asdict
+
     from benchmark.steps.collection import collect_garbage
 
-    typer.echo(collect_garbage(experiments or [], remove=not dry_run))
+    found = collect_garbage(experiments or [], remove=not dry_run)
+    _print_json(asdict(found)) if as_json else typer.echo(found.text())
 
 
 @app.command()
@@ -504,7 +535,7 @@ def plan(
 
     loaded = load_experiment(experiment)
     planned = plan_experiment(loaded, _rates(rates or []), gpu)
-    problems = validate_experiment(loaded, _report)
+    problems = validate_experiment(loaded, _LOGGER.info)
     warnings = {} if problems else warnings_of_data(loaded)
     if as_json:
         _print_json({**planned.as_dict(), "problems": problems, "warnings": warnings})
@@ -538,7 +569,7 @@ def init_(
 
     for path in new_project(folder):
         typer.echo(path)
-    _report(f"next: cd {folder}; longtail plan first")
+    _LOGGER.info(f"next: cd {folder}; longtail plan first")
 
 
 @app.command("new-method")
@@ -735,6 +766,7 @@ def reproduce(
         str | None, typer.Option(help="EXPERIMENT:ROW, if several rows reproduce the published row")
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="data loading processes")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable numbers and verdict")] = False,
 ) -> None:
     """Evaluate released weights and compare the result with the published numbers.
 
@@ -743,8 +775,8 @@ def reproduce(
     from benchmark.reproduction import reproduce as reproduce_row
 
     found = reproduce_row(paper, row, weights, heads or (), recipe, workers)
-    typer.echo(found.imported, err=True)
-    typer.echo(found.text())
+    _LOGGER.info(found.imported)
+    _print_json(found.as_dict()) if as_json else typer.echo(found.text())
     if not found.holds:
         raise typer.Exit(1)
 
@@ -810,7 +842,7 @@ def reference(
     from benchmark.recipes import load_experiment
     from benchmark.reporting.reference import write_reference
 
-    typer.echo(write_reference(load_experiment(experiment), output), err=True)
+    _LOGGER.info(write_reference(load_experiment(experiment), output))
 
 
 @app.command()
@@ -840,10 +872,10 @@ def verify(
     totals = [f"{within} of {len(verdicts)} numbers within their tolerance"] if verdicts else []
     totals += [summary(repeats)] if repeats else []
     for line in totals:
-        typer.echo(line, err=not only_summary)
+        typer.echo(line) if only_summary else _LOGGER.info(line)
     if not totals:
         message = "nothing to verify: no finished row has a published number, or one in results/reference"
-        typer.echo(message, err=True)
+        _LOGGER.warning(message)
     if not totals or within < len(verdicts) or not all(item.within for item in repeats):
         raise typer.Exit(1)
 
@@ -858,7 +890,7 @@ def export(
     from benchmark.reporting.export import export as export_run
 
     names = export_run(find_run(cell), output)
-    typer.echo(f"{output}: {len(names)} files", err=True)
+    _LOGGER.info(f"{output}: {len(names)} files")
 
 
 @app.command()
@@ -879,14 +911,15 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 def main() -> None:
     """Entry point: prints one message for bad input and exits with status 2."""
     signal.signal(signal.SIGTERM, _stop)
+    show_messages()
     try:
-        with data_warnings(lambda text: typer.echo(f"warning: {text}", err=True)):
+        with data_warnings(_LOGGER.warning):
             app()
     except BenchmarkError as error:
-        typer.echo(f"error: {error}", err=True)
+        _LOGGER.error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        typer.echo(f"error: {error.filename or 'output'}: {error.strerror or error}", err=True)
+        _LOGGER.error("%s: %s", error.filename or "output", error.strerror or error)
         sys.exit(2)
 
 

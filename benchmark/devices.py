@@ -1,28 +1,29 @@
 """GPUs of one machine, among jobs that do not know of each other: a process holds its own by file locks."""
 
-import fcntl
+import logging
 import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from benchmark.errors import MissingDependencyError
 
-LOCKS = Path(
-    "/tmp/longtail-devices"
-)  # not TMPDIR: all jobs and users of the machine must look into the same folder
+_LOGGER = logging.getLogger(__name__)
+
+# not TMPDIR: all jobs and users of the machine must look into the same folder
+LOCKS = Path("/tmp/longtail-devices")
 POLL = 0.5  # seconds
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
 
-_held: dict[
-    str, int
-] = {}  # open lock files by device; the system releases them when the process ends, however
+_held: dict[str, FileLock] = {}
+"""By device; the system releases them when the process ends, however."""
 
 
 def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Path = LOCKS) -> list[str]:
@@ -76,15 +77,15 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
             _held.update(taken)
         else:
             for device in taken.keys() - _held.keys():
-                os.close(taken[device])
+                taken[device].release()
         if turn is not None:
-            os.close(turn)
+            turn.release()
         if len(_held) == count:
             os.environ[VISIBLE] = ",".join(_held)
             return list(_held)
         if not told:
-            text = f"waiting for {count} of {len(devices)} GPUs: other longtail processes use them"
-            print(f"{text} (locks in {locks})", file=sys.stderr, flush=True)
+            text = "waiting for %s of %s GPUs: other longtail processes use them (locks in %s)"
+            _LOGGER.info(text, count, len(devices), locks)
             told = True
         time.sleep(POLL)
 
@@ -108,17 +109,14 @@ def visible_devices() -> list[str]:
     return [known.get(name, name) for name in names if name and name != "-1"]
 
 
-def _lock(folder: Path, name: str, *, wait: bool) -> int | None:
-    """An open file with an exclusive lock; None if another process has it."""
+def _lock(folder: Path, name: str, *, wait: bool) -> FileLock | None:
+    """A lock that is held, in a file that other users may lock too; None if another process has it."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)
-    path = folder / re.sub(r"[^\w-]", "_", name)
-    # reading suffices for a lock, and is allowed on the files of other users
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | (0 if path.exists() else os.O_CREAT), 0o644)
+    lock = FileLock(folder / re.sub(r"[^\w-]", "_", name), mode=0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(file)
+        lock.acquire(blocking=wait)
+    except Timeout:
         return None
-    return file
+    return lock

@@ -1,7 +1,6 @@
 """Atomic writing, locks, reading and hashing of files, with a remedy for every refusal of the system."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout, lock_descriptor
 
 from benchmark.errors import FileError
 
@@ -35,6 +36,9 @@ ABANDONED = 24 * 3600.0
 
 LOCK_WAIT = 5.0
 """Seconds that a process which is just ending gets to let go of its lock."""
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of file systems that have no locks: work goes on without."""
 
 
 def file_error(action: str, path: Path, error: OSError) -> FileError:
@@ -118,59 +122,44 @@ class BusyError(FileError):
 def exclusive(lock: Path, output: Path) -> Iterator[None]:
     """Hold the file ``lock`` while within, so that no second process makes ``output`` at the same time.
 
-    The lock is a POSIX record lock: it ends with the process, however that ends, holds across machines where
-    the file system passes locks on, and is not inherited by child processes. The file is removed at the end.
+    The lock ends with the process, however that ends, holds across machines where the file system passes
+    locks on, and is not inherited by child processes. The file names its holder and is removed at the end.
     Raises ``BusyError`` with the holder where another process has the lock for longer than ``LOCK_WAIT``.
     """
-    deadline = time.monotonic() + LOCK_WAIT
-    while (handle := _acquire(lock, output)) is None:
-        if time.monotonic() > deadline:
-            raise BusyError(
-                f"another process is making {output}",
-                found=lock.read_text() if lock.is_file() else None,
-                remedy="wait until it is done, or stop it, and run the command again",
-            )
-        time.sleep(0.05)
+    held = FileLock(lock, LOCK_WAIT, fallback_to_soft=False, on_acquired=_name_holder)
     try:
-        try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        except OSError as error:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except Timeout:
+        raise BusyError(
+            f"another process is making {output}",
+            found=lock.read_text() if lock.is_file() else None,
+            remedy="wait until it is done, or stop it, and run the command again",
+        ) from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
             raise file_error("write", output, error) from error
+    try:
         yield
     finally:
         lock.unlink(missing_ok=True)
-        os.close(handle)
+        held.release()
 
 
-def _acquire(lock: Path, output: Path) -> int | None:
-    """An open file that holds the lock; None where another process has it."""
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise file_error("write", output, error) from error
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        same = os.path.samestat(os.fstat(handle), lock.stat())  # else its last holder has just removed it
-    except FileNotFoundError:
-        same = False
-    except OSError as error:
-        same = error.errno not in (errno.EACCES, errno.EAGAIN)  # a file system without locks: go on without
-    if not same:
-        os.close(handle)
-        return None
-    return handle
+def _name_holder(handle: int) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether another process holds ``exclusive(lock)``; not to be asked by the holder itself."""
+    """Whether a process holds ``exclusive(lock)``."""
     try:
-        with lock.open("rb") as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with lock.open("r+b" if os.access(lock, os.W_OK) else "rb") as file:
+            return not lock_descriptor(file.fileno(), blocking=False)
+    except FileNotFoundError:
+        return False
     except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    return False
+        return error.errno not in _WITHOUT_LOCKS
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -1,8 +1,10 @@
-"""How far a long step over many files is, with its rate and the time left."""
+"""How far long work is, with its rate and the time left."""
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -10,16 +12,28 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 EVERY = 10.0
 """Seconds between the lines where there is no terminal."""
 
+Advance = Callable[[int, int], None]
+"""Takes how many of how many are done."""
+
+T = TypeVar("T")
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def shows_bars(console: Console) -> bool:
+    """Whether progress is a bar: on a terminal, unless the person asked for quiet."""
+    return console.is_terminal and _LOGGER.isEnabledFor(logging.INFO)
+
 
 @contextmanager
-def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def shown_progress(what: str) -> Iterator[Advance]:
     """Yield a function that takes how many of how many are done, and shows it on stderr.
 
     A bar on a terminal; a line every ``EVERY`` seconds elsewhere, so that logs stay short.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines(what, console)
+    if not shows_bars(console):
+        yield _lines(what)
         return
     columns = (
         *Progress.get_default_columns()[:2],
@@ -32,25 +46,45 @@ def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
         begin = time.monotonic()
 
         def advance(done: int, total: int) -> None:
-            rate = done / max(time.monotonic() - begin, 1e-9)
-            bar.update(task, completed=done, total=total, rate=f"{rate:,.0f}/s")
+            seconds = time.monotonic() - begin
+            bar.update(task, completed=done, total=total, rate=_rate(done, seconds))
 
         yield advance
 
 
-def _lines(what: str, console: Console) -> Callable[[int, int], None]:
+def tracked(items: Collection[T], what: str, *, each: int = 1, shown: bool = True) -> Iterator[T]:
+    """The items one after the other; how many are done is shown as ``shown_progress`` does.
+
+    Args:
+        items: what to go through.
+        what: in words what is counted.
+        each: how many an item counts for.
+        shown: False where another process shows it.
+    """
+    if not shown:
+        yield from items
+        return
+    with shown_progress(what) as advance:
+        for number, item in enumerate(items, start=1):
+            yield item
+            advance(number * each, len(items) * each)
+
+
+def _lines(what: str) -> Advance:
     begin = last = time.monotonic()
 
     def advance(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= EVERY:
-            rate = done / (now - begin)
-            left = (total - done) / rate
-            console.print(
-                f"{done:,} of {total:,} {what}, {rate:,.0f} a second, {left / 60:.0f} min left",
-                highlight=False,
-            )
+            left = (total - done) * (now - begin) / done
+            text = "%s of %s %s, %s, %.0f min left"
+            _LOGGER.info(text, f"{done:,}", f"{total:,}", what, _rate(done, now - begin), left / 60)
             last = now
 
     return advance
+
+
+def _rate(done: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s"

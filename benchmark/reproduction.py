@@ -1,8 +1,9 @@
 """From a paper's released weights to its numbers: import, predict, evaluate, compare."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import write_json
@@ -49,6 +50,10 @@ class Reproduction:
         """Whether there are numbers with a tolerance and all of them are within it."""
         judged = [item.holds for item in self.comparisons if item.holds is not None]
         return bool(judged) and all(judged)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of ``reproduction.json``."""
+        return {"reproduced": self.holds, "numbers": [asdict(item) for item in self.comparisons]}
 
     def text(self) -> str:
         """A line for each number, then the summary."""
@@ -126,11 +131,7 @@ def reproduce(
     evaluation.write(folder / "metrics.json", folder / "per_class.csv")
     comparisons = compare(reported, evaluation.metrics, evaluation.max_detections)
     found = Reproduction(f"{paper}/{row}: {run.title} on {run.dataset.title}", imported.text(), comparisons)
-    content = [
-        {"metric": item.metric, "ours": item.ours, "theirs": item.theirs, "tolerance": item.tolerance}
-        for item in comparisons
-    ]
-    write_json(folder / "reproduction.json", {"reproduced": found.holds, "numbers": content})
+    write_json(folder / "reproduction.json", found.as_dict())
     return found
 
 

@@ -14,6 +14,8 @@ HOLD = """
 import os, sys, time
 from pathlib import Path
 from benchmark.devices import VISIBLE, lease_devices
+from benchmark.messages import show_messages
+show_messages()
 folder, count, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 held = lease_devices(count, devices=sys.argv[4:], locks=folder / "locks")
 assert os.environ[VISIBLE] == ",".join(held)

@@ -1,12 +1,16 @@
 """An output is there whole or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from benchmark.errors import FileError
-from benchmark.files import atomic_path, read_json, write_json, write_text
+from benchmark.files import atomic_path, exclusive, is_locked, read_json, write_json, write_text
 
 
 def test_a_failure_keeps_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -45,3 +49,35 @@ def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
         write_text(tmp_path / "pipe", "text")
     assert (tmp_path / "pipe").is_fifo()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_lock_ends_with_its_process_also_where_a_forked_child_lives_on(tmp_path: Path) -> None:
+    script = """
+        import os, sys, time
+        from pathlib import Path
+        from benchmark.files import exclusive, is_locked
+        lock = Path(sys.argv[1])
+        with exclusive(lock, Path("out")):
+            assert is_locked(lock)
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+            print(child, flush=True)
+            sys.stdin.read()
+    """
+    lock = tmp_path / ".lock"
+    command = [sys.executable, "-c", textwrap.dedent(script), str(lock)]
+    with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert is_locked(lock)
+        assert lock.read_text().startswith(f"process {process.pid} on ")
+        process.kill()
+        process.wait()
+        os.kill(child, 0)  # it lives
+        locked = is_locked(lock)
+        os.kill(child, signal.SIGKILL)
+    assert not locked
+    with exclusive(lock, tmp_path / "out"):
+        assert is_locked(lock)
+    assert not lock.exists()

@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
+from benchmark.annotations.run_lengths import decode_run_lengths
 from benchmark.errors import BenchmarkError
 from benchmark.files import file_error
 from benchmark.formats import BYTE_ORDER_MARK, HEAD, foreign_format
@@ -451,24 +452,12 @@ def shape_defects(shape: list[list[float]] | Rle, height: int, width: int, slack
 
 
 def run_lengths(rle: Rle) -> list[int]:
-    """Run lengths of a code; compressed text has 5 bits a character, differences from the fourth run on."""
+    """Run lengths of a code; ``[-1]``, which is never the sum of an image's pixels, of text that is none."""
     if isinstance(rle.counts, list):
         return rle.counts
-    runs: list[int] = []
-    value = shift = 0
-    for character in rle.counts.encode():
-        bits = character - 48
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if shift > 60:
-            return [-1]  # no number of pixels, and large enough to stop the computer
-        if not bits & 0x20:
-            if bits & 0x10:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    # Text that is not of this form must not pass for a mask: -1 is never the sum of an image's pixels.
-    return runs if shift == 0 and min(runs, default=0) >= 0 else [-1]
+    characters = np.frombuffer(rle.counts.encode(), np.uint8)
+    runs, _, (bad,) = decode_run_lengths(characters, np.array([len(characters)]))
+    return [-1] if bad else runs.tolist()
 
 
 def frequency_letter(image_count: int) -> Literal["r", "c", "f"]:

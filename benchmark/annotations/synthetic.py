@@ -32,6 +32,7 @@ from benchmark.annotations.shapes import (
     visible_polygons,
 )
 from benchmark.files import file_error, remove_abandoned, temporary_prefix
+from benchmark.progress import tracked
 from benchmark.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def _split(split: str, design: _Design, options: "Synthetic", folder: Path) -> d
     annotations: list[dict[str, Any]] = []
     # Image ids of the two splits are disjoint, as in LVIS.
     first = 1 if split == "train" else options.train_images + 1
-    for index, labels in enumerate(labels_of):
+    for index, labels in enumerate(tracked(labels_of, f"{split} images")):
         generator = np.random.Generator(
             np.random.PCG64(derive_seed(options.seed, f"synthetic/{split}/image", index))
         )

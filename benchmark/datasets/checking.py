@@ -1,6 +1,6 @@
 """Validation of all files of a dataset, before the first run that reads them."""
 
-import sys
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from benchmark.datasets.errors import DatasetError
 from benchmark.files import file_error, sha256_file
 from benchmark.progress import shown_progress
 from benchmark.recipes.paths import DatasetFiles
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def check_files(files: DatasetFiles, data: Path, dataset: str, workers: int = 1)
             f"--val-images {files.val_images} lists all",
         )
     if problems:
-        print(problems_text(problems), file=sys.stderr)
+        _LOGGER.warning(problems_text(problems))
     return Checked(_inventory(files, data), problems)
 
 

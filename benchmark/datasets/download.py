@@ -4,7 +4,6 @@ Uses ``requests`` instead of ``urllib``, because it detects incomplete bodies, h
 servers, and handles certificates and proxies.
 """
 
-import fcntl
 import os
 import re
 import time
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import requests
+from filelock import lock_descriptor
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from benchmark.datasets.errors import DatasetError
 from benchmark.files import file_error, sha256_file
+from benchmark.progress import shows_bars
 from benchmark.recipes.models import Archive
 
 ATTEMPTS = 3  # attempts in a row without a new byte
@@ -42,7 +43,11 @@ def download(archive: Archive, target: Path) -> None:
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as file, _locked(file, part), _progress(archive) as report:
+        with part.open("ab") as file, _progress(archive) as report:
+            if not lock_descriptor(file.fileno(), blocking=False):
+                raise DatasetError(
+                    "another process is fetching this file", where=part, remedy="wait until it has finished"
+                )
             try:
                 _fetch_checked(archive, file, part, report)
             except DownloadError:
@@ -178,19 +183,6 @@ def _unreachable(archive: Archive, reason: str, kept: int) -> DownloadError:
 
 
 @contextmanager
-def _locked(file: BinaryIO, path: Path) -> Iterator[None]:
-    """Hold a lock, so that only one process appends to the file; the system releases it when the process
-    ends."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DatasetError(
-            "another process is fetching this file", where=path, remedy="wait until it has finished"
-        ) from None
-    yield
-
-
-@contextmanager
 def _progress(archive: Archive) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, nothing elsewhere; called with the number of bytes so far."""
     console = Console(stderr=True)
@@ -200,6 +192,6 @@ def _progress(archive: Archive) -> Iterator[Callable[[int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not shows_bars(console)) as progress:
         task = progress.add_task(archive.file_name, total=archive.bytes)
         yield lambda size: progress.update(task, completed=size)

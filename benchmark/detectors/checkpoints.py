@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,22 @@ def save(path: Path, content: dict[str, Any]) -> str:
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
-def why_unreadable(error: Exception) -> str:
+def _why_unreadable(error: Exception) -> str:
     """Why ``torch.load`` refuses a file, without PyTorch's advice to run the code in it."""
     if isinstance(error, pickle.UnpicklingError):
         return "something other than tensors and plain values"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def read_tensors(path: Path, refusal: Callable[[str], BenchmarkError]) -> Any:
+    """The content of a file of ``torch.save``, without unpickling anything but tensors and plain values.
+
+    Raises what ``refusal`` makes of the reason where there is something else in it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise refusal(_why_unreadable(error)) from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -65,20 +77,24 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged or not a checkpoint of this project.
     """
+
+    def refusal(found: str) -> CheckpointError:
+        return CheckpointError(
+            "cannot read the checkpoint",
+            where=path,
+            found=found,
+            expected="a checkpoint written by `longtail train`",
+            remedy="delete the file and run the stage again",
+        )
+
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
-        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(
-            "cannot read the checkpoint",
-            where=path,
-            found=why_unreadable(error),
-            expected="a checkpoint written by `longtail train`",
-            remedy="delete the file and run the stage again",
-        ) from None
+        raise refusal(_why_unreadable(error)) from None
+    if damaged is not None:
+        raise refusal(f"{damaged} does not have its checksum")
+    content = read_tensors(path, refusal)
     if not isinstance(content, dict) or "model" not in content:
         raise CheckpointError(
             "not a checkpoint of this project", where=path, expected="a dictionary with key 'model'"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmark.detectors.build import build_detector
-from benchmark.detectors.checkpoints import CheckpointError, finished, is_counter, save, why_unreadable
+from benchmark.detectors.checkpoints import CheckpointError, finished, is_counter, read_tensors, save
 from benchmark.detectors.initial_weights import read_zoo
 from benchmark.detectors.interface import Detector
 from benchmark.detectors.layouts import (
@@ -138,17 +138,17 @@ def read_released(path: Path) -> dict[str, Tensor]:
             return read_zoo(path)
         except MissingDependencyError as error:
             raise CheckpointError(str(error)) from None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(
+    content = read_tensors(
+        path,
+        lambda found: CheckpointError(
             "cannot read the weights",
             where=path,
-            found=why_unreadable(error),
+            found=found,
             expected="a file saved by torch.save that holds tensors and plain values only",
             remedy="if its source is trusted, load it in the environment that it was made in and save its "
             "state dict alone: torch.save(dict(state_dict), 'weights.pth')",
-        ) from None
+        ),
+    )
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

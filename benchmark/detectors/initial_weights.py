@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 
-from benchmark.detectors.checkpoints import is_counter, why_unreadable
+from benchmark.detectors.checkpoints import is_counter, read_tensors
 from benchmark.detectors.interface import Detector
 from benchmark.detectors.layouts import (
     LAYOUTS,
@@ -94,15 +94,15 @@ def read_weights(settings: Settings) -> tuple[str, dict[str, Tensor]]:
     path = working_root() / file
     if file.endswith(".pkl"):
         return file, read_zoo(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise MissingDependencyError(
+    content = read_tensors(
+        path,
+        lambda found: MissingDependencyError(
             "cannot read the initial weights",
             where=file,
-            found=why_unreadable(error),
+            found=found,
             expected="a file saved by torch.save that holds tensors only",
-        ) from None
+        ),
+    )
     return file, dict(content.get("model", content.get("state_dict", content)))
 
 

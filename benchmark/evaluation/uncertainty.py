@@ -14,6 +14,7 @@ from benchmark.evaluation.engine import IOU_THRESHOLDS, RECALL_THRESHOLDS
 from benchmark.evaluation.evaluator import Evaluator
 from benchmark.evaluation.metrics import Caps, Metric
 from benchmark.evaluation.summary import bin_mean, mean_of
+from benchmark.progress import tracked
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -54,7 +55,7 @@ def bootstrap(
     images = len(evaluator.truth.image_ids)
     generator = np.random.default_rng(seed)
     draws: list[list[dict[str, float | None]]] = [[] for _ in averages]
-    for _ in range(resamples):
+    for _ in tracked(range(resamples), "draws of images"):
         weights = np.bincount(generator.integers(images, size=images), minlength=images)
         for numbers, average in zip(draws, averages, strict=True):
             numbers.append(average(weights))

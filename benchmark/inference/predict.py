@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from torch import distributed
 
 from benchmark.annotations import Vocabulary, check_same_vocabulary, read_annotations, vocabulary_hash
@@ -18,6 +16,7 @@ from benchmark.detectors.checkpoints import CheckpointError, conventions_of, loa
 from benchmark.images import TestImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.processes import fabric_of
+from benchmark.progress import tracked
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import DatasetFiles
 from benchmark.statistics import ClassStatistics, read_tables
@@ -85,15 +84,10 @@ def predict_dataset(
         "dataset": run.dataset_name,
         "seed": run.seed,
     }
-    console = Console(stderr=True)
     masks = run.detector.masks
     with DetectionWriter(output, names, description, masks) if first else nullcontext() as writer:
-        for number in track(
-            range(0, len(data), fabric.world_size),
-            f"{run.title} predict",
-            console=console,
-            disable=not (first and console.is_terminal),
-        ):
+        rounds = range(0, len(data), fabric.world_size)
+        for number in tracked(rounds, f"images, {run.title} predict", each=fabric.world_size, shown=first):
             own: tuple[int, Detections] | None = None
             if number + fabric.global_rank < len(data):
                 sample = next(loader)

@@ -11,7 +11,7 @@ from benchmark.recipes.experiments import (
     load_experiment,
     with_detector,
 )
-from benchmark.recipes.explanation import explain, explain_against
+from benchmark.recipes.explanation import differences_of, explain, explain_against
 from benchmark.recipes.loading import RecipeError
 from benchmark.recipes.plugins import load_object
 
@@ -20,6 +20,7 @@ __all__ = [
     "LoadedExperiment",
     "RecipeError",
     "describe",
+    "differences_of",
     "explain",
     "explain_against",
     "find_run",

@@ -46,18 +46,22 @@ def explain(recipe: str) -> str:
     return "\n".join([*lines, *([] if recorded else _answer(recipe))])
 
 
-def explain_against(recipe: str, other: str) -> str:
-    """The differences between two recipes, one line for each value: that of the first, then that of the
-    other.
+def differences_of(recipe: str, other: str) -> dict[str, tuple[Any, Any]]:
+    """The differences between two recipes: for every path both values, ``absent`` if there is none.
 
     Also compares the bases, from the runs themselves back to the first. Raises as ``find_run``.
     """
-    first, second = find_run(recipe), find_run(other)
-    before, after = _chain(first), _chain(second)
+    before, after = _chain(find_run(recipe)), _chain(find_run(other))
+    paths = dict.fromkeys([*before, *after])
+    pairs = {path: (before.get(path, _ABSENT), after.get(path, _ABSENT)) for path in paths}
+    return {path: pair for path, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def explain_against(recipe: str, other: str) -> str:
+    """What ``differences_of`` finds, a line for each value: the first's, then the other's."""
     lines = [
-        f"{path}: {_text(before.get(path, _ABSENT))} | {_text(after.get(path, _ABSENT))}"
-        for path in dict.fromkeys([*before, *after])
-        if before.get(path, _ABSENT) != after.get(path, _ABSENT)
+        f"{path}: {_text(before)} | {_text(after)}"
+        for path, (before, after) in differences_of(recipe, other).items()
     ]
     return "\n".join([f"{recipe} | {other}", *(f"  {line}" for line in lines or ["nothing differs"])])
 

@@ -74,16 +74,19 @@ class Comparison:
             for side, name in enumerate((self.first, self.second))
         ]
         lines = [f"{names[1]} minus {names[0]}, {WORDS[self.iou]}s; 95 % intervals over {over}", ""]
+        if not any(item.first or item.second for item in self.differences):
+            return "\n".join([*lines, "No detection matched an object in either: every number is 0."])
         for item in self.differences:
             metric = METRICS[item.metric]
-            numbers = [metric.format(item.first), metric.format(item.second)]
+            before, after = metric.format(item.first), metric.format(item.second)
             change, low, high = (
                 f"{value * metric.scale:+.{metric.digits}f}"
                 for value in (item.second - item.first, item.low, item.high)
             )
             mark = "  *" if item.clear else ""
-            values = f"{numbers[0]:>6} -> {numbers[1]:>6}"
-            lines.append(f"{item.metric:<{width}}  {values}  {change:>6} [{low}, {high}]{mark}")
+            values = f"{before:>6} -> {after:>6}"
+            numbers = f"{values}  {change:>6} [{low}, {high}]{mark}"
+            lines.append(f"{item.metric:<{width}}  {numbers:<38}  {metric.meaning}")
         lines += ["", self._note()]
         gained = [moved for moved in self.moved if moved.second > moved.first]
         lost = [moved for moved in self.moved if moved.second < moved.first]

@@ -1,9 +1,12 @@
 """Export of everything that is needed to reproduce one row, as a folder or zip file."""
 
+import re
 import shlex
 import shutil
+import subprocess
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -15,7 +18,7 @@ from benchmark.recipes.models import Run
 from benchmark.recipes.paths import PROGRESS, RECORD
 from benchmark.recipes.plugins import Plugin
 from benchmark.recipes.project import project_root
-from benchmark.records import Record
+from benchmark.records import Record, code_version
 from benchmark.reporting.citations import bibtex
 from benchmark.reporting.collect import HEADLINE, RunResult, collect_run
 from benchmark.reporting.crate import write_crate_metadata
@@ -23,6 +26,10 @@ from benchmark.steps.store import in_results
 
 NUMBERS = {"evaluate": ("metrics.json", "per_class.csv", "calibration.csv"), "predict": ("weight_norms.csv",)}
 """Files of steps that are copied into the export."""
+
+
+DIRTY = "-dirty"
+"""What ``git describe`` adds where files were edited since the commit."""
 
 
 class ExportError(BenchmarkError):
@@ -90,7 +97,10 @@ def _fill(result: RunResult, folder: Path) -> None:
     if constraints.exists():
         shutil.copy(constraints, folder)
     write_text(folder / "commands.sh", _commands(result))
-    write_text(folder / "README.md", _readme(result, records))
+    changes = _changes([record.code_version for record in records])
+    if changes:
+        write_text(folder / "changes.patch", changes)
+    write_text(folder / "README.md", _readme(result, records, bool(changes)))
     write_crate_metadata(folder, run, records)
 
 
@@ -130,7 +140,28 @@ def _commands(result: RunResult) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _readme(result: RunResult, records: list[Record]) -> str:
+def _changes(versions: Sequence[str]) -> str:
+    """What is edited here outside of ``methods``, where that is what the records were made with."""
+    if code_version() not in versions or not code_version().endswith(DIRTY):
+        return ""
+    command = ["git", "-C", str(project_root()), "diff", "HEAD", "--", "benchmark", "workflows"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _edited(versions: Sequence[str]) -> str:
+    """What to know of the code outside of ``methods`` where there is no patch of it."""
+    if any(version.endswith(DIRTY) for version in versions):
+        return "the project had edits that had not been committed: those outside of methods/ are not here"
+    return "nothing else: the project was as committed"
+
+
+def _revision(version: str) -> str:
+    """What ``git checkout`` takes: a description of a commit as it is, the tag of a release."""
+    plain = version.removesuffix(DIRTY)
+    return f"v{plain}" if re.fullmatch(r"[\d.]+", plain) else plain
+
+
+def _readme(result: RunResult, records: list[Record], patched: bool) -> str:
     run = result.run
     paper = Plugin(run.method, Path(run.plugin_path)).method.paper
     numbers = ", ".join(
@@ -139,13 +170,20 @@ def _readme(result: RunResult, records: list[Record]) -> str:
         for key in HEADLINE
         if values.get(key) is not None
     )
-    versions = ", ".join(sorted({record.code_version for record in records}))
+    versions = sorted({record.code_version for record in records})
     return f"""# {run.title} on {run.dataset.title}, seed {run.seed}
 
 {numbers} (percent).
 
-Made with the project at {versions}. To make it again, check that version out, copy into its `methods/` from
-the one here what does not come with the project, and run `bash commands.sh`.
+Made with the project at {", ".join(versions)}. To make it again, in a checkout of the project, with this
+folder at `EXPORT`:
+
+```
+git checkout {_revision(versions[-1])}
+cp -r EXPORT/methods/. methods/    # the methods' code as it was, of your own and of the project
+{"git apply EXPORT/changes.patch" if patched else "# " + _edited(versions)}
+bash EXPORT/commands.sh
+```
 
 | file | what it is |
 | --- | --- |

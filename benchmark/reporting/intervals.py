@@ -15,6 +15,7 @@ from benchmark.evaluation.uncertainty import (
     Interval,
     bootstrap,
 )
+from benchmark.progress import tracked
 from benchmark.reporting.collect import HEADLINE, RowResult, RunResult
 from benchmark.reporting.differences import FEWEST_SEEDS, Distinctions, Pair, SeedSample, distinguish
 from benchmark.steps import dataset_files
@@ -100,7 +101,7 @@ def seed_samples(results: Sequence[RunResult], iou: str, resamples: int = DRAWS)
     for result in results:
         caps = {"lvis": result.run.test.max_detections}
         average = ImageWeights(evaluator, result.file("predict", "detections.parquet"), iou, caps)
-        drawn = [average(weight) for weight in weights]
+        drawn = [average(weight) for weight in tracked(weights, f"draws, {result.run.title}")]
         values = {key: value for key, value in average.points.items() if value is not None}
         draws = {key: np.array([numbers[key] for numbers in drawn], np.float64) for key in values}
         samples.append(SeedSample(values, draws))  # None becomes NaN

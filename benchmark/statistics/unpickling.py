@@ -5,6 +5,13 @@ that a file names is ever called or imported: a name is only compared with the f
 and PyTorch's tensors, which are then built as views of the file's bytes. So no count in a file can claim more
 memory than the file has.
 
+An ``Unpickler`` whose ``find_class`` knows the same few names would not do. It lets a file place an object at
+any index of its memo, which takes 16 bytes for every index below (5 bytes of file, gigabytes of memory); it
+makes any number of empty containers, of 56 bytes for a byte of file; and its BUILD hands the file's numbers
+to NumPy's own ``__setstate__``, which makes a dtype of objects of them. ``torch.load(weights_only=True)``
+reads no pickles of arrays, and grows a storage to the size that a tensor claims: it is for checkpoints
+(``benchmark.detectors.checkpoints``).
+
 Read are plain pickles of protocols 2 to 5, also Python 2's, and both forms of ``torch.save``: the zip archive
 since PyTorch 1.6 and the sequence of pickles before it.
 """
@@ -15,6 +22,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -50,9 +58,6 @@ _PLAIN = {
     *("BINSTRING", "SHORT_BINSTRING"),  # of Python 2, for text and bytes; come as Latin-1
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _NAMES = {
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *(("numpy.core.multiarray", name) for name in ("_reconstruct", "scalar")),
@@ -117,6 +122,8 @@ def read_objects(path: Path | str, largest: int = LARGEST_FILE) -> Any:
         raise
     except Exception as error:  # whatever a made-up file breaks, it is refused
         found = f"a damaged file ({type(error).__name__}: {str(error)[:200]})"
+    finally:
+        _latin1.cache_clear()
     raise StatisticsError(
         "the file cannot be read as data",
         where=path,
@@ -198,73 +205,151 @@ def _view(data: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
 
 def _interpret(stream: io.BytesIO, storage: Storage) -> Any:
     """Run one pickle from the stream's position and leave the stream behind it."""
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    containers = 0
+    return _Interpreter(storage).run(stream)
 
-    def since_mark() -> list[Any]:
-        for position in range(len(stack) - 1, -1, -1):
-            if stack[position] is _MARK:
-                items = stack[position + 1 :]
-                del stack[position:]
+
+class _Interpreter:
+    """The stack and the memo of one pickle, and what its instructions do to them."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._containers = 0
+
+    def run(self, stream: io.BytesIO) -> Any:
+        """The object that the pickle ends with."""
+        argument: Any
+        for opcode, argument, _ in pickletools.genops(stream):
+            name = opcode.name
+            if name in _PLAIN:
+                self._push_plain(name, argument)
+            elif name in _INSTRUCTIONS:
+                _INSTRUCTIONS[name](self, argument)
+            elif name not in ("PROTO", "FRAME", "STOP"):
+                raise _Refused(f"the pickle instruction {name}")
+            self._containers += name in _COUNTED
+            if self._containers > MOST_CONTAINERS:
+                raise _Refused(f"more than {MOST_CONTAINERS} containers")
+        (value,) = self._stack
+        _only_data([value])
+        return value
+
+    def push(self, value: Any) -> None:
+        """Put a value on the stack."""
+        self._stack.append(value)
+
+    def _push_plain(self, name: str, argument: Any) -> None:
+        if type(argument) is int and argument.bit_length() > 128:
+            raise _Refused(f"a whole number of {argument.bit_length()} bits")
+        self.push(bytes(argument) if name == "BYTEARRAY8" else argument)
+
+    def _since_mark(self) -> list[Any]:
+        for position in range(len(self._stack) - 1, -1, -1):
+            if self._stack[position] is _MARK:
+                items = self._stack[position + 1 :]
+                del self._stack[position:]
                 return items
         raise _Refused("a damaged pickle (no mark)")
 
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(stream):
-        name = opcode.name
-        if name in _PLAIN:
-            if type(argument) is int and argument.bit_length() > 128:
-                raise _Refused(f"a whole number of {argument.bit_length()} bits")
-            stack.append(bytes(argument) if name == "BYTEARRAY8" else argument)
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            place = len(memo) if name == "MEMOIZE" else argument
-            memo[place] = stack[-1]
-            if isinstance(stack[-1], _Unfinished):
-                stack[-1].places.append(place)
-        elif name in ("APPEND", "APPENDS"):
-            items = since_mark() if name == "APPENDS" else [stack.pop()]
-            _of_type(stack[-1], list).extend(_only_data(items))
-        elif name in ("SETITEM", "SETITEMS"):
-            items = since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            keys = items[::2]
-            if any(type(key) is not str and (type(key) is not int or abs(key) >= 2**63) for key in keys):
-                raise _Refused("a dictionary with keys other than text and whole numbers")
-            _of_type(stack[-1], dict).update(zip(keys, _only_data(items[1::2]), strict=True))
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            stack.append(_EMPTY[name]())
-        elif name == "TUPLE":
-            stack.append(tuple(since_mark()))
-        elif name in _TUPLES:
-            stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
-        elif name == "GLOBAL":
-            stack.append(_named(*argument.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            stack[-2:] = [_named(_of_type(stack[-2], str), _of_type(stack[-1], str))]
-        elif name == "REDUCE":
-            arguments = _of_type(stack.pop(), tuple)
-            stack[-1] = _called(_of_type(stack[-1], _Name), arguments)
-        elif name == "BUILD":
-            state = _of_type(stack.pop(), tuple)
-            unfinished = _of_type(stack[-1], _Unfinished)
-            stack[-1] = _finished(unfinished, state)
-            memo.update(dict.fromkeys(unfinished.places, stack[-1]))
-        elif name == "BINPERSID":
-            stack[-1] = _stored(stack[-1], storage)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise _Refused(f"the pickle instruction {name}")
-        containers += name in _EMPTY or name in _TUPLES or name in ("TUPLE", "MEMOIZE", "LONG_BINPUT")
-        if containers > MOST_CONTAINERS:
-            raise _Refused(f"more than {MOST_CONTAINERS} containers")
-    (value,) = stack
-    _only_data([value])
-    return value
+    def recall(self, place: int) -> None:
+        """BINGET: push what was memorised."""
+        self.push(self._memo[place])
+
+    def memorise(self, place: int | None) -> None:
+        """BINPUT, or MEMOIZE, whose place is the next one."""
+        place = len(self._memo) if place is None else place
+        self._memo[place] = self._stack[-1]
+        if isinstance(self._stack[-1], _Unfinished):
+            self._stack[-1].places.append(place)
+
+    def append(self, _: Any) -> None:
+        """APPEND: the last value to the list before it."""
+        self._extend([self._stack.pop()])
+
+    def appends(self, _: Any) -> None:
+        """APPENDS: all since the mark."""
+        self._extend(self._since_mark())
+
+    def _extend(self, items: list[Any]) -> None:
+        _of_type(self._stack[-1], list).extend(_only_data(items))
+
+    def set_item(self, _: Any) -> None:
+        """SETITEM: a key and a value into the dictionary before them."""
+        self._update([self._stack.pop(-2), self._stack.pop()])
+
+    def set_items(self, _: Any) -> None:
+        """SETITEMS: all since the mark."""
+        self._update(self._since_mark())
+
+    def _update(self, items: list[Any]) -> None:
+        keys = items[::2]
+        if any(type(key) is not str and (type(key) is not int or abs(key) >= 2**63) for key in keys):
+            raise _Refused("a dictionary with keys other than text and whole numbers")
+        _of_type(self._stack[-1], dict).update(zip(keys, _only_data(items[1::2]), strict=True))
+
+    def tuple_since_mark(self, _: Any) -> None:
+        """TUPLE."""
+        self.push(tuple(self._since_mark()))
+
+    def tuple_of(self, length: int) -> None:
+        """TUPLE1 to TUPLE3."""
+        self._stack[-length:] = [tuple(self._stack[-length:])]
+
+    def name(self, argument: str) -> None:
+        """GLOBAL: module and name in one line."""
+        self.push(_named(*argument.split(" ", 1)))
+
+    def name_on_stack(self, _: Any) -> None:
+        """STACK_GLOBAL."""
+        self._stack[-2:] = [_named(_of_type(self._stack[-2], str), _of_type(self._stack[-1], str))]
+
+    def reduce(self, _: Any) -> None:
+        """REDUCE: what a function would return."""
+        arguments = _of_type(self._stack.pop(), tuple)
+        self._stack[-1] = _called(_of_type(self._stack[-1], _Name), arguments)
+
+    def build(self, _: Any) -> None:
+        """BUILD: an array or a dtype gets its state, here and wherever it was memorised."""
+        state = _of_type(self._stack.pop(), tuple)
+        unfinished = _of_type(self._stack[-1], _Unfinished)
+        self._stack[-1] = _finished(unfinished, state)
+        self._memo.update(dict.fromkeys(unfinished.places, self._stack[-1]))
+
+    def persistent(self, _: Any) -> None:
+        """BINPERSID: a storage of a PyTorch file."""
+        self._stack[-1] = _stored(self._stack[-1], self._storage)
+
+
+_INSTRUCTIONS: dict[str, Callable[[_Interpreter, Any], None]] = {
+    "MARK": lambda self, _: self.push(_MARK),
+    "NONE": lambda self, _: self.push(None),
+    "NEWTRUE": lambda self, _: self.push(True),
+    "NEWFALSE": lambda self, _: self.push(False),
+    "EMPTY_DICT": lambda self, _: self.push({}),
+    "EMPTY_LIST": lambda self, _: self.push([]),
+    "EMPTY_TUPLE": lambda self, _: self.push(()),
+    "TUPLE": _Interpreter.tuple_since_mark,
+    "TUPLE1": lambda self, _: self.tuple_of(1),
+    "TUPLE2": lambda self, _: self.tuple_of(2),
+    "TUPLE3": lambda self, _: self.tuple_of(3),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Interpreter.recall),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _Interpreter.memorise),
+    "APPEND": _Interpreter.append,
+    "APPENDS": _Interpreter.appends,
+    "SETITEM": _Interpreter.set_item,
+    "SETITEMS": _Interpreter.set_items,
+    "GLOBAL": _Interpreter.name,
+    "STACK_GLOBAL": _Interpreter.name_on_stack,
+    "REDUCE": _Interpreter.reduce,
+    "BUILD": _Interpreter.build,
+    "BINPERSID": _Interpreter.persistent,
+}
+_COUNTED = {
+    *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("MEMOIZE", "LONG_BINPUT"),
+}
+"""Instructions that take more memory than they have bytes."""
 
 
 def _named(module: str, name: str) -> _Name:
@@ -310,7 +395,7 @@ def _called(function: _Name, arguments: tuple[Any, ...]) -> Any:
             text, encoding = arguments
             if encoding != "latin1":
                 raise _Refused("text in an unexpected encoding")
-            return _of_type(text, str).encode("latin1")
+            return _latin1(_of_type(text, str))
         case ("__builtin__", "bytes") if not arguments:
             return b""
         case ("collections", "OrderedDict") if not arguments:
@@ -333,8 +418,14 @@ def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> NDArray[Any]:
         raise _Refused("an array of something else than numbers")
     count = _product(shape)
     if type(data) is str:  # of Python 2
-        data = data.encode("latin1")
+        data = _latin1(data)
     return _view(_of_type(data, bytes), dtype, count).reshape(shape, order="F" if fortran else "C")
+
+
+@cache
+def _latin1(text: str) -> bytes:
+    """The bytes of a text, once for all arrays that a file makes of them."""
+    return text.encode("latin1")
 
 
 def _tensor(values: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:

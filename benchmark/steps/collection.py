@@ -1,8 +1,9 @@
 """Removal of results that no experiment refers to."""
 
+import logging
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import BenchmarkError
@@ -21,12 +22,29 @@ from benchmark.steps.listing import KINDS, steps_of
 from benchmark.steps.step import ABSENT, Step, source_hashes_folder
 from benchmark.steps.store import disk_usage, in_results
 
+_LOGGER = logging.getLogger(__name__)
+
 ORIGIN = "experiment.txt"
 """File in the folder of an experiment's tables with the path of the experiment's file."""
 
 
-def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
-    """Remove, or only list, results that no experiment refers to; returns one line for each.
+@dataclass(frozen=True)
+class Garbage:
+    """Folders of results that no experiment refers to, relative to ``results``, with their sizes in bytes."""
+
+    folders: dict[str, int]
+    removed: bool
+
+    def text(self) -> str:
+        """One line for each folder, then the total."""
+        lines = [f"{size / 1e6:10,.1f} MB  {name}" for name, size in self.folders.items()]
+        total = sum(self.folders.values()) / 1e6
+        verb = "removed" if self.removed else "would be removed"
+        return "\n".join([*lines, f"{total:,.1f} MB in {len(self.folders)} folders {verb}"])
+
+
+def collect_garbage(experiments: Iterable[str], *, remove: bool) -> Garbage:
+    """Remove, or only list, results that no experiment refers to.
 
     Keeps the steps of the experiments in ``workflows/experiments``, of those with tables in
     ``results/experiments`` and of ``experiments`` (names or files). A step that was made with older versions
@@ -42,15 +60,13 @@ def collect_garbage(experiments: Iterable[str], *, remove: bool) -> str:
         for path in _entries(folder)
         if not _kept(path, kept_keys, kept_identities)
     ]
-    lines = [f"{disk_usage(path) / 1e6:10,.1f} MB  {in_results(path)}" for path in garbage]
-    total = sum(map(disk_usage, garbage)) / 1e6
+    found = Garbage({in_results(path): disk_usage(path) for path in garbage}, remove)
     if remove:
         for path in garbage:
             shutil.rmtree(path)
             (logs_folder() / path.parent.name / f"{path.name}.log").unlink(missing_ok=True)
         _remove_dangling_links()
-    verb = "removed" if remove else "would be removed"
-    return "\n".join([*lines, f"{total:,.1f} MB in {len(garbage)} folders {verb}"])
+    return found
 
 
 def _referenced_keys(experiments: Iterable[str]) -> tuple[set[str], set[str]]:
@@ -83,7 +99,7 @@ def _with_tables() -> Iterator[str]:
         if path.is_file():
             yield str(path)
         else:
-            print(f"note: {path}, whose tables are in {origin.parent}, is no more", file=sys.stderr)
+            _LOGGER.info("%s, whose tables are in %s, is no more", path, origin.parent)
 
 
 def _entries(folder: Path) -> Iterator[Path]:

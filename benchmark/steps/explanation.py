@@ -1,6 +1,7 @@
 """The contents of a step's key, and the differences between a step and stored results."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmark.errors import BenchmarkError
@@ -13,8 +14,29 @@ from benchmark.steps.step import ABSENT, Step
 from benchmark.steps.store import older
 
 
+def keys_of(run: Run) -> list[dict[str, Any]]:
+    """Every step of a run with its key, and what the key is made of, as ``show --keys --json`` prints it."""
+    return [
+        {
+            "name": step.name,
+            "kind": step.kind.name,
+            "key": step.key,
+            "state": _state(step),
+            "reads": dict(_leaves(step.reads)),
+            "sources": {
+                role: {"path": str(source.path), "sha256": None if source.sha256 == ABSENT else source.sha256}
+                for role, source in step.sources.items()
+            },
+            "after": {role: before.place for role, before in step.inputs.items()},
+            "method_code": step.code,
+            "versions": dict(step.numerics),
+        }
+        for step in steps_of(run)
+    ]
+
+
 def explain_keys(run: Run) -> str:
-    """Every step of a run with its key and the contents of the key."""
+    """The result of ``keys_of`` as text."""
     lines: list[str] = []
     for step in steps_of(run):
         lines += [f"{step.place}  {step.full_name}: {_state(step)}"]
@@ -32,24 +54,52 @@ def explain_keys(run: Run) -> str:
     return "\n".join(lines)
 
 
-def explain_missing(run: Run) -> str:
-    """For every step without a result: the differences from the most similar stored result, if there is
-    one."""
-    lines = []
+@dataclass(frozen=True)
+class Explained:
+    """Why a step has a result or none.
+
+    ``nearest`` is the most similar stored result, as ``kind/key``, and ``differences`` those from
+    it. ``packages`` of a finished step are those whose versions differ from the installed ones.
+    """
+
+    step: str
+    kind: str
+    key: str
+    state: str
+    finished: bool
+    nearest: str | None = None
+    nearest_finished: str | None = None
+    differences: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """One line, and one for each difference."""
+        if self.finished:
+            return "\n".join(
+                [f"{self.step}: {self.state}", *(f"  made with {item}" for item in self.packages)]
+            )
+        if self.nearest is None:
+            return f"{self.step}: not made, and no other result of this kind is here"
+        head = f"{self.step}: not made; {self.nearest} of {self.nearest_finished} differs in"
+        return "\n".join([head, *(f"  {item}" for item in self.differences)])
+
+
+def explain_steps(run: Run) -> list[Explained]:
+    """For every step of a run: whether it has a result, or the differences from the nearest stored one."""
+    found = []
     for step in steps_of(run):
-        head = step.full_name
+        known = Explained(step.full_name, step.kind.name, step.key, _state(step), step.finished)
         if step.finished:
-            lines.append(f"{head}: {_state(step)}")
-            lines += [f"  made with {item}" for item in _other_packages(read_record(step.record))]
-            continue
-        nearest = _nearest(step)
-        if nearest is None:
-            lines.append(f"{head}: not made, and no other result of this kind is here")
-            continue
-        place = f"{step.kind.name}/{nearest.subject.key}"
-        lines.append(f"{head}: not made; {place} of {nearest.finished} differs in")
-        lines += [f"  {difference}" for difference in _differences(step, nearest)]
-    return "\n".join(lines)
+            known = replace(known, packages=tuple(_other_packages(read_record(step.record))))
+        elif (nearest := _nearest(step)) is not None:
+            known = replace(
+                known,
+                nearest=f"{step.kind.name}/{nearest.subject.key}",
+                nearest_finished=nearest.finished,
+                differences=tuple(_differences(step, nearest)),
+            )
+        found.append(known)
+    return found
 
 
 def _nearest(step: Step) -> Record | None:

@@ -1,5 +1,6 @@
 """Carry out one step: what the workflow's jobs, and ``longtail make``, do."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, exclusive, write_json
+from benchmark.messages import verbosity_options
 from benchmark.notices import data_warnings
 from benchmark.processes import launched
 from benchmark.recipes import LoadedExperiment
@@ -53,6 +55,9 @@ from benchmark.steps.store import in_results, link, link_dataset, publish
 
 if TYPE_CHECKING:
     from benchmark.training import StageJob
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class StepError(BenchmarkError):
@@ -136,7 +141,7 @@ def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
                 check_attempt(step.work, attempt)
                 recorder = None if _is_made(step) else own.enter_context(_made_within(step, means))
             except BenchmarkError as error:
-                print(f"{step.full_name} is left to its own job: {error}", file=sys.stderr)
+                _LOGGER.warning("%s is left to its own job: %s", step.full_name, error)
                 continue
             if recorder is not None:
                 recorder.share(len(shared.steps))
@@ -155,12 +160,12 @@ def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
         for step, result in _trained(waiting, means):
             own, recorder = held.pop(step.place)
             if isinstance(result, Exception):
-                print(f"{step.full_name} failed: {result}", file=sys.stderr)
+                _LOGGER.error("%s failed: %s", step.full_name, result)
                 own.__exit__(type(result), result, result.__traceback__)
             else:
                 recorder.add(**result)
                 own.close()
-                print(in_results(step.folder), file=sys.stderr)
+                _LOGGER.info(in_results(step.folder))
             for _, other in held.values():
                 other.share(len(held))
 
@@ -202,7 +207,7 @@ def _is_made(step: Step) -> bool:
     if is_intact(step.folder):
         step.done.touch()
         return True
-    print(f"warning: {in_results(step.folder)} is damaged: it is made again", file=sys.stderr)
+    _LOGGER.warning("%s is damaged: it is made again", in_results(step.folder))
     shutil.rmtree(step.folder)
     return False
 
@@ -226,7 +231,7 @@ def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
     made = make(step, means, attempt)
     if _is_first():
         link(run)
-        print(f"{in_results(step.folder)}{'' if made else ' was made before'}", file=sys.stderr)
+        _LOGGER.info("%s%s", in_results(step.folder), "" if made else " was made before")
 
 
 def make_pass(experiment: LoadedExperiment, name: str, means: Means, attempt: int = 1) -> None:
@@ -253,7 +258,8 @@ def make_all(run: Run, recipe: str, means: Means) -> None:
     """
     for step in steps_of(run):
         if not _is_made(step):
-            command = [sys.executable, "-m", "benchmark.cli", "make", recipe, step.place, *means.options()]
+            command = [sys.executable, "-m", "benchmark.cli", "make", recipe, step.place]
+            command += [*means.options(), *verbosity_options()]
             status = subprocess.run(command, check=False).returncode
             if status:
                 raise SystemExit(status if status > 0 else 1)
@@ -301,7 +307,10 @@ def _check_inputs(step: Step) -> None:
                 expected=f"SHA-256 {source.expected}",
                 remedy="fetch the file again, or correct sha256 in the experiment",
             )
+    for role, source in step.sources.items():
+        _LOGGER.debug("%s reads the %s %s, SHA-256 %s", step.full_name, role, source.path, source.sha256)
     for before in step.inputs.values():
+        _LOGGER.debug("%s reads %s", step.full_name, before.folder)
         record = read_record(before.folder / RECORD)
         if record is None:
             raise StepError(
@@ -325,7 +334,7 @@ def _synthesize(step: Step, _: Means) -> dict[str, Any]:
     from benchmark.annotations import synthesize_dataset
 
     assert step.dataset.synthetic is not None
-    print(synthesize_dataset(step.dataset.synthetic, step.work), file=sys.stderr)
+    _LOGGER.info(synthesize_dataset(step.dataset.synthetic, step.work))
     return {}
 
 
@@ -343,9 +352,9 @@ def _statistics(step: Step, _: Means) -> dict[str, Any]:
 
     statistics, differences = class_statistics_with_differences(dataset_files(step.dataset).train)
     statistics.write(step.work / STATISTICS.outputs[MAIN])
-    print(statistics.summary(), file=sys.stderr)
+    _LOGGER.info(statistics.summary())
     for difference in differences:
-        print(f"warning: {difference}", file=sys.stderr)
+        _LOGGER.warning(difference)
     return {"differences": differences} if differences else {}
 
 
@@ -364,7 +373,7 @@ def _intermediates(step: Step, _: Means) -> dict[str, Any]:
     if not released:
         return {}
     for table, path in released.items():
-        print(f"{table} as in {path}", file=sys.stderr)
+        _LOGGER.info("%s as in %s", table, path)
     return {
         "released": {
             table: f"{path.name}, SHA-256 {step.sources[table].sha256}" for table, path in released.items()
@@ -431,7 +440,7 @@ def _evaluate(step: Step, _: Means) -> dict[str, Any]:
         step.work / EVALUATE.outputs["per_class"],
         calibration=step.work / EVALUATE.outputs["calibration"],
     )
-    print(evaluation.text(), file=sys.stderr)
+    _LOGGER.info(evaluation.text())
     return {"protocol": evaluation.protocol, "notes": evaluation.notes}
 
 

@@ -3,9 +3,9 @@
 Copying one store into another merges them, because equal keys mean equal results.
 """
 
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +16,8 @@ from benchmark.recipes.models import Dataset, Run
 from benchmark.recipes.paths import RECORD, links_folder, results_folder, run_name, store_folder
 from benchmark.steps.listing import INTERMEDIATES, dataset_steps, own_steps, shared_steps
 from benchmark.steps.step import ABSENT, DONE, Step, source_hashes_folder
+
+_LOGGER = logging.getLogger(__name__)
 
 OLD_RECORDS = "*.provenance.json"
 """Records of version 0.1, beside the results of runs."""
@@ -90,10 +92,11 @@ def warn_of_old_layout() -> None:
     """Print a note if there are results of version 0.1, which are not used."""
     folder = links_folder()
     if next(folder.rglob(OLD_RECORDS), None) is not None:
-        print(
-            f"note: {folder} holds results of version 0.1, whose records do not say which code made them: "
-            f"they are left as they are and not used (rm -r {folder} removes them)",
-            file=sys.stderr,
+        _LOGGER.info(
+            "%s holds results of version 0.1, whose records do not say which code made them: they are left "
+            "as they are and not used (rm -r %s removes them)",
+            folder,
+            folder,
         )
 
 

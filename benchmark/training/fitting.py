@@ -16,6 +16,7 @@ from benchmark.evaluation import evaluate_detections
 from benchmark.images import Target, TestImages, TrainImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.inference.predict import add_detections
+from benchmark.progress import tracked
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.seeds import derive_seed
 from benchmark.training.samplers import image_stream
@@ -126,7 +127,7 @@ class FitData:
                     pin_memory=self._device.type == "cuda",
                     generator=torch.Generator(),
                 )
-                for sample in loader:
+                for _, sample in zip(tracked(range(len(data)), "images searched"), loader, strict=True):
                     image, _ = sample.on(self._device)
                     (detections,) = detector.predict([image], [sample.size])
                     add_detections(writer, sample.image_id, detections, part.annotations.category_ids)
@@ -163,6 +164,6 @@ class FitData:
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # the loader draws a seed; not from the default generator
         )
-        for samples in loader:
+        for _, samples in zip(tracked(batches, f"batches, {self._stage.name}"), loader, strict=True):
             pairs = [sample.on(self._device) for sample in samples]
             yield [image for image, _ in pairs], [target for _, target in pairs if target is not None]

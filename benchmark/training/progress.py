@@ -1,7 +1,7 @@
 """Progress of a training: lines of ``progress.jsonl`` and a progress bar."""
 
 import json
-import sys
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from benchmark.files import file_error, write_text
 from benchmark.processes import average
+from benchmark.progress import shows_bars
+
+_LOGGER = logging.getLogger(__name__)
 
 LINE_EVERY = 10  # iterations between lines of progress.jsonl
 PRINT_EVERY = 15.0  # seconds between lines if the output is not a terminal
@@ -113,7 +116,7 @@ class ProgressBar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
             console=console,
-            disable=not (active and console.is_terminal),
+            disable=not (active and shows_bars(console)),
         )
         self._task = self._bar.add_task(title, total=last, completed=first, text="")
 
@@ -136,5 +139,5 @@ class ProgressBar:
         now = time.monotonic()
         if self._bar.disable and (now - self._printed > PRINT_EVERY or done == self._last):
             left = max(line["seconds_left"] for line in lines)
-            print(f"{self._title} {done}/{self._last}  {text}  ETA {left:.0f} s", file=sys.stderr, flush=True)
+            _LOGGER.info("%s %s/%s  %s  ETA %.0f s", self._title, done, self._last, text, left)
             self._printed = now

@@ -1,12 +1,14 @@
 """Checkpoints of an unfinished training."""
 
+import logging
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from benchmark.detectors import checkpoints
 from benchmark.files import sha256_file, write_text
+
+_LOGGER = logging.getLogger(__name__)
 
 KEPT = 2  # the older one is used if the newer one is damaged
 
@@ -41,7 +43,7 @@ class ResumeFolder:
             if checksum.is_file() and checksum.read_text() == sha256_file(path):
                 return path
             found = "differs from its checksum" if checksum.is_file() else "was cut off before its checksum"
-            print(f"warning: {path} {found}; the one before it is used", file=sys.stderr, flush=True)
+            _LOGGER.warning("%s %s; the one before it is used", path, found)
             path.unlink()
             checksum.unlink(missing_ok=True)
         return None

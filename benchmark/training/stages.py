@@ -1,7 +1,7 @@
 """One stage of a recipe, from checkpoint to checkpoint."""
 
+import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ from benchmark.training.learners import Learner
 from benchmark.training.loop import train
 from benchmark.training.passes import ImagePass, Trunk
 from benchmark.training.resume import ResumeFolder
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, ClassStatistics]:
@@ -154,7 +156,7 @@ def run_stage(
         return {}
     fabric = fabric_of(min(devices, 1))
     fabric.launch()
-    with data_warnings(_print_warning) as warned:
+    with data_warnings(_LOGGER.warning) as warned:
         annotations, statistics = read_training_data(job.run, job.files)
         vocabulary = vocabulary_hash(annotations.categories)
         detector, conventions = job.detector(statistics, vocabulary)
@@ -218,7 +220,7 @@ def train_stages(
             continue
         facts = learner.facts()
         if fabric.is_global_zero:
-            print(_describe(facts), file=sys.stderr)
+            _LOGGER.info(_describe(facts))
             start.job.write_checkpoint(learner.detector, vocabulary, start.conventions)
             start.job.resume.clear()
         yield start.job, facts | start.facts
@@ -242,7 +244,7 @@ def _start(
     vocabulary: str,
     images_at_once: int | None,
 ) -> _StartedStage:
-    with data_warnings(_print_warning if fabric.is_global_zero else None) as warned:
+    with data_warnings(_LOGGER.warning if fabric.is_global_zero else None) as warned:
         detector, conventions = job.detector(statistics, vocabulary)
         trained_categories(job.stage, statistics)  # for its warnings
         learner = Learner(
@@ -277,10 +279,6 @@ def _train_images(job: StageJob, annotations: AnnotationFile, statistics: ClassS
 
 def _warnings_fact(warned: list[str]) -> dict[str, Any]:
     return {"warnings": warned} if warned else {}
-
-
-def _print_warning(warning: str) -> None:
-    print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _without_gradients(

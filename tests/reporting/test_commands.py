@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 
 from benchmark.cli import app
 from benchmark.errors import BenchmarkError
+from benchmark.evaluation.metrics import METRICS
 from benchmark.files import sha256_file, write_json
 from benchmark.recipes import LoadedExperiment, find_run
 from benchmark.recipes.models import Deviation
+from benchmark.records import read_record
 from benchmark.reporting import write_report
 from benchmark.reporting.collect import Reported, RowResult, RunResult
 from benchmark.reporting.comparison import ComparisonError, compare
@@ -83,10 +85,11 @@ def test_compare_marks_only_differences_of_several_seeds_that_are_no_noise(
         assert "(seeds 0, 1, 2, 3)" in text
         assert "95 % intervals over seeds and images" in text
         line = next(line for line in text.splitlines() if line.startswith("AP "))
-        assert line.endswith("*") == marked, line
+        assert ("]  *" in line) == marked, line
+        assert line.endswith(METRICS["AP"].meaning), line
     _, one = longtail("compare", "made_up.yaml:softmax:0", "made_up.yaml:bags:0")
     assert "one seed: no difference is marked" in one
-    assert not any(line.endswith("*") for line in one.splitlines())
+    assert "]  *" not in one
 
 
 def test_compare_prints_and_gives_json(experiment: LoadedExperiment) -> None:
@@ -96,6 +99,13 @@ def test_compare_prints_and_gives_json(experiment: LoadedExperiment) -> None:
     assert re.search(r"^AP +\d+\.\d -> +\d+\.\d +[+-]\d+\.\d \[", text, re.MULTILINE)
     _, text = longtail("compare", "made_up.yaml:softmax", "made_up.yaml:bags", "--json")
     assert json.loads(text)["iou"] == "segm"
+
+
+def test_compare_says_in_a_line_that_nothing_was_detected(experiment: LoadedExperiment) -> None:
+    comparison = compare(experiment.rows[0].runs, experiment.rows[1].runs)
+    nothing = [replace(item, first=0.0, second=0.0, low=0.0, high=0.0) for item in comparison.differences]
+    text = replace(comparison, differences=nothing).text()
+    assert text.splitlines()[2:] == ["No detection matched an object in either: every number is 0."]
 
 
 def test_compare_refuses_what_is_not_finished(experiment: LoadedExperiment) -> None:
@@ -185,6 +195,11 @@ def test_export_holds_what_reproduces_a_row(experiment: LoadedExperiment, tmp_pa
     for line in (cell / "hashes.sha256").read_text().splitlines():
         digest, _, path = line.partition("  ")
         assert sha256_file(path) == digest
+    readme = (cell / "README.md").read_text()
+    versions = {read_record(path).code_version for path in (cell / "records").rglob("record.json")}
+    assert all(f"git checkout {version.removesuffix('-dirty')}" in readme for version in versions)
+    assert "cp -r EXPORT/methods/. methods/" in readme
+    assert ("git apply EXPORT/changes.patch" in readme) == (cell / "changes.patch").is_file()
     first = Path("cell.zip").read_bytes()
     longtail("export", "made_up.yaml:bags", "-o", "cell.zip")
     assert Path("cell.zip").read_bytes() == first

@@ -270,6 +270,34 @@ def test_claims_beyond_the_file_are_refused_at_no_cost(data: bytes, tmp_path: Pa
         tracemalloc.stop()
 
 
+def test_many_arrays_of_one_text_share_its_bytes(tmp_path: Path) -> None:
+    size = 2**20
+    text = b"T" + struct.pack("<i", size) + bytes(size) + b"q\x00"
+    dtype = b"cnumpy\ndtype\nU\x02i1K\x00K\x01\x87R"
+    dtype += b"(K\x03U\x01|NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tbq\x01"
+    shape = b"J" + struct.pack("<i", size) + b"\x85"
+    array = b"cnumpy.core.numeric\n_frombuffer\n(h\x00h\x01" + shape + b"U\x01CtR"
+    path = written(tmp_path / "a", b"\x80\x02](" + text + dtype + array * 200 + b"e.")
+    tracemalloc.start()
+    try:
+        arrays = read_objects(path)[2:]
+        assert tracemalloc.get_traced_memory()[1] < 6 * size
+    finally:
+        tracemalloc.stop()
+    assert len(arrays) == 200
+    assert all(array.shape == (size,) for array in arrays)
+
+
+def test_a_place_in_the_memo_costs_what_it_holds(tmp_path: Path) -> None:
+    far = b"\x80\x02Nr\xff\xff\xff\xff."
+    tracemalloc.start()
+    try:
+        assert read_objects(written(tmp_path / "a", far)) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_storage_of_the_old_form_cannot_claim_more_than_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mask.pt"
     torch.save(torch.arange(200), path, _use_new_zipfile_serialization=False)

@@ -45,10 +45,10 @@ def is_there(run: Run) -> list[bool]:
 
 def test_only_what_no_experiment_refers_to_is_removed() -> None:
     mine, other = finished(experiment("mine")), finished(experiment("other", seeds=[3]))
-    found = collect_garbage(["mine.yaml"], remove=False)
+    found = collect_garbage(["mine.yaml"], remove=False).text()
     assert "would be removed" in found
     assert all([*is_there(mine), *is_there(other)])
-    found = collect_garbage(["mine.yaml"], remove=True)
+    found = collect_garbage(["mine.yaml"], remove=True).text()
     assert all(is_there(mine))
     assert is_there(other) == [True, True, False, False, False]  # they share the dataset
     assert found.splitlines()[-1].endswith("in 3 folders removed")

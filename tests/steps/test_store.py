@@ -61,7 +61,7 @@ def test_of_two_that_finish_the_same_step_the_first_stays(run: Run) -> None:
     assert not step.work.exists()
 
 
-def test_a_finished_step_that_was_damaged_is_made_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_step_that_was_damaged_is_made_again(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     step = step_of(run, "statistics")
     for item in steps_of(run)[:2]:
         make(item, Means())
@@ -69,7 +69,7 @@ def test_a_finished_step_that_was_damaged_is_made_again(run: Run, capsys: pytest
     step.output().write_bytes(right[:-9])
     assert make(step, Means())
     assert step.output().read_bytes() == right
-    assert "is damaged: it is made again" in capsys.readouterr().err
+    assert "is damaged: it is made again" in caplog.text
 
 
 def test_a_step_that_was_killed_before_it_was_put_into_the_store_is_not_made_twice(run: Run) -> None:
@@ -203,7 +203,7 @@ def test_readable_links_follow_the_recipe(run: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_results_of_the_old_layout_are_left_alone_with_a_sentence(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     predict = own_steps(run)[1]
     old = linked(run, predict)
@@ -213,5 +213,6 @@ def test_results_of_the_old_layout_are_left_alone_with_a_sentence(
     link(run)
     assert not old.is_symlink()
     assert (old / "detections.provenance.json").read_text() == "{}"
+    caplog.set_level("INFO", "benchmark")
     warn_of_old_layout()
-    assert capsys.readouterr().err.count("results of version 0.1") == 1
+    assert caplog.text.count("results of version 0.1") == 1

@@ -62,7 +62,7 @@ def cut_off(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, alter, cut_off])
 def test_a_damaged_checkpoint_is_passed_over_with_a_message(
-    folder: ResumeFolder, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+    folder: ResumeFolder, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
     newest = folder.newest()
     assert newest is not None
@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(
     before = folder.newest()
     assert before is not None
     assert load(before)["iteration"] == 4
-    assert str(newest) in capsys.readouterr().err
+    assert str(newest) in caplog.text
     folder.save(6, state(6))
     folder.save(8, state(8))
     assert len(list(folder.folder.glob("*.pt"))) == 2

@@ -248,15 +248,16 @@ def test_divergence_is_a_state_with_the_iteration(place: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("inside")
 def test_the_learning_rate_scale_is_recorded_and_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "benchmark")
     run, output = recipe("softmax", batch_size=4), tmp_path / "checkpoint.pt"
     facts = run_stage(
         StageJob(run, "train", dataset_files(run.dataset), output, init=None), devices=1, workers=0
     )
     assert (facts["batch_size"], facts["learning_rate_scale"], facts["learning_rate"]) == (4, 2.0, 0.002)
     assert facts["iterations"] == 3
-    assert "times 2 for the batch size" in capsys.readouterr().err
+    assert "times 2 for the batch size" in caplog.text
 
 
 PLUGIN = """
@@ -420,14 +421,14 @@ def test_a_stage_that_continues_another_is_not_started_from_nothing(
 
 @pytest.mark.usefixtures("inside")
 def test_a_setting_without_effect_is_said_before_training_and_recorded(
-    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Group edges beyond all counts: once, on stderr and in the facts."""
+    """Group edges beyond all counts: once, as a message and in the facts."""
     run = recipe("bags", 0, {"edges": [100_000]}, iterations=1)
     output = tmp_path / "checkpoint.pt"
     facts = run_stage(
         StageJob(run, "retrain", dataset_files(run.dataset), output, init=base), devices=1, workers=0
     )
-    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert shown == [f"warning: {text}" for text in facts["warnings"]]
+    shown = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert shown == facts["warnings"]
     assert ["group edges [100000]" in text for text in shown] == [True]
