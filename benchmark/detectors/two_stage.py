@@ -8,7 +8,7 @@ that does not have it says so.
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ from benchmark.detectors.interface import (
     Detections,
     Detector,
     RoIBatch,
+    TestFeatures,
     TrainingPass,
     head_prefix,
     image_numbers,
@@ -91,6 +92,34 @@ class _Anchors:
     grids: list[Size]
     objectness: Tensor
     deltas: Tensor
+
+
+class _BoxFeatures(NamedTuple):
+    """Of a box head, for the RoIs of all images: what it takes (N, P), and features (N, D) before and after
+    its last ReLU."""
+
+    pooled: Tensor
+    raw: Tensor
+    activated: Tensor
+
+
+@dataclass
+class _TestHead:
+    """A box head in testing: its boxes (n, 4) of each image, features, and box deltas (N, 4) or (N, 4 C)."""
+
+    boxes: list[Tensor]
+    features: _BoxFeatures
+    deltas: Tensor
+
+
+@dataclass
+class _TestFeatures(TestFeatures):
+    """A batch, the scores (n,) in [0, 1] of each image's proposals, and the box heads on these: of all
+    stages, or of the first where the classifiers choose the boxes of the next."""
+
+    pyramid: _Pyramid
+    objectness: list[Tensor]
+    heads: list[_TestHead]
 
 
 @dataclass
@@ -248,8 +277,9 @@ class TwoStageDetector(Detector):
         rois = self._first_rois(boxes, targets)
         for stage in range(settings.stages):
             pooled = self._pooled_for_boxes(pyramid, rois.boxes)
-            classified, activated = self._box_features(stage, pooled)
-            deltas = self.box_regressors[stage](activated).float()
+            features = self._box_features(stage, pooled)
+            classified = self._classified(stage, features)
+            deltas = self.box_regressors[stage](features.activated).float()
             found.logits.append(self._classifier(stage)(classified).float())
             found.labels.append(torch.cat(rois.labels))
             self._box_loss(found, stage, deltas, rois, targets)
@@ -285,12 +315,13 @@ class TwoStageDetector(Detector):
             last = stage + 1 == settings.stages
             if last:  # no stage is refined from the others
                 rois, chosen = rois.only(chosen), [keep[keep] for keep in chosen]
-            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, rois.boxes))
+            features = self._box_features(stage, self._pooled_for_boxes(pyramid, rois.boxes))
+            classified = self._classified(stage, features)
             kept = torch.cat(chosen)
             parts = (classified, torch.cat(rois.labels), torch.cat(rois.boxes), image_numbers(rois.labels))
             batches.append(RoIBatch(*(part[kept] for part in parts)))
             if not last:
-                deltas = self.box_regressors[stage](activated).float()
+                deltas = self.box_regressors[stage](features.activated).float()
                 refined = self._refined(stage, pyramid, rois, deltas, classified)
                 rois = self._next_rois(stage + 1, refined, targets)
         return batches
@@ -312,7 +343,7 @@ class TwoStageDetector(Detector):
         pooled = self._pooled_for_boxes(pyramid, boxes)
         return [
             RoIBatch(
-                self._box_features(stage, pooled)[0],
+                self._classified(stage, self._box_features(stage, pooled)),
                 torch.cat(labels),
                 torch.cat(boxes),
                 image_numbers(labels),
@@ -321,27 +352,38 @@ class TwoStageDetector(Detector):
         ]
 
     @torch.no_grad()
-    def predict(self, images: list[Tensor], sizes: list[Size]) -> list[Detections]:
-        """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
+    def test_features(self, images: list[Tensor]) -> TestFeatures:
+        """Pyramid, proposals, and the box heads of the stages whose boxes no classifier chooses."""
         settings, pyramid = self.settings, self._pyramid(images, None)
         anchors = self._anchors(pyramid)
         boxes, objectness = self._proposals(
             pyramid, anchors, settings.rpn_test_candidates, settings.rpn_test_proposals
         )
-        logits = []
+        heads = [self._test_head(0, pyramid, boxes)]
+        for stage in range(1, settings.stages if settings.class_agnostic_boxes else 1):
+            heads.append(self._next_test_head(stage, pyramid, heads[-1]))
+        return _TestFeatures(pyramid, objectness, heads)
+
+    @torch.no_grad()
+    def detections(self, features: TestFeatures, sizes: list[Size]) -> list[Detections]:
+        """LVIS protocol: score threshold, suppression per category, best of the image, masks of those."""
+        assert isinstance(features, _TestFeatures)
+        settings, pyramid, heads = self.settings, features.pyramid, list(features.heads)
+        logits: list[Tensor] = []
         for stage in range(settings.stages):
-            classified, activated = self._box_features(stage, self._pooled_for_boxes(pyramid, boxes))
-            logits.append(self._classifier(stage)(classified).float())
-            deltas = self.box_regressors[stage](activated).float()
-            if stage + 1 < settings.stages:
-                boxes = self._moved(stage, pyramid, boxes, deltas, classified)
-        counts = [len(item) for item in boxes]
+            if stage == len(heads):
+                heads.append(self._next_test_head(stage, pyramid, heads[-1]))
+            logits.append(self._classifier(stage)(self._classified(stage, heads[stage].features)).float())
+        last = heads[-1]
         decoded = decode(
-            torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(stage), settings.framework
+            torch.cat(last.boxes), last.deltas.unflatten(1, (-1, 4)), self._stds(stage), settings.framework
         )
         scores = self._classifier(-1).detection_scores(
-            logits, torch.cat(objectness), "scores" if settings.cascade == "detectron2" else "logits"
+            logits,
+            torch.cat(features.objectness),
+            "scores" if settings.cascade == "detectron2" else "logits",
         )
+        counts = [len(item) for item in last.boxes]
         kept = [
             select(clipped(own, size, settings.coordinates), score, self.test)
             for own, score, size in zip(
@@ -401,16 +443,27 @@ class TwoStageDetector(Detector):
             pooled = _with_less_gradient(pooled, 1 / self.settings.stages)
         return pooled
 
-    def _box_features(self, stage: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Features as the classifier takes them, (N, D) or (N, D + P), and those of the regressor (N, D)."""
-        classifier, (first, second) = self._classifier(stage), self.box_head_layers[stage]
+    def _box_features(self, stage: int, pooled: Tensor) -> _BoxFeatures:
+        first, second = self.box_head_layers[stage]
         flat = pooled.flatten(start_dim=1)
         raw = second(F.relu(first(flat)))
-        activated = F.relu(raw)
-        classified = raw if classifier.before_activation else activated
-        if classifier.takes_pooled:
-            classified = torch.cat([classified, flat], dim=1)
-        return classified, activated
+        return _BoxFeatures(flat, raw, F.relu(raw))
+
+    def _classified(self, stage: int, features: _BoxFeatures) -> Tensor:
+        """Features as the classifier takes them, (N, D) or (N, D + P)."""
+        classifier = self._classifier(stage)
+        own = features.raw if classifier.before_activation else features.activated
+        return torch.cat([own, features.pooled], dim=1) if classifier.takes_pooled else own
+
+    def _test_head(self, stage: int, pyramid: _Pyramid, boxes: list[Tensor]) -> _TestHead:
+        features = self._box_features(stage, self._pooled_for_boxes(pyramid, boxes))
+        return _TestHead(boxes, features, self.box_regressors[stage](features.activated).float())
+
+    def _next_test_head(self, stage: int, pyramid: _Pyramid, before: _TestHead) -> _TestHead:
+        """That of a stage of a cascade, on the boxes that the one before hands on."""
+        classified = self._classified(stage - 1, before.features)
+        boxes = self._moved(stage - 1, pyramid, before.boxes, before.deltas, classified)
+        return self._test_head(stage, pyramid, boxes)
 
     def _classifier(self, stage: int) -> Classifier:
         return cast(Classifier, self.classifiers[stage])

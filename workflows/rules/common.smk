@@ -108,29 +108,15 @@ def inputs_of(kind):
 
     def done(wildcards):
         step = planned(kind, wildcards).step
-        return [ancient(str(item.done)) for item in [*before(step), *passes_with(step)]]
+        passes = [shared for shared in PASSES.values() if step.place in shared.makes]
+        return [ancient(str(item.done)) for item in [*step.needs, *passes]]
 
     return done
 
 
 def inputs_of_pass(wildcards):
-    """That every step is done that one of the pass needs."""
-    steps = [before(step) for step in PASSES[wildcards.key].unfinished]
-    return sorted({ancient(str(step.done)) for found in steps for step in found})
-
-
-def passes_with(step):
-    """The pass that makes a step, if it makes others too."""
-    return [
-        shared
-        for shared in PASSES.values()
-        if step in shared.steps and not step.finished and shared.is_needed
-    ]
-
-
-def before(step):
-    """The steps that must be done before, whether or not the result depends on them."""
-    return [*step.inputs.values(), *step.after.values()]
+    """That everything is done that one of the pass's steps needs."""
+    return [ancient(str(item.done)) for item in PASSES[wildcards.key].inputs]
 
 
 def recipe_of(kind):

@@ -34,8 +34,9 @@ for kind in KINDS:
             " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
 
 
-# One pass over the images for all rows that train classifiers on equal features (benchmark/steps/sharing.py). What it
-# finishes goes into the store step by step, where the jobs of these steps then find it; what fails is left to them.
+# One pass over the images for all rows that train classifiers on equal features, or that predict with detectors which
+# are equal but for their classifiers (benchmark/steps/sharing.py). What it finishes goes into the store step by step,
+# where the jobs of these steps then find it; what fails is left to them.
 rule:
     name:
         PASS.name
