@@ -541,7 +541,7 @@ def make_(
         str | None,
         typer.Argument(
             help="name of a step, or KIND/KEY [default: every step that is missing, in order]; with an "
-            "experiment for a recipe, shared_pass/KEY trains together what can share a pass over the images"
+            "experiment for a recipe, shared_pass/KEY makes together what can share a pass over the images"
         ),
     ] = None,
     devices: Devices = 0,

@@ -74,7 +74,8 @@ class SharedPass:
     @property
     def transforms(self) -> list[Step]:
         """The transform stages that it carries out, in their order."""
-        found = {stage.place: stage for step in self.unfinished for stage in _stages(step)[1:]}
+        predictions = self.unfinished if self.predicts else []
+        found = {stage.place: stage for step in predictions for stage in _stages(step)[1:]}
         return [stage for stage in found.values() if not stage.finished]
 
     @property

@@ -134,6 +134,11 @@ def members_of_pass(wildcards):
     return " ".join(step.subject.owner for step in PASSES[wildcards.key].steps)
 
 
+def kind_of_pass(wildcards):
+    """Resource function: what a pass makes, for the reader of a dry run."""
+    return PASSES[wildcards.key].steps[0].kind.name
+
+
 def small(kind, wildcards):
     """Whether a step is for CPU cores: that of a detector of small pictures, or of a dataset."""
     step = planned(kind, wildcards).step

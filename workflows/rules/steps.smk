@@ -53,6 +53,7 @@ rule:
     threads: cores(PASS)
     resources:
         step=PASS.name,
+        of=kind_of_pass,
         experiment=near(str(EXPERIMENT.path)),
         owner=members_of_pass,
         attempt=lambda wildcards, attempt: attempt,
