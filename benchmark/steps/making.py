@@ -164,7 +164,9 @@ def _make_together(shared: SharedPass, means: Means, attempt: int) -> None:
         if not waiting:
             if means.devices > 1:
                 raise StepError(
-                    "others are at all steps of the pass, or have finished them", where=shared.name
+                    "no step is left for the pass to make",
+                    where=shared.name,
+                    found="others are at them or have finished them, or what they start from has failed",
                 )
             return
         for _, recorder in held.values():

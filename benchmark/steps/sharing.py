@@ -18,9 +18,6 @@ from benchmark.steps.step import DONE, Step, digest
 PASS = replace(RETRAIN, name="shared_pass")
 """What a job for a shared pass asks for: as much as one for each of its steps. No step is of this kind."""
 
-CHECKPOINT = "checkpoint"
-"""Role of what a prediction takes its weights from."""
-
 
 @dataclass(frozen=True)
 class SharedPass:
@@ -58,8 +55,8 @@ class SharedPass:
 
     @property
     def unfinished(self) -> list[Step]:
-        """Steps that are still to be made. Predictions wait for no retraining that is to be made alone: it
-        may fail, and takes them with it."""
+        """Steps that are still to be made. Predictions wait for no retraining that is made alone: if it
+        failed, none of them could be made."""
         steps = [step for step in self.steps if not step.finished]
         if self.after is None:
             return steps
@@ -170,7 +167,7 @@ def _trunk(step: Step, trained_by: Mapping[str, SharedPass]) -> str:
             "detector": step.reads["detector"],
             "sources": {role: found.sha256 for role, found in step.sources.items()},
             "inputs": {
-                role: key for role, key in inputs.items() if role not in (CHECKPOINT, INTERMEDIATES.name)
+                role: key for role, key in inputs.items() if role not in ("checkpoint", INTERMEDIATES.name)
             },
             "weights": trained_by[source.place].key if source.place in trained_by else source.key,
         }
@@ -178,13 +175,13 @@ def _trunk(step: Step, trained_by: Mapping[str, SharedPass]) -> str:
 
 
 def _source(prediction: Step) -> Step:
-    """The stage whose checkpoint a prediction takes, or the transform stages between them."""
+    """The last stage before a prediction that takes time: a training or a fit."""
     return _stages(prediction)[0]
 
 
 def _stages(prediction: Step) -> list[Step]:
-    """The last stage that takes time, and the transform stages between it and the prediction, in order."""
-    found = [prediction.inputs[CHECKPOINT]]
+    """That stage, and the transform stages between it and the prediction, in order."""
+    found = [prediction.inputs["checkpoint"]]
     while found[0].kind is TRANSFORM and "init" in found[0].inputs:
         found.insert(0, found[0].inputs["init"])
     return found

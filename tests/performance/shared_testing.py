@@ -47,7 +47,7 @@ SIZES = {
     "smoke": Size(
         "torchvision/tiny_mask_rcnn",
         "generated images of 160 pixels with 40 categories",
-        count=31,
+        count=11,
         methods=(1, 2, 4, 8, 12),
     ),
     "R50": Size(
