@@ -591,7 +591,7 @@ def make_(
         str | None,
         typer.Argument(
             help="name of a step, or KIND/KEY (default: all missing steps, in order); for an experiment, "
-            "shared_pass/KEY trains together the classifiers that can share a pass over the images"
+            "shared_pass/KEY makes together the steps that can share a pass over the images"
         ),
     ] = None,
     devices: Devices = 0,

@@ -50,8 +50,8 @@ class Job:
     """A job of the plan: a training stage or a prediction.
 
     ``images`` that it looks at, ``hours`` of one GPU, ``megabytes`` of its output, ``rows`` that need it,
-    whether it is ``done``, and how many stages share its pass over the images, of which ``hours`` are its
-    part.
+    whether it is ``done``, and how many stages or predictions share its pass over the images, of which
+    ``hours`` are its part.
     """
 
     run: str
@@ -118,7 +118,7 @@ class ExperimentPlan:
         together = [job for job in self.jobs if job.shared_by > 1]
         if together:
             lines.append(
-                f"{len(together)} stages share passes over the images, each counted with its part of one, "
+                f"{len(together)} jobs share passes over the images, each counted with its part of one, "
                 f"which saves {self.hours_saved:,.1f} GPU-hours"
             )
         lines += [f"{detector}: {speed}" for detector, speed in self.throughput.items()]
@@ -245,13 +245,16 @@ def _images_seen(step: Step) -> int:
 def _sharing(steps: Iterable[Step], images: Mapping[str, int]) -> dict[str, tuple[float, int]]:
     """Of each step that shares its pass over the images, those that count as its own, and how many steps do.
 
-    Of a pass, which is as long as the longest of its steps, each has an equal part.
+    Of a pass, which is as long as the longest of its steps, each has an equal part. What a prediction does
+    after its classifier is its own.
     """
     found: dict[str, tuple[float, int]] = {}
     for shared in shared_passes(steps):
         members = [step.place for step in shared.unfinished]
         longest = max((images[place] for place in members), default=0)
-        found |= dict.fromkeys(members, (longest / max(len(members), 1), len(members)))
+        part = zoo().prediction.shared if shared.predicts else 1.0
+        own = longest * (1 - part + part / max(len(members), 1))
+        found |= dict.fromkeys(members, (own, len(members)))
     return found
 
 

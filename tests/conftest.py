@@ -31,6 +31,7 @@ SLOW = (
     "detectors/test_mmdet.py",
     "faults",
     "inference/test_predict.py",
+    "inference/test_shared_predictions.py",
     "methods/test_conformance.py",
     "methods/test_gol_family.py",
     "methods/test_loss_state.py",

@@ -50,27 +50,34 @@ def test_a_shared_base_is_planned_once_and_predicted_only_for_its_row() -> None:
     assert names.index(("softmax", "train")) < names.index(("bags", "retrain"))
 
 
-def test_retrainings_that_share_a_pass_are_counted_once() -> None:
-    """Each with its part; one that is finished takes none, and one on other features none either."""
+def test_what_shares_a_pass_is_counted_once() -> None:
+    """Each with its part, predictions with what is before the classifier; one that is finished takes none,
+    and one on other features none either."""
     path = write(
         [f"method: {name}, {TINY}" for name in ("bags", "bags+two_groups", "focal+focal_cls", "balms")]
     )
     experiment = load_experiment(str(path))
 
-    def parts() -> tuple[ExperimentPlan, dict[str, int], float]:
+    def parts(name: str) -> tuple[ExperimentPlan, dict[str, int], float]:
         planned = plan_experiment(experiment, {TINY_NAME: 1.0})
-        retrained = {job.run.split("/")[-2]: job for job in planned.jobs if job.name == "retrain"}
-        hours = sum(job.hours for job in retrained.values() if not job.done)
-        return planned, {name: job.shared_by for name, job in retrained.items()}, hours
+        jobs = {job.run.split("/")[-2]: job for job in planned.jobs if job.name == name}
+        hours = sum(job.hours for job in jobs.values() if not job.done)
+        return planned, {row: job.shared_by for row, job in jobs.items()}, hours
 
-    planned, shared_by, hours = parts()
+    planned, shared_by, hours = parts("retrain")
     assert shared_by == {"bags": 3, "bags+two_groups": 3, "focal+focal_cls": 3, "balms": 1}
     images = 3 * 2  # of each, by the budget
     assert hours == pytest.approx(2 * images / planned.throughput[TINY_NAME].retrain / 3600)
-    assert planned.hours_saved == pytest.approx(hours)
-    assert "3 stages share passes" in planned.text()
+    of_val = 12 / planned.throughput[TINY_NAME].predict / 3600
+    _, predicted_by, predicting = parts("predict")
+    assert predicted_by == shared_by
+    assert predicting == pytest.approx((4 - 2 * zoo().prediction.shared) * of_val)
+    assert planned.hours_saved == pytest.approx(hours + 4 * of_val - predicting)
+    assert "6 jobs share passes" in planned.text()
     complete_run(experiment.rows[0].runs[0], 0.1, 0.1)
-    assert parts()[1:] == ({**shared_by, "bags": 1, "bags+two_groups": 2, "focal+focal_cls": 2}, hours)
+    left = {**shared_by, "bags": 1, "bags+two_groups": 2, "focal+focal_cls": 2}
+    assert parts("retrain")[1:] == (left, hours)
+    assert parts("predict")[1] == left
 
 
 def test_measured_throughput_goes_before_that_of_a_zoo() -> None:

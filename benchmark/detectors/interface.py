@@ -47,6 +47,12 @@ class Detections:
     rles: list[dict[str, Any]] | None
 
 
+class TestFeatures:
+    """What a detector finds in images before its classifiers have a say: each back end's own."""
+
+    __test__ = False  # not a test class for pytest
+
+
 class TrainingPass(NamedTuple):
     """The contribution of some images to the losses of their worker.
 
@@ -129,6 +135,15 @@ class Detector(nn.Module):
 
     def predict(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detections; ``sizes`` are the original (height, width) that boxes and masks refer to."""
+        return self.detections(self.test_features(images), sizes)
+
+    def test_features(self, images: list[Tensor]) -> TestFeatures:
+        """The part of ``predict`` that does not depend on the classifiers or the test settings."""
+        raise NotImplementedError
+
+    def detections(self, features: TestFeatures, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """The rest of ``predict``, also on features of a detector that is equal but for its classifiers and
+        test settings."""
         raise NotImplementedError
 
 

@@ -8,7 +8,7 @@ an error for a setting that it does not support.
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ from benchmark.detectors.interface import (
     Detections,
     Detector,
     RoIBatch,
+    TestFeatures,
     TrainingPass,
     head_prefix,
     image_numbers,
@@ -93,6 +94,34 @@ class _Anchors:
     grids: list[Size]
     objectness: Tensor
     deltas: Tensor
+
+
+class _BoxFeatures(NamedTuple):
+    """Of a box head, for the RoIs of all images: what it takes (N, P), and features (N, D) before and after
+    its last ReLU."""
+
+    pooled: Tensor
+    raw: Tensor
+    activated: Tensor
+
+
+@dataclass
+class _TestHead:
+    """A box head in testing: its boxes (n, 4) of each image, features, and box deltas (N, 4) or (N, 4 C)."""
+
+    boxes: list[Tensor]
+    features: _BoxFeatures
+    deltas: Tensor
+
+
+@dataclass
+class _TestFeatures(TestFeatures):
+    """A batch, the scores (n,) in [0, 1] of each image's proposals, and the box heads on these: all heads, or
+    the first if the boxes of the next depend on the classifiers."""
+
+    pyramid: _Pyramid
+    objectness: list[Tensor]
+    heads: list[_TestHead]
 
 
 @dataclass
@@ -253,8 +282,9 @@ class TwoStageDetector(Detector):
         rois = self._first_rois(boxes, targets)
         for head in range(settings.box_head_count):
             pooled = self._pooled_for_boxes(pyramid, rois.boxes)
-            classified, activated = self._box_features(head, pooled)
-            deltas = self.box_regressors[head](activated).float()
+            features = self._box_features(head, pooled)
+            classified = self._classified(head, features)
+            deltas = self.box_regressors[head](features.activated).float()
             found.logits.append(self._classifier(head)(classified).float())
             found.labels.append(torch.cat(rois.labels))
             self._box_loss(found, head, deltas, rois, targets)
@@ -290,12 +320,13 @@ class TwoStageDetector(Detector):
             last = head + 1 == settings.box_head_count
             if last:  # no further head needs the RoIs that were not chosen
                 rois, chosen = rois.only(chosen), [keep[keep] for keep in chosen]
-            classified, activated = self._box_features(head, self._pooled_for_boxes(pyramid, rois.boxes))
+            features = self._box_features(head, self._pooled_for_boxes(pyramid, rois.boxes))
+            classified = self._classified(head, features)
             kept = torch.cat(chosen)
             parts = (classified, torch.cat(rois.labels), torch.cat(rois.boxes), image_numbers(rois.labels))
             batches.append(RoIBatch(*(part[kept] for part in parts)))
             if not last:
-                deltas = self.box_regressors[head](activated).float()
+                deltas = self.box_regressors[head](features.activated).float()
                 refined = self._refined(head, pyramid, rois, deltas, classified)
                 rois = self._next_rois(head + 1, refined, targets)
         return batches
@@ -317,7 +348,7 @@ class TwoStageDetector(Detector):
         pooled = self._pooled_for_boxes(pyramid, boxes)
         return [
             RoIBatch(
-                self._box_features(head, pooled)[0],
+                self._classified(head, self._box_features(head, pooled)),
                 torch.cat(labels),
                 torch.cat(boxes),
                 image_numbers(labels),
@@ -326,26 +357,38 @@ class TwoStageDetector(Detector):
         ]
 
     @torch.no_grad()
-    def predict(self, images: list[Tensor], sizes: list[Size]) -> list[Detections]:
-        """Detections by the LVIS protocol: score threshold, suppression per category, cap per image,
-        masks."""
+    def test_features(self, images: list[Tensor]) -> TestFeatures:
+        """Pyramid, proposals, and the box heads whose boxes do not depend on a classifier."""
         settings, pyramid = self.settings, self._pyramid(images, None)
         anchors = self._anchors(pyramid)
         boxes, objectness = self._proposals(
             pyramid, anchors, settings.rpn_test_candidates, settings.rpn_test_proposals
         )
-        logits = []
+        heads = [self._test_head(0, pyramid, boxes)]
+        for head in range(1, settings.box_head_count if settings.class_agnostic_boxes else 1):
+            heads.append(self._next_test_head(head, pyramid, heads[-1]))
+        return _TestFeatures(pyramid, objectness, heads)
+
+    @torch.no_grad()
+    def detections(self, features: TestFeatures, sizes: list[Size]) -> list[Detections]:
+        """The LVIS protocol: score threshold, suppression per category, cap per image, masks."""
+        assert isinstance(features, _TestFeatures)
+        settings, pyramid, heads = self.settings, features.pyramid, list(features.heads)
+        logits: list[Tensor] = []
         for head in range(settings.box_head_count):
-            classified, activated = self._box_features(head, self._pooled_for_boxes(pyramid, boxes))
-            logits.append(self._classifier(head)(classified).float())
-            deltas = self.box_regressors[head](activated).float()
-            if head + 1 < settings.box_head_count:
-                boxes = self._moved(head, pyramid, boxes, deltas, classified)
-        counts = [len(item) for item in boxes]
-        decoded = decode(torch.cat(boxes), deltas.unflatten(1, (-1, 4)), self._stds(head), settings.framework)
-        scores = self._classifier(-1).detection_scores(
-            logits, torch.cat(objectness), "scores" if settings.cascade == "detectron2" else "logits"
+            if head == len(heads):
+                heads.append(self._next_test_head(head, pyramid, heads[-1]))
+            logits.append(self._classifier(head)(self._classified(head, heads[head].features)).float())
+        last = heads[-1]
+        decoded = decode(
+            torch.cat(last.boxes), last.deltas.unflatten(1, (-1, 4)), self._stds(head), settings.framework
         )
+        scores = self._classifier(-1).detection_scores(
+            logits,
+            torch.cat(features.objectness),
+            "scores" if settings.cascade == "detectron2" else "logits",
+        )
+        counts = [len(item) for item in last.boxes]
         kept = [
             select(clipped(own, size, settings.coordinates), score, self.test)
             for own, score, size in zip(
@@ -408,16 +451,27 @@ class TwoStageDetector(Detector):
             pooled = _with_less_gradient(pooled, 1 / self.settings.box_head_count)
         return pooled
 
-    def _box_features(self, head: int, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Features for the classifier, (N, D) or (N, D + P), and for the regressor, (N, D)."""
-        classifier, (first, second) = self._classifier(head), self.box_head_layers[head]
+    def _box_features(self, head: int, pooled: Tensor) -> _BoxFeatures:
+        first, second = self.box_head_layers[head]
         flat = pooled.flatten(start_dim=1)
         raw = second(F.relu(first(flat)))
-        activated = F.relu(raw)
-        classified = raw if classifier.before_activation else activated
-        if classifier.takes_pooled:
-            classified = torch.cat([classified, flat], dim=1)
-        return classified, activated
+        return _BoxFeatures(flat, raw, F.relu(raw))
+
+    def _classified(self, head: int, features: _BoxFeatures) -> Tensor:
+        """Features as the classifier takes them, (N, D) or (N, D + P)."""
+        classifier = self._classifier(head)
+        own = features.raw if classifier.before_activation else features.activated
+        return torch.cat([own, features.pooled], dim=1) if classifier.takes_pooled else own
+
+    def _test_head(self, head: int, pyramid: _Pyramid, boxes: list[Tensor]) -> _TestHead:
+        features = self._box_features(head, self._pooled_for_boxes(pyramid, boxes))
+        return _TestHead(boxes, features, self.box_regressors[head](features.activated).float())
+
+    def _next_test_head(self, head: int, pyramid: _Pyramid, before: _TestHead) -> _TestHead:
+        """The next head of a cascade, on the boxes that the head ``before`` refined."""
+        classified = self._classified(head - 1, before.features)
+        boxes = self._moved(head - 1, pyramid, before.boxes, before.deltas, classified)
+        return self._test_head(head, pyramid, boxes)
 
     def _classifier(self, head: int) -> Classifier:
         return cast(Classifier, self.classifiers[head])

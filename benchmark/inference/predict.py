@@ -1,6 +1,8 @@
-"""From a checkpoint to detections of a whole validation split."""
+"""From checkpoints to detections of a whole validation split."""
 
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,26 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import distributed
 
-from benchmark.annotations import Vocabulary, check_same_vocabulary, read_annotations, vocabulary_hash
-from benchmark.detectors import Detections, build_detector
+from benchmark.annotations import (
+    AnnotationFile,
+    Vocabulary,
+    check_same_vocabulary,
+    read_annotations,
+    vocabulary_hash,
+)
+from benchmark.detectors import Detections, Detector, TestFeatures, build_detector
 from benchmark.detectors.checkpoints import CheckpointError, conventions_of, load_weights, with_conventions
-from benchmark.images import TestImages, load
+from benchmark.detectors.frozen import FrozenTensors, SharingError
+from benchmark.images import Sample, TestImages, load
 from benchmark.inference.detections import DetectionWriter
 from benchmark.processes import fabric_of
 from benchmark.progress import tracked
+from benchmark.recipes.detector_settings import ModelSettings, TestingSettings
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import DatasetFiles
 from benchmark.statistics import ClassStatistics, read_tables
 
 
-@torch.no_grad()
 def predict_dataset(
     run: Run,
     files: DatasetFiles,
@@ -51,23 +60,119 @@ def predict_dataset(
     Raises:
         BenchmarkError: the checkpoint, the images or the annotations do not fit the recipe.
     """
+    job = PredictionJob(run, files, checkpoint, output)
+    ((_, facts),) = predict_together([job], workers=workers, devices=devices)
+    assert not isinstance(facts, Exception)
+    return facts
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionJob:
+    """Detections that are to be made: the recipe, the files of its dataset, the finished checkpoint of its
+    last stage, and the Parquet file."""
+
+    run: Run
+    files: DatasetFiles
+    checkpoint: Path
+    output: Path
+
+    def detector(self, annotations: AnnotationFile) -> Detector:
+        """The detector with the weights of the checkpoint.
+
+        Raises ``CheckpointError`` where it is not of this recipe, or the annotations have other categories.
+        """
+        statistics = ClassStatistics.read(self.files.statistics)
+        check_same_vocabulary(
+            statistics.as_vocabulary(f"training statistics {self.files.statistics}"),
+            Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
+            CheckpointError,
+            remedy="list the same categories with the same ids and names in both files",
+        )
+        as_trained = with_conventions(self.run, conventions_of(self.checkpoint))
+        tables = read_tables(self.files.intermediates, self.run.intermediates, statistics)
+        detector = build_detector(as_trained, statistics, initial_weights=False, tables=tables)
+        load_weights(detector, self.checkpoint, self.run, vocabulary_hash(annotations.categories))
+        return detector
+
+    def writer(self, annotations: AnnotationFile) -> DetectionWriter:
+        """What writes the file."""
+        names = {category.id: category.name for category in annotations.categories}
+        description = {
+            "method": self.run.method,
+            "variant": self.run.variant,
+            "detector": self.run.detector_name,
+            "dataset": self.run.dataset_name,
+            "seed": self.run.seed,
+        }
+        return DetectionWriter(self.output, names, description, self.run.detector.masks)
+
+
+Ended = tuple[PredictionJob, dict[str, Any] | Exception]
+"""Detections that have been made, with facts for the record, or what prevented them."""
+
+
+@torch.no_grad()
+def predict_together(jobs: Sequence[PredictionJob], *, workers: int, devices: int = 1) -> Iterator[Ended]:
+    """Make detections by one pass over the validation images, as ``predict_dataset`` does; yields each job
+    when it has ended.
+
+    Several have detectors that are equal but for their classifiers and test settings: what lies before these
+    is found once for each image. Each file has the bytes that it would have alone. One of several that fails
+    is yielded with its error, and the others go on; the error of the only one is raised. So is one that other
+    processes need not have met.
+
+    Args:
+        jobs: of one dataset. Where there are several processes, those of the first process are carried out,
+            which all others have too.
+        workers: as for ``predict_dataset``; so are the devices.
+        devices: processes that were started for this.
+
+    Raises:
+        BenchmarkError: bad input of any kind, which all have in common if there are several.
+    """
     fabric = fabric_of(devices)
     fabric.launch()
-    first = fabric.is_global_zero
-    annotations = read_annotations(files.val)
-    statistics = ClassStatistics.read(files.statistics)
-    check_same_vocabulary(
-        statistics.as_vocabulary(f"training statistics {files.statistics}"),
-        Vocabulary.of(f"validation annotations {annotations.path}", annotations.categories),
-        CheckpointError,
-        remedy="list the same categories with the same ids and names in both files",
-    )
-    as_trained = with_conventions(run, conventions_of(checkpoint))
-    tables = read_tables(files.intermediates, run.intermediates, statistics)
-    detector = build_detector(as_trained, statistics, initial_weights=False, tables=tables)
-    load_weights(detector, checkpoint, run, vocabulary_hash(annotations.categories))
-    detector.to(fabric.device).eval()
-    data = TestImages(annotations, files.val_images, run.detector)
+    chosen = fabric.broadcast([str(job.output) for job in jobs])
+    jobs = [job for job in jobs if str(job.output) in chosen]
+    annotations = read_annotations(jobs[0].files.val)
+
+    def error_of(action: Callable[..., None], *arguments: Any) -> Exception | None:
+        try:
+            action(*arguments)
+        except Exception as error:
+            if len(jobs) == 1 or fabric.world_size > 1:
+                raise
+            return error
+        return None
+
+    with ExitStack() as stack:
+        trunk = _Trunk(fabric)
+        going = [_Prediction(job, fabric) for job in jobs]
+        for prediction in list(going):
+            if error := error_of(prediction.begin, annotations, trunk, stack):
+                going.remove(prediction)
+                yield prediction.job, error
+        title = jobs[0].run.title if len(jobs) == 1 else f"{len(jobs)} methods,"
+        for sample in _samples(fabric, annotations, jobs[0], workers, title) if going else ():
+            features = None if sample is None else going[0].test_features(sample)
+            for prediction in list(going):
+                if error := error_of(prediction.add, sample, features):
+                    going.remove(prediction)
+                    prediction.abandon(error)
+                    yield prediction.job, error
+            if not going:
+                return
+            del features  # before those of the next image are found
+        for prediction in going:
+            error = error_of(prediction.finish)
+            yield prediction.job, error or prediction.facts(len(annotations.images))
+
+
+def _samples(
+    fabric: Fabric, annotations: AnnotationFile, job: PredictionJob, workers: int, title: str
+) -> Iterator[Sample | None]:
+    """This process's images; None where others have some left and it has not."""
+    data = TestImages(annotations, job.files.val_images, job.run.detector)
     loader = load(
         data,
         batch_size=None,
@@ -76,33 +181,85 @@ def predict_dataset(
         pin_memory=fabric.device.type == "cuda",
         generator=torch.Generator(),
     )
-    names = {category.id: category.name for category in annotations.categories}
-    description = {
-        "method": run.method,
-        "variant": run.variant,
-        "detector": run.detector_name,
-        "dataset": run.dataset_name,
-        "seed": run.seed,
-    }
-    masks = run.detector.masks
-    with DetectionWriter(output, names, description, masks) if first else nullcontext() as writer:
-        rounds = range(0, len(data), fabric.world_size)
-        for number in tracked(rounds, f"images, {run.title} predict", each=fabric.world_size, shown=first):
-            own: tuple[int, Detections] | None = None
-            if number + fabric.global_rank < len(data):
-                sample = next(loader)
-                image, _ = sample.on(fabric.device)
-                own = sample.image_id, detector.predict([image], [sample.size])[0]
-            for item in _gathered(own, fabric):
-                if writer is not None and item is not None:
-                    image_id, found = item
-                    add_detections(writer, image_id, found, annotations.category_ids)
-    return {
-        "images": len(data),
-        "detections": writer.rows if writer is not None else None,
-        "device": str(fabric.device),
-        "threads": torch.get_num_threads(),
-    }
+    rounds, shown = range(0, len(data), fabric.world_size), fabric.is_global_zero
+    for _ in tracked(rounds, f"images, {title} predict", each=fabric.world_size, shown=shown):
+        yield next(loader, None)
+
+
+class _Trunk:
+    """What detectors share that are equal but for their classifiers, on the device of a process."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._device = fabric.device
+        self._frozen = FrozenTensors()
+        self._settings: dict[str, Any] | None = None
+
+    def shared(self, detector: Detector) -> Detector:
+        """The detector in evaluation mode, with the frozen tensors of the first.
+
+        Raises ``SharingError`` where these, or what it is built and tested with, are others.
+        """
+        read = {*ModelSettings.model_fields, *TestingSettings.model_fields}
+        settings = {"backend": detector.backend, **detector.settings.model_dump(include=read)}
+        self._settings = self._settings or settings
+        differing = [name for name, value in settings.items() if value != self._settings[name]]
+        if differing:
+            raise SharingError("detectors with different settings share nothing", where=", ".join(differing))
+        detector.to(self._device).eval()
+        self._frozen.share(detector)
+        return detector
+
+
+class _Prediction:
+    """Detections that are being made: ``begin``, then ``add`` for every image, then ``finish``."""
+
+    _detector: Detector
+    _category_ids: NDArray[np.int64]
+    _writer: DetectionWriter | None  # in the first process
+
+    def __init__(self, job: PredictionJob, fabric: Fabric) -> None:
+        self.job, self._fabric = job, fabric
+        self._file = ExitStack()
+
+    def begin(self, annotations: AnnotationFile, trunk: "_Trunk", stack: ExitStack) -> None:
+        """Load the detector and begin with the file, which ``stack`` removes if it is not finished before."""
+        self._detector = trunk.shared(self.job.detector(annotations))
+        self._category_ids = annotations.category_ids
+        writer = self.job.writer(annotations) if self._fabric.is_global_zero else None
+        self._writer = self._file.enter_context(writer or nullcontext())
+        stack.push(self._file)
+
+    def test_features(self, sample: Sample) -> TestFeatures:
+        """What all detectors that share its trunk find in an image."""
+        image, _ = sample.on(self._fabric.device)
+        return self._detector.test_features([image])
+
+    def add(self, sample: Sample | None, features: TestFeatures | None) -> None:
+        """Detect on the features of this process's image, if it has one, and write what all have found."""
+        own: tuple[int, Detections] | None = None
+        if sample is not None and features is not None:
+            own = sample.image_id, self._detector.detections(features, [sample.size])[0]
+        for item in _gathered(own, self._fabric):
+            if self._writer is not None and item is not None:
+                image_id, found = item
+                add_detections(self._writer, image_id, found, self._category_ids)
+
+    def abandon(self, error: Exception) -> None:
+        """Remove the file."""
+        self._file.__exit__(type(error), error, error.__traceback__)
+
+    def finish(self) -> None:
+        """Put the file in its place."""
+        self._file.close()
+
+    def facts(self, images: int) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "images": images,
+            "detections": self._writer.rows if self._writer is not None else None,
+            "device": str(self._fabric.device),
+            "threads": torch.get_num_threads(),
+        }
 
 
 def add_detections(

@@ -55,12 +55,20 @@ class Retraining(Strict):
     source: str = Field(description="where that is measured")
 
 
+class Prediction(Strict):
+    """What predictions can share that differ in their classifiers."""
+
+    shared: float = Field(ge=0, le=1, description="part of the time before the classifier")
+    source: str = Field(description="where that is measured")
+
+
 class Zoo(Strict):
     """The whole file."""
 
     weights: list[ZooWeights] = Field(description="COCO weights")
     rates: list[ZooRate] = Field(description="speed and memory by detector")
     retraining: Retraining = Field(description="speed of a retraining")
+    prediction: Prediction = Field(description="what predictions share")
     gpus: dict[str, float] = Field(description="gigabytes of GPUs by name")
 
     def weights_of(self, settings: DetectorSettings) -> ZooWeights | None:

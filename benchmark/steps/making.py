@@ -54,6 +54,7 @@ from benchmark.steps.step import ABSENT, MAIN, Step
 from benchmark.steps.store import in_results, link, link_dataset, publish
 
 if TYPE_CHECKING:
+    from benchmark.inference.predict import PredictionJob
     from benchmark.training import StageJob
 
 
@@ -104,14 +105,11 @@ def make(step: Step, means: Means, attempt: int = 1) -> bool:
     if not _is_first():  # of several processes, which the first speaks for
         _FUNCTIONS[step.kind.name](step, means)
         return True
-    with _made_within(step, means) as recorder:
-        if recorder is not None:
-            recorder.add(**_FUNCTIONS[step.kind.name](step, means))
-    return recorder is not None
+    return _make_here(step, means)
 
 
 def make_shared(shared: SharedPass, means: Means, attempt: int = 1) -> None:
-    """Train what is not finished of the steps of a shared pass; each goes into the store when it has ended.
+    """Make what is not finished of the steps of a shared pass; each goes into the store when it has ended.
 
     One that fails has that in its record and is left to its own job; so is one that another process is at,
     and, in a second attempt, one that must fail again. The others go on.
@@ -122,20 +120,41 @@ def make_shared(shared: SharedPass, means: Means, attempt: int = 1) -> None:
     if launched(means.devices, shared.done.parent):
         return
     if _is_first():
-        _train_together(shared, means, attempt)
+        _transform(shared, means, attempt)
+        _make_together(shared, means, attempt)
         for step in shared.steps:
             link(step.run)
         shared.done.parent.mkdir(parents=True, exist_ok=True)
         shared.done.touch()
     else:  # its part of what the first process has chosen
-        for _ in _trained(shared.steps, means):
+        for _ in _results(shared.steps, means):
             pass
 
 
-def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
+def _make_here(step: Step, means: Means) -> bool:
+    """Carry out a step in this process alone. Returns whether anything was made."""
+    with _made_within(step, means) as recorder:
+        if recorder is not None:
+            recorder.add(**_FUNCTIONS[step.kind.name](step, means))
+    return recorder is not None
+
+
+def _transform(shared: SharedPass, means: Means, attempt: int) -> None:
+    """Carry out the transform stages that predictions of a shared pass wait for, as far as it is possible."""
+    for step in shared.transforms:
+        if not _has_inputs(step):
+            continue
+        try:
+            check_attempt(step.work, attempt)
+            _make_here(step, means)
+        except Exception as error:
+            print(f"{step.full_name} is left to its own job: {error}", file=sys.stderr)
+
+
+def _make_together(shared: SharedPass, means: Means, attempt: int) -> None:
     held: dict[str, tuple[ExitStack, StepRecorder]] = {}
     with ExitStack() as rest:
-        for step in shared.steps:
+        for step in filter(_has_inputs, shared.steps):  # a checkpoint need not have been made
             own = rest.enter_context(ExitStack())
             try:
                 check_attempt(step.work, attempt)
@@ -150,14 +169,16 @@ def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
         if not waiting:
             if means.devices > 1:
                 raise StepError(
-                    "others are at all steps of the pass, or have finished them", where=shared.name
+                    "no step is left for the pass to make",
+                    where=shared.name,
+                    found="others are at them or have finished them, or what they start from has failed",
                 )
             return
         for _, recorder in held.values():
             recorder.share(len(held))
             recorder.add(**{SHARED_BY: len(held)})
             recorder.write()
-        for step, result in _trained(waiting, means):
+        for step, result in _results(waiting, means):
             own, recorder = held.pop(step.place)
             if isinstance(result, Exception):
                 _LOGGER.error("%s failed: %s", step.full_name, result)
@@ -170,13 +191,35 @@ def _train_together(shared: SharedPass, means: Means, attempt: int) -> None:
                 other.share(len(held))
 
 
+def _results(steps: Sequence[Step], means: Means) -> Iterator[tuple[Step, dict[str, Any] | Exception]]:
+    """Each step of a pass when it has ended, with the facts for its record or what ended it early."""
+    return _predicted(steps, means) if steps[0].kind is PREDICT else _trained(steps, means)
+
+
 def _trained(steps: Sequence[Step], means: Means) -> Iterator[tuple[Step, dict[str, Any] | Exception]]:
-    """Each step when its training has ended, with the facts for its record or what ended it early."""
     from benchmark.training import train_stages
 
     jobs = {_stage_job(step): step for step in steps}
     for job, result in train_stages([*jobs], devices=means.devices, workers=means.workers):
         yield jobs[job], result
+
+
+def _predicted(steps: Sequence[Step], means: Means) -> Iterator[tuple[Step, dict[str, Any] | Exception]]:
+    from benchmark.inference.predict import predict_together
+
+    jobs = {_prediction_job(step): step for step in steps}
+    for job, result in predict_together([*jobs], devices=means.devices, workers=means.workers):
+        if isinstance(result, Exception):
+            yield jobs[job], result
+            continue
+        try:
+            _write_weight_norms(jobs[job])
+        except Exception as error:
+            if len(steps) == 1:
+                raise
+            yield jobs[job], error
+        else:
+            yield jobs[job], result
 
 
 @contextmanager
@@ -288,6 +331,11 @@ def made_files(run: Run) -> DatasetFiles:
 def _is_first() -> bool:
     """Whether this is the only process of a step, or the first of several."""
     return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+def _has_inputs(step: Step) -> bool:
+    """Whether every step before is finished."""
+    return all(before.finished for before in step.inputs.values())
 
 
 def _check_inputs(step: Step) -> None:
@@ -406,22 +454,24 @@ def _stage_job(step: Step) -> "StageJob":
 
 
 def _predict(step: Step, means: Means) -> dict[str, Any]:
-    from benchmark.detectors.weight_norms import write_weight_norms
-    from benchmark.inference.predict import predict_dataset
-
-    checkpoint, files = step.inputs["checkpoint"].output(), run_files(step.run)
-    facts = predict_dataset(
-        step.run,
-        files,
-        checkpoint,
-        step.work / PREDICT.outputs[MAIN],
-        devices=means.devices,
-        workers=means.workers,
-    )
-    if _is_first():
-        norms = step.work / PREDICT.outputs["weight_norms"]
-        write_weight_norms(step.run, files.statistics, checkpoint, norms, files.intermediates)
+    ((_, facts),) = _predicted([step], means)
+    assert not isinstance(facts, Exception)
     return facts
+
+
+def _prediction_job(step: Step) -> "PredictionJob":
+    from benchmark.inference.predict import PredictionJob
+
+    checkpoint, output = step.inputs["checkpoint"].output(), step.work / PREDICT.outputs[MAIN]
+    return PredictionJob(step.run, run_files(step.run), checkpoint, output)
+
+
+def _write_weight_norms(step: Step) -> None:
+    from benchmark.detectors.weight_norms import write_weight_norms
+
+    if _is_first():
+        job, norms = _prediction_job(step), step.work / PREDICT.outputs["weight_norms"]
+        write_weight_norms(job.run, job.files.statistics, job.checkpoint, norms, job.files.intermediates)
 
 
 def _evaluate(step: Step, _: Means) -> dict[str, Any]:

@@ -117,6 +117,11 @@ class Step:
         return next((stage for stage in stages if stage.name == self.name), None)
 
     @property
+    def needs(self) -> "list[Step]":
+        """The steps that must be done before, whether or not the result depends on them."""
+        return [*self.inputs.values(), *self.after.values()]
+
+    @property
     def full_name(self) -> str:
         """The step and its owner, for messages."""
         return f"'{self.name}' of {self.owner.title}"

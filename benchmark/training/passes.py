@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from benchmark.detectors import ChooseRoIs, Detector, RoIBatch, TrainingPass
-from benchmark.detectors.checkpoints import is_classifier
+from benchmark.detectors.frozen import FrozenTensors
 from benchmark.images import Sample, Target, TrainImages, load
 from benchmark.processes import Team
 from benchmark.recipes import load_object
@@ -208,32 +208,18 @@ class Trunk:
 
     def __init__(self, fabric: Fabric, images: ImagePass) -> None:
         self._fabric, self.images = fabric, images
-        self._frozen: dict[str, Tensor] = {}
+        self._frozen = FrozenTensors()
         self._features: dict[Hashable, RoIFeatures] = {}
 
     def features(self, detector: Detector) -> RoIFeatures:
         """The features that the detector's classifiers train on. Its other tensors are replaced by those of
         the first detector.
 
-        Raises ``TrainingError`` if they differ from those of the first detector.
+        Raises ``SharingError`` if they differ from those of the first detector.
         """
-        if not self._frozen:
+        if not self._features:
             on_its_device(self._fabric, detector)
-            state = detector.state_dict()
-            self._frozen = {name: value for name, value in state.items() if not is_classifier(name)}
-        else:
-            own = {name: value for name, value in detector.state_dict().items() if not is_classifier(name)}
-            differing = [
-                name
-                for name, value in self._frozen.items()
-                if name not in own or not own[name].to(value.device).equal(value)
-            ]
-            if differing or len(own) != len(self._frozen):
-                raise TrainingError(
-                    "classifiers can only share the features of detectors that are equal but for them",
-                    where=", ".join(differing[:3]),
-                )
-            detector.load_state_dict(self._frozen, strict=False, assign=True)
+        self._frozen.share(detector)
         view, images = detector.features_depend_on, self.images
         if view not in self._features:
             self._features[view] = RoIFeatures(self._fabric, detector, images.workers, images.choice())

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from benchmark.classifiers import Classifier, LinearClassifier, NormedConv2d
-from benchmark.detectors.checkpoints import is_counter
+from benchmark.detectors.checkpoints import is_classifier, is_counter
 from benchmark.detectors.layouts import trunk_name
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError
@@ -240,6 +240,25 @@ def test_detections_follow_the_lvis_protocol(backend: str, form: str) -> None:
     (nothing, _) = model.predict(images, [(128, 128), (48, 72)])
     assert len(nothing.boxes) == 0
     assert nothing.rles == ([] if model.settings.masks else None)
+
+
+@each_form
+def test_features_serve_all_classifiers(backend: str, form: str) -> None:
+    """Detections on those of a detector that is equal but for its classifiers are those of ``predict``, also
+    where the classifiers choose the boxes of a cascade's next stage."""
+    first, second = (detector(backend, kind, **FORMS[form]).eval() for kind in (Softmax, Sigmoid))
+    shared = {name: value for name, value in first.state_dict().items() if not is_classifier(name)}
+    second.load_state_dict(shared, strict=False)
+    images, sizes = batch()[0], [(64, 64), (48, 72)]
+    features = first.test_features(images)
+    for model in (first, second, first):
+        for found, wanted in zip(
+            model.detections(features, sizes), model.predict(images, sizes), strict=True
+        ):
+            assert found.boxes.equal(wanted.boxes)
+            assert found.labels.equal(wanted.labels)
+            assert found.scores.equal(wanted.scores)
+            assert found.rles == wanted.rles
 
 
 @pytest.mark.parametrize("pasting", ["grid", "whole_pixels"])

@@ -29,6 +29,11 @@ for _each in [*(target for row in ROWS for target in targets_of(row)), *OF_DATA]
 TRAININGS = ["train all", "train classifier", "train with meta step"]
 STAGES = [*TRAININGS, "fit", "transform"]
 EVERY = [*STAGES, "predict", "evaluate", "statistics", "intermediates"]
+PASSES = [
+    PassTarget("train classifier", ("bags", "others_1")),
+    PassTarget("predict", ("bags", "others_1")),
+    PassTarget("predict", ("softmax", "tau_norm")),
+]
 
 
 def _target(place: Place, kinds: list[str]) -> Target:
@@ -110,12 +115,13 @@ def killed_within_a_write(place: Place) -> str:
 
 
 def ended_shared_pass(place: Place) -> str:
-    """A pass that trains two classifiers is killed or told to stop; made again, by itself or by the jobs of
-    its steps, each ends as if it had been trained alone."""
-    shared = PassTarget(("bags", "others_1"))
-    for target in shared.members:
+    """A pass that trains classifiers, or predicts with them, is killed or told to stop; made again, by itself
+    or by the jobs of its steps, each ends as if it had been made alone."""
+    shared = place.draw.choice(PASSES)
+    before = [Target("transform", "tau_norm", "normalise")] if "tau_norm" in shared.rows else []
+    for target in [*before, *shared.members]:
         place.forget(target)
-    moment = place.draw.uniform(0.01, 1.5) * place.reference.cpu_seconds["train classifier"]
+    moment = place.draw.uniform(0.01, 1.5) * place.reference.cpu_seconds[shared.kind]
     killed = place.draw.random() < 0.6
 
     def stop(*_: object) -> None:
@@ -128,11 +134,11 @@ def ended_shared_pass(place: Place) -> str:
     if command.status != 0 and place.draw.random() < 0.7:
         again = place.run(shared)
         claim(again.status == 0, f"the same command again ended with {again.status}:\n{again.output}")
-    for target in shared.members:
+    for target in [*before, *shared.members]:
         command = place.run(target)
         claim(command.status == 0, f"its own job ended with {command.status}:\n{command.output}")
     shared.shared.done.unlink(missing_ok=True)  # as Snakemake does
-    for target in shared.members:
+    for target in [*before, *shared.members]:
         place.check_recovered(target)
     return outcome
 

@@ -76,19 +76,22 @@ class Target:
 
 @dataclass(frozen=True)
 class PassTarget:
-    """The pass that the retrainings of some rows share."""
+    """The pass that a step of some rows shares, by its kind."""
 
+    kind: str
     rows: tuple[str, ...]
 
     @property
     def members(self) -> list[Target]:
-        """Those retrainings."""
-        return [Target("train classifier", row, "retrain") for row in self.rows]
+        """Those steps."""
+        return [target for row in self.rows for target in targets_of(row) if target.kind == self.kind]
 
     @property
     def shared(self) -> SharedPass:
         """The pass, as the working directory has it."""
-        (shared,) = shared_passes(target.step for target in self.members)
+        places = [target.step.place for target in self.members]
+        passes = shared_passes(step for row in ROWS.values() for step in steps_of(row.runs[0]))
+        (shared,) = (item for item in passes if {step.place for step in item.steps} == set(places))
         return shared
 
     @property

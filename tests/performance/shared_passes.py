@@ -23,6 +23,7 @@ from benchmark.steps import made_files
 from benchmark.training import StageJob, train_stages
 from benchmark.training.stages import read_training_data
 
+from . import shared_testing
 from .loading import write_images
 from .measuring import ROOT, measure, table
 from .retraining import boxes_near
@@ -49,7 +50,7 @@ SIZES = {
         edge=160,
         batch=4,
         iterations=(5, 45),
-        repetitions=3,
+        repetitions=2,
     ),
     "R50": Size(
         "torchvision/mask_rcnn_r50_fpn",
@@ -78,7 +79,9 @@ the noise of a machine with other work.
 
 {sizes}
 
-{table}"""
+{table}
+
+{testing}"""
 
 
 def stage_jobs(size: Size, classifiers: list[int], iterations: int, place: Path) -> list[StageJob]:
@@ -193,7 +196,13 @@ def section() -> str:
         f"- {name}: `{size.preset}`, {size.batch} {size.images}" for name, size in SIZES.items()
     )
     columns = ["classifiers", "together", "each alone", "alone / together", "start"]
-    return TEXT.format(lengths=lengths, repetitions=repetitions, sizes=sizes, table=table(columns, rows))
+    return TEXT.format(
+        lengths=lengths,
+        repetitions=repetitions,
+        sizes=sizes,
+        table=table(columns, rows),
+        testing=shared_testing.section(),
+    )
 
 
 def _of_each(texts: dict[str, str]) -> str:

@@ -25,7 +25,7 @@ def test_smoke_trains_every_stage_and_shared_bases_once(project: Project) -> Non
     retrained = {"bags", "balanced_softmax", "balms", "simcal+shared_base"}
     jobs = {f"{step} {method}": 1 for method in methods for step in ("predict", "evaluate")}
     jobs |= {f"{'retrain' if method in retrained else 'train'} {method}": 1 for method in methods}
-    jobs["shared_pass balanced_softmax"] = 1  # with BALMS
+    jobs["shared_pass balanced_softmax"] = 2  # with BALMS: both are trained, then tested
     jobs["transform simcal+shared_base"] = 1  # the calibrated head is copied before it is trained
     assert project.planned() == {
         "synthesize": 1,
@@ -49,13 +49,17 @@ def test_every_seed_is_a_run(project: Project) -> None:
 
 
 def test_a_sweep_is_a_run_for_every_value_on_one_base(project: Project) -> None:
-    """8 is the manifest's own value: its run is that of the plain row."""
+    """8 is the manifest's own value: its run is that of the plain row. What is trained together is tested
+    together, and so are the base and what only changes its weights."""
     sweep = {"id": "b", "sweep": {"others_ratio": [1, 4, 8]}}
-    rows = [{**row, "dataset": "synthetic_tiny"} for row in ({}, sweep)]
+    post_hoc = [{"id": method, "method": method} for method in ("softmax", "tau_norm")]
+    rows = [{**row, "dataset": "synthetic_tiny"} for row in ({}, sweep, *post_hoc)]
     jobs = project.planned(experiment=experiment(project.folder, *rows))
     runs = ["bags", "bags,others_ratio=1", "bags,others_ratio=4"]
     own = {f"{step} {run}": 1 for step in ("retrain", "predict", "evaluate") for run in runs}
-    own["shared_pass bags"] = 1  # over all three
+    own["shared_pass bags"] = 2  # over all three: retrainings, then predictions
+    own |= {f"{step} {run}": 1 for step in ("predict", "evaluate") for run in ("softmax", "tau_norm")}
+    own |= {"shared_pass softmax": 1, "transform tau_norm": 1}
     whole = ("synthesize", "statistics", "intermediates", "train softmax", "table", "all")
     assert jobs == own | dict.fromkeys(whole, 1)
 

@@ -124,32 +124,15 @@ def inputs_of(kind):
 
     def done(wildcards):
         step = planned(kind, wildcards).step
-        return [
-            ancient(str(item.done))
-            for item in [*prerequisites(step), *passes_with(step)]
-        ]
+        passes = [shared for shared in PASSES.values() if step.place in shared.makes]
+        return [ancient(str(item.done)) for item in [*step.needs, *passes]]
 
     return done
 
 
 def inputs_of_pass(wildcards):
     """The stamps of all steps that a step of the pass needs."""
-    steps = [prerequisites(step) for step in PASSES[wildcards.key].unfinished]
-    return sorted({ancient(str(step.done)) for found in steps for step in found})
-
-
-def passes_with(step):
-    """The pass that makes a step together with others, if there is one."""
-    return [
-        shared
-        for shared in PASSES.values()
-        if step in shared.steps and not step.finished and shared.is_needed
-    ]
-
-
-def prerequisites(step):
-    """The steps that must be done before, whether or not the result depends on them."""
-    return [*step.inputs.values(), *step.after.values()]
+    return [ancient(str(item.done)) for item in PASSES[wildcards.key].inputs]
 
 
 def recipe_of(kind):
@@ -165,6 +148,11 @@ def owner_of(kind):
 def members_of_pass(wildcards):
     """Resource function: the owners of the steps of a pass, for the reader of a dry run."""
     return " ".join(step.subject.owner for step in PASSES[wildcards.key].steps)
+
+
+def kind_of_pass(wildcards):
+    """Resource function: the kind of step that a pass makes, for the reader of a dry run."""
+    return PASSES[wildcards.key].steps[0].kind.name
 
 
 def runs_on_cpu(kind, wildcards):

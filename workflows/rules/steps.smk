@@ -35,8 +35,9 @@ for kind in KINDS:
             " --workers {resources.workers} --attempt {resources.attempt} > {log} 2>&1"
 
 
-# One pass over the images for all rows that train classifiers on equal features (benchmark/steps/sharing.py). It moves
-# finished steps into the store one by one, where the jobs of these steps find them; failed steps are left to their jobs.
+# One pass over the images for all rows that train classifiers on equal features, or that predict with detectors which
+# differ only in their classifiers (benchmark/steps/sharing.py). It moves finished steps into the store one by one, where
+# the jobs of these steps find them; failed steps are left to their jobs.
 rule:
     name:
         PASS.name
@@ -53,6 +54,7 @@ rule:
     threads: cores(PASS)
     resources:
         step=PASS.name,
+        of=kind_of_pass,
         experiment=relative(str(EXPERIMENT.path)),
         owner=members_of_pass,
         attempt=lambda wildcards, attempt: attempt,
