@@ -120,7 +120,7 @@ $(VENV)/installed_detectron2: $(VENV)/installed
 shown: $(VENV)/installed
 	mkdir -p results/smoke
 	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
-	$(foreach table,$(wildcard results/experiments/smoke_*/table.md results/experiments/ablations/table.md),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
+	$(foreach table,$(wildcard results/experiments/smoke_*/table.md $(addprefix results/experiments/,$(addsuffix /table.md,ablations comparison))),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
 	$(BIN)/longtail reference smoke
 	$(BIN)/python -m tests.workflow.rule_graph
 	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png

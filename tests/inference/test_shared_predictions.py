@@ -49,7 +49,7 @@ def rows(detector: str) -> Steps:
         (run,) = row.runs
         if detector != BOXES:
             run = run.model_copy(update={"test": run.test.model_copy(update={"max_detections": 30})})
-        found[row.row.id] = steps_of(run)
+        found[row.id] = steps_of(run)
     return found
 
 
@@ -85,7 +85,7 @@ def untrained(step: Step) -> None:
         annotations, statistics = read_training_data(step.run, files)
         vocabulary = vocabulary_hash(annotations.categories)
         detector, conventions = job.detector(statistics, vocabulary)
-        job.finish(detector, vocabulary, conventions)
+        job.write_checkpoint(detector, vocabulary, conventions)
 
 
 def files_of(step: Step, place: Path = Path()) -> Files:
