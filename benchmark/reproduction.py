@@ -89,8 +89,7 @@ def reproduce(
     Checkpoint, detections, metrics and ``reproduction.json`` go to ``results/reproduced/PAPER/ROW``.
 
     Args:
-        paper: the paper of the release, which selects the layout of the weights, and the first column of the
-            published numbers.
+        paper: paper of the release, for the layout of the weights; first column of the published numbers.
         row: second column of the published numbers.
         weights: the released file.
         heads: SimCal's calibrated heads: one, or one for each box head in order.

@@ -282,15 +282,15 @@ def test_masks_lie_in_their_boxes(backend: str, form: str, pasting: str) -> None
         assert y + height < y2 + above
 
 
-class StageScores(Softmax):
+class HeadScores(Softmax):
     """Logits that are the same for every RoI: the number of the head that it is in."""
 
     made = 0
 
     def __init__(self, in_features: int, statistics: Any) -> None:
         super().__init__(in_features, statistics)
-        self.head = StageScores.made % 3
-        StageScores.made += 1
+        self.head = HeadScores.made % 3
+        HeadScores.made += 1
 
     def forward(self, features: Tensor) -> Tensor:
         """3 for the head's own category, 0 otherwise."""
@@ -298,9 +298,9 @@ class StageScores(Softmax):
 
 
 @pytest.mark.parametrize(("backend", "form"), [item for item in COMBINATIONS if "cascade" in item[1]])
-def test_a_cascade_averages_its_stages(backend: str, form: str) -> None:
+def test_a_cascade_averages_its_heads(backend: str, form: str) -> None:
     """Logits once, before the scores: softmax of (1, 1, 1, 0); in detectron2's kind the three softmaxes."""
-    model = detector(backend, StageScores, **FORMS[form]).eval()
+    model = detector(backend, HeadScores, **FORMS[form]).eval()
     expected = torch.tensor([1.0, 1, 1, 0]).softmax(dim=0)[0]
     if form == "cascade of detectron2":
         expected = torch.eye(4)[:3].mul(3).softmax(dim=1).mean(dim=0)[0]

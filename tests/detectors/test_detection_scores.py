@@ -34,7 +34,7 @@ def detector_of(name: str, folder: Path) -> Detector:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_method_gets_all_stages_and_the_proposals_scores(name: str, tmp_path: Path) -> None:
+def test_the_method_gets_all_heads_and_the_proposals_scores(name: str, tmp_path: Path) -> None:
     detector = detector_of(name, tmp_path)
     seen: list[tuple[list[Tensor], Tensor]] = []
 

@@ -131,7 +131,7 @@ def test_every_key_is_used_or_reported(source: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_background_moves_in_every_stage(form: str) -> None:
+def test_background_moves_in_every_head(form: str) -> None:
     """mmdetection 1 has it first, and mmdetection 2 last, in whatever file of that framework."""
     for framework in ("mmdet_v1", "mmdet"):
         state = released.released_state(framework, CATEGORIES, CATEGORIES + 1, form=form)
@@ -169,7 +169,7 @@ def test_a_damaged_release_is_refused_with_its_keys(source: str, form: str) -> N
 
 
 @pytest.mark.parametrize("source", ["bags", "simcal", "gol"])
-def test_another_number_of_categories_is_refused_in_every_stage(source: str) -> None:
+def test_another_number_of_categories_is_refused_in_every_head(source: str) -> None:
     state = weights(source, "htc", CATEGORIES - 1)
     with pytest.raises(CheckpointError) as refusal:
         convert(state, source, detector(source, "htc"))
