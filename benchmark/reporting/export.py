@@ -179,7 +179,7 @@ Made with the project at {", ".join(versions)}. To make it again, in a checkout 
 folder at `EXPORT`:
 
 ```
-git checkout {_revision(versions[-1])}
+git checkout {_revision(records[-1].code_version)}
 cp -r EXPORT/methods/. methods/    # the methods' code as it was, of your own and of the project
 {"git apply EXPORT/changes.patch" if patched else "# " + _edited(versions)}
 bash EXPORT/commands.sh
