@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmark.cli import app
 from benchmark.messages import show_messages, verbosity_options
 from benchmark.progress import tracked
 
@@ -44,6 +46,12 @@ def test_more_or_less_is_shown_as_asked_for(capsys: pytest.CaptureFixture[str]) 
     details = said(1, capsys)
     assert {"benchmark.steps: 100 % of benchmark.steps", "100 % of mmengine"} < set(details)
     assert verbosity_options() == ["--verbose"]
+
+
+@pytest.mark.parametrize("words", [["-q", "list", "datasets"], ["list", "datasets", "--quiet"]])
+def test_quiet_is_taken_in_front_of_the_command_and_behind_it(words: list[str]) -> None:
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert verbosity_options() == ["--quiet"]
 
 
 def test_progress_is_a_line_now_and_then_with_rate_and_time_left(

@@ -158,7 +158,7 @@ def _edited(versions: Sequence[str]) -> str:
 def _revision(version: str) -> str:
     """What ``git checkout`` takes: a description of a commit as it is, the tag of a release."""
     plain = version.removesuffix(DIRTY)
-    return f"v{plain}" if re.fullmatch(r"[\d.]+", plain) else plain
+    return f"v{plain}" if re.fullmatch(r"\d+(\.\d+)+", plain) else plain
 
 
 def _readme(result: RunResult, records: list[Record], patched: bool) -> str:
@@ -171,6 +171,7 @@ def _readme(result: RunResult, records: list[Record], patched: bool) -> str:
         if values.get(key) is not None
     )
     versions = sorted({record.code_version for record in records})
+    last = max(records, key=lambda record: record.started)
     return f"""# {run.title} on {run.dataset.title}, seed {run.seed}
 
 {numbers} (percent).
@@ -179,7 +180,7 @@ Made with the project at {", ".join(versions)}. To make it again, in a checkout 
 folder at `EXPORT`:
 
 ```
-git checkout {_revision(versions[-1])}
+git checkout {_revision(last.code_version)}
 cp -r EXPORT/methods/. methods/    # the methods' code as it was, of your own and of the project
 {"git apply EXPORT/changes.patch" if patched else "# " + _edited(versions)}
 bash EXPORT/commands.sh

@@ -46,10 +46,11 @@ SHARE = {
 LOADED = ("lightning_fabric", "hypothesis", "pycocotools.mask", "scipy.sparse", "torchvision.transforms.v2")
 TIMEOUT = 120  # seconds; a mutant that takes longer loops forever, which its tests would notice
 EQUIVALENT = (
-    "non_blocking=",  # of copies to a GPU, which no machine without one can tell
+    "non_blocking=",  # of copies to a GPU
     "torch.cuda",
+    "fabric.barrier()",  # between processes
 )
-"""Parts of lines whose mutants are the same program where the tests run."""
+"""Parts of statements whose mutants are the same program in one process on a CPU."""
 
 COMPARED = {
     ast.Lt: ast.LtE,

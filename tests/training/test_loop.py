@@ -13,6 +13,7 @@ from benchmark.processes import fabric_of
 from benchmark.training.errors import TrainingDivergedError, TrainingInterruptedError
 from benchmark.training.loop import train
 from benchmark.training.passes import Batch
+from benchmark.training.progress import ProgressBar
 
 
 class Recorder:
@@ -78,8 +79,12 @@ class Images:
 
 
 @pytest.fixture(autouse=True)
-def _recorders(monkeypatch: pytest.MonkeyPatch) -> None:
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What the bar was told to be done; learners are recorders."""
     monkeypatch.setattr("benchmark.training.loop.Learner", Recorder)
+    told: list[int] = []
+    monkeypatch.setattr(ProgressBar, "show", lambda _, done, lines: told.append(done))
+    return told
 
 
 def trained(images: Images, *learners: Recorder) -> list[tuple[int, Exception | None]]:
@@ -87,11 +92,12 @@ def trained(images: Images, *learners: Recorder) -> list[tuple[int, Exception | 
     return [(learners.index(learner), error) for learner, error in ended]  # type: ignore[arg-type]
 
 
-def test_each_takes_its_own_iterations_and_ends_with_its_last() -> None:
+def test_each_takes_its_own_iterations_and_ends_with_its_last(shown: list[int]) -> None:
     images, learners = Images(), [Recorder(2, 4), Recorder(0, 5), Recorder(4, 6)]
     assert trained(images, *learners) == [(0, None), (1, None), (2, None)]
     assert images.asked == (0, 6, 3)
     assert images.given == [0, 1, 2, 3, 4, 5]
+    assert shown == [1, 2, 3, 4, 5, 6]
     assert [learner.seen for learner in learners] == [[2, 3], [0, 1, 2, 3, 4], [4, 5]]
     assert learners[1].told == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert [learner.checked for learner in learners] == [1, 1, 1]
