@@ -30,6 +30,7 @@ SLOW = (
     "detectors/test_mmcv_ops.py",
     "detectors/test_mmdet.py",
     "faults",
+    "gpu/test_gpu.py",
     "inference/test_predict.py",
     "methods/test_conformance.py",
     "methods/test_gol_family.py",
