@@ -1,5 +1,6 @@
 """A training that is killed and resumed, and two commands that want the same device."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -11,7 +12,9 @@ from typing import Any
 
 import yaml
 
+from benchmark.recipes import find_run
 from benchmark.records import read_record
+from benchmark.steps import made_dataset
 from tests.gpu.common import say, table_of
 
 TEXT = """\
@@ -38,27 +41,32 @@ class Trainings:
     def __init__(self, dry: bool) -> None:
         self._devices = 0 if dry else 1
         self._schedule = SCHEDULE | ({"iterations": 8, "checkpoint_every": 2} if dry else {})
-        self.alone: dict[str, float] | None = None
+        self._data = Path.cwd() / "interruptions" / "data"
+        self._data.mkdir(parents=True)
+        self._write(self._data)
+        with contextlib.chdir(self._data):
+            made_dataset(find_run("e.yaml:a").dataset)
 
     def start(self, name: str) -> "tuple[Path, subprocess.Popen[str]]":
         """Begin, or go on, in the folder ``name``."""
-        place = Path.cwd() / "interruptions" / name
-        place.mkdir(parents=True, exist_ok=True)
+        place = self._data.with_name(name)
+        if not place.exists():
+            shutil.copytree(self._data, place, symlinks=True)
+        command = [sys.executable, "-m", "benchmark.cli", "make", "e.yaml:a", "train"]
+        command += ["--devices", str(self._devices)]
+        return place, subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+
+    def _write(self, place: Path) -> None:
         budget = {"name": "gpu", "all": self._schedule, "sampler": {"threshold": 0.1}}
         row = {"id": "a", "method": "softmax", "detector": "torchvision/tiny_mask_rcnn"}
         experiment = {"name": "e", "title": "E", "budget": "gpu.yaml"}
         experiment["rows"] = [row | {"dataset": "synthetic_tiny"}]  # type: ignore[assignment]
         (place / "gpu.yaml").write_text(yaml.safe_dump(budget))
         (place / "e.yaml").write_text(yaml.safe_dump(experiment))
-        command = [sys.executable, "-m", "benchmark.cli", "make"]
-        for data in ("synthesize", "statistics"):
-            subprocess.run([*command, "e.yaml:a", data], cwd=place, check=True, capture_output=True)
-        training = [*command, "e.yaml:a", "train", "--devices", str(self._devices)]
-        return place, subprocess.Popen(training, cwd=place, stderr=subprocess.PIPE, text=True)
 
     def losses(self, name: str) -> dict[str, Any]:
         """The last line of its log, with ``resumed_at``."""
-        place = Path.cwd() / "interruptions" / name
+        place = self._data.with_name(name)
         (file,) = place.glob("results/store/train/*/progress.jsonl")
         record = read_record(file.with_name("record.json"))
         assert record is not None

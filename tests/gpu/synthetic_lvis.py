@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from benchmark.recipes import load_experiment
+from benchmark.recipes import find_run, load_experiment
 from benchmark.recipes.catalog import read_dataset, yaml_file
 from benchmark.records import read_record
-from benchmark.steps import Step, steps_of, steps_of_experiment
+from benchmark.steps import Step, made_files, steps_of, steps_of_experiment
 from benchmark.steps.sharing import shared_passes
 from tests.gpu.common import say, table_of
 
@@ -31,8 +31,7 @@ EXPERIMENT=synthetic_lvis` is the whole.
 def prepare(dry: bool) -> None:
     """Generate the dataset, while others use the GPU."""
     _write(dry)
-    for name in ("synthesize", "statistics"):
-        _make(f"{FILE}:softmax", name)
+    made_files(find_run(f"{FILE}:bags"))
 
 
 def report(dry: bool) -> None:
@@ -43,9 +42,8 @@ def report(dry: bool) -> None:
     say(TEXT.format(**numbers, batch=schedule["all"]["batch_size"]))
     devices = ["--devices", "0" if dry else "1", "--workers", "0" if dry else "12"]
     experiment = load_experiment(FILE)
-    for name in ("synthesize", "statistics", "train"):
-        _make(f"{FILE}:softmax", name, *devices)
-    _make(f"{FILE}:bags", "intermediates")
+    made_files(find_run(f"{FILE}:bags"))
+    _make(f"{FILE}:softmax", "train", *devices)
     for shared in shared_passes(item.step for item in steps_of_experiment(experiment).values()):
         if shared.is_needed:
             _make(FILE, shared.name, *devices)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpu.__main__ import LIMITS
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
