@@ -25,8 +25,11 @@ def mmdet_step(settings: DetectorSettings, classes: int, device: torch.device, *
 
     from benchmark.detectors.mmdet import model_config
 
+    config = model_config(settings, classes)
+    for name in ("bbox_roi_extractor", "mask_roi_extractor"):
+        config.roi_head[name].out_channels = settings.fpn_channels
     with DefaultScope.overwrite_default_scope("mmdet"):
-        model = MODELS.build(model_config(settings, classes)).to(device).train()
+        model = MODELS.build(config).to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     wrapper = AmpOptimWrapper(dtype="bfloat16", optimizer=optimizer) if bf16 else OptimWrapper(optimizer)
 
