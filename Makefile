@@ -18,7 +18,7 @@ CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
 
-.PHONY: smoke experiment prepare dry-run unlock test test-fast coverage mutation agreement faults canary performance wheel architecture docs lint format shown clean
+.PHONY: smoke experiment prepare dry-run unlock test test-fast coverage mutation agreement faults canary performance gpu wheel architecture docs lint format shown clean
 
 smoke: EXPERIMENT := smoke
 smoke: experiment
@@ -73,6 +73,11 @@ canary: $(VENV)/installed_mmdet
 performance: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint envs/constraints.txt --editable '.[performance]'
 	$(BIN)/python -m tests.performance $(TOPICS)
+
+# What only a GPU can show, in nine minutes on one, into results/gpu/DEVICE.md; TOPICS="training" for some of it, DRY=1
+# for all of it on the CPU at tiny size
+gpu: $(VENV)/installed
+	$(BIN)/python -m tests.gpu $(if $(DRY),--dry) $(TOPICS)
 
 # A wheel that works without a checkout, in dist/
 wheel: $(VENV)/installed

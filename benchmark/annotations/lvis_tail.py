@@ -9,11 +9,10 @@ has objects of the same category in groups.
 
 import colorsys
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +31,6 @@ from benchmark.annotations.shapes import (
 )
 from benchmark.seeds import derive_seed
 
-if TYPE_CHECKING:
-    from benchmark.recipes.models import Synthetic
-
 # id, name, frequency, image_count, instance_count of LVIS v1's training split (tests/data/README.md)
 COUNTS = Path(__file__).with_name("lvis_v1_counts.csv")
 TRAIN_IMAGES = 100_170  # of LVIS v1
@@ -51,7 +47,9 @@ class LvisTail:
     """Categories, counts and images.
 
     Args:
-        options: sizes and seed.
+        images: number of each split.
+        size: side of an image, pixels.
+        seed: of the images.
 
     Attributes:
         looks: of all categories, in alphabetical order.
@@ -62,7 +60,7 @@ class LvisTail:
 
     suffix = "jpg"
 
-    def __init__(self, options: "Synthetic") -> None:
+    def __init__(self, images: Mapping[str, int], size: int, seed: int) -> None:
         with COUNTS.open(newline="", encoding="utf-8") as file:
             rows = sorted(csv.DictReader(file), key=lambda row: -int(row["image_count"]))
         looks = _looks(len(rows), sum(row["frequency"] == "f" for row in rows))
@@ -70,18 +68,18 @@ class LvisTail:
         order = sorted(range(len(looks)), key=lambda number: looks[number].name)
         self.looks = [looks[number] for number in order]
         self.letters: list[str] = [rows[number]["frequency"] for number in order]
-        images, instances = (
+        image_counts, instance_counts = (
             np.array([int(rows[number][column]) for number in order])
             for column in ("image_count", "instance_count")
         )
         self.targets = {
-            split: np.clip(np.rint(images * number / TRAIN_IMAGES), 1, number).astype(np.int64)
-            for split, number in (("train", options.train_images), ("val", options.val_images))
+            split: np.clip(np.rint(image_counts * number / TRAIN_IMAGES), 1, number).astype(np.int64)
+            for split, number in images.items()
         }
-        self._each = instances / images  # of an image with the category
+        self._each = instance_counts / image_counts  # of an image with the category
         weights = np.array([ABSENT_WEIGHTS[letter] for letter in self.letters])
         self._absent = weights / weights.sum()
-        self._size, self._seed = options.image_size, options.seed
+        self._size, self._seed = size, seed
         self._radii = max(SMALLEST * self._size, 6.0), max(LARGEST * self._size, 7.0)
 
     def objects(self, labels: list[int], generator: np.random.Generator) -> list[Object]:

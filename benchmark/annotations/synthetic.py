@@ -151,7 +151,11 @@ class _ShortTail:
 
 def _generate(options: "Synthetic", folder: Path) -> str:
     """Draw both splits into a folder."""
-    design: _Design = _ShortTail(options) if options.counts is None else LvisTail(options)
+    if options.counts is None:
+        design: _Design = _ShortTail(options)
+    else:
+        images = {"train": options.train_images, "val": options.val_images}
+        design = LvisTail(images, options.image_size, options.seed)
     contents = {split: _split(split, design, options, folder / "images") for split in design.targets}
     for split, content in contents.items():
         (folder / f"{split}.json").write_bytes(msgspec.json.encode(content))

@@ -46,7 +46,7 @@ Values = dict[str, Any]
 
 LVIS = Path(__file__).parents[1] / "data" / "lvis_val_100.json"
 OTHER_DETECTORS = ("mmdet/tiny_mask_rcnn", "mmdet/tiny_htc", "detectron2/tiny_mask_rcnn")
-"""Back ends besides torchvision's; only of those that are installed are there values."""
+"""Of back ends besides torchvision's."""
 
 DATASET = {
     "name": "canary",
@@ -68,19 +68,23 @@ BUDGET = {"name": "canary", "all": SCHEDULE, "classifier": SCHEDULE, "sampler": 
 def measure(names: list[str] | None = None) -> Values:
     """All values, or those of some sections only."""
     sections: dict[str, Any] = {"defaults": _defaults, "evaluation": _evaluation}
-    with _place():
+    with place():
         for name in find_plugins([]):
             sections[f"method {name}"] = lambda name=name: _method(name)
-        for detector in OTHER_DETECTORS:
-            if importlib.util.find_spec(detector.partition("/")[0]) is not None:
-                sections[f"detector {detector}"] = lambda detector=detector: _pipeline("softmax", detector)
+        for detector in other_detectors():
+            sections[f"detector {detector}"] = lambda detector=detector: pipeline("softmax", detector)
         chosen = [name for name in sections if names is None or name in names]
         with redirect_stderr(io.StringIO()):  # what trainings say
             return {name: sections[name]() for name in chosen}
 
 
+def other_detectors() -> list[str]:
+    """Those whose back ends are installed: only of these are there values."""
+    return [name for name in OTHER_DETECTORS if importlib.util.find_spec(name.partition("/")[0]) is not None]
+
+
 @contextmanager
-def _place() -> Iterator[None]:
+def place() -> Iterator[None]:
     """An empty working directory, with the smallest dataset and budget."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -101,17 +105,18 @@ def _run_of(method: str, detector: str) -> Run:
 def _method(name: str) -> Values:
     """The method's main form from initial weights to detections, and the classifier of every variant."""
     variants = find_plugins([])[name].method.variants
-    found = {"pipeline": _pipeline(name, "torchvision/tiny_mask_rcnn")}
+    found = {"pipeline": pipeline(name, "torchvision/tiny_mask_rcnn")}
     for key in [name, *(f"{name}+{variant}" for variant in variants)]:
-        found[key] = _classifier(_run_of(key, "torchvision/tiny_mask_rcnn"))
+        found[key] = classifier(key)
     return found
 
 
-def _pipeline(method: str, detector: str) -> Values:
+def pipeline(method: str, detector: str, means: Means = Means()) -> Values:  # noqa: B008 (it is frozen)
+    """From initial weights to detections, in ``place``."""
     run = _run_of(method, detector)
     found: Values = {}
     for step in steps_of(run)[:-1]:
-        make(step, Means())
+        make(step, means)
         if step.kind.trains and step.owner is run:
             found[f"{step.name} weights"] = _weights(load(step.output())["model"])
             if step.progress.is_file():
@@ -149,8 +154,9 @@ def _detections(path: Path) -> Values:
     return found
 
 
-def _classifier(run: Run) -> Values:
-    """Losses, gradients and scores on fixed features, in double precision."""
+def classifier(method: str, device: str = "cpu") -> Values:
+    """Losses, gradients and scores on fixed features, in double precision; in ``place``."""
+    run = _run_of(method, "torchvision/tiny_mask_rcnn")
     counts = np.array([1, 8, 30, 90, 400, 5000])
     ids = np.arange(1, 7)
     names = tuple(f"category_{i}" for i in ids)
@@ -158,15 +164,16 @@ def _classifier(run: Run) -> Values:
     sizes = {"num_images": 9000, "num_annotated_images": 6000}
     statistics = ClassStatistics(ids, names, letters, counts, counts, **sizes)
     with seeded(3):
-        classifier = build_classifier(run, statistics).double()
-        features = torch.randn(24, classifier.in_features + classifier.pooled_features, dtype=torch.float64)
+        layer = build_classifier(run, statistics).double()
+        features = torch.randn(24, layer.in_features + layer.pooled_features, dtype=torch.float64)
         labels = torch.randint(0, 7, (24,))
-    logits = classifier(features)
+    layer, features, labels = layer.to(device), features.to(device), labels.to(device)
+    logits = layer(features)
     with seeded(5):
-        losses = classifier.loss(logits, labels)
+        losses = layer.loss(logits, labels)
     torch.stack([value for value in losses.values() if value.requires_grad]).sum().backward()
-    gradients = {name: p.grad for name, p in classifier.named_parameters() if p.grad is not None}
-    scores = classifier.scores(logits.detach()).double()
+    gradients = {name: p.grad.cpu() for name, p in layer.named_parameters() if p.grad is not None}
+    scores = layer.scores(logits.detach()).double().cpu()
     return {
         "losses": {name: float(value.detach()) for name, value in losses.items()},
         "gradients": _weights({f"all.{name}": value for name, value in gradients.items()}),

@@ -99,7 +99,7 @@ def stage_jobs(size: Size, classifiers: list[int], iterations: int, place: Path)
     vocabulary = vocabulary_hash(annotations.categories)
     init = place / "base.pt"
     checkpoints.save(init, checkpoints.finished(run, "train", build_detector(run, statistics), vocabulary))
-    runs = {number: _changed(run, size, number, iterations) for number in classifiers}
+    runs = {number: changed_schedule(run, size.batch, number, iterations) for number in classifiers}
     outputs = {number: place / str(number) / "checkpoint.pt" for number in classifiers}
     return [StageJob(runs[number], "retrain", files, outputs[number], init) for number in classifiers]
 
@@ -111,11 +111,12 @@ def _lvis_files(place: Path) -> DatasetFiles:
     return DatasetFiles(truth, truth, images, images, None, statistics)
 
 
-def _changed(run: Run, size: Size, number: int, iterations: int) -> Run:
+def changed_schedule(run: Run, batch: int, number: int, iterations: int, precision: str = "fp32") -> Run:
+    """A recipe that trains so long; its learning rate is that of a classifier with a number."""
     (stage,) = run.stages
     assert stage.schedule is not None
     changes: dict[str, Any] = {"iterations": iterations, "learning_rate": 1e-4 * (1 + number)}
-    changes |= {"reference_batch_size": size.batch, "batch_size": size.batch}
+    changes |= {"reference_batch_size": batch, "batch_size": batch, "precision": precision}
     schedule = Schedule(**(stage.schedule.model_dump() | changes))
     own = stage.model_copy(update={"schedule": schedule, "images_per_worker": None})
     return run.model_copy(update={"stages": [own]})

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
             "edge": 800,
             "batch": 16,
             "workers": 12,
+            "categories": 1203,
             "precision": precision,
         }
         for precision in ("fp32", "bf16-mixed")
@@ -74,9 +75,14 @@ def run_of(case: dict[str, Any]) -> Run:
         }
     )
     sizes = Synthetic(train_images=200, val_images=12, image_size=case["edge"], categories=40, seed=0)
+    if "categories" in case:
+        number = case["categories"]
+        sizes = Synthetic(
+            train_images=240, val_images=201, image_size=480, categories=number, counts="lvis_v1", seed=0
+        )
     return run.model_copy(
         update={
-            "dataset": run.dataset.model_copy(update={"synthetic": sizes}),
+            "dataset": run.dataset.model_copy(update={"synthetic": sizes, "categories": sizes.categories}),
             "detector": DetectorSettings(**settings),
             "detector_name": case["preset"],
             "stages": [stage.model_copy(update={"schedule": schedule})],
@@ -154,17 +160,31 @@ def theirs(run: Run, case: dict[str, Any], device: torch.device) -> float:
     model = reference_model(run).to(device).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     bf16 = case.get("precision") == "bf16-mixed"
-    begin = 0.0
-    for iteration, (images, targets) in enumerate(batches(run, case, device)):
-        if iteration == WARM_UP:
-            _finish(device)
-            begin = time.perf_counter()
+
+    def step(images: list[Tensor], targets: list[Any]) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             loss = torch.stack(list(model(images, targets).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         loss.item()  # the reference stops where it is not finite
+
+    return rate_of(step, batches(run, case, device), case, device)
+
+
+def rate_of(
+    step: Callable[[list[Tensor], list[Any]], None],
+    loaded: Iterator[tuple[list[Tensor], list[Any]]],
+    case: dict[str, Any],
+    device: torch.device,
+) -> float:
+    """Images per second of training steps, without those of the warm-up."""
+    begin = 0.0
+    for iteration, (images, targets) in enumerate(loaded):
+        if iteration == WARM_UP:
+            _finish(device)
+            begin = time.perf_counter()
+        step(images, targets)
     _finish(device)
     return MEASURED * case["batch"] / (time.perf_counter() - begin)
 

@@ -1,0 +1,191 @@
+"""``python -m tests.gpu``: what only a GPU can show, in nine minutes, into ``results/gpu/DEVICE.md``.
+
+Each topic is a module beside this one with ``report(dry)``, which prints Markdown as it goes. It runs in a
+process of its own with a time limit of its own; one that fails, or is not finished in time, leaves what it
+has printed and the reason, and the others go on. The file is written after every topic. A second call runs
+only what is missing. ``--dry`` does all of it on the CPU at tiny size, in a minute.
+"""
+
+import argparse
+import importlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.files import write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMITS = {
+    "methods": 100,
+    "agreement": 70,
+    "training": 100,
+    "retraining": 50,
+    "prediction": 50,
+    "interruptions": 60,
+    "synthetic_lvis": 200,
+}
+"""Seconds of each topic, in the order of what they are worth."""
+DRY = 10  # times the limits: a CPU may have other work
+LEAST = 10.0  # seconds without which a topic is not begun
+TAIL = 25  # lines of a failed topic's messages
+HEAD = """\
+# On {device}
+
+What only a GPU can show, as it came out of `make gpu`, which runs what is missing here; `make gpu
+TOPICS="training"` measures some topics anew.
+"""
+MARK = "<!-- topic: {name}, {state} -->\n"
+_PARTS = re.compile(MARK.format(name=r"(\w+)", state=r"(\w+)"))
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is known of a topic: its state (``done``, ``failed``, ``late``) and text."""
+
+    state: str
+    text: str
+
+
+def main() -> int:
+    """Run topics; the exit status is 1 if one of them is not done."""
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
+    parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"run anew: {', '.join(LIMITS)}")
+    parser.add_argument("--dry", action="store_true", help="on the CPU, at tiny size")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all of it; default: 9")
+    parser.add_argument("--output", type=Path, help="the Markdown file")
+    parser.add_argument("--place", type=Path, help="folder for what is made on the way; kept")
+    parser.add_argument("--only", metavar="TOPIC", help=argparse.SUPPRESS)  # in the process of a topic
+    options = parser.parse_args()
+    if unknown := sorted(set(options.topics) - LIMITS.keys()):
+        parser.error(f"unknown topic {', '.join(unknown)}; there are {', '.join(LIMITS)}")
+    if options.only:
+        name, _, function = options.only.partition(":")
+        getattr(importlib.import_module(f"tests.gpu.{name}"), function or "report")(options.dry)
+        return 0
+    device = _device(options.dry)
+    kind = "dry" if options.dry else "gpu"
+    place = options.place or Path(tempfile.gettempdir()) / f"longtail-{kind}-{os.getuid()}"
+    name = re.sub(r"\W+", "_", device).strip("_").lower()
+    output = options.output or (place / "dry.md" if options.dry else ROOT / "results" / "gpu" / f"{name}.md")
+    return _run(options.topics, output.resolve(), place.resolve(), device, options.dry, 60 * options.minutes)
+
+
+def _run(again: list[str], output: Path, place: Path, device: str, dry: bool, seconds: float) -> int:
+    """Run what is missing in ``output`` and what is to be run ``again``."""
+    end = time.monotonic() + seconds
+    place.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sections = _read(output)
+    wanted = [name for name in LIMITS if name in again or (not again and not _is_done(sections, name))]
+    with (place / "prepare.log").open("w") as log:  # generates images while the first topics use the GPU
+        needed = "synthetic_lvis" in wanted
+        ahead = _start("synthetic_lvis:prepare", place, dry, log, log) if needed else None
+        for name in wanted:
+            left = end - time.monotonic()
+            if left < LEAST:
+                print(f"{name}: no time left", file=sys.stderr)
+                continue
+            if name == "synthetic_lvis" and ahead is not None:
+                _ended_in(ahead, left - LEAST)
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            begin = time.monotonic()
+            sections[name] = _topic(name, place, dry, min(LIMITS[name] * (DRY if dry else 1), end - begin))
+            took = time.monotonic() - begin
+            print(f"{name}: {sections[name].state} after {took:.0f} s", file=sys.stderr, flush=True)
+            known = [
+                MARK.format(name=topic, state=sections[topic].state) + sections[topic].text.strip() + "\n"
+                for topic in LIMITS
+                if topic in sections
+            ]
+            write_text(output, "\n".join([HEAD.format(device=device), *known]))
+        if ahead is not None:
+            _ended_in(ahead, 0)
+    print(output)
+    return 0 if all(_is_done(sections, name) for name in LIMITS) else 1
+
+
+def _topic(name: str, place: Path, dry: bool, limit: float) -> Section:
+    """Run a topic in a process of its own."""
+    begin, log = time.monotonic(), place / f"{name}.log"
+    with (place / f"{name}.md").open("w+") as text, log.open("w") as messages:
+        process = _start(name, place, dry, text, messages)
+        in_time = _ended_in(process, limit)
+        text.seek(0)
+        found = text.read().strip() or f"## {name}"
+    took = time.monotonic() - begin
+    if in_time and process.returncode == 0:
+        return Section("done", f"{found}\n\n{_conditions()}; {took:.0f} s.")
+    last = "\n".join(log.read_text().splitlines()[-TAIL:])
+    why = f"Failed after {took:.0f} s" if in_time else f"Not finished within {took:.0f} s"
+    state = "failed" if in_time else "late"
+    return Section(state, f"{found}\n\n{why}; {_conditions()}.\n\n```\n{last}\n```")
+
+
+def _start(topic: str, place: Path, dry: bool, out: object, messages: object) -> "subprocess.Popen[bytes]":
+    """A topic's process, with the processes that it starts in a group of their own."""
+    command = [sys.executable, "-u", "-m", "tests.gpu", "--only", topic, *(["--dry"] if dry else [])]
+    paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if dry:
+        environment |= {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        command,
+        cwd=place,
+        env=environment,
+        stdout=out,  # type: ignore[arg-type]
+        stderr=messages,  # type: ignore[arg-type]
+        start_new_session=True,
+    )
+
+
+def _ended_in(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Whether a process ends by itself in time; else it is ended with all that it started."""
+    try:
+        process.wait(max(seconds, 0))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return False
+    return True
+
+
+def _is_done(sections: dict[str, Section], name: str) -> bool:
+    return name in sections and sections[name].state == "done"
+
+
+def _read(file: Path) -> dict[str, Section]:
+    """Sections of an earlier call."""
+    parts = _PARTS.split(file.read_text(encoding="utf-8")) if file.is_file() else [""]
+    return {
+        name: Section(state, text)
+        for name, state, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+    }
+
+
+def _device(dry: bool) -> str:
+    import torch
+
+    if dry:
+        return "no GPU (dry run)"
+    if not torch.cuda.is_available():
+        sys.exit("error: no GPU is visible to PyTorch; --dry runs everything on the CPU at tiny size")
+    return torch.cuda.get_device_name()
+
+
+def _conditions() -> str:
+    """Code, versions and machine, in a line."""
+    from tests.performance.__main__ import machine
+
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"code {done.stdout.strip() or 'of no known commit'}, {machine()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

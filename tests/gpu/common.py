@@ -1,0 +1,60 @@
+"""What topics share: the device, and rows of tables that are shown as soon as they are known."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+def device_of(dry: bool) -> torch.device:
+    """The GPU; in a dry run the CPU."""
+    return torch.device("cpu" if dry else "cuda")
+
+
+def say(text: str) -> None:
+    """Print a paragraph at once."""
+    print(f"{text}\n", flush=True)
+
+
+def table_of(columns: Sequence[str], rows: Sequence[tuple[str, Callable[[], Sequence[Any]]]]) -> bool:
+    """Print a Markdown table row by row; returns whether all rows could be made.
+
+    Args:
+        columns: headings; the first is of the rows' names.
+        rows: names, and what gives the other cells. An error of one is its row, and the others go on.
+    """
+    print(f"| {' | '.join(columns)} |")
+    print(f"| --- |{' --: |' * (len(columns) - 1)}", flush=True)
+    good = True
+    for name, cells in rows:
+        try:
+            made = [str(cell) for cell in cells()]
+        except Exception as error:
+            traceback.print_exc()
+            good = False
+            made = [f"failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"]
+        made += [""] * (len(columns) - 1 - len(made))
+        print(f"| {name} | {' | '.join(cell.replace('|', '/') for cell in made)} |", flush=True)
+    print(flush=True)
+    return good
+
+
+def largest_memory(device: torch.device) -> str:
+    """Most that tensors have taken on the GPU since ``forget_memory``, in GB."""
+    if device.type != "cuda":
+        return "-"
+    return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
+
+
+def forget_memory(device: torch.device) -> None:
+    """Begin ``largest_memory`` anew."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def finish(device: torch.device) -> None:
+    """Wait for the GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()

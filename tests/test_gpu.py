@@ -1,0 +1,40 @@
+"""``make gpu`` at tiny size, without a GPU: every topic runs, and a second call has nothing to do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from gpu.__main__ import LIMITS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.gpu", "--dry", "--minutes", "60", "--place", str(place), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_all_topics_run_and_what_is_done_stays(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    text = (tmp_path / "dry.md").read_text()
+    assert done.returncode == 0, text + done.stderr
+    for topic in LIMITS:
+        assert f"<!-- topic: {topic}, done -->" in text
+    assert "failed" not in text
+    again = run(tmp_path)
+    assert again.returncode == 0
+    assert "after" not in again.stderr
+    assert (tmp_path / "dry.md").read_text() == text
+
+
+def test_a_topic_that_fails_stops_no_other_and_is_run_again(tmp_path: Path) -> None:
+    """Without time none is begun; a failed one has its reason, and those that are done stay as they are."""
+    sections = [f"<!-- topic: {topic}, done -->\n## {topic}\n" for topic in LIMITS if topic != "retraining"]
+    sections.append("<!-- topic: retraining, failed -->\n## old\n")
+    (tmp_path / "dry.md").write_text("\n".join(sections))
+    late = run(tmp_path, "--minutes", "0")
+    assert late.returncode == 1
+    assert "retraining: no time left" in late.stderr
+    assert (tmp_path / "dry.md").read_text() == "\n".join(sections)
