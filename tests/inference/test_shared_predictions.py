@@ -53,10 +53,10 @@ def rows(detector: str) -> Steps:
     return found
 
 
-def command(shared: SharedPass) -> list[str]:
-    """That of the workflow."""
-    experiment = str(with_detector(str(EXPERIMENT), BOXES))
-    return [sys.executable, "-m", "benchmark.cli", "make", experiment, shared.name]
+def command(shared: SharedPass, place: Path) -> list[str]:
+    """That of the workflow, for a place with the experiment on boxes alone."""
+    (place / EXPERIMENT.name).write_text(EXPERIMENT.read_text().replace("torchvision/tiny_mask_rcnn", BOXES))
+    return [sys.executable, "-m", "benchmark.cli", "make", EXPERIMENT.name, shared.name]
 
 
 def passes_of(steps: Steps) -> dict[tuple[str, ...], SharedPass]:
@@ -149,7 +149,7 @@ def test_killed_and_made_again(workplace: Path, alone: Alone, tmp_path: Path) ->
     steps, wanted = rows(BOXES), alone(BOXES, POST_HOC)
     place = place_beside(tmp_path, workplace, *trainings(steps, POST_HOC))
     shared = passes_of(steps)[POST_HOC]
-    process = subprocess.Popen(command(shared), cwd=place, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command(shared, place), cwd=place, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 300
     while not list((place / "results" / "work").glob("predict/*/.detections.parquet.*")):
         assert process.poll() is None, "the pass ended before it could be killed"
@@ -159,7 +159,7 @@ def test_killed_and_made_again(workplace: Path, alone: Alone, tmp_path: Path) ->
     process.wait()
     states = {record.state for step in shared.steps if (record := record_in(place, step)) is not None}
     assert states == {State.running}
-    subprocess.run(command(shared), cwd=place, check=True, capture_output=True)
+    subprocess.run(command(shared, place), cwd=place, check=True, capture_output=True)
     assert {row: files_of(step, place) for row, step in predictions(steps, POST_HOC).items()} == wanted
     assert not list((place / "results" / "work").glob("predict/*"))
 
@@ -169,7 +169,7 @@ def test_two_processes(workplace: Path, alone: Alone, tmp_path: Path) -> None:
     steps, wanted = rows(BOXES), alone(BOXES, POST_HOC)
     place = place_beside(tmp_path, workplace, *trainings(steps, POST_HOC))
     shared = passes_of(steps)[POST_HOC]
-    two = [*command(shared), "--devices", "2"]
+    two = [*command(shared, place), "--devices", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(two, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
