@@ -30,7 +30,7 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
     """Hold ``count`` GPUs until this process ends, and make no other visible to CUDA.
 
     To be called before CUDA is initialised. Waits, with one message, while other processes hold too many.
-    Does nothing where there is no GPU. GPUs that a scheduler has given to its job are leased among the
+    Does nothing if there is no GPU. GPUs that a scheduler has given to its job are leased among the
     processes of this job, which may be a whole workflow.
 
     Args:
@@ -64,30 +64,34 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
             remedy=f"lower --devices, or make more of them visible ({VISIBLE})",
         )
     told = False
-    while True:
-        # one process at a time tries: two that need two GPUs each must not end up with one each
-        turn = _lock(locks, "turn", wait=True)
-        taken = dict(_held)
-        for device in devices:
-            if len(taken) < count and device not in taken:
-                lock = _lock(locks, own + device, wait=False)
-                if lock is not None:
-                    taken[device] = lock
-        if len(taken) == count:
-            _held.update(taken)
-        else:
-            for device in taken.keys() - _held.keys():
-                taken[device].release()
-        if turn is not None:
-            turn.release()
-        if len(_held) == count:
-            os.environ[VISIBLE] = ",".join(_held)
-            return list(_held)
+    while not _lease(count, devices, own, locks):
         if not told:
             text = "waiting for %s of %s GPUs: other longtail processes use them (locks in %s)"
             _LOGGER.info(text, count, len(devices), locks)
             told = True
         time.sleep(POLL)
+    os.environ[VISIBLE] = ",".join(_held)
+    return list(_held)
+
+
+def _lease(count: int, devices: Sequence[str], own: str, locks: Path) -> bool:
+    """Try once to hold ``count`` devices, all or none; ``own`` begins the names of their lock files."""
+    # one process at a time tries: two that need two GPUs each must not end up with one each
+    turn = _lock(locks, "turn", wait=True)
+    taken = dict(_held)
+    for device in devices:
+        if len(taken) < count and device not in taken:
+            lock = _lock(locks, own + device, wait=False)
+            if lock is not None:
+                taken[device] = lock
+    if len(taken) == count:
+        _held.update(taken)
+    else:
+        for device in taken.keys() - _held.keys():
+            taken[device].release()
+    if turn is not None:
+        turn.release()
+    return len(_held) == count
 
 
 def visible_devices() -> list[str]:
