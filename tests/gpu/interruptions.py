@@ -96,7 +96,7 @@ def _repeated(trainings: Trainings) -> str:
 def _resumed_row(trainings: Trainings) -> str:
     place, process = trainings.start("killed")
     end = time.monotonic() + DEADLINE
-    while not list(place.glob("results/work/train/*/resume/*.pt")):
+    while not list(place.glob("results/work/train/*/resume/*.sha256")):
         if process.poll() is not None or time.monotonic() > end:
             raise RuntimeError(f"no checkpoint before the training ended: {_messages(process)}")
         time.sleep(0.05)
