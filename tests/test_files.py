@@ -59,10 +59,9 @@ def test_a_lock_ends_with_its_process_also_where_a_forked_child_lives_on(tmp_pat
         lock = Path(sys.argv[1])
         with exclusive(lock, Path("out")):
             assert is_locked(lock)
-            child = os.fork()
-            if child == 0:
+            if os.fork() == 0:
+                print(os.getpid(), flush=True)
                 time.sleep(60)
-            print(child, flush=True)
             sys.stdin.read()
     """
     lock = tmp_path / ".lock"

@@ -11,7 +11,7 @@ from recipes.recipe_files import write_experiment
 from benchmark.preparation import prepare_experiment
 from benchmark.recipes import load_experiment
 from benchmark.recipes.project import project_root
-from benchmark.recipes.zoo import Retraining, Zoo, ZooWeights
+from benchmark.recipes.zoo import Prediction, Retraining, Zoo, ZooWeights
 
 BODY = b"weights of a model zoo"
 NAME = f"/model-{hashlib.sha256(BODY).hexdigest()[:8]}.pth"
@@ -44,7 +44,8 @@ def test_weights_of_a_model_zoo_are_fetched_and_checked(
     with serving_files(Files({NAME: BODY}, {NAME: [fault] if fault else []})) as site:
         known = ZooWeights(architecture="mask_rcnn", backbone="resnet50", url=f"{site.url}{NAME}")
         retraining = Retraining(times=1, source="nobody")
-        zoo = Zoo(weights=[known], rates=[], retraining=retraining, gpus={})
+        prediction = Prediction(shared=0.5, source="nobody")
+        zoo = Zoo(weights=[known], rates=[], retraining=retraining, prediction=prediction, gpus={})
         monkeypatch.setattr("benchmark.preparation.zoo", lambda: zoo)
         (found,) = prepare_experiment(load_experiment(experiment), None, lambda _: None)
         assert found.ready == (not fault), found.text

@@ -93,7 +93,7 @@ def test_recipes_are_read_from_the_wheel(environment: Path, tmp_path: Path) -> N
     assert Path(where.strip()).is_relative_to(environment.parent)
     listed = run(environment / "longtail", "list", "experiments", cwd=tmp_path)
     assert "balms" in listed
-    assert "are answered by a recipe" in listed  # the published numbers are there
+    assert "are reproduced by a recipe" in listed  # the published numbers are there
     assert "learning_rate" in run(environment / "longtail", "show", "smoke:bags", cwd=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -500,7 +500,7 @@ def read_lvis_results(path: Path) -> DetectionTable:
         category_ids=np.concatenate([piece.category_ids for piece in pieces]),
         scores=np.concatenate([piece.scores for piece in pieces]),
         boxes=np.concatenate(boxes) if boxes else None,
-        mask_batches=partial(iter, masks) if masks else None,
+        mask_batches=partial(iter, [part for part in masks if part.num_rows]) if masks else None,
         vocabulary=None,
         description={},
         row_word="record",

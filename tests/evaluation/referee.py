@@ -14,7 +14,7 @@ import lvis
 import lvis.results
 from pycocotools import mask as rle
 
-logging.disable(logging.WARNING)
+logging.getLogger("lvis").setLevel(logging.ERROR)
 DATA = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
 
 

@@ -64,8 +64,11 @@ def report(dry: bool) -> None:
     def cells(count: int) -> list[str]:
         forget_memory(device)
         short = seconds(count, start)
-        rate = length * case["batch"] / (seconds(count, start + length) - short)
-        return [f"{rate:.1f}", largest_memory(device)]
+        taken = seconds(count, start + length) - short
+        rate = (
+            f"{length * case['batch'] / taken:.1f}" if taken > 0 else "-"
+        )  # too short to tell, in a dry run
+        return [rate, largest_memory(device)]
 
     rows = [(f"K = {count}, {precision}", partial(cells, count)) for count in CLASSIFIERS[: 1 if dry else 2]]
     if not table_of(["", "images/s", "memory"], rows):

@@ -47,9 +47,7 @@ def report(dry: bool) -> None:
     for shared in shared_passes(item.step for item in steps_of_experiment(experiment).values()):
         if shared.is_needed:
             _make(FILE, shared.name, *devices)
-    rows = [
-        (row.row.id, partial(_row, row.row.id, steps_of(row.runs[0]), devices)) for row in experiment.rows
-    ]
+    rows = [(row.id, partial(_row, row.id, steps_of(row.runs[0]), devices)) for row in experiment.rows]
     columns = ["", "AP", "APr", "APc", "APf", "training", "prediction"]
     if not table_of(columns, rows[: 2 if dry else None]):
         sys.exit(1)
