@@ -1,15 +1,20 @@
-"""Shared set-up: one thread per process, so that numbers do not depend on the machine's load."""
+"""Shared set-up: one thread per process, and no deadlines: results do not depend on the machine's load."""
 
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from benchmark.annotations import synthesize_dataset
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Synthetic
 from benchmark.steps import made_files
+
+# a busy machine may take any time for an example
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SLOW = (
     "agreement",

@@ -16,7 +16,10 @@ def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_all_topics_run_and_what_is_done_stays(tmp_path: Path) -> None:
+def test_topics_run_and_what_is_done_stays(tmp_path: Path) -> None:
+    """All but two, of which the canary and `make agreement` have tests."""
+    known = [f"<!-- topic: {topic}, done -->\n## {topic}\n" for topic in ("methods", "agreement")]
+    (tmp_path / "dry.md").write_text("\n".join(known))
     done = run(tmp_path)
     text = (tmp_path / "dry.md").read_text()
     assert done.returncode == 0, text + done.stderr

@@ -243,7 +243,7 @@ FIELDS += ["ignore", "not_exhaustive_category_ids", "instance_count", "height"]
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["images", "annotations", "categories"]), st.integers(0, 3), st.sampled_from(FIELDS), JSON
 )
@@ -272,7 +272,7 @@ def test_what_has_no_error_is_refused_by_nobody(tmp_path, sound, list_, position
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(
         st.tuples(

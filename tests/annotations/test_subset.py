@@ -79,7 +79,7 @@ def test_a_source_may_be_replaced_by_its_subset(tmp_path):
     assert len(json.loads(path.read_text())["images"]) == 95
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.sets(st.integers(1, 6)), min_size=1, max_size=10).filter(any),
     st.integers(0, 5),

@@ -239,7 +239,7 @@ def test_more_categories_than_images_can_hold_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(3, 200), st.integers(0, 3), st.integers(0, 25))
 def test_every_size_gives_a_sound_dataset(tmp_path_factory, categories, seed, more):
     folder = tmp_path_factory.mktemp("sizes") / "data"

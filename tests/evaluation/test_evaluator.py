@@ -215,7 +215,7 @@ RESULTS = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     annotations=st.lists(st.tuples(IMAGES, CATEGORIES, POSITIVE_BOXES), max_size=6),
     results=st.lists(RESULTS, min_size=1, max_size=12),
@@ -323,7 +323,7 @@ def overlap(a: list[float], b: list[float]) -> float:
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     annotations=st.lists(st.tuples(IMAGES, CATEGORIES, POSITIVE_BOXES), min_size=1, max_size=6),
     results=st.lists(RESULTS, min_size=1, max_size=12),

@@ -148,7 +148,7 @@ POINT = st.tuples(*[st.integers(-3000, 9000).map(lambda number: number / 100)] *
 POLYGONS = st.lists(st.lists(POINT, min_size=3, max_size=9), min_size=1, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(POLYGONS)
 def test_any_polygons_get_pycocotools_pixels(points: list[list[tuple[float, float]]]) -> None:
     """Crossing themselves and each other, without area, in part or as a whole outside of the RoI."""

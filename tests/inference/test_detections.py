@@ -251,7 +251,7 @@ def test_masks_of_another_size_are_refused_even_where_they_do_not_count(tmp_path
         table.masks(np.zeros(0, np.int64), SIZES)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.lists(st.integers(0, 90), min_size=1, max_size=30).map(lambda runs: [*runs, 30_000 - sum(runs)]),

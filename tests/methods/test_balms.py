@@ -235,7 +235,7 @@ LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=12)
     meta_labels=LABELS,
     reading=st.sampled_from(["as_released", "unadjusted"]),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_closed_form_equals_double_backward(
     seed: int, labels: list[int], meta_labels: list[int], reading: str
 ) -> None:
@@ -254,7 +254,7 @@ def test_closed_form_equals_double_backward(
 
 
 @given(seed=st.integers(0, 2**31), labels=st.lists(LABELS, min_size=4, max_size=4))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_the_step_is_down_the_mean_gradient_of_the_workers(seed: int, labels: list[list[int]]) -> None:
     """Each with a virtual step of its own; the mean over the processes comes on top."""
     classifier, train, meta, sgd = _random_problem(seed, *labels[:2])

@@ -91,7 +91,7 @@ def test_initial_bias_equals_the_original(case: dict[str, Any]) -> None:
 
 
 @given(labels=st.lists(st.integers(0, 20), max_size=30), seed=st.integers(0, 100))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_invariants_of_any_batch(labels: list[int], seed: int) -> None:
     """What occurs is trained, a category without images only then; the others have no gradient at all."""
     torch.manual_seed(seed)

@@ -79,7 +79,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(names=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
 def test_any_name_survives(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("names") / "file.json"

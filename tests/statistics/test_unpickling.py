@@ -354,7 +354,7 @@ def test_cut_files_are_refused(number: int, tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_damaged_files_give_data_or_a_refusal(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

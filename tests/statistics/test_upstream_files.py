@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from golden_cases import golden_cases, tolerance
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from training_files import write_training_file
 
@@ -301,7 +301,6 @@ def test_pickles_of_every_protocol_are_read(protocol: int, lvis: Path, tmp_path:
     st.lists(st.integers(1, 25), min_size=1, max_size=5, unique=True).map(sorted),
     st.randoms(use_true_random=False),
 )
-@settings(deadline=None)
 def test_all_group_files_pass_their_own_check(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], edges: list[int], random: Any
 ) -> None:
