@@ -49,6 +49,7 @@ SLOW = (
     "steps/test_store.py",
     "test_cli.py",
     "test_contributing.py",
+    "test_golden.py",
     "test_gpu.py",
     "test_planning.py",
     "test_processes.py",
