@@ -1,7 +1,10 @@
 """Small real inputs that several tests share."""
 
 import csv
-from collections.abc import Sequence
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -40,6 +43,17 @@ def published_detectors() -> set[str]:
     with (folder / "reported.csv").open() as file:
         lines = list(csv.DictReader(file))
     return {line["detector"] for line in lines if (line["paper"], line["row"]) not in unanswered}
+
+
+def wait_for(process: subprocess.Popen[Any], sign: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until ``sign`` is true; fails if the process ends before, or after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not sign():
+        assert process.poll() is None, (
+            f"the process ended before it could be stopped: {process.communicate()[1]}"
+        )
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
 
 
 def instance_masks(bitmaps: Tensor, way: MaskTargets = "coverage") -> InstanceMasks:

@@ -5,11 +5,11 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import wait_for
 
 LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
@@ -271,11 +271,7 @@ def test_a_stopped_command_leaves_nothing(tmp_path: Path) -> None:
     """SIGTERM while images are generated: exit status 3, as for Ctrl-C, and no temporary folder."""
     command = [sys.executable, "-m", "benchmark.cli", "synthesize", "synthetic", "-o", "out"]
     process = subprocess.Popen(command, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.*/images/*.png")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(process, lambda: list(tmp_path.glob(".out.*/images/*.png")), 60)
     process.terminate()
     assert process.wait() == 3
     assert not list(tmp_path.iterdir())

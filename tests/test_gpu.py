@@ -1,4 +1,4 @@
-"""``make gpu`` at tiny size, without a GPU: every topic runs, and a second call has nothing to do."""
+"""``make gpu`` at tiny size, without a GPU: its topics run, and a second call has nothing to do."""
 
 import os
 import subprocess

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import instance_masks
+from helpers import instance_masks, wait_for
 from places import made_in, make_command, place_beside, record_in, step_of
 
 from benchmark.detectors import build_detector
@@ -237,11 +237,7 @@ def training(inside: Path, place: Path) -> Iterator[subprocess.Popen[str]]:
     """A long training by two processes that has saved a checkpoint."""
     run = recipe("softmax", **LONG)
     process, work = start(run, place), place / step_of(run, "train").work
-    deadline = time.monotonic() + 240
-    while not list(work.glob("resume/*.sha256")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(process, lambda: list(work.glob("resume/*.sha256")), 240)
     yield process
     process.kill()
     process.wait()

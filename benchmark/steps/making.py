@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
+_LEFT = "%s is left to its own job: %s"
+
 
 class StepError(BenchmarkError):
     """A step cannot be carried out with what there is."""
@@ -148,7 +150,7 @@ def _transform(shared: SharedPass, means: Means, attempt: int) -> None:
             check_attempt(step.work, attempt)
             _make_here(step, means)
         except Exception as error:
-            print(f"{step.full_name} is left to its own job: {error}", file=sys.stderr)
+            _LOGGER.warning(_LEFT, step.full_name, error)
 
 
 def _make_together(shared: SharedPass, means: Means, attempt: int) -> None:
@@ -160,7 +162,7 @@ def _make_together(shared: SharedPass, means: Means, attempt: int) -> None:
                 check_attempt(step.work, attempt)
                 recorder = None if _is_made(step) else own.enter_context(_made_within(step, means))
             except BenchmarkError as error:
-                _LOGGER.warning("%s is left to its own job: %s", step.full_name, error)
+                _LOGGER.warning(_LEFT, step.full_name, error)
                 continue
             if recorder is not None:
                 recorder.share(len(shared.steps))

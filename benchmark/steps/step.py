@@ -3,9 +3,11 @@
 The key of a step is a digest of everything that its result depends on, as in build systems:
 
 - the kind of step, and the settings that it reads, without those with their default value (so that a new
-setting whose default is the old behaviour does not change keys); - the keys of the steps before it; - the
-content of files that no step makes (annotations, initial weights); - the version of the method's code; - the
-versions of the project's areas that are involved (``benchmark.numerics``).
+  setting whose default is the old behaviour does not change keys);
+- the keys of the steps before it;
+- the content of files that no step makes (annotations, initial weights);
+- the version of the method's code;
+- the versions of the project's areas that are involved (``benchmark.numerics``).
 
 Not part of it, because results depend on them only in the last bits or not at all: names and titles, paths of
 files, intervals of checkpoints, devices, workers, package versions and the machine (the record has them). The

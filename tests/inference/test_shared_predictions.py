@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import wait_for
 from places import made, place_beside, record_in
 from torch import Tensor, nn
 
@@ -150,11 +151,7 @@ def test_killed_and_made_again(workplace: Path, alone: Alone, tmp_path: Path) ->
     place = place_beside(tmp_path, workplace, *trainings(steps, POST_HOC))
     shared = passes_of(steps)[POST_HOC]
     process = subprocess.Popen(command(shared, place), cwd=place, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 300
-    while not list((place / "results" / "work").glob("predict/*/.detections.parquet.*")):
-        assert process.poll() is None, "the pass ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for(process, lambda: list((place / "results" / "work").glob("predict/*/.detections.parquet.*")), 300)
     process.send_signal(signal.SIGKILL)
     process.wait()
     states = {record.state for step in shared.steps if (record := record_in(place, step)) is not None}

@@ -3,12 +3,12 @@
 import json
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import wait_for
 from places import made_in, make_command, place_beside, record_in, step_of
 from pydantic import ValidationError
 
@@ -84,11 +84,7 @@ def test_a_killed_stage_ends_in_the_same_bytes(base: Path, place: Path, tmp_path
     whole = retrain(run, tmp_path / "whole" / "checkpoint.pt", base)
     program, step = make_command(run, "retrain", place), step_of(run, "retrain")
     process = subprocess.Popen(program, cwd=place, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not list((place / step.work).glob("resume/iteration_*.sha256")):
-        assert process.poll() is None, "the training ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(process, lambda: list((place / step.work).glob("resume/iteration_*.sha256")))
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (place / step.output()).exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import wait_for
 from places import place_beside
 
 from benchmark.detectors.checkpoints import load
@@ -122,14 +123,6 @@ def start(kind: str, place: Path) -> subprocess.Popen[str]:
     row, stage = STAGES[kind]
     program = [sys.executable, "-m", "benchmark.cli", "make", f"{RECIPES}:{row}", stage]
     return subprocess.Popen(program, cwd=place, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], sign: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not sign():
-        assert process.poll() is None, "the stage ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
 
 
 def place_of(step: Step, workplace: Path, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import wait_for
 from places import place_beside, record_in
 from shared_pass import EXPERIMENT, pass_of, retrainings
 
@@ -93,11 +94,7 @@ def test_killed_and_resumed(bases: Path, alone: Alone, tmp_path: Path) -> None:
     command = [sys.executable, str(EXPERIMENT.with_name("shared_pass.py")), TORCHVISION, *steps]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     process = subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not list((place / "results" / "work").glob("retrain/*/resume/iteration_*.sha256")):
-        assert process.poll() is None, "the pass ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for(process, lambda: list((place / "results" / "work").glob("retrain/*/resume/iteration_*.sha256")))
     process.send_signal(signal.SIGKILL)
     process.wait()
     states = [record.state for step in steps.values() if (record := record_in(place, step)) is not None]

@@ -6,13 +6,13 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers import wait_for
 from places import make_command, place_beside, record_in, step_of
 
 from benchmark.detectors import TrainingPass
@@ -84,11 +84,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
     run = recipe("softmax")
     command, step = make_command(run, "train", place), step_of(run, "train")
     process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not list((place / step.work).glob("resume/iteration_*.sha256")):
-        assert process.poll() is None, "the training ended before it could be interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(process, lambda: list((place / step.work).glob("resume/iteration_*.sha256")))
     process.send_signal(name)
     status = process.wait()
     assert status == (-signal.SIGKILL if name == signal.SIGKILL else 3)
