@@ -139,7 +139,12 @@ def finished(
 
 
 def load_weights(
-    detector: nn.Module, path: Path, run: Run, vocabulary: str, *, except_classifier: bool = False
+    detector: nn.Module,
+    path: Path,
+    run: Run,
+    vocabulary: str | None,
+    *,
+    fresh: Callable[[str], bool] | None = None,
 ) -> None:
     """Copy a finished checkpoint into a detector.
 
@@ -147,30 +152,31 @@ def load_weights(
         detector: takes the weights.
         path: the checkpoint.
         run: the recipe that wants them.
-        vocabulary: hash of the categories of the recipe's dataset.
-        except_classifier: leave the classifier as initialised.
+        vocabulary: hash of the categories of the recipe's dataset; None for weights of other categories.
+        fresh: whether a tensor, by its name, stays as initialised; default: none does.
 
     Raises:
         CheckpointError: other categories, or tensors that are missing or have another shape.
     """
     content = load(path)
     trained_on = content.get("vocabulary")
-    check_same_vocabulary(
-        Vocabulary(
-            f"checkpoint {path} (dataset {content.get('dataset')})",
-            trained_on if isinstance(trained_on, str) else None,
-        ),
-        Vocabulary(f"dataset {run.dataset_name}", vocabulary),
-        CheckpointError,
-        remedy="use a checkpoint of the same LVIS version",
-    )
+    if vocabulary is not None:
+        check_same_vocabulary(
+            Vocabulary(
+                f"checkpoint {path} (dataset {content.get('dataset')})",
+                trained_on if isinstance(trained_on, str) else None,
+            ),
+            Vocabulary(f"dataset {run.dataset_name}", vocabulary),
+            CheckpointError,
+            remedy="use a checkpoint of the same LVIS version",
+        )
     state: dict[str, Tensor] = content["model"]
     own = detector.state_dict()
-    if except_classifier:
-        state = {name: value for name, value in state.items() if not is_classifier(name)}
+    kept = {name for name in state.keys() | own.keys() if fresh is not None and fresh(name)}
+    state = {name: value for name, value in state.items() if name not in kept}
     state = {name: value for name, value in state.items() if name in own or not is_counter(name)}
     # a classifier may add parameters to those of the one it continues from (a re-weighter, say)
-    needed = {name for name in own if not (is_classifier(name) or is_counter(name))}
+    needed = {name for name in own if not (name in kept or is_classifier(name) or is_counter(name))}
     wrong = sorted(
         [f"{name}: missing" for name in needed - state.keys()]
         + [f"{name}: not in the model" for name in state.keys() - own.keys()]

@@ -19,6 +19,7 @@ from benchmark.recipes.models import (
 )
 from benchmark.recipes.plugins import Plugin, find_plugins
 from benchmark.recipes.project import folders_of, shown
+from benchmark.recipes.schedules import changed
 
 PAPER_BUDGET = "paper"
 
@@ -188,12 +189,23 @@ def read_budget(path: Path) -> Budget:
         raise RecipeError(
             f"'{PAPER_BUDGET}' names the papers' own schedules", where=shown(path), remedy="rename it"
         )
-    for part in ("all", "classifier"):
-        settings = getattr(budget, part)
+    parts = {"all": budget.all, "classifier": budget.classifier}
+    if budget.pretraining is not None:
+        parts["pretraining.schedule"] = changed(budget.all, budget.pretraining.schedule)
+    for part, settings in parts.items():
         length = {} if "iterations" in settings or "epochs" in settings else {"iterations": 1}
         required = {"learning_rate": 1.0, **length}
         parse_settings(Schedule, settings, f"{shown(path)}, {part}", **required)
     parse_settings(Sampler, budget.sampler, f"{shown(path)}, sampler")
+    if budget.pretraining is not None:
+        where = f"{shown(path)}, pretraining.detector"
+        parse_settings(
+            DetectorSettings,
+            budget.pretraining.detector,
+            where,
+            architecture="mask_rcnn",
+            backbone="resnet18",
+        )
     return budget
 
 

@@ -299,12 +299,12 @@ def _located(recipe: str) -> tuple[_Source, Row, Resolved]:
     row = source.row(row_id)
     resolved = source.resolve(row, row.seeds[0] if seed is None else int(seed))
     for _ in range(bases.count(":")):
-        base = resolved.run.base
-        if base is None:
+        if resolved.base is None:
             raise RecipeError(f"'{resolved.run.title}' starts from no other run", found=recipe)
+        resolved = resolved.base
+        base = resolved.run
         key = f"{base.method}+{base.variant}" if base.variant else base.method
-        row = Row(id=key, method=key, detector=row.detector, dataset=row.dataset, seeds=row.seeds)
-        resolved = source.resolve(row, base.seed)
+        row = Row(id=key, method=key, detector=row.detector, dataset=base.dataset_name, seeds=row.seeds)
     return source, row, resolved
 
 

@@ -406,9 +406,25 @@ class Dataset(Strict):
         return self.subset is not None or bool(self.files)
 
 
+class Pretraining(Strict):
+    """A training that detectors without initial weights start from, in place of the COCO weights of the
+    papers: it fills everything but the last layers. One training for all rows and seeds of a back end."""
+
+    method: str = Field(description="METHOD or METHOD+VARIANT")
+    dataset: str = Field(description="dataset name")
+    seed: Seed = Field(0, description="seed of the training")
+    schedule: dict[str, Any] = Field({}, description="schedule settings that differ from those of `all`")
+    detector: dict[str, Any] = Field(
+        {}, description="detector settings of all that start from it, e.g. frozen layers"
+    )
+
+    _expanded = field_validator("schedule", mode="before")(expanded)
+
+
 class Budget(Strict):
     """One schedule for all runs, for example a short one: settings that override those of every stage that
-    trains the same part. A budget changes lengths, rates and images, never the code path."""
+    trains the same part. A budget changes lengths, rates, images and where detectors start, never the code
+    path."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="first folder of the runs' paths")
     title: str = Field(
@@ -436,6 +452,9 @@ class Budget(Strict):
     )
     fit: dict[str, Any] = Field(
         {}, description="options of fit stages that have them, e.g. the number of images"
+    )
+    pretraining: Pretraining | None = Field(
+        None, description="where detectors with `init: none` start; default: at random weights"
     )
 
     _expanded = field_validator("all", "classifier", mode="before")(expanded)
@@ -558,3 +577,8 @@ class Run(Strict):
     row_options: dict[str, Any] = Field({})
     intermediates: list[str] = Field([])
     released: Released = Field({})
+
+    def starts_elsewhere(self, stage: Stage) -> bool:
+        """Whether a stage starts from weights for the categories of another dataset."""
+        other = self.base is not None and self.base.dataset_name != self.dataset_name
+        return other and stage.name == self.stages[0].name

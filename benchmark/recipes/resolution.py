@@ -12,6 +12,7 @@ from benchmark.recipes.models import (
     Budget,
     Dataset,
     Method,
+    Pretraining,
     Released,
     Run,
     Sampler,
@@ -21,6 +22,7 @@ from benchmark.recipes.models import (
     Variant,
 )
 from benchmark.recipes.options import checked_options, value_text
+from benchmark.recipes.schedules import changed
 from benchmark.statistics.upstream_files import WEIGHT_FILES
 
 DEFAULT = "default"
@@ -46,10 +48,11 @@ class Choice:
 @dataclass(frozen=True)
 class Resolved:
     """A run, and the source of each value by its key path, e.g. ``detector.init``; without a source it is a
-    default."""
+    default. ``base`` is what it starts from."""
 
     run: Run
     sources: dict[str, str]
+    base: "Resolved | None" = None
 
 
 def resolve(catalog: Catalog, choice: Choice, row: str, where: str) -> Resolved:
@@ -129,7 +132,9 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
     if stages[0].from_ is not None:
         base_choice = replace(choice, method=stages[0].from_, options={}, released={}, swept=frozenset())
         base_place = f"{stage_source}, stage {stages[0].name}, from"
-        base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method)).run
+        base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method))
+    elif choice.budget is not None and choice.budget.pretraining is not None and detector.init == "none":
+        base = _pretraining(catalog, choice, choice.budget, choice.budget.pretraining)
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
     if own_options:
@@ -148,21 +153,36 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         detector=detector,
         dataset=choice.dataset,
         stages=[_stage(stage, recipe, choice, sources) for stage in stages if stage.from_ is None],
-        base=base,
+        base=base.run if base is not None else None,
         test=test,
         plugin_path=str(plugin.folder.resolve()),
         row_options=own_options,
         intermediates=list(method.intermediates),
         released=_released(method, choice.released, options, where),
     )
-    return Resolved(run, sources.of)
+    return Resolved(run, sources.of, base)
+
+
+def _pretraining(catalog: Catalog, choice: Choice, budget: Budget, pretraining: Pretraining) -> Resolved:
+    """The training that a detector starts from where it would start at random weights."""
+    where = f"{choice.budget_file}, pretraining"
+    own = budget.model_copy(update={"all": changed(budget.all, pretraining.schedule), "pretraining": None})
+    dataset = catalog.dataset(pretraining.dataset, where)
+    chosen = Choice(pretraining.method, choice.detector, dataset, own, choice.budget_file, pretraining.seed)
+    return _resolve(catalog, chosen, "pretraining", where, ())
 
 
 def _detector(preset: Preset, recipe: _Recipe, choice: Choice, sources: _Sources) -> DetectorSettings:
-    """The method's choice, the preset's over it, and the framework's for what neither sets."""
+    """The method's choice, the preset's over it, the budget's for what starts from its pretraining, and the
+    framework's for what none sets."""
     layers = recipe.layers(recipe.method.detector, recipe.variant.detector)
     layers.append((f"preset {preset.name} ({preset.file})", preset.settings))
-    detector = parse(DetectorSettings, sources.merge("detector", layers), f"detector of {choice.method}")
+    where = f"detector of {choice.method}"
+    detector = parse(DetectorSettings, sources.merge("detector", layers), where)
+    pretraining = choice.budget.pretraining if choice.budget is not None else None
+    if pretraining is not None and detector.init == "none":
+        layers.append((f"{choice.budget_file}, pretraining", pretraining.detector))
+        detector = parse(DetectorSettings, sources.merge("detector", layers), where)
     for key in FRAMEWORKS[detector.framework]:
         sources.of.setdefault(f"detector.{key}", f"framework {detector.framework}")
     return detector
@@ -234,11 +254,9 @@ def _sampler(
 def _schedule(path: str, stage: Stage, source: str, choice: Choice, sources: _Sources) -> Schedule:
     assert stage.schedule is not None
     settings = stage.schedule.model_dump(exclude_unset=True)
-    layers = [(source, settings)]
+    changes: dict[str, Any] = {}
     if choice.budget is not None:
         changes = choice.budget.all if stage.trainable == "all" else choice.budget.classifier
-        if "iterations" in changes or "epochs" in changes:  # a new length also replaces the steps
-            for key in ("iterations", "epochs", "steps"):
-                settings.pop(key, None)
-        layers.append((choice.budget_file, changes))
+    kept = {key: value for key, value in changed(settings, changes).items() if key not in changes}
+    layers = [(source, kept), (choice.budget_file, changes)]
     return parse(Schedule, sources.merge(f"{path}.schedule", layers), f"{path}.schedule")

@@ -1,5 +1,6 @@
 """Named schedules, which stages can refer to."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -21,8 +22,6 @@ def named_schedules() -> dict[str, dict[str, Any]]:
 def expanded(schedule: Any) -> Any:
     """The settings for a name or for a mapping with the key ``like``; anything else is returned unchanged.
 
-    A mapping with a length replaces length and steps.
-
     Raises ``ValueError`` for an unknown name.
     """
     if isinstance(schedule, str):
@@ -33,8 +32,11 @@ def expanded(schedule: Any) -> Any:
     known = named_schedules()
     if schedule["like"] not in known:
         raise ValueError(str(unknown("schedule", str(schedule["like"]), known)))
-    settings = dict(known[schedule["like"]])
-    if "iterations" in changes or "epochs" in changes:  # a new length also replaces the steps
-        for key in ("iterations", "epochs", "steps"):
-            settings.pop(key, None)
-    return settings | changes
+    return changed(known[schedule["like"]], changes)
+
+
+def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a schedule with changes; a new length replaces length and steps."""
+    new_length = "iterations" in changes or "epochs" in changes
+    gone = ("iterations", "epochs", "steps") if new_length else ()
+    return {key: value for key, value in settings.items() if key not in gone} | dict(changes)

@@ -288,7 +288,11 @@ def _spent(steps: Sequence[StepResult]) -> tuple[float | None, float | None]:
 
 
 def _collect_step(step: Step, run: Run) -> StepResult:
-    title = step.name if step.kind.of_dataset or step.owner is run else f"{step.run.method} {step.name}"
+    title = step.name
+    if not (step.kind.of_dataset or step.owner is run):
+        title = f"{step.run.method} {step.name}"
+    if step.dataset.name != run.dataset_name:
+        title += f" ({step.dataset.name})"
     try:
         record = read_record(step.record)
     except BenchmarkError as error:

@@ -74,11 +74,11 @@ def _fill(result: RunResult, folder: Path) -> None:
             ignore=shutil.ignore_patterns("__pycache__", ".*"),
             dirs_exist_ok=True,
         )
-    if run.dataset.synthetic is not None:
-        text = yaml.safe_dump(
-            run.dataset.model_dump(mode="json", exclude={"paper"}, exclude_none=True), sort_keys=False
-        )
-        write_text(folder / f"{run.dataset.name}.yaml", text)
+        if item.dataset.synthetic is not None:
+            text = yaml.safe_dump(
+                item.dataset.model_dump(mode="json", exclude={"paper"}, exclude_none=True), sort_keys=False
+            )
+            write_text(folder / f"{item.dataset.name}.yaml", text)
     records = []
     for step, record in ((item.step, item.record) for item in result.steps):
         if record is not None:

@@ -115,8 +115,8 @@ def collect_status(experiment: LoadedExperiment) -> Status:
         for run in row.runs:
             whole = results[run_name(run)]
             if whole.state != State.skipped:
-                made = [_step_status(item) for item in whole.steps if item.step.kind.of_dataset]
-                datasets.setdefault(run.dataset_name, DatasetStatus(run.dataset_name, made))
+                for name, made in _dataset_steps(whole).items():
+                    datasets.setdefault(name, DatasetStatus(name, made))
             # without the bases of runs that cannot run here
             for item in lineage(run) if row.skipped is None else [run]:
                 name = run_name(item)
@@ -164,6 +164,15 @@ def _add_branch(tree: Tree, text: Text, steps: list[StepStatus]) -> None:
     wide = max((len(step.name) for step in steps), default=0)
     for step in steps if {step.state for step in steps} not in ({State.done}, {WAITING}) else []:
         branch.add(_step_text(step, wide))
+
+
+def _dataset_steps(result: RunResult) -> dict[str, list[StepStatus]]:
+    """The status of the steps of each dataset that a run and its bases need, by the dataset's name."""
+    found: dict[str, list[StepStatus]] = {}
+    for item in result.steps:
+        if item.step.kind.of_dataset:
+            found.setdefault(item.step.dataset.name, []).append(_step_status(item))
+    return found
 
 
 def _row_ids(rows: list[ExperimentRow], run: Run) -> list[str]:

@@ -93,18 +93,20 @@ KINDS = (SYNTHESIZE, CHECK, STATISTICS, INTERMEDIATES, TRAIN, RETRAIN, FIT, TRAN
 
 
 def steps_of(run: Run) -> list[Step]:
-    """Every step from the dataset to the metrics, including those of bases, each after those that it
-    needs."""
-    steps = dataset_steps(run.dataset)
-    made = {step.kind.name: step for step in steps if step.kind is not CHECK}
-    after = {step.kind.name: step for step in steps if step.kind is CHECK}
+    """Every step from the dataset to the metrics, including those of bases and of their datasets, each after
+    those that it needs."""
+    steps: dict[str, Step] = {}
     before: Step | None = None
     for item in lineage(run):
+        of_dataset = dataset_steps(item.dataset)
+        made = {step.kind.name: step for step in of_dataset if step.kind is not CHECK}
+        after = {step.kind.name: step for step in of_dataset if step.kind is CHECK}
         tables = {step.kind.name: step for step in _intermediates(item, made, after)}
-        steps += [step for step in tables.values() if step.place not in {known.place for known in steps}]
+        for step in [*of_dataset, *tables.values()]:
+            steps.setdefault(step.place, step)
         for stage in item.stages:
             before = replace(_stage_step(item, stage, made | tables, before), after=after)
-            steps.append(before)
+            steps[before.place] = before
     assert before is not None
     reads = {
         "backend": run.detector_name.partition("/")[0],
@@ -117,7 +119,7 @@ def steps_of(run: Run) -> list[Step]:
     )
     cap = {"max_detections": run.test.max_detections}
     evaluate = Step(EVALUATE, "evaluate", run, cap, {**made, "detections": predict}, truth, after=after)
-    return [*steps, predict, evaluate]
+    return [*steps.values(), predict, evaluate]
 
 
 def dataset_steps(dataset: Dataset) -> list[Step]:
@@ -220,7 +222,7 @@ def _stage_step(run: Run, stage: Stage, made: Mapping[str, Step], before: Step |
     reads: dict[str, Any] = {
         "seed": run.seed,
         "backend": run.detector_name.partition("/")[0],
-        "detector": _changed(run.detector, *_groups(stage, before)),
+        "detector": _changed(run.detector, *_groups(run, stage, before)),
         "classifier": run.classifier,
         "options": run.options,
         "stage": _without_defaults(stage),
@@ -242,11 +244,11 @@ def _kind(stage: Stage) -> Kind:
     return FIT if stage.kind == "fit" else TRANSFORM
 
 
-def _groups(stage: Stage, before: Step | None) -> Iterable[type[BaseModel]]:
+def _groups(run: Run, stage: Stage, before: Step | None) -> Iterable[type[BaseModel]]:
     """The groups of detector settings that a stage reads."""
     yield ModelSettings
     yield TrainingSettings
-    if before is None:
+    if before is None or run.starts_elsewhere(stage):
         yield InitialWeights
     if stage.kind != "train":
         yield TestingSettings  # a pass over the data uses images at test size

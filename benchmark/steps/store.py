@@ -65,11 +65,11 @@ def older(step: Step) -> list[Path]:
 
 def link(run: Run) -> None:
     """Link ``results/runs/<name of the run>/<step>`` to every finished step of a run and of its bases, and
-    those of its dataset as ``link_dataset`` does. Existing files that are not links are kept."""
+    those of their datasets as ``link_dataset`` does. Existing files that are not links are kept."""
     for item in lineage(run):
         own = [*(step for step in shared_steps(item) if step.kind is INTERMEDIATES), *own_steps(item)]
         _link({links_folder() / run_name(item) / step.name: step for step in own})
-    link_dataset(run.dataset)
+        link_dataset(item.dataset)
 
 
 def link_dataset(dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from benchmark.annotations import (
     vocabulary_hash,
 )
 from benchmark.detectors import Detector, build_detector, checkpoints
+from benchmark.detectors.layouts import is_by_class
 from benchmark.images import TrainImages
 from benchmark.notices import data_warnings
 from benchmark.processes import fabric_of
@@ -104,14 +106,17 @@ class StageJob:
 
     def detector(self, statistics: ClassStatistics, vocabulary: str) -> tuple[Detector, dict[str, Any]]:
         """The detector with the initial weights of the stage, and the conventions of these weights if they
-        differ from the recipe's."""
+        differ from the recipe's. A checkpoint of other categories fills all but the last layers."""
         conventions = checkpoints.conventions_of(self.init)
         as_trained = checkpoints.with_conventions(self.run, conventions)
         tables = read_tables(self.files.intermediates, self.run.intermediates, statistics)
         detector = build_detector(as_trained, statistics, initial_weights=self.init is None, tables=tables)
-        if self.init is not None:
-            fresh = self.stage.reset == "classifier"
-            checkpoints.load_weights(detector, self.init, self.run, vocabulary, except_classifier=fresh)
+        if self.init is not None and self.run.starts_elsewhere(self.stage):
+            by_class = partial(is_by_class, settings=detector.settings)
+            checkpoints.load_weights(detector, self.init, self.run, None, fresh=by_class)
+        elif self.init is not None:
+            fresh = checkpoints.is_classifier if self.stage.reset == "classifier" else None
+            checkpoints.load_weights(detector, self.init, self.run, vocabulary, fresh=fresh)
         return detector, conventions
 
     def write_checkpoint(self, detector: Detector, vocabulary: str, conventions: dict[str, Any]) -> None:
