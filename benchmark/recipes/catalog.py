@@ -137,9 +137,16 @@ def _with_whole(dataset: Dataset, subset: Subset, path: Path) -> Dataset:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment in a file, with the keys of the experiment that it is ``like``; rows are not resolved.
-    Raises ``RecipeError``."""
-    return _read_experiment(path, ())
+    """The experiment in a file, with the keys of the experiment that it is ``like`` and with its seeds in every
+    row that names none; rows are not resolved. Raises ``RecipeError``."""
+    experiment = _read_experiment(path, ())
+    if experiment.seeds is None:
+        return experiment
+    seeds = {"seeds": experiment.seeds}
+    rows = [
+        row if "seeds" in row.model_fields_set else row.model_copy(update=seeds) for row in experiment.rows
+    ]
+    return experiment.model_copy(update={"rows": rows})
 
 
 def _read_experiment(path: Path, chain: tuple[Path, ...]) -> Experiment:

@@ -536,6 +536,9 @@ class Experiment(Strict):
     budget: str | None = Field(None, description="budget for every row; default: the papers' own schedules")
     method_paths: list[str] = Field([], description="folders with further plug-ins, relative to this file")
     dataset_paths: list[str] = Field([], description="folders with further datasets, relative to this file")
+    seeds: list[Seed] | None = Field(
+        None, min_length=1, description="the seeds of rows that name none; default: 0 alone"
+    )
     group_by: Literal["touches"] | None = Field(
         None,
         description="`touches`: group the rows by what their method changes (baseline, loss, decoupled, "
