@@ -137,8 +137,11 @@ def _with_whole(dataset: Dataset, subset: Subset, path: Path) -> Dataset:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The experiment in a file, with the keys of the experiment that it is ``like`` and with its seeds in every
-    row that names none; rows are not resolved. Raises ``RecipeError``."""
+    """The experiment in a file, with the keys of the experiment that it is ``like``, and with its seeds in
+    every row that names none; rows are not resolved.
+
+    Raises ``RecipeError``.
+    """
     experiment = _read_experiment(path, ())
     if experiment.seeds is None:
         return experiment
