@@ -178,7 +178,8 @@ def _completed(experiment: Experiment, like: str, path: Path, chain: tuple[Path,
     for id_ in experiment.without:
         if id_ not in known:
             raise unknown("row", id_, known, f"{shown(path)}, without")
-    keys, folder = {key: getattr(other, key) for key in other.model_fields_set}, file.parent.resolve()
+    named = other.model_fields_set - {"reference"}  # rows of the same names may differ here
+    keys, folder = {key: getattr(other, key) for key in named}, file.parent.resolve()
     for key in {"method_paths", "dataset_paths"} & keys.keys():  # relative to their file
         keys[key] = [str(folder / item) for item in keys[key]]
     if (other.budget or "").endswith((".yaml", ".yml")):

@@ -64,12 +64,14 @@ class ExperimentRow:
 
 @dataclass(frozen=True)
 class LoadedExperiment:
-    """An experiment with every row resolved; ``metrics`` are the further columns of its tables."""
+    """An experiment with every row resolved; ``reference`` is the experiment with whose shipped numbers its
+    own are compared, ``metrics`` are the further columns of its tables."""
 
     name: str
     title: str
     path: Path
     budget: str
+    reference: str
     rows: list[ExperimentRow]
     dataset_files: dict[str, Path]
     metrics: tuple[str, ...] = ()
@@ -178,6 +180,7 @@ def load_experiment(name_or_path: str) -> LoadedExperiment:
         title=source.experiment.title,
         path=source.path,
         budget=source.budget.name if source.budget else PAPER_BUDGET,
+        reference=source.experiment.reference or source.experiment.name,
         rows=rows,
         dataset_files=source.catalog.dataset_files,
         metrics=tuple(source.experiment.metrics),
@@ -222,6 +225,7 @@ def with_detector(name_or_path: str, detector: str) -> Path:
         "title": f"{old.title}, {detector}",
         "method_paths": [str(folder / path) for path in old.method_paths],
         "dataset_paths": [str(folder / path) for path in old.dataset_paths],
+        "reference": None,
         "rows": rows,
     }
     if (old.budget or "").endswith((".yaml", ".yml")):

@@ -539,6 +539,11 @@ class Experiment(Strict):
     seeds: list[Seed] | None = Field(
         None, min_length=1, description="the seeds of rows that name none; default: 0 alone"
     )
+    reference: str | None = Field(
+        None,
+        description="an experiment with the same rows, whose numbers in results/reference `longtail verify` "
+        "compares these with; default: this one",
+    )
     group_by: Literal["touches"] | None = Field(
         None,
         description="`touches`: group the rows by what their method changes (baseline, loss, decoupled, "

@@ -124,7 +124,7 @@ def read_reference(path: Path) -> list[Shipped]:
 
 def verify_repeat(experiment: LoadedExperiment) -> list[Repeat]:
     """Our finished rows compared with the shipped ones of the experiment; empty if none are shipped."""
-    path = reference_file(experiment.name)
+    path = reference_file(experiment.reference)
     if not path.exists():
         return []
     return repeats([collect_row(row, {}) for row in experiment.rows], read_reference(path))
