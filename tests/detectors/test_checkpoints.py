@@ -1,5 +1,6 @@
 """A damaged checkpoint is refused, however little of it is damaged."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from benchmark.detectors.build import build_detector
 from benchmark.detectors.checkpoints import (
     CheckpointError,
     finished,
+    is_classifier,
     load,
     load_weights,
     save,
     with_conventions,
 )
+from benchmark.detectors.layouts import is_by_class
 from benchmark.recipes import find_run
 
 
@@ -55,3 +58,23 @@ def test_forms_of_batch_norm_take_each_others_weights(tmp_path: Path) -> None:
         own = {name: value for name, value in models[target].state_dict().items() if name in theirs}
         assert own
         assert all(value.equal(theirs[name]) for name, value in own.items())
+
+
+def test_weights_of_other_categories_fill_all_but_the_last_layers(tmp_path: Path) -> None:
+    run = find_run("smoke:softmax")
+    theirs, own = (
+        build_detector(run, statistics_of([5] * count), initial_weights=False) for count in (120, 40)
+    )
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_()
+    before = own.classifiers.state_dict()["0.linear.weight"].clone()
+    save(tmp_path / "checkpoint.pt", finished(run, "train", theirs, "others"))
+    path, by_class = tmp_path / "checkpoint.pt", partial(is_by_class, settings=run.detector)
+    with pytest.raises(CheckpointError, match="categor"):
+        load_weights(own, path, run, "ours", fresh=by_class)
+    load_weights(own, path, run, None, fresh=by_class)
+    given = theirs.state_dict()
+    kept = {name for name, value in own.state_dict().items() if not value.equal(given[name])}
+    assert kept == {name for name in given if is_classifier(name)}
+    assert own.classifiers.state_dict()["0.linear.weight"].equal(before)

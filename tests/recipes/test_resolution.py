@@ -7,7 +7,7 @@ import yaml
 from recipe_files import ROW, SCHEDULE, STAGE, write_experiment, write_method
 
 from benchmark.files import write_json
-from benchmark.recipes import RecipeError, explain, find_run
+from benchmark.recipes import RecipeError, explain, find_run, lineage, load_experiment
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import run_name
 from benchmark.steps import own_steps, steps_of
@@ -52,7 +52,7 @@ def test_a_variant_replaces_sampler_and_stages_and_merges_test_settings(tmp_path
 def test_a_budget_that_gives_a_length_drops_the_papers_length_and_steps() -> None:
     schedule = find_run("smoke:softmax").stages[0].schedule
     assert schedule is not None
-    assert (schedule.iterations, schedule.epochs, schedule.steps) == (400, None, [])
+    assert (schedule.iterations, schedule.epochs, schedule.steps) == (300, None, [])
     assert schedule.norm_weight_decay == 0.0001  # what the budget does not mention stays the method's
 
 
@@ -66,11 +66,52 @@ def test_a_budget_may_give_epochs_instead_of_iterations(tmp_path: Path) -> None:
 
 def test_a_budget_speaks_to_stages_by_what_they_train() -> None:
     run = find_run("smoke:bags")
-    assert run.base is not None
-    lengths = [
-        stage.schedule.iterations for item in (run.base, run) for stage in item.stages if stage.schedule
+    lengths = [stage.schedule.iterations for item in lineage(run) for stage in item.stages if stage.schedule]
+    assert lengths == [500, 300, 150]
+
+
+def test_a_budgets_pretraining_comes_before_detectors_without_weights_only(tmp_path: Path) -> None:
+    """One training for all methods and seeds, of another dataset; it takes the preset as it is."""
+    budget = {
+        "name": "b",
+        "all": {"epochs": 2},
+        "classifier": {"epochs": 2},
+        "pretraining": {
+            "method": "softmax",
+            "dataset": "synthetic_tiny",
+            "schedule": {"iterations": 7},
+            "detector": {"norm": "frozen", "trainable_layers": 2},
+        },
+    }
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(budget))
+    chosen = [("softmax", "tiny_mask_rcnn"), ("bags", "tiny_mask_rcnn"), ("softmax", "mask_rcnn_r50_fpn")]
+    rows = [
+        {"id": str(number), "method": method, "detector": f"torchvision/{preset}", "dataset": "synthetic"}
+        for number, (method, preset) in enumerate(chosen)
     ]
-    assert lengths == [400, 150]
+    content = {"name": "e", "title": "E", "budget": str(tmp_path / "b.yaml"), "seeds": [3], "rows": rows}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(content))
+    tiny, bags, r50 = (lineage(row.runs[0]) for row in load_experiment(str(tmp_path / "e.yaml")).rows)
+    assert [(run.method, run.dataset_name, run.seed) for run in bags] == [
+        ("softmax", "synthetic_tiny", 0),
+        ("softmax", "synthetic", 3),
+        ("bags", "synthetic", 3),
+    ]
+    assert tiny[0] == bags[0]
+    schedules = [run.stages[0].schedule for run in bags]
+    lengths = [item and (item.iterations, item.epochs) for item in schedules]
+    assert lengths == [(7, None), (None, 2), (None, 2)]
+    frozen = [(run.detector.norm, run.detector.trainable_layers) for run in bags]
+    assert frozen == [("batch", 5), ("frozen", 2), ("frozen", 2)]
+    assert [run.starts_elsewhere(run.stages[0]) for run in bags] == [False, True, False]
+    assert len(r50) == 1  # it has weights of its own
+    steps = steps_of(bags[-1])
+    assert [step.dataset.name for step in steps if step.kind.name == "train"] == [
+        "synthetic_tiny",
+        "synthetic",
+    ]
+    for position, step in enumerate(steps):
+        assert all(before in steps[:position] for before in step.inputs.values())
 
 
 def test_a_budgets_sampler_settings_reach_repeat_factor_samplers_only() -> None:
