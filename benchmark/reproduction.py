@@ -1,4 +1,4 @@
-"""From a paper's released weights to its numbers: import, predict, evaluate, compare."""
+"""Reproduces published numbers from released weights: import, predict, evaluate, compare."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["synthesize", "lvis_v1", "-o", "out"], ["not synthetic"]),
         (["make", "smoke:bags", "retrian"], ["retrian", "retrain"]),
         (["make", "smoke:bags", "retrain"], ["'retrain' of BAGS needs", "not finished", "longtail make"]),
-        (["make", "smoke:bags", "train/0123-45"], ["no such step any more", "since the workflow"]),
+        (["make", "smoke:bags", "train/0123-45"], ["no longer has this step", "since the workflow"]),
         (["reproduce", "bags", "99", "--weights", "absent.pth"], ["no published row", "bags/99"]),
         (["stats", "absent.json", "-o", "out/statistics.csv"], ["absent.json"]),
         (["intermediates", "absent.json", "-o", "out"], ["absent.json"]),

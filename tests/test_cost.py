@@ -69,7 +69,7 @@ def test_a_process_that_could_not_say_how_it_ended_has_cost_something(tmp_path: 
     running(tmp_path, gpus=["a"], cost=Cost(1, 5.0))
     amend_record(tmp_path, 11, State.failed, "of another process")
     assert record_of(tmp_path).state == State.running
-    amend_record(tmp_path, 12, State.failed, "process 0 of 2 was ended by SIGKILL")
+    amend_record(tmp_path, 12, State.failed, "process 0 of 2 was killed by SIGKILL")
     record = record_of(tmp_path)
     assert (record.cost.attempts, round(record.cost.gpu_hours, 2)) == (2, 2.0)
     assert record.cost.wall_s == pytest.approx(7205, abs=5)

@@ -95,10 +95,10 @@ def test_the_size_of_a_checkpoint_is_that_of_the_model() -> None:
 
 def test_images_that_are_repeated_are_said_not_to_be_counted() -> None:
     path = write([f"method: softmax, {TINY}", f"method: softmax+rfs, {TINY}"])
-    assert "repeats" not in plan_experiment(load_experiment(str(path))).text()  # a budget of iterations
+    assert "repeated" not in plan_experiment(load_experiment(str(path))).text()  # a budget of iterations
     path.write_text(path.read_text().replace("budget: tiny\n", ""))
     text = plan_experiment(load_experiment(str(path))).text()
-    said = "images that their sampler repeats, which make the epochs longer, of 1 stage"
+    said = "repeated images, which make the epochs of 1 stage longer"
     assert f"unknown, and not counted: {said}" in text.splitlines()
 
 

@@ -273,7 +273,7 @@ def test_a_death_ends_the_job_with_its_cause(
     os.kill(started[rank], signal.SIGKILL)
     _, messages = training.communicate(timeout=120)
     assert training.returncode == 1
-    reason = f"process {rank} of 2 was ended by SIGKILL"
+    reason = f"process {rank} of 2 was killed by SIGKILL"
     assert messages.rpartition("error: ")[2].startswith(reason)
     assert "memory" in messages
     assert (ended().state, ended().reason) == (State.interrupted, reason)

@@ -255,9 +255,9 @@ def _read_metrics(folder: Path) -> dict[str, dict[str, float | None]]:
     made = record.output(path.name) if record is not None else None
     if made is None or not path.is_file() or sha256_file(path) != made.sha256:
         raise BenchmarkError(
-            "the numbers are not what was evaluated: the file was changed afterwards",
+            "the file of numbers has changed since the evaluation",
             where=path,
-            remedy="longtail make RECIPE replaces what is damaged",
+            remedy="longtail make RECIPE makes the damaged step again",
         )
     metrics: dict[str, dict[str, float | None]] = read_json(path)
     return metrics
@@ -296,14 +296,14 @@ def _collect_step(step: Step, run: Run) -> StepResult:
     if record is None:
         return StepResult(step, title, None, MISSING, None)
     if record.state == State.running and not is_running(record, step.work, step.lock):
-        reason = f"process {record.pid} on {record.host} ended without a word"
+        reason = f"process {record.pid} on {record.host} ended without a message"
         return StepResult(step, title, record, State.interrupted, reason)
     return StepResult(step, title, record, record.state, record.reason)
 
 
 def _state(steps: Sequence[StepResult]) -> tuple[str, str | None]:
-    """State and reason of a run: done if its evaluation is; else those of its first step that is neither done
-    nor missing."""
+    """State and reason of a run: done if its evaluation is done; otherwise those of its first step that is
+    neither done nor missing."""
     if steps[-1].state == State.done:
         return State.done, None
     for result in steps:

@@ -253,7 +253,7 @@ def exchanged_detections(place: Place) -> str:
         pq.write_table(table.set_column(column, field, pa.array(scores, field.type)), path)
     place.check_tables(everything=True)  # the numbers are still those of the right ones
     place.forget(target)
-    place.check_refused(target, place.run(target), str(path), "not what was made")
+    place.check_refused(target, place.run(target), str(path), "has changed since it was made")
     _restore(place, path)
     place.recover(target)
     return REPAIRED

@@ -180,7 +180,7 @@ def test_numbers_that_were_changed_are_not_shown(experiment: LoadedExperiment) -
     text = write_report(experiment)
     assert "3 of 4 runs done" in text
     assert "99.0" not in text
-    assert "failed: the numbers are not what was evaluated" in line(text, "sigmoid")
+    assert "failed: the file of numbers has changed since the evaluation" in line(text, "sigmoid")
     record = step_of(first, "evaluate").record
     record.write_text("[]")
     assert "seed 0 failed: evaluate: not a record of a step" in line(write_report(experiment), "softmax")
@@ -285,7 +285,7 @@ def test_damaged_files_never_stop_the_report(experiment: LoadedExperiment) -> No
     progress.write_text(progress.read_text() + '{"iteration": 460, "lo')  # being written
     text = write_report(experiment)
     assert "2 of 4 runs done" in text
-    assert "failed: the numbers are not what was evaluated" in line(text, "sigmoid")
+    assert "failed: the file of numbers has changed since the evaluation" in line(text, "sigmoid")
     assert "failed: evaluate: not a record of a step" in line(text, "bags")
     assert "per_class.csv is not a table of categories" in text
     shutil.rmtree(step_of(sigmoid, "evaluate").folder)

@@ -209,7 +209,7 @@ def test_a_running_training_shows_progress_and_a_killed_one_does_not_look_alive(
     change_record(made, pid=os.getppid())
     found = step(experiment, "sigmoid", "train")
     assert found.state == "interrupted"
-    assert "ended without a word" in (found.cause or "")
+    assert "ended without a message" in (found.cause or "")
     assert "continues from its last checkpoint" in (found.advice or "")
 
 

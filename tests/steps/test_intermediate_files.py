@@ -93,7 +93,7 @@ def test_a_method_trains_with_what_the_file_says(recipe: Recipe) -> None:
     halved = [f"{row.rpartition(',')[0]},{float(row.rpartition(',')[2]) / 2}" for row in rows]
     step.output().write_text("\n".join([head, columns, *halved]) + "\n")
     shutil.rmtree(last.folder)
-    with pytest.raises(StepError, match="not what was made"):
+    with pytest.raises(StepError, match="has changed since it was made"):
         make(last, Means())
     output = Path("again/checkpoint.pt")
     init = last.inputs["init"].output()
@@ -141,7 +141,7 @@ def test_a_file_with_another_checksum_is_refused(recipe: Recipe) -> None:
     step = find_step(run, "intermediates")
     assert step is not None
     make(steps_of(run)[0], Means())
-    with pytest.raises(StepError, match="not the file that the recipe names"):
+    with pytest.raises(StepError, match="do not have the checksum that the recipe states"):
         make(step, Means())
 
 

@@ -124,10 +124,12 @@ def test_an_input_that_was_changed_is_refused(run: Run) -> None:
     for step in steps_of(run)[:-1]:
         fabricate(step)
     predict.output().write_text("altered")
-    with pytest.raises(StepError, match=r"(?s)'predict' of BAGS is not what was made.*other content"):
+    with pytest.raises(
+        StepError, match=r"(?s)'predict' of BAGS has changed since it was made.*other content"
+    ):
         make(evaluate, Means())
     predict.output().unlink()
-    with pytest.raises(StepError, match=r"(?s)'predict' of BAGS is not what was made.*no such file"):
+    with pytest.raises(StepError, match=r"(?s)'predict' of BAGS has changed since it was made.*no such file"):
         make(evaluate, Means())
     record = read_record(evaluate.record)
     assert record is not None
