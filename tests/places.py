@@ -71,6 +71,12 @@ def fabricate(step: Step, content: str = "made up") -> None:
                 (folder / name).write_text(content)
 
 
+class Diverged(RuntimeError):
+    """An error whose state in a record is ``diverged``."""
+
+    state = "diverged"
+
+
 def fail(step: Step, error: BaseException) -> None:
     """Let a step end with an error."""
     with suppress(type(error)), record_step(step.work, step.subject):

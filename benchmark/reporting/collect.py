@@ -81,6 +81,13 @@ class RunResult:
         return self.folders[step] / name
 
 
+def within_tolerance(difference: float | None, tolerance: float | None) -> bool | None:
+    """Whether a difference from a published number is within its tolerance; None if either is unknown."""
+    if difference is None or tolerance is None:
+        return None
+    return abs(difference) <= tolerance + 1e-9  # rounding of a difference that equals the tolerance
+
+
 @dataclass(frozen=True)
 class Reported:
     """A paper's row: ``values`` and ``tolerances`` in percent by metric, e.g. ``segm/AP``."""
@@ -165,12 +172,9 @@ class RowResult:
 
     def verdict(self, metric: str) -> bool | None:
         """Whether the difference is within the published row's tolerance; None if that is unknown."""
-        difference = self.difference(metric)
-        if self.reported is None or difference is None or metric not in self.reported.tolerances:
+        if self.reported is None or not any(run.done for run in self.runs):  # numbers of older code
             return None
-        if not any(run.done for run in self.runs):  # numbers of older code
-            return None
-        return abs(difference) <= self.reported.tolerances[metric]
+        return within_tolerance(self.difference(metric), self.reported.tolerances.get(metric))
 
     @property
     def seconds(self) -> float | None:

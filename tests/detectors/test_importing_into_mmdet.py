@@ -13,8 +13,7 @@ from test_importing import (
     FRAMEWORKS,
     SETTINGS,
     TEST,
-    normalise_like_gol,
-    released_scores,
+    check_detections,
     simcal_head,
 )
 from test_importing import weights as weights_of_mask_rcnn
@@ -94,25 +93,8 @@ def test_a_release_detects_the_same_after_import(source: str, form: str) -> None
     assert imported.conventions["coordinates"] == ("aligned" if source == "gol" else "mmdet_v1")
     model = detector(source, form, **imported.conventions)
     model.load_state_dict(converted)
-    torch.manual_seed(2)
-    pixels = torch.nn.functional.interpolate(torch.rand(1, 3, 9, 11), (90, 125), mode="bicubic")[0]
-    pixels = (255 * pixels.clamp(0, 1)).round()
     reference = released.Reference(weights(source, form), FRAMEWORKS[source], form=form)
-    if source == "gol":
-        normalise_like_gol(reference)
-    boxes, labels, scores, masks = reference.detect(
-        pixels, (72, 100), released_scores(source, *heads(form)), TEST.score_threshold, TEST.max_detections
-    )
-    seen: list[Tensor] = []
-    inner = model._mask_probabilities
-    model._mask_probabilities = lambda *arguments: seen.append(inner(*arguments)) or seen[-1]  # type: ignore
-    (found,) = model.predict([pixels / 255], [(72, 100)])
-    assert len(found.labels) == len(labels) > 5
-    assert len(set(labels.tolist())) > 1
-    torch.testing.assert_close(found.scores, scores, atol=2e-5, rtol=1e-4)
-    assert found.labels.tolist() == labels.tolist()
-    torch.testing.assert_close(found.boxes, boxes, atol=2e-3, rtol=1e-4)
-    torch.testing.assert_close(seen[0][0], masks, atol=1e-3, rtol=1e-3)
+    check_detections(model, reference, source, *heads(form))
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from places import fail, step_of
+from places import Diverged, fail, step_of
 from reporting.results_tree import EXPERIMENT, complete_run, made_up_experiment
 
 from benchmark.numerics import area_versions
@@ -24,16 +24,6 @@ from benchmark.reporting.report import ReportError, report_key
 from benchmark.reporting.tables import markdown
 
 PLOTS = ("ap_by_frequency", "ap_by_count", "weight_norms", "training_curves")
-
-
-class Diverged(RuntimeError):
-    state = "diverged"
-
-
-@pytest.fixture
-def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperiment:
-    monkeypatch.chdir(tmp_path)
-    return made_up_experiment(tmp_path)
 
 
 def runs(experiment: LoadedExperiment) -> list[Run]:

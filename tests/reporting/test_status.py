@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import fail, step_of
+from places import Diverged, fail, step_of
 from reporting.results_tree import EXPERIMENT, complete_run, complete_stage, made_up_experiment
 
 from benchmark.errors import BenchmarkError
@@ -27,17 +27,7 @@ from benchmark.steps import Step
 
 
 class OutOfMemoryError(RuntimeError):
-    """As PyTorch's."""
-
-
-class Diverged(RuntimeError):
-    state = "diverged"
-
-
-@pytest.fixture
-def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperiment:
-    monkeypatch.chdir(tmp_path)
-    return made_up_experiment(tmp_path)
+    """Has the name of PyTorch's error."""
 
 
 def entry(experiment: LoadedExperiment, row: str, seed: int = 0) -> RunStatus:
