@@ -116,6 +116,7 @@ class _Source:
             row.options,
             row.released,
             frozenset(point.values) if point else frozenset(),
+            row.schedule,
         )
         return resolve(self.catalog, choice, row.id, where)
 
