@@ -111,8 +111,9 @@ class ExperimentPlan:
             )
         lines += [
             "",
-            f"{len(trained)} stages ({len(shared)} shared by several rows), {predicted} predictions and "
-            f"evaluations, {sum(job.hours for job in self.jobs):,.1f} GPU-hours, "
+            f"{_number(len(trained), 'stage')} ({len(shared)} shared by several rows), "
+            f"{_number(predicted, 'prediction')} and {'evaluation' if predicted == 1 else 'evaluations'}, "
+            f"{sum(job.hours for job in self.jobs):,.1f} GPU-hours, "
             f"{_disk(sum(job.megabytes for job in self.jobs))} of checkpoints and detections",
         ]
         if done:
@@ -275,7 +276,7 @@ def _repeated(steps: Iterable[Step]) -> list[str]:
         stage = step.stage
         if stage is not None and stage.schedule is not None and stage.schedule.epochs is not None:
             longer += stage.sampler is not None and stage.sampler.kind != "uniform"
-    stages = f"{longer} stage{'s' * (longer != 1)}"
+    stages = _number(longer, "stage")
     return [f"repeated images, which make the epochs of {stages} longer"] if longer else []
 
 
@@ -357,6 +358,10 @@ def _missing(experiment: LoadedExperiment) -> list[str]:
         reason if len(rows) == everywhere else f"for {', '.join(rows)}: {reason}"
         for reason, rows in reasons.items()
     ]
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _disk(megabytes: float) -> str:
