@@ -1,4 +1,4 @@
-"""Shared set-up: one thread per process, and no deadlines: results do not depend on the machine's load."""
+"""Shared fixtures. One thread per process and no deadlines, so results do not depend on the load."""
 
 import os
 import sys
@@ -89,7 +89,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the generated dataset ``synthetic_tiny``, its statistics and BAGS' tables."""
+    """A working directory with the generated dataset ``synthetic_tiny``, its statistics and the tables of
+    BAGS."""
     folder = tmp_path_factory.mktemp("workplace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -106,8 +107,11 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``train.json``, ``val.json`` and ``images``: photographs, where ``LONGTAIL_PHOTOS`` or
-    ``../shared/photos`` has them, which are never copied; elsewhere generated stand-ins."""
+    """A folder with ``train.json``, ``val.json`` and ``images``.
+
+    Photographs from ``LONGTAIL_PHOTOS`` or ``../shared/photos`` if they exist (never copied), else generated
+    images.
+    """
     root = Path(__file__).resolve().parents[1]
     given = Path(os.environ.get("LONGTAIL_PHOTOS", root.parent / "shared" / "photos")).resolve()
     if (given / "train.json").is_file():

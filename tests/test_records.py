@@ -1,4 +1,4 @@
-"""A record tells how a step ended, however it ended."""
+"""A record states how a step ended, for every way to end."""
 
 import os
 import signal

@@ -1,4 +1,5 @@
-"""Imported weights detect what they detected at home; whatever does not fit is named and refused."""
+"""Imported weights give the same detections as in the release; weights that do not fit are refused with their
+names."""
 
 import pickle
 from collections.abc import Callable
@@ -301,7 +302,7 @@ def test_another_number_of_categories_is_refused(source: str) -> None:
 
 
 def test_simcals_heads() -> None:
-    """The second file is asked for; the head of two layers has names of its own; background moves."""
+    """The second file is required; the head with two layers has other names; background is moved."""
     state = weights("simcal")
     with pytest.raises(CheckpointError, match="--head FILE"):
         convert(state, "simcal", detector("simcal"))

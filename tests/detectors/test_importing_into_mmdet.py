@@ -1,4 +1,4 @@
-"""Released Mask R-CNNs, cascades and HTCs detect in back end mmdet what they detected at home."""
+"""Released Mask R-CNNs, cascades and HTCs give the same detections in back end mmdet as in their release."""
 
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def weights(source: str, form: str, categories: int = CATEGORIES) -> dict[str, T
 
 
 def heads(form: str) -> list[dict[str, Tensor]]:
-    """SimCal's calibrated heads, each different from the others and none sure of anything."""
+    """SimCal's calibrated heads, all different and with low confidence."""
     return [
         {name: value * (0.5 + 0.1 * head) for name, value in simcal_head().items()}
         for head in range(released.BOX_HEADS[form])
@@ -76,7 +76,7 @@ def heads(form: str) -> list[dict[str, Tensor]]:
 
 
 def complete(source: str, form: str) -> dict[str, Tensor]:
-    """Weights with SimCal's heads among them, in the names that importing gives those of a cascade."""
+    """Weights that include SimCal's heads, with the names that importing gives those of a cascade."""
     state = weights(source, form)
     if source == "simcal":
         for number, head in enumerate(heads(form)):
@@ -162,7 +162,7 @@ def test_another_number_of_categories_is_refused_in_every_head(source: str) -> N
 
 
 def test_weights_of_another_form_are_refused() -> None:
-    """Of an HTC without its semantic branch, of one head, and of a framework that is no mmdetection."""
+    """Of an HTC without semantic branch, of a single head, and of a framework other than mmdetection."""
     with pytest.raises(CheckpointError, match=r"semantic_head\.conv_logits\.weight: no place"):
         convert(weights("bags", "htc"), "bags", detector("bags", "htc", semantic_branch=False))
     with pytest.raises(CheckpointError, match=r"bbox_head\.0\.fc_cls\.weight: missing"):
@@ -174,7 +174,7 @@ def test_weights_of_another_form_are_refused() -> None:
 
 
 def test_simcal_has_a_calibrated_head_for_each_box_head(tmp_path: Path) -> None:
-    """Files with the same names, told apart by the order that they are given in."""
+    """The files have equal names and are assigned in the given order."""
     files = [tmp_path / f"3fc_ft_stage{head}.pth" for head in range(3)]
     for path, head in zip(files, heads("htc"), strict=True):
         torch.save(head, path)

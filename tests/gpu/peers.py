@@ -68,7 +68,7 @@ def detectron2_step(settings: DetectorSettings, classes: int, device: torch.devi
     pending: list[list[dict[str, Any]]] = []
 
     class Pending:
-        """What the trainer takes its next images from."""
+        """The source of the trainer's next images."""
 
         def __iter__(self) -> "Pending":
             return self

@@ -1,4 +1,4 @@
-"""Schedules by name are what they stand for; nothing of the name is left in a resolved recipe."""
+"""Named schedules, and schedules that rows change."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The status says of every step how it stands, and for one that failed what to do, in numbers."""
+"""The status shows the state of every step, and for a failed step its cause and advice with numbers."""
 
 import io
 import json
@@ -39,7 +39,7 @@ def step(experiment: LoadedExperiment, row: str, name: str) -> StepStatus:
 
 
 def text(experiment: LoadedExperiment) -> str:
-    """In lines so long that no path is broken, however long the test's folder is."""
+    """The tree with lines so long that no path is broken."""
     file = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "1000")
@@ -115,7 +115,7 @@ def test_bad_input_is_named_with_its_remedy_and_the_log(experiment: LoadedExperi
 
 
 def test_out_of_memory_is_answered_with_the_next_batch_and_its_rate(experiment: LoadedExperiment) -> None:
-    """The recipe's schedule: batches of the reference size at the recipe's rate; both are halved."""
+    """The recipe has the reference batch size and learning rate; both are halved."""
     (run,) = experiment.rows[1].runs
     schedule = run.stages[0].schedule
     assert schedule is not None
@@ -161,7 +161,7 @@ STEP = """
 
 @contextmanager
 def at_work(made: Step) -> Iterator[subprocess.Popen[str]]:
-    """Another process that is making a step."""
+    """Another process makes a step inside the block."""
     program = [sys.executable, "-c", textwrap.dedent(STEP), str(made.work), str(made.lock)]
     with subprocess.Popen(program, text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

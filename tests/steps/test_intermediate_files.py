@@ -1,4 +1,4 @@
-"""Methods read the tables that a step made; released files take their place if they are of the same data."""
+"""Methods read the tables of a separate step; released files of the same data can replace them."""
 
 import shutil
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 
 def made(run: Run) -> dict[str, torch.Tensor]:
-    """The weights after the last stage, everything before it made where it is missing."""
+    """The weights after the last stage; makes missing steps before it."""
     for step in steps_of(run):
         if step.kind.name not in ("predict", "evaluate"):
             make(step, Means())
@@ -84,7 +84,7 @@ def test_released_files_of_the_same_content_give_the_same_bytes(
 
 
 def test_a_method_trains_with_what_the_file_says(recipe: Recipe) -> None:
-    """The weights inside groups come from the table: with others, the classifier learns something else."""
+    """The weights inside groups come from the table: other weights give another classifier."""
     run = recipe()
     before = made(run)
     step, last = find_step(run, "intermediates"), steps_of(run)[-3]
