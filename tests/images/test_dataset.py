@@ -44,6 +44,8 @@ def train_images(
         ((640, 480), (1067, 800)),
         ((400, 1000), (533, 1333)),
         ((5, 4000), (2, 1333)),
+        ((1, 4000), (1, 1333)),
+        ((4000, 1), (1333, 1)),
     ],
 )
 def test_short_side_unless_the_long_one_passes_its_bound(
@@ -291,6 +293,24 @@ def test_photographs_are_turned_as_their_exif_orientation_says(
     if orientation > 4:
         with pytest.raises(ImageError, match="does not have the size of its annotation"):
             decode(path, 1, (96, 128))
+
+
+def test_an_image_and_its_boxes_are_scaled_in_both_directions(tmp_path: Path) -> None:
+    """With antialiasing, as in Pillow; the box touches the corner of the image."""
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 150, 3)).astype(np.uint8)
+    Picture.fromarray(pixels).save(tmp_path / "1.png")
+    image = {"id": 1, "width": 150, "height": 100, "file_name": "1.png"}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 75, 50], "area": 3750}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    annotations = read_annotations(tmp_path / "train.json")
+    settings = SETTINGS.model_copy(update={"test_short_edge": 40})
+    expected = np.asarray(Picture.fromarray(pixels).resize((60, 40), Picture.Resampling.BILINEAR), np.int16)
+    training = TrainImages(annotations, tmp_path, settings, 0, masks=False, augment=False)[0, 0]
+    assert training.target is not None
+    torch.testing.assert_close(training.target.boxes, torch.tensor([[0.0, 0, 30, 20]]))
+    for sample in (training, TestImages(annotations, tmp_path, settings)[0]):
+        assert np.abs(sample.image.permute(1, 2, 0).numpy().astype(np.int16) - expected).max() <= 2
 
 
 def changed(folder: Path, change: Any) -> AnnotationFile:

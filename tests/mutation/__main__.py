@@ -51,6 +51,7 @@ EQUIVALENT = (
     "non_blocking=",  # of copies to a GPU
     "torch.cuda",
     "fabric.barrier()",  # between processes
+    "generator=generator) < flip",  # equality occurs in one draw of 2^24
 )
 """Parts of statements whose mutants are the same program in one process on a CPU."""
 
