@@ -21,15 +21,15 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def shows_bars(console: Console) -> bool:
-    """Whether progress is shown as a bar: on a terminal, unless ``-q`` was given."""
+    """Whether progress is a bar: on a terminal, unless the person asked for quiet."""
     return console.is_terminal and _LOGGER.isEnabledFor(logging.INFO)
 
 
 @contextmanager
 def shown_progress(what: str) -> Iterator[Advance]:
-    """Yield a function that is called with the number of items done and the total, and shows them on stderr.
+    """Yield a function that takes how many of how many are done, and shows it on stderr.
 
-    On a terminal it draws a bar, elsewhere it logs a line every ``EVERY`` seconds.
+    A bar on a terminal; a line every ``EVERY`` seconds elsewhere, so that logs stay short.
     """
     console = Console(stderr=True)
     if not shows_bars(console):

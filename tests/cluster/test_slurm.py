@@ -43,8 +43,7 @@ def project(tmp_path: Path) -> Project:
 
 @contextmanager
 def submit(project: Project, slurm: Slurm, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the experiment with the Slurm profile, which asks Slurm for the state of jobs more often than
-    usual."""
+    """The experiment with the profile for Slurm, asked for news more often than a cluster would like."""
     program = [sys.executable, "-m", "snakemake", "--workflow-profile", "workflows/profiles/slurm"]
     program += ["--slurm-init-seconds-before-status-checks", "2", "--slurm-no-account"]
     program += ["--slurm-status-command", "squeue"]  # there is no accounting

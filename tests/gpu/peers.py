@@ -68,7 +68,7 @@ def detectron2_step(settings: DetectorSettings, classes: int, device: torch.devi
     pending: list[list[dict[str, Any]]] = []
 
     class Pending:
-        """The source of the trainer's next images."""
+        """What the trainer takes its next images from."""
 
         def __iter__(self) -> "Pending":
             return self

@@ -188,8 +188,7 @@ def test_float32_is_exact_unless_the_recipe_says_otherwise(tmp_path: Path) -> No
 
 
 def test_two_processes_share_the_batch(base: Path, place: Path) -> None:
-    """Started by the command itself: one record, one checkpoint, weights of the same form as with one
-    process."""
+    """Launched by the command itself; one record, one checkpoint, weights of the same form as from one."""
     run = recipe("softmax")
     step = step_of(run, "train")
     odd = make_command(run, "train", place, "--devices", "3")
