@@ -331,7 +331,11 @@ def _print_prepared(files: "Sequence[Prepared]", as_json: bool) -> None:
         for file in files:
             typer.echo(f"{'ready  ' if file.ready else 'missing'}  {file.path}\n{indent(file.text, ' ' * 9)}")
     missing = sum(not file.ready for file in files)
-    _LOGGER.info(f"{len(files) - missing} of {len(files)} ready")
+    _LOGGER.info(
+        f"{len(files) - missing} of {len(files)} ready"
+        if files
+        else "nothing to fetch; all files are in order"
+    )
     if missing:
         raise typer.Exit(1)
 

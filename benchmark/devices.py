@@ -1,4 +1,4 @@
-"""GPUs of one machine, among jobs that do not know of each other: a process holds its own by file locks."""
+"""Assignment of a machine's GPUs to independent jobs: each process leases its GPUs with file locks."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from benchmark.errors import MissingDependencyError
 
 _LOGGER = logging.getLogger(__name__)
 
-# not TMPDIR: all jobs and users of the machine must look into the same folder
+# not TMPDIR: all jobs and users of the machine must use the same folder
 LOCKS = Path("/tmp/longtail-devices")
 POLL = 0.5  # seconds
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -23,23 +23,23 @@ ORDER = "CUDA_DEVICE_ORDER"
 SCHEDULERS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID")
 
 _held: dict[str, FileLock] = {}
-"""By device; the system releases them when the process ends, however."""
+"""The locks of this process by device. The system releases them when the process ends for any reason."""
 
 
 def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Path = LOCKS) -> list[str]:
-    """Hold ``count`` GPUs until this process ends, and make no other visible to CUDA.
+    """Lease ``count`` GPUs until this process ends, and hide all others from CUDA.
 
-    To be called before CUDA is initialised. Waits, with one message, while other processes hold too many.
-    Does nothing if there is no GPU. GPUs that a scheduler has given to its job are leased among the
-    processes of this job, which may be a whole workflow.
+    Call this before CUDA is initialised. Waits, with one message, while too few GPUs are free. Does nothing
+    on a machine without GPUs. Inside the job of a scheduler, only the processes of this job (which may be a
+    whole workflow) compete for its GPUs.
 
     Args:
-        count: GPUs that are needed.
-        devices: what to choose from; default: the GPUs that are visible now.
-        locks: folder of lock files, on a disk of this machine.
+        count: number of GPUs needed.
+        devices: the GPUs to choose from; default: those that are visible now.
+        locks: folder of the lock files, on a local disk.
 
     Returns:
-        The devices held by this process, as CUDA_VISIBLE_DEVICES has them; empty where nothing was done.
+        The GPUs that this process holds, as in CUDA_VISIBLE_DEVICES; empty on a machine without GPUs.
 
     Raises:
         MissingDependencyError: there are GPUs, but fewer than ``count``.
@@ -48,11 +48,11 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
         return []
     own = ""
     if devices is None:
-        # numbers of GPUs are then the driver's, as in visible_devices; CUDA's own order is by speed
+        # number GPUs as the driver does, and visible_devices; CUDA's default order is by speed
         os.environ.setdefault(ORDER, "PCI_BUS_ID")
         devices = visible_devices()
         job = next((os.environ[name] for name in SCHEDULERS if name in os.environ), None)
-        if job is not None and VISIBLE in os.environ:  # other jobs may have other GPUs by the same numbers
+        if job is not None and VISIBLE in os.environ:  # in another job, the same number may be another GPU
             own = f"job {job} "
     if not devices or count <= len(_held):
         return list(_held)
@@ -61,7 +61,7 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
             "not enough GPUs",
             found=f"{len(devices)}: {', '.join(devices)}",
             expected=f"{count}",
-            remedy=f"lower --devices, or make more of them visible ({VISIBLE})",
+            remedy=f"lower --devices, or make more GPUs visible ({VISIBLE})",
         )
     told = False
     while not _lease(count, devices, own, locks):
@@ -75,8 +75,8 @@ def lease_devices(count: int, *, devices: Sequence[str] | None = None, locks: Pa
 
 
 def _lease(count: int, devices: Sequence[str], own: str, locks: Path) -> bool:
-    """Try once to hold ``count`` devices, all or none; ``own`` begins the names of their lock files."""
-    # one process at a time tries: two that need two GPUs each must not end up with one each
+    """Try once to lock ``count`` devices, all or none; ``own`` is a prefix of the names of the lock files."""
+    # one process at a time: two that need two GPUs each must not end up with one each
     turn = _lock(locks, "turn", wait=True)
     taken = dict(_held)
     for device in devices:
@@ -95,8 +95,8 @@ def _lease(count: int, devices: Sequence[str], own: str, locks: Path) -> bool:
 
 
 def visible_devices() -> list[str]:
-    """The GPUs that CUDA would show to this process with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, by UUID where the
-    driver tells it. Slices of a GPU (MIG) have to be named in ``CUDA_VISIBLE_DEVICES``."""
+    """The GPUs that CUDA shows to this process with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, by UUID if the driver
+    reports it. Slices of a GPU (MIG) must be listed in ``CUDA_VISIBLE_DEVICES``."""
     known: dict[str, str] = {}
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
@@ -114,7 +114,7 @@ def visible_devices() -> list[str]:
 
 
 def _lock(folder: Path, name: str, *, wait: bool) -> FileLock | None:
-    """A lock that is held, in a file that other users may lock too; None if another process has it."""
+    """Acquire a lock whose file other users can lock too; None if another process holds it."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o1777)

@@ -1,4 +1,4 @@
-"""Atomic writing, locks, reading and hashing of files, with a remedy for every refusal of the system."""
+"""Atomic writing, locks, reading and hashing of files; errors of the system come with a remedy."""
 
 import errno
 import hashlib
@@ -32,13 +32,13 @@ _REMEDIES = {
 
 
 ABANDONED = 24 * 3600.0
-"""Seconds without a change after which a temporary file of another machine is taken for abandoned."""
+"""Seconds without a change after which a temporary file of another machine counts as abandoned."""
 
 LOCK_WAIT = 5.0
-"""Seconds that a process which is just ending gets to let go of its lock."""
+"""Seconds to wait for a lock, whose holder may be about to end."""
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Errors of file systems that have no locks: work goes on without."""
+"""Errors of file systems that have no locks; the work is then done without a lock."""
 
 
 def file_error(action: str, path: Path, error: OSError) -> FileError:
@@ -51,16 +51,16 @@ def file_error(action: str, path: Path, error: OSError) -> FileError:
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is renamed to ``path``, on failure it is removed.
 
-    Missing parent folders are made. The content is flushed to the disk before the rename, so that a crash
-    leaves the old file or the new one, never a part. What a killed process left beside ``path`` is removed.
-    Raises ``FileError`` where the system refuses.
+    Creates missing parent folders. The content is flushed to the disk before the rename, so a crash leaves
+    either the old or the new file, never a part. Temporary files of killed processes are removed. Raises
+    ``FileError`` if the system reports an error.
     """
     target = Path(path)
     if target.exists() and not target.is_file() and not target.is_dir():
         raise FileError(
             f"cannot write {target}",
-            found="a device or a pipe, which a rename would replace",
-            remedy="give the name of a file",
+            found="a device or a pipe, which the rename would replace",
+            remedy="give the name of a regular file",
         )
     temporary: Path | None = None
     try:
@@ -84,12 +84,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def temporary_prefix(target: Path) -> str:
-    """How the names of this process' temporary files beside ``target`` begin; they end in ``.tmp``."""
+    """Prefix of the names of this process's temporary files beside ``target``; they end in ``.tmp``."""
     return f".{target.name}.{socket.gethostname()}-{os.getpid()}."
 
 
 def remove_abandoned(target: Path) -> None:
-    """Remove the temporary files and folders beside ``target`` whose process is no more."""
+    """Remove the temporary files and folders beside ``target`` whose process has ended."""
     names = re.compile(rf"\.{re.escape(target.name)}\.(.+)-(\d+)\.[^.]+\.tmp")
     for path in target.parent.iterdir():
         match = names.fullmatch(path.name)
@@ -100,7 +100,7 @@ def remove_abandoned(target: Path) -> None:
             if (here and not is_alive(int(match[2]))) or time.time() - path.stat().st_mtime > ABANDONED:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         except FileNotFoundError:
-            pass  # its process, or another one that tidies up, was faster
+            pass  # another process has renamed or removed it meanwhile
 
 
 def is_alive(pid: int) -> bool:
@@ -115,16 +115,16 @@ def is_alive(pid: int) -> bool:
 
 
 class BusyError(FileError):
-    """Another process is at work on the same output."""
+    """Another process is making the same output."""
 
 
 @contextmanager
 def exclusive(lock: Path, output: Path) -> Iterator[None]:
-    """Hold the file ``lock`` while within, so that no second process makes ``output`` at the same time.
+    """Lock the file ``lock`` inside the block: only one process at a time makes ``output``.
 
-    The lock ends with the process, however that ends, holds across machines where the file system passes
-    locks on, and is not inherited by child processes. The file names its holder and is removed at the end.
-    Raises ``BusyError`` with the holder where another process has the lock for longer than ``LOCK_WAIT``.
+    The lock ends with the process, even if that is killed, is valid across machines if the file system
+    supports it, and is not inherited by child processes. The file contains the name of its holder and is
+    removed at the end. Raises ``BusyError`` with this name if the lock is not free within ``LOCK_WAIT``.
     """
     held = FileLock(lock, LOCK_WAIT, fallback_to_soft=False, on_acquired=_name_holder)
     try:
@@ -174,7 +174,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """The content of a file; raises ``FileError`` where it cannot be read."""
+    """The content of a file; raises ``FileError`` if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -182,12 +182,12 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def read_json(path: Path | str) -> Any:
-    """Parse a JSON file; raises ``FileError`` naming line and column of a defect."""
+    """Parse a JSON file; raises ``FileError`` with line and column of a syntax error."""
     try:
         return json.loads(read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FileError(
-            "not valid JSON", where=path, found=error, remedy="the file is damaged: make it anew"
+            "not valid JSON", where=path, found=error, remedy="the file is damaged: make it again"
         ) from None
 
 

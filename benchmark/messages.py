@@ -1,7 +1,7 @@
-"""Messages on stderr: the command line's view of what the modules log.
+"""Log messages on stderr, as the command line shows them.
 
-A module logs with ``logging.getLogger(__name__)``: progress of the work as information, what deserves a look
-as a warning, details for somebody who searches a fault as debugging. Results are printed on stdout instead.
+A module logs with ``logging.getLogger(__name__)``: progress at level INFO, possible problems at WARNING,
+details for debugging at DEBUG. Results are not logged but printed to stdout.
 """
 
 import logging
@@ -11,7 +11,7 @@ OURS = ("benchmark", "methods")
 
 
 class _Messages(logging.Handler):
-    """Writes to the stderr of the moment, which a progress bar may have put a proxy in the place of."""
+    """Writes to the current ``sys.stderr``, which a progress bar may have replaced by a proxy."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -21,7 +21,7 @@ class _Messages(logging.Handler):
 
 
 class _Format(logging.Formatter):
-    """The message alone, and its level in front where that is more than information."""
+    """The message, preceded by its level unless that is INFO (at DEBUG, by the name of the logger)."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -32,11 +32,11 @@ class _Format(logging.Formatter):
 
 
 def show_messages(verbosity: int = 0) -> None:
-    """Write messages to stderr from now on, in the place of an earlier call's.
+    """Write log messages to stderr from now on; replaces the settings of an earlier call.
 
     Args:
-        verbosity: 0 for information and warnings, -1 for warnings alone, 1 for details and the information
-            of other packages, too.
+        verbosity: 0 shows INFO and above, -1 only warnings and errors, 1 also DEBUG and the INFO messages of
+            other packages.
     """
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Messages)]:
@@ -50,6 +50,6 @@ def show_messages(verbosity: int = 0) -> None:
 
 
 def verbosity_options() -> list[str]:
-    """The options with which a command shows the messages that this process shows."""
+    """The command-line options that give a command the verbosity of this process."""
     level = logging.getLogger(OURS[0]).getEffectiveLevel()
     return ["--verbose"] if level < logging.INFO else ["--quiet"] if level > logging.INFO else []

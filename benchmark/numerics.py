@@ -22,18 +22,17 @@ AREAS: Mapping[str, tuple[str, ...]] = {
     "inference": ("inference",),
     "evaluation": ("evaluation",),
 }
-"""Packages and modules of ``benchmark`` by area; the code of recipes, records and reports does not affect
-numbers."""
+"""Packages and modules of ``benchmark`` by area. Recipes, records and reports do not affect numbers."""
 
 PACKAGE = Path(__file__).resolve().parent
 FILE = PACKAGE / "numerics.json"
 UNCHECKED = "+"
-"""Separates, in a version, the last number that the canary confirmed from the digest of the present code."""
+"""In the version of unchecked code, stands between the last confirmed version and the digest of the code."""
 
 
 def code_digest(folder: Path, parts: Iterable[str] = ("",)) -> str:
-    """12 hexadecimal digits over the Python files of ``parts`` (files and folders in ``folder``), without
-    tests."""
+    """12 hexadecimal digits of a hash over the Python files of ``parts`` (files and folders in ``folder``),
+    without tests."""
     files: list[Path] = []
     for part in parts:
         path = folder / part
@@ -53,15 +52,15 @@ def area_digests() -> dict[str, str]:
 
 @cache
 def stated() -> dict[str, dict[str, dict[str, Any]]]:
-    """The content of ``numerics.json``: ``areas`` and ``methods``, each with ``version`` and ``code`` by
-    name."""
+    """The content of ``numerics.json``: ``version`` and ``code`` of every entry in ``areas`` and
+    ``methods``."""
     content: dict[str, dict[str, dict[str, Any]]] = json.loads(FILE.read_text())
     return content
 
 
 @cache
 def area_versions() -> dict[str, str]:
-    """The version of every area: ``"3"``, or ``"3+1f0c9a2b7d4e"`` if the code was edited since."""
+    """The version of every area: ``"3"``, or ``"3+1f0c9a2b7d4e"`` if its code has been edited since."""
     return {area: _version(stated()["areas"].get(area), code) for area, code in area_digests().items()}
 
 

@@ -1,4 +1,4 @@
-"""What an experiment will cost, before anything of it runs: jobs, GPU-hours, disk, files still missing."""
+"""Estimates the cost of an experiment before it runs: jobs, GPU-hours, disk space and missing files."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -20,14 +20,14 @@ from benchmark.steps.sharing import shared_passes
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 DETECTION_BYTES, MASK_BYTES = 20, 80
-"""A stored detection, compressed, and its mask, of which the outline's run lengths are most."""
+"""Compressed size of a stored detection and of its mask's run lengths."""
 BYTES_OF_TRAINING = 12
-"""For each parameter: itself, its gradient and its momentum, in float32."""
+"""Bytes per parameter: the parameter, its gradient and its momentum, in float32."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images of a second on one GPU in each kind of step, and where that is from; 0: not known."""
+    """Images per second on one GPU in each kind of step, and their source; 0 means unknown."""
 
     train: float
     retrain: float
@@ -49,9 +49,9 @@ class Speed:
 class Job:
     """A job of the plan: a training stage or a prediction.
 
-    ``images`` that it looks at, ``hours`` of one GPU, ``megabytes`` of its output, ``rows`` that need it,
-    whether it is ``done``, and how many stages or predictions share its pass over the images, of which
-    ``hours`` are its part.
+    ``images`` is the number of images it processes, ``hours`` its GPU-hours, ``megabytes`` the size of its
+    output, ``rows`` the rows that need it, ``done`` whether it is finished. ``shared_by`` stages or
+    predictions share its pass over the images; ``hours`` is then its share.
     """
 
     run: str
@@ -66,9 +66,12 @@ class Job:
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """The jobs of an experiment in their order, the GPU-hours that shared passes save, the speed of each
-    detector and where it comes from, trainings that do not fit the GPU, what is not known and so not counted,
-    and what is missing."""
+    """The cost of an experiment.
+
+    ``jobs`` in order; ``hours_saved``, the GPU-hours that shared passes save; ``throughput``, the speed of
+    each detector; ``too_large``, trainings that do not fit the GPU; ``unknown``, what is not known and
+    therefore not counted; ``missing``, files and packages that are missing.
+    """
 
     experiment: LoadedExperiment
     jobs: list[Job]
@@ -79,7 +82,7 @@ class ExperimentPlan:
     missing: list[str]
 
     def as_dict(self) -> dict[str, object]:
-        """For scripts."""
+        """The plan as JSON values."""
         return {
             "experiment": self.experiment.name,
             "jobs": [vars(job) for job in self.jobs],
@@ -93,7 +96,7 @@ class ExperimentPlan:
         }
 
     def text(self) -> str:
-        """For people."""
+        """The plan as a table and notes."""
         shared = [job for job in self.jobs if len(job.rows) > 1]
         trained = [job for job in self.jobs if job.name != "predict"]
         predicted = len(self.jobs) - len(trained)
@@ -108,18 +111,19 @@ class ExperimentPlan:
             )
         lines += [
             "",
-            f"{len(trained)} stages ({len(shared)} shared by several rows), {predicted} predictions and "
-            f"evaluations, {sum(job.hours for job in self.jobs):,.1f} GPU-hours, "
+            f"{_number(len(trained), 'stage')} ({len(shared)} shared by several rows), "
+            f"{_number(predicted, 'prediction')} and {'evaluation' if predicted == 1 else 'evaluations'}, "
+            f"{sum(job.hours for job in self.jobs):,.1f} GPU-hours, "
             f"{_disk(sum(job.megabytes for job in self.jobs))} of checkpoints and detections",
         ]
         if done:
             left = sum(job.hours for job in self.jobs if not job.done)
-            lines.append(f"done are {len(done)} of {len(self.jobs)} jobs; {left:,.1f} GPU-hours are left")
+            lines.append(f"{len(done)} of {len(self.jobs)} jobs are done; {left:,.1f} GPU-hours are left")
         together = [job for job in self.jobs if job.shared_by > 1]
         if together:
             lines.append(
-                f"{len(together)} jobs share passes over the images, each counted with its part of one, "
-                f"which saves {self.hours_saved:,.1f} GPU-hours"
+                f"{len(together)} jobs share passes over the images, which saves {self.hours_saved:,.1f} "
+                "GPU-hours; each job counts with its share"
             )
         lines += [f"{detector}: {speed}" for detector, speed in self.throughput.items()]
         lines += [f"unknown, and not counted: {item}" for item in self.unknown]
@@ -131,15 +135,16 @@ class ExperimentPlan:
 def plan_experiment(
     experiment: LoadedExperiment, rates: Mapping[str, float] | None = None, gpu: str | None = None
 ) -> ExperimentPlan:
-    """Plan every row, also those that cannot run here yet, on one GPU for each step.
+    """Plan all rows, including those that cannot run here yet, with one GPU for each step.
 
     Args:
-        experiment: what is planned.
-        rates: images of a second in a full training by BACKEND/PRESET; default: measured here, or of a zoo.
+        experiment: the experiment.
+        rates: images per second in a full training by BACKEND/PRESET; default: measured in runs on this
+            machine, or published by a model zoo.
         gpu: a name in ``workflows/zoo.yaml``; default: the first one there.
 
     Raises:
-        BenchmarkError: no such GPU, or no such detector in the experiment.
+        BenchmarkError: unknown GPU, or a detector that the experiment does not use.
     """
     gpu = gpu or next(iter(zoo().gpus))
     steps, rows_of = _steps_with_rows(experiment)
@@ -176,7 +181,7 @@ def plan_experiment(
 
 
 def _steps_with_rows(experiment: LoadedExperiment) -> tuple[list[Step], dict[str, tuple[str, ...]]]:
-    """Each step of the experiment's runs once, and the ids of the rows that need it by the step's place."""
+    """Each step of the experiment's runs once, and by its place the ids of the rows that need it."""
     steps: dict[str, Step] = {}
     rows: dict[str, dict[str, None]] = {}
     for row in experiment.rows:
@@ -189,7 +194,7 @@ def _steps_with_rows(experiment: LoadedExperiment) -> tuple[list[Step], dict[str
 
 
 def _unknown(runs: Iterable[Run], steps: Iterable[Step], throughput: Mapping[str, Speed]) -> list[str]:
-    """What the plan does not know, and so does not count."""
+    """What the plan does not know and therefore does not count."""
     images = [
         f"the images of {run.dataset_name} {split}"
         for run in runs
@@ -209,7 +214,7 @@ def _check_names(rates: Mapping[str, float], detectors: Iterable[str], gpu: str)
 
 
 def _too_large(step: Step, name: str, megabytes: float, gpu: str) -> list[str]:
-    """That a training needs more memory than a GPU has, and how many images at once it can take."""
+    """A message if a training needs more memory than the GPU has, with the number of images that fit."""
     run = step.run
     known = zoo().rate_of(run.detector)
     stage = step.stage
@@ -227,7 +232,7 @@ def _too_large(step: Step, name: str, megabytes: float, gpu: str) -> list[str]:
 
 
 def _images_seen(step: Step) -> int:
-    """Images that a step looks at, but for those that a sampler repeats (``_repeated``)."""
+    """Number of images that a step processes, without those that a sampler repeats (``_repeated``)."""
     run = step.run
     if step.kind is PREDICT:
         return _images(run.dataset, "val")
@@ -243,10 +248,10 @@ def _images_seen(step: Step) -> int:
 
 
 def _sharing(steps: Iterable[Step], images: Mapping[str, int]) -> dict[str, tuple[float, int]]:
-    """Of each step that shares its pass over the images, those that count as its own, and how many steps do.
+    """For every step in a shared pass, the number of images that count for it and the number of steps.
 
-    Of a pass, which is as long as the longest of its steps, each has an equal part. What a prediction does
-    after its classifier is its own.
+    A pass is as long as its longest step, and each step counts for an equal share. The part of a prediction
+    after the classifier is not shared.
     """
     found: dict[str, tuple[float, int]] = {}
     for shared in shared_passes(steps):
@@ -265,18 +270,18 @@ def _note(job: Job) -> str:
 
 
 def _repeated(steps: Iterable[Step]) -> list[str]:
-    """That samplers which repeat images make epochs longer, by how much only the annotations say."""
+    """A message if samplers repeat images: this makes epochs longer by an amount that depends on the data."""
     longer = 0
     for step in steps:
         stage = step.stage
         if stage is not None and stage.schedule is not None and stage.schedule.epochs is not None:
             longer += stage.sampler is not None and stage.sampler.kind != "uniform"
-    words = "images that their sampler repeats, which make the epochs longer"
-    return [f"{words}, of {longer} stage{'s' * (longer != 1)}"] if longer else []
+    stages = _number(longer, "stage")
+    return [f"repeated images, which make the epochs of {stages} longer"] if longer else []
 
 
 def _images(dataset: Dataset, split: Split) -> int:
-    """Images of a split as the dataset's file states them, or as its annotation file has them; 0: unknown."""
+    """Number of images of a split, from the dataset's file or else from its annotations; 0 if unknown."""
     if dataset.synthetic is not None:
         return dataset.synthetic.train_images if split == "train" else dataset.synthetic.val_images
     if dataset.subset is not None:
@@ -289,7 +294,7 @@ def _images(dataset: Dataset, split: Split) -> int:
 
 
 def _throughput(run: Run, stated: float | None) -> Speed:
-    """Stated rates go before measured ones, and these before those of a zoo."""
+    """The speed of a detector: the stated one, else the measured one, else that of a model zoo."""
     faster = zoo().retraining.times
     known = zoo().rate_of(run.detector)
     per_training = known.predict / known.train if known else faster
@@ -301,12 +306,12 @@ def _throughput(run: Run, stated: float | None) -> Speed:
     elif known is not None:
         rate, source = known.train, f"one V100, {known.source}"
     else:
-        rate, source = 0.0, "nobody has measured it"
+        rate, source = 0.0, "not measured yet"
     return Speed(rate, round(rate * faster, 2), round(rate * per_training, 2), source)
 
 
 def _measured(detector: str) -> list[float]:
-    """Images of a second of full trainings of a detector, from their logs."""
+    """Images per second in the full trainings of a detector, from their logs."""
     rates = []
     for log in paths.links_folder().glob(f"*/*/{detector}/*/seed*/train/{paths.PROGRESS}"):
         lines = log.read_text().splitlines()
@@ -315,12 +320,12 @@ def _measured(detector: str) -> list[float]:
 
 
 def _model(run: Run) -> str:
-    """What the size of a checkpoint depends on."""
+    """Everything that the size of a checkpoint depends on."""
     return repr((run.detector_name, run.detector, run.classifier, run.options, run.dataset.categories))
 
 
 def _checkpoint_sizes(runs: Iterable[Run]) -> dict[str, float]:
-    """Megabytes of a finished checkpoint, by ``_model``: every model is built once, without weights."""
+    """Megabytes of a finished checkpoint by ``_model``. Builds every model once, without weights."""
     sizes: dict[str, float] = {}
     for run in runs:
         if _model(run) not in sizes:
@@ -329,8 +334,11 @@ def _checkpoint_sizes(runs: Iterable[Run]) -> dict[str, float]:
 
 
 def _countable(run: Run) -> Run:
-    """The run in torchvision, which is always installed. Of a hybrid task cascade it is the cascade, and
-    deformable convolutions are plain: some percent less."""
+    """A similar run in torchvision, which is always installed, to count parameters.
+
+    A hybrid task cascade becomes a cascade, and deformable convolutions become plain ones, which changes the
+    number of parameters by a few percent.
+    """
     changes: dict[str, object] = {"deformable": False, "semantic_branch": False}
     if run.detector.architecture == "htc":
         changes["architecture"] = "cascade_mask_rcnn"
@@ -340,7 +348,7 @@ def _countable(run: Run) -> Run:
 
 
 def _missing(experiment: LoadedExperiment) -> list[str]:
-    """Everything that is not here, and the rows that need it."""
+    """Everything that is missing, and the rows that need it."""
     reasons: dict[str, list[str]] = {}
     for row in experiment.rows:
         for reason in (row.skipped or "").splitlines():
@@ -350,6 +358,10 @@ def _missing(experiment: LoadedExperiment) -> list[str]:
         reason if len(rows) == everywhere else f"for {', '.join(rows)}: {reason}"
         for reason, rows in reasons.items()
     ]
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _disk(megabytes: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmark.annotations.image_files import usable_cores
-from benchmark.datasets import Prepared, prepare_dataset
+from benchmark.datasets import DatasetError, Prepared, prepare_dataset
 from benchmark.datasets.download import DownloadError, download
 from benchmark.datasets.prepare import COCO, Report
 from benchmark.detectors import build_detector
@@ -117,7 +117,7 @@ def _needs_coco(dataset: Dataset) -> bool:
 
 
 def _problems_of_files(dataset: Dataset, report: Report) -> Iterator[tuple[Path, str]]:
-    """Check a real dataset whose files exist, unless that was done before; returns the error, if any."""
+    """Check a real dataset whose files exist, unless they were checked before; yields the error, if any."""
     if dataset.synthetic is not None or not _files_exist(dataset):
         return
     (step,) = [step for step in dataset_steps(dataset) if step.kind is CHECK]
@@ -126,6 +126,9 @@ def _problems_of_files(dataset: Dataset, report: Report) -> Iterator[tuple[Path,
             report(f"checking the files of {dataset.title} ...")
             make(step, Means(workers=usable_cores() - 1))
             link_dataset(dataset)
+        annotations = split_file(dataset, "train", "annotations")
+        if (known := _statistics(dataset)) is not None:
+            known.check_number(dataset.categories, dataset.name, annotations, DatasetError)
     except BenchmarkError as error:
         yield dataset_files(dataset).train, str(error)
 
@@ -160,8 +163,8 @@ def _lacks_file(run: Run) -> bool:
 
 
 def _weights(runs: list[Run], report: Report) -> Iterator[tuple[str, str | None]]:
-    """Build every distinct detector with its initial weights, downloading those of torchvision; returns their
-    sources and errors."""
+    """Build every distinct detector with its initial weights, downloading those of torchvision; yields the
+    source of the weights, and the error if there is one."""
     seen = set()
     statistics: dict[str, ClassStatistics | None] = {}
     for run in runs:

@@ -1,4 +1,10 @@
-"""One step of a recipe as several processes of one machine, one for each device; all of them end together."""
+"""Runs one step of a recipe as several processes on one machine, one per device.
+
+``torchrun`` (torch.distributed.elastic) is not used: it exits with 1 for every failure, but the workflow
+needs our exit status (2 bad input, 3 interrupted); if it is killed, its workers keep running and hold their
+GPUs; and 30 s after SIGTERM it kills them, perhaps while they write a checkpoint. No step needs several
+nodes, and Snakemake restarts jobs.
+"""
 
 import ctypes
 import os
@@ -24,25 +30,25 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import Tensor
 
-GRACE = 10.0  # seconds that the others have to end by themselves when one has failed
+GRACE = 10.0  # seconds after a failure until the remaining processes are killed
 POLL = 0.05
-TAIL = 8192  # bytes of a process's messages that are searched for its error
+TAIL = 8192  # bytes at the end of a process's stderr that are searched for its error
 INTERRUPTED = 3
-# what Fabric calls a schedule's `precision`
+# Fabric's names for the `precision` of a schedule
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "tf32": "32-true", "bf16-mixed": "bf16-mixed"}
-_PARENT = "LONGTAIL_PARENT"  # process id of the one that started this one
+_PARENT = "LONGTAIL_PARENT"  # process id of the launcher
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _LOST_CONNECTION = re.compile(r"gloo|nccl|connection|broken pipe|socket", re.IGNORECASE)
 
 
 class ProcessError(BenchmarkError):
-    """One of several processes died, or failed as its exit status ``code`` says."""
+    """One of several processes was killed or failed; ``code`` is its exit status, negative for a signal."""
 
     def __init__(self, what: str, code: int) -> None:
         killed = code == -signal.SIGKILL
         super().__init__(
             what,
-            remedy="the system does this when memory runs out: smaller batch, or more memory for the job"
+            remedy="memory may have run out: use a smaller batch, or request more memory for the job"
             if killed
             else None,
         )
@@ -50,23 +56,23 @@ class ProcessError(BenchmarkError):
 
 
 def launched(devices: int, folder: Path) -> bool:
-    """Hold ``devices`` GPUs, and run this command as that many processes if there is more than one.
+    """Lease ``devices`` GPUs; if there are several, run the current command in one process for each of them.
 
-    Each of them comes here too and is told to go on. When one fails, the others are ended within seconds, the
-    record in ``folder`` says why, and so does the error. SIGTERM and SIGINT are handed on.
+    The new processes call this function too and get False. If one fails, the others are killed within
+    seconds; the record in ``folder`` and the error state the reason. SIGTERM and SIGINT are passed on to all.
 
     Args:
-        devices: GPUs, and processes; where there is no GPU, processes that share the cores. 0 is one process
-            that leaves GPUs alone.
-        folder: of the step that the command makes; the record in it gets the reason of a failure that the
-            first process does not know.
+        devices: number of GPUs and of processes. Without a GPU, the processes share the cores. 0 means one
+            process that uses no GPU.
+        folder: the work folder of the step. If another process than the first causes a failure, its reason is
+            added to the record in this folder.
 
     Returns:
-        True if the work has been done by other processes; False if this process is to do it, or its part.
+        True if other processes have done the work, False if the caller has to do it (or its part of it).
 
     Raises:
-        ProcessError: a process died or failed.
-        SystemExit: all were interrupted, or the first failed and has said why.
+        ProcessError: a process was killed or failed.
+        SystemExit: all were interrupted, or the first one failed and has printed its error.
     """
     if _PARENT in os.environ:
         _end_with_parent()
@@ -87,8 +93,8 @@ def launched(devices: int, folder: Path) -> bool:
     rank = _cause(codes, ended, texts)
     if codes[rank] == INTERRUPTED or (rank == 0 and codes[0] > 0):
         raise SystemExit(codes[rank])
-    if codes[rank] < 0:  # it need not happen again
-        state, what = State.interrupted, f"was ended by {signal.Signals(-codes[rank]).name}"
+    if codes[rank] < 0:  # a second attempt may succeed
+        state, what = State.interrupted, f"was killed by {signal.Signals(-codes[rank]).name}"
     else:
         state, what = State.failed, f"failed: {texts[rank] or 'without a message'}"
     what = f"process {rank} of {devices} {what}"
@@ -97,10 +103,10 @@ def launched(devices: int, folder: Path) -> bool:
 
 
 def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
-    """Lightning Fabric for the processes that ``launched`` has started, whatever the scheduler.
+    """Lightning Fabric for the processes started by ``launched``, independent of the scheduler.
 
-    ``precision`` is a schedule's. A GPU rounds the factors of float32 products to TF32 only where that says
-    so; PyTorch by itself does it in convolutions and not in linear layers.
+    ``precision`` is that of a schedule. TF32 is used only with "tf32", for convolutions and matrix products;
+    PyTorch's own default is TF32 for convolutions only.
     """
     import torch
     from lightning_fabric import Fabric
@@ -110,7 +116,7 @@ def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
     class Autocast(MixedPrecision):
-        """Fabric's would also round what a module is called with, boxes in pixels among it, to bfloat16."""
+        """Leaves the inputs of modules alone: Fabric's plugin would round boxes in pixels to bfloat16."""
 
         def convert_input(self, data: Any) -> Any:
             return data
@@ -129,7 +135,7 @@ def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
 
 
 def sum_over_processes(value: "Tensor") -> "Tensor":
-    """Sum of a tensor over the processes, without gradient; the tensor itself where there is one process."""
+    """Sum of a tensor over the processes, without gradient; the tensor itself if there is one process."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -140,7 +146,7 @@ def sum_over_processes(value: "Tensor") -> "Tensor":
 
 
 def average(value: "Tensor") -> "Tensor":
-    """Mean of a tensor over the processes, without gradient; the tensor itself where there is one process."""
+    """Mean of a tensor over the processes, without gradient; the tensor itself if there is one process."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -149,12 +155,13 @@ def average(value: "Tensor") -> "Tensor":
 
 
 class Team:
-    """Consecutive processes that together have the images of one worker of a release; usually one alone.
+    """Consecutive processes that together load the images of one worker of a released code, usually one.
 
-    All processes make their teams at once, and those of a team call its methods equally often.
+    Collective: all processes create their teams at the same time, and all members of a team call the same
+    methods in the same order.
 
     Args:
-        size: processes of a team; divides their number.
+        size: number of processes in a team; the number of processes is a multiple of it.
     """
 
     def __init__(self, size: int = 1) -> None:
@@ -176,7 +183,7 @@ class Team:
         return total
 
     def largest(self, numbers: "Sequence[int]") -> tuple[int, ...]:
-        """The largest of each number in the team."""
+        """The element-wise maximum over the team."""
         if self.size == 1:
             return tuple(numbers)
         from torch import distributed
@@ -186,7 +193,7 @@ class Team:
         return tuple(map(max, zip(*found, strict=True)))
 
     def gathered(self, values: "Tensor") -> "list[Tensor]":
-        """What each process of the team has, (n, ...) with different n, in their order, without gradient."""
+        """The tensors of all processes of the team in order, without gradient; (n, ...), n may differ."""
         if self.size == 1:
             return [values.detach()]
         import torch
@@ -209,7 +216,7 @@ def _start(rank: int, processes: int, port: int, messages: IO[bytes]) -> "subpro
     environment |= {_PARENT: str(os.getpid()), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "benchmark.cli", *sys.argv[1:]]
-    # the first speaks for all; what another says matters when it is the cause of a failure
+    # only the first process prints; the messages of the others are kept to explain a failure
     return subprocess.Popen(command, env=environment, stderr=messages if rank else None)
 
 
@@ -220,14 +227,14 @@ def _free_port() -> int:
 
 
 def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:
-    """Wait until all have ended. Returns the ranks of those that ended by themselves, in order."""
+    """Wait until all have ended. Returns the ranks of those that ended by themselves, in order of time."""
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def pass_on(number: int, _: FrameType | None) -> None:
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    old = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    old = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     ended: list[int] = []
     deadline = float("inf")
     try:
@@ -251,8 +258,11 @@ def _wait(processes: "list[subprocess.Popen[bytes]]") -> list[int]:
 
 
 def _cause(codes: list[int], ended: list[int], texts: list[str]) -> int:
-    """The rank whose end made the others end: a death before an error, and that before a lost connection,
-    after which NCCL's watchdog aborts a process too."""
+    """The rank that caused the failure.
+
+    A killed process is a likelier cause than an error, and an error than a lost connection, which the end of
+    another process causes (NCCL's watchdog then aborts the process).
+    """
 
     def order(rank: int) -> int:
         if codes[rank] in (0, INTERRUPTED):
@@ -265,7 +275,7 @@ def _cause(codes: list[int], ended: list[int], texts: list[str]) -> int:
 
 
 def _error_text(file: IO[bytes]) -> str:
-    """The error that a process ended with: what the command line says, or a traceback's last line."""
+    """The error of a process: the message of the command line, or the last line of a traceback."""
     file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
     text = file.read().decode(errors="replace").strip()
     found = text.rpartition("\nerror: ")[2] if "\nerror: " in text else text.removeprefix("error: ")
@@ -278,7 +288,7 @@ def _recorded_reason(folder: Path, pid: int) -> str:
 
 
 def _end_with_parent() -> None:
-    """Let the system kill this process when the one that started it dies, however."""
+    """Let the kernel kill this process when its launcher ends for any reason (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != int(os.environ[_PARENT]):

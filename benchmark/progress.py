@@ -1,4 +1,4 @@
-"""How far long work is, with its rate and the time left."""
+"""Progress of long operations, with rate and time left."""
 
 import logging
 import time
@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 EVERY = 10.0
-"""Seconds between the lines where there is no terminal."""
+"""Seconds between two lines if stderr is not a terminal."""
 
 Advance = Callable[[int, int], None]
-"""Takes how many of how many are done."""
+"""A function of the number of items done and the total number."""
 
 T = TypeVar("T")
 
@@ -53,13 +53,13 @@ def shown_progress(what: str) -> Iterator[Advance]:
 
 
 def tracked(items: Collection[T], what: str, *, each: int = 1, shown: bool = True) -> Iterator[T]:
-    """The items one after the other; how many are done is shown as ``shown_progress`` does.
+    """Iterate over ``items`` and show the progress as ``shown_progress`` does.
 
     Args:
-        items: what to go through.
-        what: in words what is counted.
-        each: how many an item counts for.
-        shown: False where another process shows it.
+        items: the items.
+        what: name of what is counted.
+        each: number that one item counts for.
+        shown: False if another process shows the progress.
     """
     if not shown:
         yield from items

@@ -1,4 +1,4 @@
-"""From a paper's released weights to its numbers: import, predict, evaluate, compare."""
+"""Reproduces published numbers from released weights: import, predict, evaluate, compare."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from benchmark.recipes import find_run
 from benchmark.recipes.paths import results_folder
 from benchmark.recipes.project import project_root
 from benchmark.reporting.answers import REPORTED, find_answers
-from benchmark.reporting.collect import Reported, read_reported
+from benchmark.reporting.collect import Reported, read_reported, within_tolerance
 from benchmark.steps import made_dataset
 
 
@@ -32,9 +32,7 @@ class Comparison:
     @property
     def holds(self) -> bool | None:
         """Whether the difference is within the tolerance; None if there is none."""
-        if self.difference is None or self.tolerance is None:
-            return None
-        return abs(self.difference) <= self.tolerance + 1e-9
+        return within_tolerance(self.difference, self.tolerance)
 
 
 @dataclass(frozen=True)

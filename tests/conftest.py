@@ -1,7 +1,8 @@
-"""Shared set-up: one thread per process, and no deadlines: results do not depend on the machine's load."""
+"""Shared fixtures. One thread per process and no deadlines, so results do not depend on the load."""
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print every reason for skipped tests once, with the number of tests."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, number in reasons.most_common():
+        terminalreporter.write_line(f"{number} skipped: {reason}")
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the generated dataset ``synthetic_tiny``, its statistics and BAGS' tables."""
+    """A working directory with the generated dataset ``synthetic_tiny``, its statistics and the tables of
+    BAGS."""
     folder = tmp_path_factory.mktemp("workplace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -97,8 +107,11 @@ def inside(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``train.json``, ``val.json`` and ``images``: photographs, where ``LONGTAIL_PHOTOS`` or
-    ``../shared/photos`` has them, which are never copied; elsewhere generated stand-ins."""
+    """A folder with ``train.json``, ``val.json`` and ``images``.
+
+    Photographs from ``LONGTAIL_PHOTOS`` or ``../shared/photos`` if they exist (never copied), else generated
+    images.
+    """
     root = Path(__file__).resolve().parents[1]
     given = Path(os.environ.get("LONGTAIL_PHOTOS", root.parent / "shared" / "photos")).resolve()
     if (given / "train.json").is_file():

@@ -57,7 +57,7 @@ _TERMS = re.compile(r"(?:[-+*/(). \dnj]|sin|cos)+")
 
 @cache
 def load(file: str) -> dict[str, Any]:
-    """A golden file, by its name without the suffix; without cases where the folder does not have it."""
+    """A golden file by its name without suffix; empty if the folder does not have it."""
     path = FOLDER / f"{file}.json"
     if not path.is_file() and FOLDER != OWN:
         return {"cases": [], "default_tolerance": _TOLERANCES}
@@ -66,9 +66,10 @@ def load(file: str) -> dict[str, Any]:
 
 
 def golden_cases(file: str, kind: str, statuses: tuple[str, ...] = ("upstream", "intended")) -> list[Any]:
-    """The cases of one kind, each a ``pytest.param(case)``.
+    """The cases of one kind, each as ``pytest.param(case)``.
 
-    Where a folder other than the own has none, one parameter that is skipped; in the own it is an error.
+    If another folder than the project's has none, the result is one skipped parameter; in the project's own
+    folder this is an error.
     """
     found = [case for case in load(file)["cases"] if case["kind"] == kind and case["status"] in statuses]
     if found:
@@ -80,7 +81,7 @@ def golden_cases(file: str, kind: str, statuses: tuple[str, ...] = ("upstream", 
 
 
 def tolerance(file: str, precision: str = "float64") -> dict[str, float]:
-    """``rtol`` and ``atol`` for ``numpy.testing.assert_allclose`` and ``torch.testing.assert_close``."""
+    """``rtol`` and ``atol`` of a golden file, for NumPy's and PyTorch's ``assert_close``."""
     return {key: load(file)["default_tolerance"][precision][key] for key in ("rtol", "atol")}
 
 

@@ -36,7 +36,7 @@ def statistics_of(
 
 
 def published_detectors() -> set[str]:
-    """The detectors of all published rows but those that no recipe answers."""
+    """The detectors of all published rows that have a recipe."""
     folder = project_root() / "results" / "reported"
     with (folder / "unanswered.csv").open() as file:
         unanswered = {(line["paper"], line["row"]) for line in csv.DictReader(file)}

@@ -1,4 +1,4 @@
-"""Working directories for commands, with what is made already in their store."""
+"""Working directories for commands, whose stores contain finished steps."""
 
 import sys
 from collections.abc import Iterator
@@ -64,14 +64,20 @@ def made(step: Step) -> Iterator[Path]:
 
 
 def fabricate(step: Step, content: str = "made up") -> None:
-    """Put a step into the store with text for its outputs."""
+    """Put a step into the store with text as the content of its outputs."""
     with made(step) as folder:
         for name in step.kind.outputs.values():
             if not (folder / name).exists():
                 (folder / name).write_text(content)
 
 
+class Diverged(RuntimeError):
+    """An error whose state in a record is ``diverged``."""
+
+    state = "diverged"
+
+
 def fail(step: Step, error: BaseException) -> None:
-    """Let a step end with an error."""
+    """Make a step end with an error."""
     with suppress(type(error)), record_step(step.work, step.subject):
         raise error

@@ -1,4 +1,4 @@
-"""Another folder of golden cases, made from the own by changes that leave every number true."""
+"""Writes another folder of golden cases, with changes that keep every number valid."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ _ROWS = {
 def write_second_set(folder: Path) -> None:
     """Write the files: cases in another order and with other names, rows in another order, ids with gaps.
 
-    Of every file with several kinds the last kind is left out, and one file altogether.
+    Every file with several kinds lacks its last kind, and one file is missing.
     """
     for file in sorted(NOT_HELD.keys() - {LEFT_OUT}):
         content = json.loads((OWN / f"{file}.json").read_text())
@@ -75,7 +75,7 @@ def _reverse_rows(case: Case) -> None:
 
 
 def _new_id(old: int) -> int:
-    """With gaps and in the same order."""
+    """An id with gaps, in the same order."""
     return 3 * old + 5
 
 

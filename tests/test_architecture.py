@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md shows the real imports and docstrings of the code, and functions stay short."""
+"""ARCHITECTURE.md shows the real imports and docstrings, and functions are short."""
 
 import ast
 import runpy

@@ -1,4 +1,4 @@
-"""Bad input ends with one clear message, exit status 2 and nothing half written."""
+"""Bad input ends with one clear message, exit status 2 and no half-written file."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["synthesize", "lvis_v1", "-o", "out"], ["not synthetic"]),
         (["make", "smoke:bags", "retrian"], ["retrian", "retrain"]),
         (["make", "smoke:bags", "retrain"], ["'retrain' of BAGS needs", "not finished", "longtail make"]),
-        (["make", "smoke:bags", "train/0123-45"], ["no such step any more", "since the workflow"]),
+        (["make", "smoke:bags", "train/0123-45"], ["no longer has this step", "since the workflow"]),
         (["reproduce", "bags", "99", "--weights", "absent.pth"], ["no published row", "bags/99"]),
         (["stats", "absent.json", "-o", "out/statistics.csv"], ["absent.json"]),
         (["intermediates", "absent.json", "-o", "out"], ["absent.json"]),
@@ -108,7 +108,7 @@ def test_detections_for_the_other_lvis_version_are_refused(tmp_path: Path) -> No
 
 
 def _no_room() -> None:
-    """The kernel refuses files above 1,000 bytes, as a full disk or an exhausted quota does."""
+    """Make the kernel refuse files above 1,000 bytes, like a full disk or an exhausted quota."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
 
@@ -126,7 +126,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(command: str, tmp_path: P
 
 @pytest.mark.parametrize("command", ["stats", "subset", "synthesize", "intermediates"])
 def test_a_folder_that_cannot_be_written_is_one_message(command: str, tmp_path: Path) -> None:
-    """/proc refuses new files to everybody, root included."""
+    """/proc refuses new files even to root."""
     arguments = {
         "stats": [LVIS, "-o", "/proc/longtail/table.csv"],
         "subset": [LVIS, "--images", 80, "-o", "/proc/longtail/subset.json"],
@@ -189,7 +189,7 @@ def test_training_and_validation_are_checked_together(tmp_path: Path) -> None:
 
 
 def test_a_mask_row_never_becomes_box_ap(tmp_path: Path) -> None:
-    """One null among the masks of the ground truth ends the evaluation, with the record's name."""
+    """A null among the masks of the ground truth ends the evaluation with the name of the record."""
     own_data(tmp_path)
     val = json.loads((tmp_path / "val.json").read_text())
     mask = {"size": [48, 64], "counts": "\\`1d0l0"}
@@ -284,7 +284,7 @@ def test_without_arguments_come_first_what_most_people_want(tmp_path: Path) -> N
 
 
 def test_what_a_script_reads_is_json(tmp_path: Path) -> None:
-    """Nothing else is on stdout: messages go to stderr."""
+    """Nothing else is on stdout; messages go to stderr."""
     annotations = json.loads(LVIS.read_text())["annotations"][:100]
     found = [{key: item[key] for key in ("image_id", "category_id", "bbox")} for item in annotations]
     (tmp_path / "dt.json").write_text(json.dumps([{**item, "score": 0.5} for item in found]))

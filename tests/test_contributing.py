@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md does what it says: its blocks are carried out, in order, in a copy of the repository."""
+"""CONTRIBUTING.md works: its blocks are executed in order, in a copy of the repository."""
 
 import os
 import re
@@ -16,7 +16,7 @@ PARTS = ("Makefile", "Snakefile", "benchmark", "envs", "methods", "pyproject.tom
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository as a clone has it, nothing made in it yet."""
+    """A fresh clone of the repository, without results."""
     folder = tmp_path_factory.mktemp("repository")
     for name in (*PARTS, "results/reported"):
         source, target = ROOT / name, folder / name
@@ -28,7 +28,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def blocks(section: str) -> list[tuple[str, str]]:
-    """Info string and text of every block of a section that is a file or is to be run."""
+    """Info string and text of every block of a section that is a file or commands."""
     text = re.split(r"^## ", PAGE.split(f"\n## {section}\n")[1], flags=re.MULTILINE)[0]
     found = re.findall(r"^```([^\n]+)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     assert found
@@ -36,7 +36,7 @@ def blocks(section: str) -> list[tuple[str, str]]:
 
 
 def carry_out(section: str, folder: Path) -> str:
-    """Write the files and run the commands of a section; returns everything that was printed."""
+    """Write the files and run the commands of a section; returns all output."""
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
@@ -78,7 +78,7 @@ def test_a_method_is_added_by_following_the_page(copy: Path) -> None:
 
 
 def test_the_example_method_is_clean(copy: Path) -> None:
-    """As it stands on the page it passes the project's own linter."""
+    """The example on the page passes the project's linter."""
     carry = [(info, text) for info, text in blocks("A method") if info.startswith("python ")]
     for info, text in carry:
         target = copy / info.partition(" ")[2]

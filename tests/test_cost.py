@@ -1,4 +1,4 @@
-"""A result costs what all attempts at it cost, whoever did them and however they ended."""
+"""The cost of a result is the sum over all attempts, by any process and with any outcome."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ def attempt(folder: Path, error: Exception | None = None) -> None:
 
 
 def running(folder: Path, **changes: object) -> None:
-    """The record of a process that is no more and could not say so."""
+    """The record of a process that was killed without a chance to update it."""
     attempt(folder)
     started = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
     change = {"state": State.running, "started": started, "duration_s": None, "pid": 12, **changes}
@@ -49,7 +49,7 @@ def test_attempts_add_up_until_one_brings_the_result(tmp_path: Path) -> None:
 
 
 def test_a_killed_attempt_counts_to_its_last_sign_of_life(tmp_path: Path) -> None:
-    """Its record still says that it runs; what it wrote last is a line of losses."""
+    """Its record still has the state running; the last thing it wrote is a line of losses."""
     before = Cost(1, 10.0, 0.5, 2.0, 100.0, 50.0)
     running(tmp_path, gpus=["a", "b"], cost=before)
     started = datetime.fromisoformat(record_of(tmp_path).started).timestamp()
@@ -69,7 +69,7 @@ def test_a_process_that_could_not_say_how_it_ended_has_cost_something(tmp_path: 
     running(tmp_path, gpus=["a"], cost=Cost(1, 5.0))
     amend_record(tmp_path, 11, State.failed, "of another process")
     assert record_of(tmp_path).state == State.running
-    amend_record(tmp_path, 12, State.failed, "process 0 of 2 was ended by SIGKILL")
+    amend_record(tmp_path, 12, State.failed, "process 0 of 2 was killed by SIGKILL")
     record = record_of(tmp_path)
     assert (record.cost.attempts, round(record.cost.gpu_hours, 2)) == (2, 2.0)
     assert record.cost.wall_s == pytest.approx(7205, abs=5)
@@ -77,7 +77,7 @@ def test_a_process_that_could_not_say_how_it_ended_has_cost_something(tmp_path: 
 
 
 def test_energy_is_the_difference_of_the_drivers_counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counters are in millijoules; without the driver's package, or with an error of it, it is unknown."""
+    """Counters are in millijoules. Without the driver's package, or if it fails, energy is unknown."""
     counters = {"GPU-a": 7_200_000_000, "GPU-b": 1_000}
     driver = types.ModuleType("pynvml")
     driver.nvmlInit = lambda: None  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Processes that do not know of each other never hold the same device; a dead one holds none."""
+"""Independent processes never hold the same device; a dead process holds none."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def test_more_processes_than_devices_take_turns(tmp_path: Path) -> None:
-    """Some want one of three devices, some two; each finds what it holds unused, all come to their turn."""
+    """Some need one of three devices, some two; each finds its devices unused, and all get a turn."""
     processes = [holder(tmp_path, count, 0.2, "a", "b", "c") for count in (1, 2, 1, 2, 1, 2, 1)]
     ends = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * 7, ends
@@ -84,7 +84,7 @@ def test_too_few_devices_are_an_error_and_none_is_not(tmp_path: Path) -> None:
 def test_what_a_scheduler_or_a_user_has_chosen_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is what is chosen from, "-1" and "" meaning no GPU."""
+    """Devices are chosen from CUDA_VISIBLE_DEVICES; "-1" and "" mean no GPU."""
     monkeypatch.setenv("PATH", str(tmp_path))  # a machine without nvidia-smi
     monkeypatch.setenv(VISIBLE, "1,3")
     assert visible_devices() == ["1", "3"]
@@ -110,8 +110,8 @@ sys.stdin.read()
 
 
 def test_processes_of_a_scheduled_job_share_out_its_gpus(tmp_path: Path) -> None:
-    """A workflow inside one allocation has a GPU for each of its jobs; another allocation's GPUs by the same
-    numbers are others."""
+    """Jobs of a workflow inside one allocation get one GPU each; another allocation's GPUs with the same
+    numbers are different ones."""
     environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
     environment |= {VISIBLE: "0,1", "PATH": str(tmp_path)}  # no nvidia-smi
     command = [sys.executable, "-c", SCHEDULED, str(tmp_path / "locks")]

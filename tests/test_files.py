@@ -1,4 +1,4 @@
-"""An output is there whole or not at all."""
+"""Outputs are written completely or not at all."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def test_broken_json_is_named_with_its_place(tmp_path: Path) -> None:
 
 
 def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
-    """As root a rename would make an ordinary file of /dev/null."""
+    """For root, a rename would replace /dev/null by an ordinary file."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileError, match="device or a pipe"):
         write_text(tmp_path / "pipe", "text")

@@ -1,4 +1,4 @@
-"""What people have instead of the file that they meant is named, and sound files are nothing foreign."""
+"""Files of a wrong format are recognised, and valid files are not."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""No golden file or kind is forgotten: each kind is tested, or listed with the reason why not."""
+"""Every kind of golden case is tested, or listed with the reason why not."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def test_every_golden_kind_has_a_test_or_a_reason(file: str) -> None:
 
 @pytest.mark.skipif(FOLDER != OWN, reason="the tests run with another folder already")
 def test_golden_tests_hold_for_another_folder(tmp_path: Path) -> None:
-    """Other names, orders and ids; what the folder does not have is skipped with the reason."""
+    """With other names, orders and ids; missing files and kinds are skipped with the reason."""
     write_second_set(tmp_path)
     program = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-k", "golden", "tests"]
     environment = os.environ | {"GOLDEN_DIR": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""``make gpu`` at tiny size, without a GPU: its topics run, and a second call has nothing to do."""
+"""``make gpu`` at tiny size without a GPU: its topics run, and a second call has nothing to do."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def run(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_topics_run_and_what_is_done_stays(tmp_path: Path) -> None:
-    """All but two, of which the canary and `make agreement` have tests."""
+    """All topics except two, which the tests of the canary and of `make agreement` cover."""
     known = [f"<!-- topic: {topic}, done -->\n## {topic}\n" for topic in ("methods", "agreement")]
     (tmp_path / "dry.md").write_text("\n".join(known))
     done = run(tmp_path)
@@ -33,7 +33,7 @@ def test_topics_run_and_what_is_done_stays(tmp_path: Path) -> None:
 
 
 def test_a_topic_that_fails_stops_no_other_and_is_run_again(tmp_path: Path) -> None:
-    """Without time none is begun; a failed one has its reason, and those that are done stay as they are."""
+    """With no time left no topic starts; a failed topic has its reason, and finished ones are kept."""
     sections = [f"<!-- topic: {topic}, done -->\n## {topic}\n" for topic in LIMITS if topic != "retraining"]
     sections.append("<!-- topic: retraining, failed -->\n## old\n")
     (tmp_path / "dry.md").write_text("\n".join(sections))

@@ -1,4 +1,4 @@
-"""Messages go to stderr with what a person needs to see, as much of them as was asked for."""
+"""Messages go to stderr, as many of them as the options ask for."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Warnings about data are collected once each; other warnings go their usual way."""
+"""Warnings about data are collected once each; other warnings are not affected."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""A plan counts what will run: shared stages once, images as the schedules say, files that are not there."""
+"""A plan counts shared stages once, counts images as the schedules do, and lists missing files."""
 
 import importlib.util
 import json
@@ -51,8 +51,8 @@ def test_a_shared_base_is_planned_once_and_predicted_only_for_its_row() -> None:
 
 
 def test_what_shares_a_pass_is_counted_once() -> None:
-    """Each with its part, predictions with what is before the classifier; one that is finished takes none,
-    and one on other features none either."""
+    """Each step counts its share, for predictions of the part before the classifier. Finished steps and steps
+    with other features have no share."""
     path = write(
         [f"method: {name}, {TINY}" for name in ("bags", "bags+two_groups", "focal+focal_cls", "balms")]
     )
@@ -95,10 +95,10 @@ def test_the_size_of_a_checkpoint_is_that_of_the_model() -> None:
 
 def test_images_that_are_repeated_are_said_not_to_be_counted() -> None:
     path = write([f"method: softmax, {TINY}", f"method: softmax+rfs, {TINY}"])
-    assert "repeats" not in plan_experiment(load_experiment(str(path))).text()  # a budget of iterations
+    assert "repeated" not in plan_experiment(load_experiment(str(path))).text()  # a budget of iterations
     path.write_text(path.read_text().replace("budget: tiny\n", ""))
     text = plan_experiment(load_experiment(str(path))).text()
-    said = "images that their sampler repeats, which make the epochs longer, of 1 stage"
+    said = "repeated images, which make the epochs of 1 stage longer"
     assert f"unknown, and not counted: {said}" in text.splitlines()
 
 
@@ -116,7 +116,7 @@ def test_missing_files_are_named_with_what_gets_them(monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def bags() -> ExperimentPlan:
-    """The plan of the BAGS table where neither MMDetection nor data are there; HTC with DCN is in it."""
+    """The plan of the BAGS table without MMDetection and data; it includes HTC with deformable layers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "mmdet", None)
         patch.setattr(importlib.util, "find_spec", lambda *_: None)
@@ -155,7 +155,7 @@ def test_a_stated_rate_is_that_of_its_preset_only() -> None:
 
 
 def test_trainings_that_do_not_fit_the_gpu_say_how_they_would(bags: ExperimentPlan) -> None:
-    """Eight images of HTC at once, which the zoo trains with one of 7.5 GB."""
+    """Eight images of HTC at once; according to the zoo, one needs 7.5 GB."""
     assert bags.too_large == []  # at most the two images of a worker
     manifest = yaml.safe_load((project_root() / "methods/softmax/method.yaml").read_text())
     stage = manifest["stages"][0] | {"images_per_worker": 8}

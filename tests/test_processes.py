@@ -1,4 +1,4 @@
-"""Several processes compute what one would, and end together: with the cause, or saved."""
+"""Several processes compute the same as one, and end together: with the cause, or resumable."""
 
 import json
 import os
@@ -38,7 +38,7 @@ OF_LOSSES, OF_MOVES = 1e-4, 1e-3
 
 
 class _Seen(torch.nn.Linear):
-    """Remembers what it is called with, and in which type it computes."""
+    """Records its inputs, and the type in which it computes."""
 
     def forward(self, images: list[torch.Tensor], targets: list[Target]) -> torch.Tensor:
         self.given = images, targets
@@ -48,7 +48,8 @@ class _Seen(torch.nn.Linear):
 
 
 def test_mixed_precision_rounds_no_boxes() -> None:
-    """bfloat16 knows every eighth pixel beyond 1024; it is for arithmetic, not for what a detector gets."""
+    """bfloat16 represents only every eighth pixel beyond 1024; it is for arithmetic, not for a detector's
+    inputs."""
     boxes, image = torch.tensor([[1001.3, 20.7, 1014.1, 33.2]]), torch.rand(2, 4)
     target = Target(boxes, torch.tensor([1]), instance_masks(torch.ones(1, 8, 8)))
     model = _Seen(4, 4)
@@ -66,7 +67,7 @@ def recipe(row: str, images_per_worker: int | None = 2, **schedule: Any) -> Run:
 
 
 def changed(run: Run, images_per_worker: int | None, schedule: dict[str, Any]) -> Run:
-    """The run in another detector, and with a base in that detector if it has one."""
+    """The run with another detector, for its base too."""
     (stage,) = run.stages
     assert stage.schedule is not None
     new = stage.schedule.model_copy(update=SGD | schedule)
@@ -81,7 +82,7 @@ def changed(run: Run, images_per_worker: int | None, schedule: dict[str, Any]) -
 
 
 def start(run: Run, place: Path, step: str | None = None) -> subprocess.Popen[str]:
-    """A stage of a recipe, or another step, by two processes in a working directory."""
+    """Start a stage of a recipe, or another step, with two processes in a working directory."""
     program = make_command(run, step or run.stages[0].name, place, "--devices", "2")
     environment = os.environ | {"OMP_NUM_THREADS": "1", VISIBLE: ""}
     return subprocess.Popen(program, cwd=place, env=environment, stderr=subprocess.PIPE, text=True)
@@ -120,12 +121,12 @@ def base(base_step: Step, workplace: Path) -> Path:
 
 @pytest.fixture
 def place(workplace: Path, tmp_path: Path) -> Path:
-    """A working directory with the dataset and nothing trained."""
+    """A working directory with the dataset and without trainings."""
     return place_beside(tmp_path / "place", workplace)
 
 
 def check_equal(one: Path, two: Path, start: dict[str, torch.Tensor]) -> None:
-    """Losses, and where the weights moved to."""
+    """Compare losses and the changes of weights."""
     assert losses(two) == pytest.approx(losses(one), rel=OF_LOSSES)
     states = load(one)["model"], load(two)["model"], start
     a, b, first = ({name: value.double() for name, value in state.items()} for state in states)
@@ -189,7 +190,7 @@ def test_two_processes_train_a_model_of_another_framework_as_one_does(
 def test_two_processes_learn_weights_of_categories_as_one_does(
     base_step: Step, base: Path, workplace: Path, tmp_path: Path, images_per_worker: int | None
 ) -> None:
-    """BALMS' virtual steps and meta batches are of each worker, that two processes may share."""
+    """BALMS has virtual steps and meta batches per worker, and two processes may share a worker."""
     run = recipe("balms", images_per_worker, iterations=3)
     one = train_in_one_process(run, tmp_path / "one" / "checkpoint.pt", base)
     two = checkpoint_of_two_processes(run, place_beside(tmp_path / "two", workplace, base_step))
@@ -198,7 +199,7 @@ def test_two_processes_learn_weights_of_categories_as_one_does(
 
 
 def test_two_processes_detect_the_same_bytes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is an odd number of images."""
+    """With an odd number of images."""
     run = recipe("balms:0:base", iterations=2)
     assert run.dataset.synthetic is not None
     sizes = run.dataset.synthetic.model_copy(update={"val_images": 7})
@@ -234,7 +235,7 @@ LONG = {"iterations": 1000}
 
 @pytest.fixture
 def training(inside: Path, place: Path) -> Iterator[subprocess.Popen[str]]:
-    """A long training by two processes that has saved a checkpoint."""
+    """A long training with two processes that has written a checkpoint."""
     run = recipe("softmax", **LONG)
     process, work = start(run, place), place / step_of(run, "train").work
     wait_for(process, lambda: list(work.glob("resume/*.sha256")), 240)
@@ -245,7 +246,7 @@ def training(inside: Path, place: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def ended(place: Path) -> Callable[[], Record]:
-    """Reads the record of that training."""
+    """The record of that training."""
 
     def read() -> Record:
         record = record_in(place, step_of(recipe("softmax", **LONG), "train"))
@@ -268,12 +269,12 @@ def all_ended(pids: list[int], within: float = 30) -> bool:
 def test_a_death_ends_the_job_with_its_cause(
     training: subprocess.Popen[str], ended: Callable[[], Record], rank: int
 ) -> None:
-    """Not after the half hour that the others would wait for the dead one."""
+    """The others would otherwise wait half an hour for the dead process."""
     started = dict(ranks(training.pid))
     os.kill(started[rank], signal.SIGKILL)
     _, messages = training.communicate(timeout=120)
     assert training.returncode == 1
-    reason = f"process {rank} of 2 was ended by SIGKILL"
+    reason = f"process {rank} of 2 was killed by SIGKILL"
     assert messages.rpartition("error: ")[2].startswith(reason)
     assert "memory" in messages
     assert (ended().state, ended().reason) == (State.interrupted, reason)

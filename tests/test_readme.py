@@ -1,4 +1,4 @@
-"""What the README says is so: its table is the one that `make smoke` wrote, its paths and commands exist."""
+"""The README is correct: its table is the output of `make smoke`, and its paths and commands exist."""
 
 import re
 import subprocess

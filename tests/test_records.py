@@ -1,4 +1,4 @@
-"""A record tells how a step ended, however it ended."""
+"""A record states how a step ended, for every way to end."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from places import Diverged
 
 from benchmark.errors import BenchmarkError, FileError
 from benchmark.records import (
@@ -26,10 +27,6 @@ from benchmark.records import (
 SUBJECT = Subject(
     kind="train", step="base", key="0123-45", identity="0123", reads={"seed": 3}, numerics={"training": "1"}
 )
-
-
-class Diverged(RuntimeError):
-    state = "diverged"
 
 
 @contextmanager

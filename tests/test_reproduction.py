@@ -1,4 +1,4 @@
-"""Released weights to a verdict, on the smallest dataset; and importing on the command line."""
+"""From released weights to a verdict on the smallest dataset, and importing on the command line."""
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ DETECTOR = "torchvision/tiny_mask_rcnn"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, workplace: Path) -> Path:
-    """A copy of the project with an experiment of its own, published numbers, and a "released" file."""
+    """A copy of the project with its own experiment and published numbers, and a "released" file."""
     folder = copy_project(tmp_path_factory.mktemp("reproduction")).folder
     rows = [
         {"id": f"{name}{number}", "method": "bags", "detector": DETECTOR, "dataset": "synthetic_tiny"}
@@ -134,7 +134,7 @@ def test_a_recipe_may_be_chosen() -> None:
 
 
 def test_an_imported_checkpoint_is_a_finished_one(tmp_path: Path) -> None:
-    """It is predicted with, and trained on, under the conventions that came with it."""
+    """Prediction and training use it with the conventions that came with it."""
     output = tmp_path / "checkpoint.pt"
     done = longtail(
         "import-checkpoint", "released.pth", "released:right1", "--from", "bags", "-o", str(output)
@@ -152,7 +152,7 @@ def test_an_imported_checkpoint_is_a_finished_one(tmp_path: Path) -> None:
 
 
 def test_a_released_cascade_is_evaluated_in_back_end_mmdet(tmp_path: Path) -> None:
-    """With the coordinates of the framework that it comes from."""
+    """With the coordinates of its framework."""
     if importlib.util.find_spec("mmdet") is None:
         pytest.skip("back end mmdet is not installed")
     torch.save(released("released:cascade"), tmp_path / "cascade.pth")
@@ -194,7 +194,7 @@ def test_bins_are_those_of_the_mean_that_the_row_has() -> None:
 
 
 def test_published_numbers_are_called_as_in_the_evaluation() -> None:
-    """But for the bins, which go by their number."""
+    """Except bins, which are numbered."""
     root = Path(__file__).resolve().parents[1]
     others = re.compile(r"AP_bin[1-4]")
     for row, reported in read_reported(root / "results/reported/reported.csv").items():

@@ -1,4 +1,4 @@
-"""Tables keep every text."""
+"""CSV tables preserve every text."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ def test_every_cell_survives(rows: list[list[str]]) -> None:
 
 
 def test_a_row_is_found_on_its_line() -> None:
-    """Line ends in cells count, and blank lines."""
+    """With line ends in cells, and blank lines."""
     assert [line for line, _ in csv_rows('a,b\n"1\r\n\n2",x\n\nc,d\n')] == [1, 2, 6]
 
 

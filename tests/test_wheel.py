@@ -1,4 +1,4 @@
-"""The wheel alone is enough: what people do first works in a fresh environment without a checkout."""
+"""The wheel works without a checkout: the usual first commands run in a fresh environment."""
 
 import json
 import os

@@ -173,7 +173,9 @@ class _Gathering:
         """Download an intact file into the staging folder."""
         url = image.coco_url
         if url is None:
-            raise _Failure(f"image {image.id} has no coco_url, and {image.file_name} is in no folder given")
+            raise _Failure(
+                f"image {image.id} has no coco_url, and {image.file_name} is in none of the given folders"
+            )
         path = self.folder / STAGING / image.relative_path
         path.parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(ATTEMPTS):

@@ -250,13 +250,7 @@ def _check(dataset: Dataset, file: DataFile, target: Path) -> str:
                 DatasetError,
                 remedy=f"put the file of {dataset.title} there",
             )
-        if statistics.num_classes != dataset.categories:
-            raise DatasetError(
-                f"{target} is not what dataset {dataset.name} asks for",
-                found=f"{statistics.num_classes} categories",
-                expected=f"{dataset.categories} categories",
-                remedy="correct `categories` of the dataset, or put the file of that dataset there",
-            )
+        statistics.check_number(dataset.categories, dataset.name, target, DatasetError)
         found = {"images": statistics.num_images, "annotations": statistics.num_annotations}
         text = _describe(statistics)
     else:

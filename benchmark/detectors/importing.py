@@ -84,14 +84,7 @@ def import_checkpoint(
         BenchmarkError: there are no class statistics, or the back end is not installed.
     """
     statistics = ClassStatistics.read(statistics_file)
-    if statistics.num_classes != run.dataset.categories:
-        raise CheckpointError(
-            f"not the categories of dataset {run.dataset_name}",
-            where=statistics_file,
-            found=f"{statistics.num_classes} categories",
-            expected=run.dataset.categories,
-            remedy="count again: longtail stats ANN -o PATH",
-        )
+    statistics.check_number(run.dataset.categories, run.dataset_name, statistics_file, CheckpointError)
     released = read_released(file)
     if heads:
         released |= _read_heads(heads, source, run.detector.box_head_count)

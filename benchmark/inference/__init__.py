@@ -1,1 +1,1 @@
-"""Detections: predicting, storing, converting. Importing the package does not import torch."""
+"""Prediction, storage and conversion of detections. Importing the package does not import torch."""

@@ -510,7 +510,7 @@ def read_lvis_results(path: Path) -> DetectionTable:
 
 
 def _pieces(path: Path) -> list[_Piece]:
-    """The records of a file as columns, piece by piece; all in one piece where these cannot be decoded."""
+    """The records of a file as columns, in pieces; in one piece if the pieces cannot be decoded."""
     pieces: list[_Piece] = []
     rows = 0
     try:
@@ -519,7 +519,7 @@ def _pieces(path: Path) -> list[_Piece]:
             rows += len(pieces[-1].scores)
         return pieces
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError):
-        pass  # what is wrong is said about the whole file
+        pass  # decoded again below, for an error with a position in the whole file
     content = read_bytes(path).removeprefix(BYTE_ORDER_MARK)
     try:
         return [_columns(content, path, 0, [])]
@@ -540,10 +540,9 @@ def _pieces(path: Path) -> list[_Piece]:
 
 
 def _lists(path: Path) -> Iterator[bytes]:
-    """A list of records as several, each of some megabytes.
+    """Split a JSON list of records into several lists of a few megabytes.
 
-    A piece ends where an object ends and another begins. If these are parts of one record, the piece
-    is no JSON.
+    A piece ends between two objects. If these are inside one record, the piece is not valid JSON.
     """
     with path.open("rb") as stream:
         text = stream.read(_PIECE).removeprefix(BYTE_ORDER_MARK).lstrip()
@@ -556,7 +555,10 @@ def _lists(path: Path) -> Iterator[bytes]:
 
 
 def _columns(content: bytes, path: Path, first: int, before: list[_Piece]) -> _Piece:
-    """Decode a list of records, of which the file has ``first`` before; they have what these have."""
+    """Decode a list of records that begins at record ``first`` of the file.
+
+    All must have the same fields as those of ``before``, the first piece of the file.
+    """
     results = _RECORDS.decode(content)
     fields = []
     for field, columns in (("bbox", "boxes"), ("segmentation", "masks")):
@@ -566,7 +568,7 @@ def _columns(content: bytes, path: Path, first: int, before: list[_Piece]) -> _P
         if np.any(present != expected):
             row = first + int(np.argmax(present != expected))
             raise DetectionError(
-                f"some records have a {field}, others not", where=f"{path}, record {row} (from 0)"
+                f"some records have a {field}, others do not", where=f"{path}, record {row} (counted from 0)"
             )
         fields.append(expected)
     if not any(fields):

@@ -1,4 +1,4 @@
-"""From checkpoints to detections of a whole validation split."""
+"""Predicts the detections of a validation split with one or several checkpoints."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -43,16 +43,16 @@ def predict_dataset(
 ) -> dict[str, Any]:
     """Write the detections of every validation image as Parquet, boxes and masks in original pixels.
 
-    Several processes take images in turns and the first writes, in the order of the annotations: the file
-    does not depend on their number.
+    With several processes, each takes every n-th image and the first one writes the file in the order of the
+    annotations, so the file does not depend on their number.
 
     Args:
         run: the recipe.
-        files: of its dataset.
-        checkpoint: finished checkpoint of its last stage.
+        files: the files of its dataset.
+        checkpoint: the finished checkpoint of its last stage.
         output: the Parquet file.
-        workers: data loading processes of each process.
-        devices: processes that were started for this, one per GPU; 0 for the CPU even where there is a GPU.
+        workers: number of data loading processes of each process.
+        devices: number of processes that were started, one per GPU; 0 for the CPU even if there is a GPU.
 
     Returns:
         Facts for the record.
@@ -68,8 +68,8 @@ def predict_dataset(
 
 @dataclass(frozen=True, eq=False)
 class PredictionJob:
-    """Detections that are to be made: the recipe, the files of its dataset, the finished checkpoint of its
-    last stage, and the Parquet file."""
+    """A prediction to make: the recipe, the files of its dataset, the finished checkpoint of its last stage,
+    and the Parquet file."""
 
     run: Run
     files: DatasetFiles
@@ -79,7 +79,7 @@ class PredictionJob:
     def detector(self, annotations: AnnotationFile) -> Detector:
         """The detector with the weights of the checkpoint.
 
-        Raises ``CheckpointError`` where it is not of this recipe, or the annotations have other categories.
+        Raises ``CheckpointError`` if it belongs to another recipe, or the annotations have other categories.
         """
         statistics = ClassStatistics.read(self.files.statistics)
         check_same_vocabulary(
@@ -95,7 +95,7 @@ class PredictionJob:
         return detector
 
     def writer(self, annotations: AnnotationFile) -> DetectionWriter:
-        """What writes the file."""
+        """A writer for the Parquet file."""
         names = {category.id: category.name for category in annotations.categories}
         description = {
             "method": self.run.method,
@@ -108,27 +108,25 @@ class PredictionJob:
 
 
 Ended = tuple[PredictionJob, dict[str, Any] | Exception]
-"""Detections that have been made, with facts for the record, or what prevented them."""
+"""A finished prediction with the facts for its record, or a failed one with its error."""
 
 
 @torch.no_grad()
 def predict_together(jobs: Sequence[PredictionJob], *, workers: int, devices: int = 1) -> Iterator[Ended]:
-    """Make detections by one pass over the validation images, as ``predict_dataset`` does; yields each job
-    when it has ended.
+    """Make several predictions in one pass over the validation images; yields each job when it has ended.
 
-    Several have detectors that are equal but for their classifiers and test settings: what lies before these
-    is found once for each image. Each file has the bytes that it would have alone. One of several that fails
-    is yielded with its error, and the others go on; the error of the only one is raised. So is one that other
-    processes need not have met.
+    The detectors differ only in their classifiers and test settings: everything before the classifier is
+    computed once per image. Every file has the same bytes as with ``predict_dataset``. If one of several jobs
+    fails, it is yielded with its error and the others continue. With one job, or with several processes (of
+    which only some may have failed), the error is raised.
 
     Args:
-        jobs: of one dataset. Where there are several processes, those of the first process are carried out,
-            which all others have too.
-        workers: as for ``predict_dataset``; so are the devices.
-        devices: processes that were started for this.
+        jobs: predictions on one dataset. With several processes, all make the jobs of the first process.
+        workers: as for ``predict_dataset``.
+        devices: as for ``predict_dataset``.
 
     Raises:
-        BenchmarkError: bad input of any kind, which all have in common if there are several.
+        BenchmarkError: bad input that concerns all jobs.
     """
     fabric = fabric_of(devices)
     fabric.launch()
@@ -162,7 +160,7 @@ def predict_together(jobs: Sequence[PredictionJob], *, workers: int, devices: in
                     yield prediction.job, error
             if not going:
                 return
-            del features  # before those of the next image are found
+            del features  # frees memory before the next image
         for prediction in going:
             error = error_of(prediction.finish)
             yield prediction.job, error or prediction.facts(len(annotations.images))
@@ -171,7 +169,7 @@ def predict_together(jobs: Sequence[PredictionJob], *, workers: int, devices: in
 def _samples(
     fabric: Fabric, annotations: AnnotationFile, job: PredictionJob, workers: int, title: str
 ) -> Iterator[Sample | None]:
-    """This process's images; None where others have some left and it has not."""
+    """The images of this process; None in the last round if only other processes have an image left."""
     data = TestImages(annotations, job.files.val_images, job.run.detector)
     loader = load(
         data,
@@ -187,7 +185,7 @@ def _samples(
 
 
 class _Trunk:
-    """What detectors share that are equal but for their classifiers, on the device of a process."""
+    """The frozen tensors that detectors with different classifiers share, on the device of this process."""
 
     def __init__(self, fabric: Fabric) -> None:
         self._device = fabric.device
@@ -195,9 +193,9 @@ class _Trunk:
         self._settings: dict[str, Any] | None = None
 
     def shared(self, detector: Detector) -> Detector:
-        """The detector in evaluation mode, with the frozen tensors of the first.
+        """The detector in evaluation mode, with the frozen tensors of the first detector.
 
-        Raises ``SharingError`` where these, or what it is built and tested with, are others.
+        Raises ``SharingError`` if these tensors, or the settings that it is built and tested with, differ.
         """
         read = {*ModelSettings.model_fields, *TestingSettings.model_fields}
         settings = {"backend": detector.backend, **detector.settings.model_dump(include=read)}
@@ -211,7 +209,7 @@ class _Trunk:
 
 
 class _Prediction:
-    """Detections that are being made: ``begin``, then ``add`` for every image, then ``finish``."""
+    """A prediction in progress: ``begin``, then ``add`` for every image, then ``finish``."""
 
     _detector: Detector
     _category_ids: NDArray[np.int64]
@@ -222,7 +220,7 @@ class _Prediction:
         self._file = ExitStack()
 
     def begin(self, annotations: AnnotationFile, trunk: "_Trunk", stack: ExitStack) -> None:
-        """Load the detector and begin with the file, which ``stack`` removes if it is not finished before."""
+        """Load the detector and open the file, which ``stack`` removes unless ``finish`` is called."""
         self._detector = trunk.shared(self.job.detector(annotations))
         self._category_ids = annotations.category_ids
         writer = self.job.writer(annotations) if self._fabric.is_global_zero else None
@@ -230,12 +228,12 @@ class _Prediction:
         stack.push(self._file)
 
     def test_features(self, sample: Sample) -> TestFeatures:
-        """What all detectors that share its trunk find in an image."""
+        """The features of an image, equal for all detectors that share the trunk."""
         image, _ = sample.on(self._fabric.device)
         return self._detector.test_features([image])
 
     def add(self, sample: Sample | None, features: TestFeatures | None) -> None:
-        """Detect on the features of this process's image, if it has one, and write what all have found."""
+        """Detect objects in this process's image, if any, and write the detections of all processes."""
         own: tuple[int, Detections] | None = None
         if sample is not None and features is not None:
             own = sample.image_id, self._detector.detections(features, [sample.size])[0]
@@ -249,7 +247,7 @@ class _Prediction:
         self._file.__exit__(type(error), error, error.__traceback__)
 
     def finish(self) -> None:
-        """Put the file in its place."""
+        """Move the file to its destination."""
         self._file.close()
 
     def facts(self, images: int) -> dict[str, Any]:
@@ -265,7 +263,7 @@ class _Prediction:
 def add_detections(
     writer: DetectionWriter, image_id: int, found: Detections, category_ids: NDArray[np.int64]
 ) -> None:
-    """Write the detections of an image, their labels as the category ids (C,) of the ground truth."""
+    """Write the detections of an image; ``category_ids`` (C,) are those of the labels."""
     boxes = found.boxes.clone()
     boxes[:, 2:] -= boxes[:, :2]
     ids = category_ids[found.labels.numpy()]
@@ -273,7 +271,7 @@ def add_detections(
 
 
 def _gathered(own: Any, fabric: Fabric) -> list[Any]:
-    """What each process has, in order, on the first; nothing on the others."""
+    """The values of all processes, in order, in the first process; empty in the others."""
     if fabric.world_size == 1:
         return [own]
     items = [None] * fabric.world_size if fabric.is_global_zero else None

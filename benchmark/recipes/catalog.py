@@ -19,7 +19,7 @@ from benchmark.recipes.models import (
 )
 from benchmark.recipes.plugins import Plugin, find_plugins
 from benchmark.recipes.project import folders_of, shown
-from benchmark.recipes.schedules import changed
+from benchmark.recipes.schedules import kept
 
 PAPER_BUDGET = "paper"
 
@@ -202,7 +202,9 @@ def read_budget(path: Path) -> Budget:
         )
     parts = {"all": budget.all, "classifier": budget.classifier}
     if budget.pretraining is not None:
-        parts["pretraining.schedule"] = changed(budget.all, budget.pretraining.schedule)
+        parts["pretraining.schedule"] = (
+            kept(budget.all, budget.pretraining.schedule) | budget.pretraining.schedule
+        )
     for part, settings in parts.items():
         length = {} if "iterations" in settings or "epochs" in settings else {"iterations": 1}
         required = {"learning_rate": 1.0, **length}

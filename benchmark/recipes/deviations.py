@@ -47,7 +47,7 @@ def change_of_preset(before: Preset, after: Preset) -> Deviation:
         upstream=", ".join([f"as {before.name}", *(f"{name} {old[name]}" for name in differing)]),
         here=", ".join([after.name, *(f"{name} {new[name]}" for name in differing)]),
         effect=None if differing else [0.0, 0.0],
-        source="nobody has measured it" if differing else "back ends agree up to float32 (make agreement)",
+        source="not measured" if differing else "back ends agree up to float32 (make agreement)",
     )
 
 

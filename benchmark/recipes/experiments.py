@@ -41,7 +41,7 @@ class ExperimentRow:
     Attributes:
         entry: the row as written in the experiment's file.
         runs: one for each seed.
-        skipped: why the row cannot run here; None where it can.
+        skipped: why the row cannot run here; None if it can.
         deviations: its differences from its published row.
         point: its place in a sweep, if it is part of one.
         comparable: whether its schedule is that of its published row, if it has one.
@@ -118,6 +118,7 @@ class _Source:
             row.options,
             row.released,
             frozenset(point.values) if point else frozenset(),
+            row.schedule,
         )
         return resolve(self.catalog, choice, row.id, where)
 

@@ -27,7 +27,7 @@ def explain(recipe: str) -> str:
             "stage": run.base.stages[-1].name,
         }
     lines: list[str] = []
-    chosen = {"dataset", "base", "options", "row_options"}
+    chosen = {"dataset", "base", "options", "row_options", "row_schedule"}
 
     def write(path: str, key: str, value: Any, depth: int) -> None:
         indent = "  " * depth
@@ -67,7 +67,7 @@ def explain_against(recipe: str, other: str) -> str:
 
 
 _ABSENT = "absent"
-_NAMES = {"row", "title", "plugin_path", "row_options"}
+_NAMES = {"row", "title", "plugin_path", "row_options", "row_schedule"}
 """Fields of a run that do not affect the computation."""
 
 

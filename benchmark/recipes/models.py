@@ -500,6 +500,12 @@ class Row(Strict):
         description="two or more values for each option: the row expands to one row for every value, or for "
         "every combination if there are several keys, named `ID,KEY=VALUE`",
     )
+    schedule: dict[str, Any] = Field(
+        {},
+        description="schedule settings of the row's own train stages, over those of the method and the "
+        "budget, e.g. `{batch_size: 8}`; `like` names a schedule in workflows/schedules.yaml to start from. "
+        "The methods that the row starts from keep theirs",
+    )
     released: Released = Field(
         {},
         description="files of the BAGS release that replace our intermediate files: label2binlabel.pt as "
@@ -510,6 +516,15 @@ class Row(Strict):
     def _deviates_from_something(self) -> "Row":
         if self.deviations and self.reported is None:
             raise ValueError("deviations are from a published number: they need the key 'reported'")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_of_its_own(self) -> "Row":
+        if self.schedule and self.reported is not None:
+            raise ValueError(
+                "a row with its own schedule has no published number: leave out the key 'reported', or the "
+                "key 'schedule' (`--images-at-once` reduces memory with the published schedule)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -583,6 +598,7 @@ class Run(Strict):
     test: TestSettings
     plugin_path: str
     row_options: dict[str, Any] = Field({})
+    row_schedule: dict[str, Any] = Field({})
     intermediates: list[str] = Field([])
     released: Released = Field({})
 

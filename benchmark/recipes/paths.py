@@ -51,10 +51,12 @@ def experiment_folder(experiment: str) -> Path:
 def run_name(run: Run) -> str:
     """``<budget>/<dataset>/<backend>/<detector>/<method>[+<variant>][,<option>=<value>...]/seed<k>``.
 
-    Options are those that a row changes; released files of a row appear as ``<table>=released``.
+    Options are those that a row changes. Schedule settings of a row appear as ``schedule.<key>=<value>``,
+    released files as ``<table>=released``.
     """
     method = f"{run.method}+{run.variant}" if run.variant else run.method
-    changes = run.row_options | dict.fromkeys(run.released, "released")
+    schedule = {f"schedule.{key}": value for key, value in run.row_schedule.items()}
+    changes = run.row_options | schedule | dict.fromkeys(run.released, "released")
     for key, value in changes.items():
         method += f",{key}={value_name(value)}"
     return f"{run.budget}/{run.dataset_name}/{run.detector_name}/{method}/seed{run.seed}"

@@ -18,7 +18,7 @@ from benchmark.recipes.project import folders_of, shown
 
 MANIFEST = "method.yaml"
 ENTRY_POINTS = "longtail.methods"
-_ANY_DETECTOR = {"architecture": "mask_rcnn", "backbone": "resnet50"}  # what every preset states
+_ANY_DETECTOR = {"architecture": "mask_rcnn", "backbone": "resnet50"}  # keys that every preset has
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from benchmark.recipes.models import (
     Variant,
 )
 from benchmark.recipes.options import checked_options, value_text
-from benchmark.recipes.schedules import changed
+from benchmark.recipes.schedules import expanded, kept
 from benchmark.statistics.upstream_files import WEIGHT_FILES
 
 DEFAULT = "default"
@@ -43,6 +43,11 @@ class Choice:
     options: Mapping[str, Any] = field(default_factory=dict)
     released: Released = field(default_factory=dict)
     swept: frozenset[str] = frozenset()
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_base(self, method: str) -> "Choice":
+        """The choices for the method that the row's method starts from."""
+        return replace(self, method=method, options={}, released={}, swept=frozenset(), schedule={})
 
 
 @dataclass(frozen=True)
@@ -130,15 +135,22 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
     stages, stage_source = recipe.stages
     base = None
     if stages[0].from_ is not None:
-        base_choice = replace(choice, method=stages[0].from_, options={}, released={}, swept=frozenset())
+        base_choice = choice.of_base(stages[0].from_)
         base_place = f"{stage_source}, stage {stages[0].name}, from"
         base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method))
     elif choice.budget is not None and choice.budget.pretraining is not None and detector.init == "none":
         base = _pretraining(catalog, choice, choice.budget, choice.budget.pretraining)
+    if choice.schedule and all(stage.schedule is None for stage in stages):
+        raise RecipeError(
+            f"method '{choice.method}' trains nothing of its own",
+            where=f"{where}, schedule",
+            found=choice.schedule,
+            remedy="leave the key out, or set the schedule of the method that it starts from in a budget",
+        )
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
-    if own_options:
-        title += f" ({', '.join(f'{key} {value_text(value)}' for key, value in own_options.items())})"
+    if changes := {**own_options, **choice.schedule}:
+        title += f" ({', '.join(f'{key} {value_text(value)}' for key, value in changes.items())})"
     run = Run(
         row=row,
         title=title,
@@ -152,11 +164,12 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         options=options,
         detector=detector,
         dataset=choice.dataset,
-        stages=[_stage(stage, recipe, choice, sources) for stage in stages if stage.from_ is None],
+        stages=[_stage(stage, recipe, choice, sources, where) for stage in stages if stage.from_ is None],
         base=base.run if base is not None else None,
         test=test,
         plugin_path=str(plugin.folder.resolve()),
         row_options=own_options,
+        row_schedule=dict(choice.schedule),
         intermediates=list(method.intermediates),
         released=_released(method, choice.released, options, where),
     )
@@ -166,7 +179,9 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
 def _pretraining(catalog: Catalog, choice: Choice, budget: Budget, pretraining: Pretraining) -> Resolved:
     """The training that a detector starts from where it would start at random weights."""
     where = f"{choice.budget_file}, pretraining"
-    own = budget.model_copy(update={"all": changed(budget.all, pretraining.schedule), "pretraining": None})
+    own = budget.model_copy(
+        update={"all": kept(budget.all, pretraining.schedule) | pretraining.schedule, "pretraining": None}
+    )
     dataset = catalog.dataset(pretraining.dataset, where)
     chosen = Choice(pretraining.method, choice.detector, dataset, own, choice.budget_file, pretraining.seed)
     return _resolve(catalog, chosen, "pretraining", where, ())
@@ -188,7 +203,7 @@ def _detector(preset: Preset, recipe: _Recipe, choice: Choice, sources: _Sources
     return detector
 
 
-def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources) -> Stage:
+def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources, where: str) -> Stage:
     """A stage of the recipe with its sampler, schedule, meta step and options."""
     _, source = recipe.stages
     path = f"stages.{stage.name}"
@@ -205,7 +220,7 @@ def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources) -> 
         meta["sampler"] = _sampler(f"{path}.meta", stage.meta.sampler, source, choice, sources, trains=True)
         settings["meta"] = meta
     if stage.schedule is not None:
-        settings["schedule"] = _schedule(path, stage, source, choice, sources)
+        settings["schedule"] = _schedule(path, stage, source, choice, sources, where)
     if stage.kind == "fit" and choice.budget is not None:
         shared = {key: value for key, value in choice.budget.fit.items() if key in stage.options}
         layers = [(source, stage.options), (choice.budget_file, shared)]
@@ -251,12 +266,30 @@ def _sampler(
     return parse(Sampler, sources.merge(f"{path}.sampler", layers), f"{path}.sampler")
 
 
-def _schedule(path: str, stage: Stage, source: str, choice: Choice, sources: _Sources) -> Schedule:
+def _schedule(
+    path: str, stage: Stage, source: str, choice: Choice, sources: _Sources, where: str
+) -> Schedule:
+    """The schedule of a stage: the method's, the budget's changes over it, and the row's over both."""
     assert stage.schedule is not None
-    settings = stage.schedule.model_dump(exclude_unset=True)
-    changes: dict[str, Any] = {}
+    layers: list[Layer] = [(source, stage.schedule.model_dump(exclude_unset=True))]
+    place = f"{path}.schedule"
     if choice.budget is not None:
         changes = choice.budget.all if stage.trainable == "all" else choice.budget.classifier
-    kept = {key: value for key, value in changed(settings, changes).items() if key not in changes}
-    layers = [(source, kept), (choice.budget_file, changes)]
-    return parse(Schedule, sources.merge(f"{path}.schedule", layers), f"{path}.schedule")
+        layers = [*_without_length(layers, changes), (choice.budget_file, changes)]
+    if choice.schedule:
+        changes, place = _of_row(choice.schedule, where), f"{where}, schedule"
+        layers = [*_without_length(layers, changes), (place, changes)]
+    return parse(Schedule, sources.merge(f"{path}.schedule", layers), place)
+
+
+def _of_row(schedule: Mapping[str, Any], where: str) -> dict[str, Any]:
+    try:
+        changes: dict[str, Any] = expanded(dict(schedule))
+    except ValueError as error:
+        raise RecipeError(str(error), where=f"{where}, schedule.like") from None
+    return changes
+
+
+def _without_length(layers: Iterable[Layer], changes: Mapping[str, Any]) -> list[Layer]:
+    """The layers without length and steps, if ``changes`` have a new length."""
+    return [(source, kept(settings, changes)) for source, settings in layers]

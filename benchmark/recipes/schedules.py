@@ -32,11 +32,11 @@ def expanded(schedule: Any) -> Any:
     known = named_schedules()
     if schedule["like"] not in known:
         raise ValueError(str(unknown("schedule", str(schedule["like"]), known)))
-    return changed(known[schedule["like"]], changes)
+    return kept(known[schedule["like"]], changes) | changes
 
 
-def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a schedule with changes; a new length replaces length and steps."""
+def kept(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a schedule that stay with changes: a new length replaces length and steps."""
     new_length = "iterations" in changes or "epochs" in changes
     gone = ("iterations", "epochs", "steps") if new_length else ()
-    return {key: value for key, value in settings.items() if key not in gone} | dict(changes)
+    return {key: value for key, value in settings.items() if key not in gone}

@@ -20,8 +20,8 @@ def cause_and_advice(step: StepResult) -> tuple[str | None, str | None]:
         return _paragraph([_without_remedy(step.reason), _last_losses(step)]), _slower(step)
     if step.state in (State.interrupted, State.timeout):
         advice = f"{AGAIN}: {_resumption(step)}"
-        if step.reason and step.reason.endswith("without a word"):
-            advice += "; if the system killed it for want of memory: " + _smaller(step)
+        if step.reason and step.reason.endswith("without a message"):
+            advice += "; if the system killed it because memory ran out: " + _smaller(step)
         elif step.state == State.timeout:
             advice += "; allow it more time (resource `runtime`)"
         return _paragraph([_without_remedy(step.reason)]), advice

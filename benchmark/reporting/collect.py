@@ -81,6 +81,13 @@ class RunResult:
         return self.folders[step] / name
 
 
+def within_tolerance(difference: float | None, tolerance: float | None) -> bool | None:
+    """Whether a difference from a published number is within its tolerance; None if either is unknown."""
+    if difference is None or tolerance is None:
+        return None
+    return abs(difference) <= tolerance + 1e-9  # rounding of a difference that equals the tolerance
+
+
 @dataclass(frozen=True)
 class Reported:
     """A paper's row: ``values`` and ``tolerances`` in percent by metric, e.g. ``segm/AP``."""
@@ -165,12 +172,9 @@ class RowResult:
 
     def verdict(self, metric: str) -> bool | None:
         """Whether the difference is within the published row's tolerance; None if that is unknown."""
-        difference = self.difference(metric)
-        if self.reported is None or difference is None or metric not in self.reported.tolerances:
+        if self.reported is None or not any(run.done for run in self.runs):  # numbers of older code
             return None
-        if not any(run.done for run in self.runs):  # numbers of older code
-            return None
-        return abs(difference) <= self.reported.tolerances[metric]
+        return within_tolerance(self.difference(metric), self.reported.tolerances.get(metric))
 
     @property
     def seconds(self) -> float | None:
@@ -255,9 +259,9 @@ def _read_metrics(folder: Path) -> dict[str, dict[str, float | None]]:
     made = record.output(path.name) if record is not None else None
     if made is None or not path.is_file() or sha256_file(path) != made.sha256:
         raise BenchmarkError(
-            "the numbers are not what was evaluated: the file was changed afterwards",
+            "the file of numbers has changed since the evaluation",
             where=path,
-            remedy="longtail make RECIPE replaces what is damaged",
+            remedy="longtail make RECIPE makes the damaged step again",
         )
     metrics: dict[str, dict[str, float | None]] = read_json(path)
     return metrics
@@ -300,14 +304,14 @@ def _collect_step(step: Step, run: Run) -> StepResult:
     if record is None:
         return StepResult(step, title, None, MISSING, None)
     if record.state == State.running and not is_running(record, step.work, step.lock):
-        reason = f"process {record.pid} on {record.host} ended without a word"
+        reason = f"process {record.pid} on {record.host} ended without a message"
         return StepResult(step, title, record, State.interrupted, reason)
     return StepResult(step, title, record, record.state, record.reason)
 
 
 def _state(steps: Sequence[StepResult]) -> tuple[str, str | None]:
-    """State and reason of a run: done if its evaluation is; else those of its first step that is neither done
-    nor missing."""
+    """State and reason of a run: done if its evaluation is done; otherwise those of its first step that is
+    neither done nor missing."""
     if steps[-1].state == State.done:
         return State.done, None
     for result in steps:

@@ -125,8 +125,8 @@ def _commands(result: RunResult) -> str:
     lines = [
         "#!/usr/bin/env bash",
         "# In a checkout of the project at the code version of the records: bash FOLDER/commands.sh",
-        "# Results go to results/store, where they lay before. The last bits depend on the number of",
-        "# threads: it is that of the records.",
+        "# Results go to results/store, as in the original run. The number of threads, which changes the",
+        "# last bits, is set to that of the records.",
         "set -euo pipefail",
         'here="$(cd "$(dirname "$0")" && pwd)"',
     ]
@@ -141,7 +141,7 @@ def _commands(result: RunResult) -> str:
 
 
 def _changes(versions: Sequence[str]) -> str:
-    """What is edited here outside of ``methods``, where that is what the records were made with."""
+    """The uncommitted changes outside of ``methods``, if the records were made with them."""
     if code_version() not in versions or not code_version().endswith(DIRTY):
         return ""
     command = ["git", "-C", str(project_root()), "diff", "HEAD", "--", "benchmark", "workflows"]
@@ -149,14 +149,14 @@ def _changes(versions: Sequence[str]) -> str:
 
 
 def _edited(versions: Sequence[str]) -> str:
-    """What to know of the code outside of ``methods`` where there is no patch of it."""
+    """A note on the code outside of ``methods`` for an export without a patch."""
     if any(version.endswith(DIRTY) for version in versions):
         return "the project had edits that had not been committed: those outside of methods/ are not here"
     return "nothing else: the project was as committed"
 
 
 def _revision(version: str) -> str:
-    """What ``git checkout`` takes: a description of a commit as it is, the tag of a release."""
+    """The argument for ``git checkout``: the description of a commit, or the tag of a release."""
     plain = version.removesuffix(DIRTY)
     return f"v{plain}" if re.fullmatch(r"\d+(\.\d+)+", plain) else plain
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmark.annotations import AnnotationError, Category, Vocabulary, frequency_letter, vocabulary_hash
 from benchmark.annotations.reading import References, decode_file
+from benchmark.errors import BenchmarkError
 from benchmark.files import read_bytes, write_text
 from benchmark.statistics.errors import StatisticsError
 from benchmark.tables import csv_rows, csv_text
@@ -47,6 +48,20 @@ class ClassStatistics:
     def as_vocabulary(self, source: str) -> Vocabulary:
         """The categories for ``check_same_vocabulary``; messages call the table ``source``."""
         return Vocabulary.of(source, zip(self.category_ids.tolist(), self.names, strict=True))
+
+    def check_number(self, expected: int, dataset: str, where: object, error: type[BenchmarkError]) -> None:
+        """Raise ``error`` unless there are as many categories as the file of ``dataset`` states.
+
+        ``where`` is the file that was counted.
+        """
+        if self.num_classes != expected:
+            raise error(
+                f"the categories are not those of dataset '{dataset}'",
+                where=where,
+                found=f"{self.num_classes} categories",
+                expected=f"{expected} categories",
+                remedy=f"correct `categories` in the file of '{dataset}', or put its annotations there",
+            )
 
     def summary(self) -> str:
         """One line of text: categories, rare/common/frequent, images, instances."""

@@ -21,7 +21,7 @@ from benchmark.statistics.groups import GroupTables, group_tables
 from benchmark.tables import csv_rows
 
 GROUP_COLUMNS = ["id", "name", "group", "target", "weight"]
-_REMEDY = "make the folder anew with longtail intermediates"
+_REMEDY = "write the folder again with longtail intermediates"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,19 +1,19 @@
-"""Pickles and PyTorch files from elsewhere, read as data.
+"""Reads untrusted pickles and PyTorch files as data.
 
-``pickle.load`` and ``torch.load`` run what a file tells them to. Here the opcodes are interpreted and nothing
-that a file names is ever called or imported: a name is only compared with the few that make up NumPy's arrays
-and PyTorch's tensors, which are then built as views of the file's bytes. So no count in a file can claim more
-memory than the file has.
+``pickle.load`` and ``torch.load`` can run code from the file. This module interprets the opcodes itself and
+never calls or imports a name from the file: it compares names with the few that NumPy arrays and PyTorch
+tensors need, and builds these as views of the file's bytes. Therefore no file can claim more memory than it
+has bytes.
 
-An ``Unpickler`` whose ``find_class`` knows the same few names would not do. It lets a file place an object at
-any index of its memo, which takes 16 bytes for every index below (5 bytes of file, gigabytes of memory); it
-makes any number of empty containers, of 56 bytes for a byte of file; and its BUILD hands the file's numbers
-to NumPy's own ``__setstate__``, which makes a dtype of objects of them. ``torch.load(weights_only=True)``
-reads no pickles of arrays, and grows a storage to the size that a tensor claims: it is for checkpoints
+An ``Unpickler`` with an allow list in ``find_class`` is not enough. A file may put an object at any index of
+the memo, which allocates 16 bytes for every lower index (5 bytes of file, gigabytes of memory). It may create
+any number of empty containers, 56 bytes for each byte of file. Its BUILD passes values of the file to NumPy's
+``__setstate__``, which can make a dtype of objects from them. ``torch.load(weights_only=True)`` does not read
+pickled arrays, and enlarges a storage to the size that a tensor claims; it is used for checkpoints
 (``benchmark.detectors.checkpoints``).
 
-Read are plain pickles of protocols 2 to 5, also Python 2's, and both forms of ``torch.save``: the zip archive
-since PyTorch 1.6 and the sequence of pickles before it.
+Supported are plain pickles of protocols 2 to 5, including those of Python 2, and both formats of
+``torch.save``: the zip archive since PyTorch 1.6 and the sequence of pickles before it.
 """
 
 import io
@@ -55,7 +55,7 @@ MOST_CONTAINERS = 1_000_000
 _PLAIN = {
     *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-    *("BINSTRING", "SHORT_BINSTRING"),  # of Python 2, for text and bytes; come as Latin-1
+    *("BINSTRING", "SHORT_BINSTRING"),  # text or bytes of Python 2, read as Latin-1
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 _NAMES = {
@@ -74,14 +74,14 @@ Storage = Callable[[np.dtype[Any], str, int], NDArray[Any]]
 
 
 class _Name(NamedTuple):
-    """A class or function that the file names, one of ``_NAMES``; only ever compared."""
+    """A class or function named in the file, one of ``_NAMES``. It is compared, never imported."""
 
     module: str
     name: str
 
 
 class _Unfinished:
-    """An array (``dtype`` None) or a dtype whose BUILD is still to come, and where it was memorised."""
+    """An array (``dtype`` None) or a dtype before its BUILD, and its places in the memo."""
 
     def __init__(self, dtype: np.dtype[Any] | None) -> None:
         self.dtype = dtype
@@ -89,23 +89,22 @@ class _Unfinished:
 
 
 class _Refused(Exception):
-    """What in the file is not as it should be."""
+    """The file is refused; the message states what is wrong with it."""
 
 
 _MARK = object()
 
 
 def read_objects(path: Path | str, largest: int = LARGEST_FILE) -> Any:
-    """The content of a pickle or of a PyTorch file: arrays and plain values, without running anything.
+    """Read arrays and plain values from a pickle or a PyTorch file, without running code from it.
 
-    Tensors come as arrays. Arrays are views of the file's bytes and read-only. Dictionaries have keys of type
-    str or int. The content may be nested as deep as the file likes; who walks through it should know the
-    depth beforehand.
+    Tensors are returned as arrays. Arrays are read-only views of the file's bytes. Keys of dictionaries are
+    str or int. The nesting depth is not limited: do not walk through the result recursively without a limit.
 
     Raises:
-        StatisticsError: the file asks for anything but arrays, tensors and plain values, claims what it does
-            not hold, is damaged, or is larger than ``largest`` bytes.
-        FileError: it cannot be read.
+        StatisticsError: the file contains anything but arrays, tensors and plain values, announces more data
+            than it has, is damaged, or is larger than ``largest`` bytes.
+        FileError: the file cannot be read.
     """
     path = Path(path)
     try:
@@ -120,7 +119,7 @@ def read_objects(path: Path | str, largest: int = LARGEST_FILE) -> Any:
         found = str(refusal)
     except FileError:
         raise
-    except Exception as error:  # whatever a made-up file breaks, it is refused
+    except Exception as error:  # a malicious file may cause any error
         found = f"a damaged file ({type(error).__name__}: {str(error)[:200]})"
     finally:
         _latin1.cache_clear()
@@ -128,8 +127,8 @@ def read_objects(path: Path | str, largest: int = LARGEST_FILE) -> Any:
         "the file cannot be read as data",
         where=path,
         found=found,
-        expected="a pickle or PyTorch file with arrays, tensors and plain values, and nothing to run",
-        remedy="do not open it with pickle or torch; longtail intermediates --upstream makes a sound one",
+        expected="a pickle or PyTorch file that contains only arrays, tensors and plain values, and no code",
+        remedy="do not open it with pickle or torch; longtail intermediates --upstream writes a valid one",
     )
 
 
@@ -155,12 +154,12 @@ def _from_zip(data: bytes) -> Any:
 
 
 def _from_pickles(data: bytes) -> Any:
-    """One pickle, or ``torch.save`` before PyTorch 1.6: five of them and the storages one after the other."""
+    """A single pickle, or ``torch.save`` before PyTorch 1.6: five pickles, then the storages."""
     stream = io.BytesIO(data)
     first = _interpret(stream, _no_storage)
     if not (isinstance(first, int) and first == TORCH_MAGIC):
         if stream.tell() != len(data):
-            raise _Refused(f"{len(data) - stream.tell()} bytes behind the pickle")
+            raise _Refused(f"{len(data) - stream.tell()} bytes after the end of the pickle")
         return first
     protocol, machine = _interpret(stream, _no_storage), _interpret(stream, _no_storage)
     if (
@@ -173,7 +172,7 @@ def _from_pickles(data: bytes) -> Any:
     announced: dict[str, tuple[np.dtype[Any], int]] = {}
 
     def announce(dtype: np.dtype[Any], key: str, count: int) -> NDArray[Any]:
-        """The storages lie behind the pickle that says what they are: a first pass learns their sizes."""
+        """Note the size of a storage; the storages follow after the pickle that describes them."""
         if count * dtype.itemsize > len(data):
             raise _Refused(f"a storage of {count} elements in a file of {len(data)} bytes")
         announced[key] = (dtype, count)
@@ -204,12 +203,12 @@ def _view(data: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
 
 
 def _interpret(stream: io.BytesIO, storage: Storage) -> Any:
-    """Run one pickle from the stream's position and leave the stream behind it."""
+    """Interpret the pickle at the stream's position; the stream is then at its end."""
     return _Interpreter(storage).run(stream)
 
 
 class _Interpreter:
-    """The stack and the memo of one pickle, and what its instructions do to them."""
+    """Interpreter of one pickle with its stack and memo; a method for each instruction."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -218,7 +217,7 @@ class _Interpreter:
         self._containers = 0
 
     def run(self, stream: io.BytesIO) -> Any:
-        """The object that the pickle ends with."""
+        """Interpret the pickle and return its object."""
         argument: Any
         for opcode, argument, _ in pickletools.genops(stream):
             name = opcode.name
@@ -236,7 +235,7 @@ class _Interpreter:
         return value
 
     def push(self, value: Any) -> None:
-        """Put a value on the stack."""
+        """Push a value onto the stack."""
         self._stack.append(value)
 
     def _push_plain(self, name: str, argument: Any) -> None:
@@ -253,33 +252,33 @@ class _Interpreter:
         raise _Refused("a damaged pickle (no mark)")
 
     def recall(self, place: int) -> None:
-        """BINGET: push what was memorised."""
+        """BINGET: push an object from the memo."""
         self.push(self._memo[place])
 
     def memorise(self, place: int | None) -> None:
-        """BINPUT, or MEMOIZE, whose place is the next one."""
+        """BINPUT, or MEMOIZE, which uses the next free place."""
         place = len(self._memo) if place is None else place
         self._memo[place] = self._stack[-1]
         if isinstance(self._stack[-1], _Unfinished):
             self._stack[-1].places.append(place)
 
     def append(self, _: Any) -> None:
-        """APPEND: the last value to the list before it."""
+        """APPEND: append the last value to the list before it."""
         self._extend([self._stack.pop()])
 
     def appends(self, _: Any) -> None:
-        """APPENDS: all since the mark."""
+        """APPENDS: append all values since the mark."""
         self._extend(self._since_mark())
 
     def _extend(self, items: list[Any]) -> None:
         _of_type(self._stack[-1], list).extend(_only_data(items))
 
     def set_item(self, _: Any) -> None:
-        """SETITEM: a key and a value into the dictionary before them."""
+        """SETITEM: set one item of the dictionary before key and value."""
         self._update([self._stack.pop(-2), self._stack.pop()])
 
     def set_items(self, _: Any) -> None:
-        """SETITEMS: all since the mark."""
+        """SETITEMS: set all items since the mark."""
         self._update(self._since_mark())
 
     def _update(self, items: list[Any]) -> None:
@@ -297,27 +296,27 @@ class _Interpreter:
         self._stack[-length:] = [tuple(self._stack[-length:])]
 
     def name(self, argument: str) -> None:
-        """GLOBAL: module and name in one line."""
+        """GLOBAL: push a name; module and name are in the argument."""
         self.push(_named(*argument.split(" ", 1)))
 
     def name_on_stack(self, _: Any) -> None:
-        """STACK_GLOBAL."""
+        """STACK_GLOBAL: push a name; module and name are on the stack."""
         self._stack[-2:] = [_named(_of_type(self._stack[-2], str), _of_type(self._stack[-1], str))]
 
     def reduce(self, _: Any) -> None:
-        """REDUCE: what a function would return."""
+        """REDUCE: push what the named function would return."""
         arguments = _of_type(self._stack.pop(), tuple)
         self._stack[-1] = _called(_of_type(self._stack[-1], _Name), arguments)
 
     def build(self, _: Any) -> None:
-        """BUILD: an array or a dtype gets its state, here and wherever it was memorised."""
+        """BUILD: set the state of an array or a dtype, on the stack and in the memo."""
         state = _of_type(self._stack.pop(), tuple)
         unfinished = _of_type(self._stack[-1], _Unfinished)
         self._stack[-1] = _finished(unfinished, state)
         self._memo.update(dict.fromkeys(unfinished.places, self._stack[-1]))
 
     def persistent(self, _: Any) -> None:
-        """BINPERSID: a storage of a PyTorch file."""
+        """BINPERSID: push a storage of a PyTorch file."""
         self._stack[-1] = _stored(self._stack[-1], self._storage)
 
 
@@ -349,34 +348,34 @@ _COUNTED = {
     *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("MEMOIZE", "LONG_BINPUT"),
 }
-"""Instructions that take more memory than they have bytes."""
+"""Instructions that allocate more memory than they have bytes."""
 
 
 def _named(module: str, name: str) -> _Name:
     found = _Name(module.replace("numpy._core.", "numpy.core."), name)  # NumPy 2 renamed it
     if found not in _NAMES:
-        raise _Refused(f"an order to load {f'{module}.{name}'[:100]!r}")
+        raise _Refused(f"an instruction to import {f'{module}.{name}'[:100]!r}")
     return found
 
 
 def _only_data(items: list[Any]) -> list[Any]:
     if not {_Name, _Unfinished, object}.isdisjoint(map(type, items)):
-        raise _Refused("a class or function, or an unfinished array, where data belongs")
+        raise _Refused("a class, a function or an unfinished array in the place of data")
     return items
 
 
 def _of_type(value: Any, type_: type) -> Any:
     if type(value) is not type_:
-        raise _Refused(f"a {type(value).__name__.strip('_')} where a {type_.__name__.strip('_')} belongs")
+        raise _Refused(f"a {type(value).__name__.strip('_')} in the place of a {type_.__name__.strip('_')}")
     return value
 
 
 def _called(function: _Name, arguments: tuple[Any, ...]) -> Any:
-    """The result that the named function would have, for the few that arrays and tensors are made with."""
+    """What the named function would return, for the few functions that make arrays and tensors."""
     match function:
         case ("numpy.core.multiarray", "_reconstruct"):
             if arguments[0] != ("numpy", "ndarray"):
-                raise _Refused("an array of a class of its own")
+                raise _Refused("an array of a subclass")
             return _Unfinished(None)
         case ("numpy", "dtype"):
             code = arguments[0]
@@ -391,7 +390,7 @@ def _called(function: _Name, arguments: tuple[Any, ...]) -> Any:
             return _array(data, dtype, (), False).item()
         case ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor"):
             return _tensor(*arguments[:4])
-        case ("_codecs", "encode"):  # how protocol 2 holds bytes
+        case ("_codecs", "encode"):  # bytes in protocol 2
             text, encoding = arguments
             if encoding != "latin1":
                 raise _Refused("text in an unexpected encoding")
@@ -400,11 +399,11 @@ def _called(function: _Name, arguments: tuple[Any, ...]) -> Any:
             return b""
         case ("collections", "OrderedDict") if not arguments:
             return {}
-    raise _Refused(f"an order to call {function.module}.{function.name}")
+    raise _Refused(f"an instruction to call {function.module}.{function.name}")
 
 
 def _finished(unfinished: _Unfinished, state: tuple[Any, ...]) -> Any:
-    """What ``__setstate__`` of an array or a dtype would make."""
+    """What ``__setstate__`` of an array or a dtype would return."""
     if unfinished.dtype is None:
         _, shape, dtype, fortran, data = state
         return _array(data, dtype, shape, fortran is True)
@@ -417,23 +416,23 @@ def _array(data: Any, dtype: Any, shape: Any, fortran: bool) -> NDArray[Any]:
     if not isinstance(dtype, np.dtype):
         raise _Refused("an array of something else than numbers")
     count = _product(shape)
-    if type(data) is str:  # of Python 2
+    if type(data) is str:  # bytes of Python 2
         data = _latin1(data)
     return _view(_of_type(data, bytes), dtype, count).reshape(shape, order="F" if fortran else "C")
 
 
 @cache
 def _latin1(text: str) -> bytes:
-    """The bytes of a text, once for all arrays that a file makes of them."""
+    """The bytes of a text; cached, because a file may use one text for many arrays."""
     return text.encode("latin1")
 
 
 def _tensor(values: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
-    """A view of a storage (numel,); it may not have more elements than that, or lie outside of it."""
+    """A view of a storage (numel,); refused if it has more elements than the storage or exceeds it."""
     count = _product(shape)
     _product(strides)
     if type(values) is not np.ndarray or type(offset) is not int or len(strides) != len(shape):
-        raise _Refused("a tensor that is not made of a storage, an offset, a shape and strides")
+        raise _Refused("a tensor without a valid storage, offset, shape and strides")
     last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
     if offset < 0 or count > values.size or (count and last >= values.size):
         raise _Refused(f"a tensor of {count} elements in a storage of {values.size}")
@@ -444,7 +443,7 @@ def _tensor(values: Any, offset: Any, shape: Any, strides: Any) -> NDArray[Any]:
 def _product(shape: Any) -> int:
     """The number of elements of a shape."""
     if type(shape) is not tuple or len(shape) > 8 or any(type(n) is not int or n < 0 for n in shape):
-        raise _Refused("a shape that is not made of a few whole numbers from 0")
+        raise _Refused("a shape that is not a tuple of at most eight whole numbers >= 0")
     product = 1
     for size in shape:
         product *= size
@@ -459,5 +458,5 @@ def _stored(identifier: Any, storage: Storage) -> NDArray[Any]:
     if class_.name not in STORAGES:
         raise _Refused(f"a storage of class {class_}")
     if type(count) is not int or count < 0 or any(part is not None for part in identifier[5:]):
-        raise _Refused("a storage without a sound size")
+        raise _Refused("a storage without a valid size")
     return storage(np.dtype(STORAGES[class_.name]), _of_type(key, str), count)

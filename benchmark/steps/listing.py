@@ -93,8 +93,8 @@ KINDS = (SYNTHESIZE, CHECK, STATISTICS, INTERMEDIATES, TRAIN, RETRAIN, FIT, TRAN
 
 
 def steps_of(run: Run) -> list[Step]:
-    """Every step from the dataset to the metrics, including those of bases and of their datasets, each after
-    those that it needs."""
+    """All steps from the dataset to the metrics, including those of bases and of their datasets, in an order
+    in which they can be made."""
     steps: dict[str, Step] = {}
     before: Step | None = None
     for item in lineage(run):
@@ -127,7 +127,7 @@ def dataset_steps(dataset: Dataset) -> list[Step]:
     counts of its categories."""
     generated, checked = {}, {}
     if dataset.synthetic is not None:
-        # the generator has no older behaviour; without counts it is the one from before there were any
+        # defaults are part of this key; `counts`, which came later, is only part of it where it is set
         reads = dataset.synthetic.model_dump(mode="json", exclude_none=True)
         generated["synthesize"] = Step(SYNTHESIZE, "synthesize", dataset, reads, {}, {})
     else:
@@ -148,7 +148,7 @@ def shared_steps(run: Run) -> list[Step]:
 
 
 def _intermediates(run: Run, made: Mapping[str, Step], after: Mapping[str, Step]) -> list[Step]:
-    """The step that makes the intermediate files of the method, if it declares some."""
+    """The step that makes the intermediate files of the method; empty if it declares none."""
     if not run.intermediates:
         return []
     reads = {"edges": list(run.options.get("edges", EDGES))}
@@ -166,7 +166,7 @@ def own_steps(run: Run) -> list[Step]:
 
 
 def find_step(run: Run, name: str) -> Step | None:
-    """The step of a run or its dataset with a name; or, by KIND/KEY, any step of the run or its bases."""
+    """A step of a run or its dataset by name, or any step of the run or its bases by KIND/KEY."""
     if "/" in name:
         return next((step for step in steps_of(run) if step.place == name), None)
     return next((step for step in [*shared_steps(run), *own_steps(run)] if step.name == name), None)
@@ -174,15 +174,15 @@ def find_step(run: Run, name: str) -> Step | None:
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step of an experiment and the recipe of a row with it."""
+    """A step of an experiment, and the recipe of one of the rows that need it."""
 
     step: Step
     recipe: str
 
 
 def steps_of_experiment(experiment: LoadedExperiment) -> dict[str, PlannedStep]:
-    """The steps of all rows that can run here, each once, by KIND/KEY, every one after those that it
-    needs."""
+    """The steps of all rows that can run here, each once, by KIND/KEY, in an order in which they can be
+    made."""
     found: dict[str, PlannedStep] = {}
     for row in experiment.rows:
         for run in row.runs if row.skipped is None else []:

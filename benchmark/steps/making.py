@@ -1,4 +1,4 @@
-"""Carry out one step: what the workflow's jobs, and ``longtail make``, do."""
+"""Makes a step: the jobs of the workflow and ``longtail make`` run this code."""
 
 import logging
 import os
@@ -64,15 +64,16 @@ _LEFT = "%s is left to its own job: %s"
 
 
 class StepError(BenchmarkError):
-    """A step cannot be carried out with what there is."""
+    """A step cannot be made from its present inputs."""
 
 
 @dataclass(frozen=True)
 class Means:
-    """What a step may use, which its result does not depend on.
+    """Resources of a step, on which its result does not depend.
 
-    ``devices`` are GPUs, one process for each (0: the CPU); ``workers`` are data loading processes of each;
-    ``images_at_once`` bounds the images of a training pass where memory is short.
+    ``devices`` is the number of GPUs, with one process each (0: the CPU); ``workers`` the number of data
+    loading processes of each; ``images_at_once`` limits the images of a forward pass in training if memory is
+    short.
     """
 
     devices: int = 0
@@ -80,7 +81,7 @@ class Means:
     images_at_once: int | None = None
 
     def options(self) -> list[str]:
-        """As the command takes them."""
+        """As options of ``longtail make``."""
         found = ["--devices", str(self.devices), "--workers", str(self.workers)]
         if self.images_at_once is not None:
             found += ["--images-at-once", str(self.images_at_once)]
@@ -88,36 +89,35 @@ class Means:
 
 
 def make(step: Step, means: Means, attempt: int = 1) -> bool:
-    """Carry out a step whose inputs are finished, and put its result into the store.
+    """Make a step whose inputs are finished, and move its result into the store.
 
-    Returns whether anything was made: a step that is finished already is left as it is, and one that was
-    killed before its result was in the store is put there. A second process with the same step waits a moment
-    for the first and is then refused.
+    Returns whether anything was made. A finished step is not made again. If a step was killed between its end
+    and the move into the store, only the move is done.
 
     Raises:
-        StepError: an input is not finished, or is not what its record says.
-        BusyError: another process is at it.
-        BenchmarkError: whatever the step itself finds wrong.
+        StepError: an input is not finished, or differs from its record.
+        BusyError: another process is making the step.
+        BenchmarkError: the step itself has found an error.
     """
     if _is_made(step):
         return False
     check_attempt(step.work, attempt)
     if launched(means.devices if step.kind.on_gpu else 0, step.work):
         return True
-    if not _is_first():  # of several processes, which the first speaks for
+    if not _is_first():  # the first process writes the record
         _FUNCTIONS[step.kind.name](step, means)
         return True
     return _make_here(step, means)
 
 
 def make_shared(shared: SharedPass, means: Means, attempt: int = 1) -> None:
-    """Make what is not finished of the steps of a shared pass; each goes into the store when it has ended.
+    """Make the unfinished steps of a shared pass and move each into the store when it has ended.
 
-    One that fails has that in its record and is left to its own job; so is one that another process is at,
-    and, in a second attempt, one that must fail again. The others go on.
+    A step that fails gets a failed record, and its own job tries it again. The pass also leaves to their own
+    jobs the steps that another process is making and, in a second attempt, those that would fail again.
 
     Raises:
-        BenchmarkError: what ends all of them, such as an interruption.
+        BenchmarkError: an error that ends all steps, such as an interruption.
     """
     if launched(means.devices, shared.done.parent):
         return
@@ -128,13 +128,13 @@ def make_shared(shared: SharedPass, means: Means, attempt: int = 1) -> None:
             link(step.run)
         shared.done.parent.mkdir(parents=True, exist_ok=True)
         shared.done.touch()
-    else:  # its part of what the first process has chosen
+    else:  # the first process has chosen the steps
         for _ in _results(shared.steps, means):
             pass
 
 
 def _make_here(step: Step, means: Means) -> bool:
-    """Carry out a step in this process alone. Returns whether anything was made."""
+    """Make a step in this process. Returns whether anything was made."""
     with _made_within(step, means) as recorder:
         if recorder is not None:
             recorder.add(**_FUNCTIONS[step.kind.name](step, means))
@@ -142,7 +142,7 @@ def _make_here(step: Step, means: Means) -> bool:
 
 
 def _transform(shared: SharedPass, means: Means, attempt: int) -> None:
-    """Carry out the transform stages that predictions of a shared pass wait for, as far as it is possible."""
+    """Make the transform stages before the predictions of a shared pass, if their inputs are finished."""
     for step in shared.transforms:
         if not _has_inputs(step):
             continue
@@ -156,7 +156,7 @@ def _transform(shared: SharedPass, means: Means, attempt: int) -> None:
 def _make_together(shared: SharedPass, means: Means, attempt: int) -> None:
     held: dict[str, tuple[ExitStack, StepRecorder]] = {}
     with ExitStack() as rest:
-        for step in filter(_has_inputs, shared.steps):  # a checkpoint need not have been made
+        for step in filter(_has_inputs, shared.steps):  # the training of a checkpoint may have failed
             own = rest.enter_context(ExitStack())
             try:
                 check_attempt(step.work, attempt)
@@ -171,9 +171,9 @@ def _make_together(shared: SharedPass, means: Means, attempt: int) -> None:
         if not waiting:
             if means.devices > 1:
                 raise StepError(
-                    "no step is left for the pass to make",
+                    "the shared pass has no step to make",
                     where=shared.name,
-                    found="others are at them or have finished them, or what they start from has failed",
+                    found="other processes make or have made its steps, or the steps before them failed",
                 )
             return
         for _, recorder in held.values():
@@ -194,7 +194,7 @@ def _make_together(shared: SharedPass, means: Means, attempt: int) -> None:
 
 
 def _results(steps: Sequence[Step], means: Means) -> Iterator[tuple[Step, dict[str, Any] | Exception]]:
-    """Each step of a pass when it has ended, with the facts for its record or what ended it early."""
+    """Make the steps of a pass; yields each when it has ended, with facts for its record or its error."""
     return _predicted(steps, means) if steps[0].kind is PREDICT else _trained(steps, means)
 
 
@@ -226,14 +226,14 @@ def _predicted(steps: Sequence[Step], means: Means) -> Iterator[tuple[Step, dict
 
 @contextmanager
 def _made_within(step: Step, means: Means) -> Iterator[StepRecorder | None]:
-    """Hold a step while it is made, with its record, and put its result into the store at the end.
+    """Lock a step and write its record while it is made; move its result into the store at the end.
 
-    Gives None where that is all that was left to do, or a process that was faster has done it.
+    Yields None if nothing is left to make.
     """
     with exclusive(step.lock, step.work):
         if _is_made(step):
             yield None
-        elif is_intact(step.work):  # killed before it could put its result into the store
+        elif is_intact(step.work):  # killed before the move into the store
             publish(step)
             yield None
         else:
@@ -246,7 +246,7 @@ def _made_within(step: Step, means: Means) -> Iterator[StepRecorder | None]:
 
 
 def _is_made(step: Step) -> bool:
-    """Whether a step is finished; one whose files are not what they were when it was made is removed."""
+    """Whether a step is finished. A result whose files have changed since they were made is removed."""
     if not step.finished:
         return False
     if is_intact(step.folder):
@@ -258,14 +258,14 @@ def _is_made(step: Step) -> bool:
 
 
 def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
-    """Carry out the step of a run that has a name, or, by KIND/KEY, any step of it or of its bases.
+    """Make a step of a run by its name, or any step of the run or its bases by KIND/KEY.
 
-    Raises ``StepError`` where there is none, and what ``make`` raises.
+    Raises ``StepError`` if there is no such step, and the errors of ``make``.
     """
     step = find_step(run, name)
     if step is None and "/" in name:
         raise StepError(
-            f"{run.title} has no such step any more",
+            f"{run.title} no longer has this step",
             found=name,
             expected=", ".join(step.place for step in steps_of(run)),
             remedy="something that it depends on was changed since the workflow was planned: run it again",
@@ -276,19 +276,19 @@ def make_step(run: Run, name: str, means: Means, attempt: int = 1) -> None:
     made = make(step, means, attempt)
     if _is_first():
         link(run)
-        _LOGGER.info("%s%s", in_results(step.folder), "" if made else " was made before")
+        _LOGGER.info("%s%s", in_results(step.folder), "" if made else " exists already")
 
 
 def make_pass(experiment: LoadedExperiment, name: str, means: Means, attempt: int = 1) -> None:
-    """Carry out the shared pass of an experiment's steps that has a name (shared_pass/KEY).
+    """Make a shared pass of an experiment by its name (shared_pass/KEY).
 
-    Raises ``StepError`` where there is none, and what ``make_shared`` raises.
+    Raises ``StepError`` if there is no such pass, and the errors of ``make_shared``.
     """
     steps = [planned.step for planned in steps_of_experiment(experiment).values()]
     passes = {found.name: found for found in shared_passes(steps)}
     if name not in passes:
         raise StepError(
-            f"{experiment.name} has no such pass any more",
+            f"{experiment.name} no longer has this shared pass",
             found=name,
             expected=", ".join(passes) or "none: no steps can share one",
             remedy="something that it depends on was changed since the workflow was planned: run it again",
@@ -297,9 +297,9 @@ def make_pass(experiment: LoadedExperiment, name: str, means: Means, attempt: in
 
 
 def make_all(run: Run, recipe: str, means: Means) -> None:
-    """Carry out every step of a run and of its bases that is missing, each in a process of its own.
+    """Make all missing steps of a run and its bases, each in a separate process.
 
-    Raises ``SystemExit`` with the status of the first that fails.
+    Raises ``SystemExit`` with the exit status of the first step that fails.
     """
     for step in steps_of(run):
         if not _is_made(step):
@@ -312,8 +312,8 @@ def make_all(run: Run, recipe: str, means: Means) -> None:
 
 
 def made_dataset(dataset: Dataset) -> DatasetFiles:
-    """The files of a dataset, after making what is missing of a generated one and of the statistics. What is
-    wrong with them is left to the command that reads them."""
+    """The files of a dataset. Generates a synthetic dataset and makes the statistics if they are missing;
+    does not check the files."""
     for step in dataset_steps(dataset):
         if step.kind is not CHECK:
             make(step, Means())
@@ -322,7 +322,7 @@ def made_dataset(dataset: Dataset) -> DatasetFiles:
 
 
 def made_files(run: Run) -> DatasetFiles:
-    """As ``made_dataset``, with the intermediate files that the run's method reads."""
+    """Like ``made_dataset``, with the intermediate files that the run's method reads."""
     for step in shared_steps(run):
         if step.kind is not CHECK:
             make(step, Means())
@@ -336,12 +336,12 @@ def _is_first() -> bool:
 
 
 def _has_inputs(step: Step) -> bool:
-    """Whether every step before is finished."""
+    """Whether the steps that it depends on are finished."""
     return all(before.finished for before in step.inputs.values())
 
 
 def _check_inputs(step: Step) -> None:
-    """Refuse what is missing or was changed after it was made."""
+    """Raise ``StepError`` if an input is missing or has changed since it was made."""
     for role, source in step.sources.items():
         if source.sha256 == ABSENT or not source.path.is_file():
             raise StepError(
@@ -351,11 +351,11 @@ def _check_inputs(step: Step) -> None:
             )
         if source.expected not in (None, source.sha256):
             raise StepError(
-                f"the {role} for {step.full_name} are not the file that the recipe names",
+                f"the {role} for {step.full_name} do not have the checksum that the recipe states",
                 where=source.path,
                 found=f"SHA-256 {source.sha256}",
                 expected=f"SHA-256 {source.expected}",
-                remedy="fetch the file again, or correct sha256 in the experiment",
+                remedy="download the file again, or correct sha256 in the experiment",
             )
     for role, source in step.sources.items():
         _LOGGER.debug("%s reads the %s %s, SHA-256 %s", step.full_name, role, source.path, source.sha256)
@@ -366,17 +366,17 @@ def _check_inputs(step: Step) -> None:
             raise StepError(
                 f"{step.full_name} needs {before.full_name}, which is not finished",
                 where=before.folder,
-                remedy="`longtail make RECIPE` without a step makes everything that is missing",
+                remedy="`longtail make RECIPE` without a step makes all missing steps",
             )
         for output in record.outputs:
             path = before.folder / output.name
             if not holds(path, output):
                 raise StepError(
-                    f"a result of {before.full_name} is not what was made",
+                    f"a result of {before.full_name} has changed since it was made",
                     where=path,
                     found="other content" if path.exists() else "no such file",
                     expected=f"SHA-256 {output.sha256}" if output.sha256 else f"{output.files} files",
-                    remedy="make that step again (longtail make RECIPE): a damaged result is replaced",
+                    remedy="`longtail make RECIPE` makes that step again and replaces the damaged result",
                 )
 
 
@@ -415,7 +415,7 @@ def _intermediates(step: Step, _: Means) -> dict[str, Any]:
     released = {table: source.path for table, source in step.sources.items() if table != "annotations"}
     tables = with_released(content, content.class_tables(step.reads["edges"]), released)
     content.statistics.write(step.work / "class_statistics.csv")
-    with data_warnings():  # thresholds that divide nothing are told by the trainings that use them
+    with data_warnings():  # the trainings that use the tables print these warnings
         files = project_files(content, tables) | released_files(content, tables)
     for name, data in files.items():
         with atomic_path(step.work / name) as temporary:

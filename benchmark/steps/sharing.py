@@ -1,7 +1,7 @@
-"""Steps that look at the same images through equal detectors: one pass can make them all.
+"""Shared passes: several steps that process the same images with the same detector are made together.
 
-Retrainings share the features of a frozen detector on training images. Predictions whose detectors differ in
-their classifiers, and in what follows these, share all that lies before on validation images.
+Retrainings share the features of a frozen detector on the training images. Predictions whose detectors differ
+only in the classifier and the parts after it share everything before the classifier.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +16,17 @@ from benchmark.steps.listing import INTERMEDIATES, PREDICT, RETRAIN, TRANSFORM
 from benchmark.steps.step import DONE, Step, digest
 
 PASS = replace(RETRAIN, name="shared_pass")
-"""What a job for a shared pass asks for: as much as one for each of its steps. No step is of this kind."""
+"""The resources of a job for a shared pass, equal to those for one retraining. No step is of this kind."""
 
 
 @dataclass(frozen=True)
 class SharedPass:
-    """Steps of an experiment that one pass over the images can make, at least two: all of them retrainings,
-    or all of them predictions.
+    """At least two steps of an experiment that one pass over the images can make: only retrainings, or only
+    predictions.
 
-    The pass makes those that are not finished yet and leaves each finished one in the store, as if it had
-    been made alone: its result, key and record are its own. Before predictions it carries out the transform
-    stages that their checkpoints take; ``after`` is the pass that trains these, if one does.
+    The pass makes the unfinished ones. Each has its own key, record and result, as if it had been made alone.
+    Before predictions, the pass makes the transform stages of their checkpoints; ``after`` is the pass that
+    trains these checkpoints, if there is one.
     """
 
     steps: tuple[Step, ...]
@@ -34,18 +34,18 @@ class SharedPass:
 
     @property
     def key(self) -> str:
-        """Changes with the steps that it could make, whether or not some are finished."""
+        """A digest of all its steps, finished or not."""
         return digest(sorted(step.key for step in self.steps))
 
     @property
     def name(self) -> str:
-        """shared_pass/KEY, as commands take it."""
+        """shared_pass/KEY, the name in commands."""
         return f"{PASS.name}/{self.key}"
 
     @property
     def done(self) -> Path:
-        """A stamp for Snakemake: it has been through the images once, and the records of its steps say what
-        came of each. It goes when their jobs have run."""
+        """A stamp for Snakemake: the pass has run once, and the records of its steps state their results. The
+        stamp is removed after the jobs of the steps have run."""
         return work_folder() / PASS.name / f"{self.key}.{DONE}"
 
     @property
@@ -55,8 +55,8 @@ class SharedPass:
 
     @property
     def unfinished(self) -> list[Step]:
-        """Steps that are still to be made. Predictions wait for no retraining that is made alone: if it
-        failed, none of them could be made."""
+        """Steps that the pass will make. Does not include predictions of a retraining that runs outside the
+        pass ``after``, so that its failure does not stop the others."""
         steps = [step for step in self.steps if not step.finished]
         if self.after is None:
             return steps
@@ -65,25 +65,25 @@ class SharedPass:
 
     @property
     def is_needed(self) -> bool:
-        """Whether it saves anything: a single step is made as cheaply by its own job."""
+        """Whether the pass saves time: it has at least two unfinished steps."""
         return len(self.unfinished) > 1
 
     @property
     def transforms(self) -> list[Step]:
-        """The transform stages that it carries out, in their order."""
+        """The transform stages that the pass makes, in order."""
         predictions = self.unfinished if self.predicts else []
         found = {stage.place: stage for step in predictions for stage in _stages(step)[1:]}
         return [stage for stage in found.values() if not stage.finished]
 
     @property
     def makes(self) -> dict[str, Step]:
-        """All steps that it is needed for, by KIND/KEY, in its order."""
+        """All steps that the pass makes, by KIND/KEY, in order; empty if it is not needed."""
         steps = [*self.transforms, *self.unfinished] if self.is_needed else []
         return {step.place: step for step in steps}
 
     @property
     def inputs(self) -> "list[Step | SharedPass]":
-        """What must have been made before it: steps, and the pass that trains what it predicts."""
+        """The steps that must be finished first, and the pass that trains the checkpoints of predictions."""
         made, trained = self.makes, self.after.makes if self.after else {}
         needs = {step.place: step for own in made.values() for step in own.needs if step.place not in made}
         passes = [self.after] if self.after and needs.keys() & trained.keys() else []
@@ -116,7 +116,10 @@ def _alike(steps: Iterable[tuple[Step, str]]) -> list[list[Step]]:
 
 
 def _with_one_meta_stream(steps: Sequence[Step]) -> Iterable[list[Step]]:
-    """A pass has images for one kind of meta step, that of the first; others need passes of their own."""
+    """Split steps by the images of their meta steps, because a pass loads only one such stream.
+
+    Steps without a meta step join the first group.
+    """
     streams = {step.place: _meta_images(step) for step in steps}
     first, *others = dict.fromkeys(stream for stream in streams.values() if stream is not None) or [None]
     yield [step for step in steps if streams[step.place] in (first, None)]
@@ -125,7 +128,7 @@ def _with_one_meta_stream(steps: Sequence[Step]) -> Iterable[list[Step]]:
 
 
 def _features(step: Step) -> str:
-    """A digest of all that the features depend on which a classifier's training sees, in their order."""
+    """A digest of everything that the features in a classifier's training, and their order, depend on."""
     run, stage = step.run, step.stage
     assert stage is not None
     assert stage.schedule is not None
@@ -152,12 +155,12 @@ def _features(step: Step) -> str:
 
 
 def _trunk(step: Step, trained_by: Mapping[str, SharedPass]) -> str:
-    """A digest of all that a prediction depends on before its classifier, and of what its checkpoint waits
-    for.
+    """A digest of everything that a prediction depends on before its classifier, and of the training that its
+    checkpoint comes from.
 
-    A training makes one trunk; retrainings, fits and transforms leave it as it is, which the pass verifies.
-    Checkpoints that get ready at different times are not put together, so that none waits for another's
-    training or fails with it.
+    Only a training changes the trunk; retrainings, fits and transforms do not, and the pass verifies this.
+    Predictions of different trainings are kept apart, so that none waits for another training or fails with
+    it.
     """
     source = _source(step)
     inputs = {role: before.key for role, before in step.inputs.items()}
@@ -175,12 +178,12 @@ def _trunk(step: Step, trained_by: Mapping[str, SharedPass]) -> str:
 
 
 def _source(prediction: Step) -> Step:
-    """The last stage before a prediction that takes time: a training or a fit."""
+    """The last training or fit before a prediction; transforms after it take no time."""
     return _stages(prediction)[0]
 
 
 def _stages(prediction: Step) -> list[Step]:
-    """That stage, and the transform stages between it and the prediction, in order."""
+    """The last training or fit before a prediction, and the transform stages after it, in order."""
     found = [prediction.inputs["checkpoint"]]
     while found[0].kind is TRANSFORM and "init" in found[0].inputs:
         found.insert(0, found[0].inputs["init"])

@@ -54,14 +54,7 @@ def read_training_data(run: Run, files: DatasetFiles) -> tuple[AnnotationFile, C
         TrainingError,
         remedy=f"count again: longtail stats {annotations.path} -o {path}",
     )
-    if statistics.num_classes != run.dataset.categories:
-        raise TrainingError(
-            f"not the categories of dataset {run.dataset_name}",
-            where=annotations.path,
-            found=f"{statistics.num_classes} categories",
-            expected=f"{run.dataset.categories}",
-            remedy="check that LVIS v0.5 (1230 categories) and v1 (1203) are not mixed up",
-        )
+    statistics.check_number(run.dataset.categories, run.dataset_name, annotations.path, TrainingError)
     return annotations, statistics
 
 

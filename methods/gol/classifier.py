@@ -21,14 +21,14 @@ from benchmark.statistics import ClassStatistics, infrequent_categories
 
 
 class GumbelDropLoss(LinearClassifier):
-    """Logits (N, C); negatives of infrequent categories count in some of the background rows only.
+    """Logits (N, C); negatives of infrequent categories count only in some of the background rows.
 
     Args:
-        frequency_threshold: lambda; categories with a smaller part of the annotated images are infrequent.
-        initial_weight: of the classifier, every one.
-        initial_bias: likewise; p(-2) = 6.2e-4.
-        gradient_floor: of p (1 - p) in the gradient; 0 for the exact one.
-        least_logit: below it, z is clamped in the loss and has no gradient.
+        frequency_threshold: lambda; categories in a smaller fraction of the annotated images are infrequent.
+        initial_weight: initial value of all weights of the classifier.
+        initial_bias: initial value of all biases; p(-2) = 6.2e-4.
+        gradient_floor: least value of p (1 - p) in the gradient; 0 for the exact gradient.
+        least_logit: smaller logits are clamped to this value in the loss and have no gradient.
     """
 
     infrequent: Tensor  # (C,) bool

@@ -1,7 +1,8 @@
-"""``python -m tests.agreement``: the published rows' detectors in all installed back ends, compared.
+"""``python -m tests.agreement``: compares the detectors of the published rows between all installed back
+ends.
 
-Prints the largest differences for every different detector and pair of back ends; exit status 1 if any is
-beyond float32.
+Prints the largest differences for every distinct detector and pair of back ends. Exit status 1 if a
+difference is larger than float32 explains.
 """
 
 import argparse
@@ -18,7 +19,7 @@ SIZES = {"tiny": (96, 128), "full": (192, 256)}
 
 
 def main() -> int:
-    """Compare; the exit status."""
+    """Compare all detectors; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="tiny, full or both")
     options = parser.parse_args()

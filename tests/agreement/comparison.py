@@ -74,7 +74,7 @@ TEST = TestSettings(score_threshold=1e-4, nms_threshold=0.5, max_detections=50)
 
 @dataclass(frozen=True)
 class Case:
-    """Settings of a detector, and the rows of the published tables that have them."""
+    """Settings of a detector, and the published rows that use it."""
 
     rows: tuple[str, ...]
     settings: DetectorSettings
@@ -87,7 +87,8 @@ class Case:
 
 
 def cases(size: str) -> list[Case]:
-    """Every different detector of the published rows and of their bases; ``tiny``, or as it is (``full``)."""
+    """The distinct detectors of the published rows and their bases, made small (``tiny``) or as they are
+    (``full``)."""
     found: dict[str, tuple[DetectorSettings, list[str]]] = {}
     for name in EXPERIMENTS:
         for row in load_experiment(name).rows:
@@ -101,7 +102,7 @@ def cases(size: str) -> list[Case]:
 
 
 def tiny(settings: DetectorSettings) -> DetectorSettings:
-    """A narrow ResNet-50 with narrow heads, fewer proposals and RoIs, and the same rules."""
+    """A narrow ResNet-50 with narrow heads, fewer proposals and RoIs, and unchanged rules."""
     counts = {
         name: getattr(settings, name) // 20
         for name in (
@@ -116,12 +117,12 @@ def tiny(settings: DetectorSettings) -> DetectorSettings:
 
 
 def installed() -> list[str]:
-    """Back ends that are here."""
+    """The installed back ends."""
     return [name for name in CLASSES if importlib.util.find_spec(name) is not None]
 
 
 def build(backend: str, settings: DetectorSettings) -> TwoStageDetector:
-    """A detector with softmax classifiers; raises ``BenchmarkError`` where the back end has none like it."""
+    """A detector with softmax classifiers; raises ``BenchmarkError`` if the back end does not support it."""
     if backend == "mmdet":
         provide_operators()
     module, _, name = CLASSES[backend].partition(":")
@@ -137,7 +138,7 @@ def build(backend: str, settings: DetectorSettings) -> TwoStageDetector:
 
 @torch.no_grad()
 def make_lively(detector: TwoStageDetector) -> None:
-    """Random weights that propose and detect something: different scores, boxes and masks everywhere."""
+    """Draw random weights that give different scores, boxes and masks everywhere."""
     for name, value in detector.state_dict().items():
         if name.endswith("running_var"):
             value.uniform_(0.8, 1.2)
@@ -172,7 +173,8 @@ def _convolutions(modules: Sequence[nn.Module]) -> list[Any]:
 
 
 def carry(source: TwoStageDetector, target: TwoStageDetector) -> dict[str, str]:
-    """Copy the weights of back end torchvision under the other's names; returns those by torchvision's."""
+    """Copy the weights of a torchvision detector to one of another back end; returns the names in the other
+    by the names in torchvision."""
     layout, cascade = LAYOUTS[target.backend], " cascade" if source.settings.box_head_count > 1 else ""
     names = {
         name: name if name.startswith("classifiers.") else layout.theirs(name, f"torchvision{cascade}")
@@ -213,7 +215,7 @@ def examples(
 
 @dataclass
 class Results:
-    """What a detector made of the examples, with gradients by the names of back end torchvision."""
+    """Losses, gradients (by torchvision's names), RoIs and detections of a detector for the examples."""
 
     losses: dict[str, float]
     gradients: dict[str, Tensor]
@@ -248,10 +250,10 @@ def results(
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest differences of two back ends.
+    """Largest differences between two back ends.
 
-    Losses and gradients as parts of the largest of the two (of a tensor's entries); RoIs and boxes in pixels,
-    scores, and the part of the masks' pixels that differ. Infinite where numbers or labels differ.
+    Losses and gradients are relative to the largest entry of the tensor. RoIs and boxes are in pixels. Masks
+    are the fraction of pixels that differ. Infinite if numbers of objects or labels differ.
     """
 
     losses: float
@@ -263,7 +265,7 @@ class Difference:
     detections: int
 
     def within(self, relative: float, pixels: float) -> bool:
-        """Whether all are at most so large; of masks' pixels, one in ten thousand may differ."""
+        """Whether no difference exceeds a bound; one in ten thousand pixels of masks may differ."""
         return (
             max(self.losses, self.gradients, self.scores) <= relative
             and max(self.rois, self.boxes) <= pixels
@@ -272,7 +274,7 @@ class Difference:
 
 
 def difference(one: Results, two: Results) -> Difference:
-    """Between two back ends' results."""
+    """The differences between the results of two back ends."""
     assert one.losses.keys() == two.losses.keys()
     assert one.gradients.keys() == two.gradients.keys()
     found = [(a, b) for a, b in zip(one.detections, two.detections, strict=True)]
@@ -305,7 +307,7 @@ def _apart(one: Tensor, two: Tensor) -> float:
 
 
 def compare(case: Case, edges: tuple[int, int]) -> tuple[dict[tuple[str, str], Difference], dict[str, str]]:
-    """The differences of all pairs of back ends, and why a back end has no such detector."""
+    """The differences of all pairs of back ends, and for each other back end why it has no such detector."""
     refused, found, names = {}, {}, {}
     detectors: dict[str, TwoStageDetector] = {}
     for backend in installed():

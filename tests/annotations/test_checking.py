@@ -1,4 +1,4 @@
-"""``check_annotations`` finds every planted defect, all at once, and nothing in sound files."""
+"""``check_annotations`` reports every planted defect, all at once, and nothing for valid files."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ REAL = Path("tests/data/lvis_val_100.json")
 
 @pytest.fixture(scope="module")
 def sound() -> dict:
-    """Three categories with one image and one annotation each, and all counts right."""
+    """A valid file with three categories, each with one image and one annotation, and correct counts."""
     ids = (1, 2, 3, 4)
     return {
         "info": {},
@@ -61,8 +61,10 @@ def test_a_sound_file_has_no_problem(tmp_path, sound):
 
 
 def test_the_real_file_shows_only_the_boxes_of_its_three_rotated_images():
-    """In images 179898, 443426 and 464824 every box lies elsewhere than its polygon: a defect of the release.
-    That the counts are those of 100 images and the letters those of the training set is none."""
+    """In images 179898, 443426 and 464824 of the release no box matches its polygon.
+
+    Counts that are those of these 100 images, and frequency letters of the training set, are no defect.
+    """
     problems = check_annotations(REAL)
     assert [problem.id for problem in problems] == [*range(448, 454), *range(579, 586)]
     assert {(problem.record, problem.field) for problem in problems} == {("annotation", "bbox")}
@@ -189,7 +191,7 @@ def test_unusable_file_names_hide_no_other_problem(tmp_path, sound):
 
 
 def test_a_file_without_categories_is_not_sound(tmp_path):
-    """No other command takes it, and all of them send their user here."""
+    """Every other command refuses such a file, and refers to ``longtail check``."""
     (problem,) = check(tmp_path, {"images": [], "annotations": [], "categories": []})
     assert problem.field == "categories"
 
@@ -248,7 +250,7 @@ FIELDS += ["ignore", "not_exhaustive_category_ids", "instance_count", "height"]
     st.sampled_from(["images", "annotations", "categories"]), st.integers(0, 3), st.sampled_from(FIELDS), JSON
 )
 def test_what_has_no_error_is_refused_by_nobody(tmp_path, sound, list_, position, field, value):
-    """And no value makes checking fail, or a reader other than by one clear error."""
+    """No value makes the check fail, or makes a reader fail with anything but one clear error."""
     content = copy.deepcopy(sound)
     content[list_][position][field] = value
     path = tmp_path / "file.json"
@@ -303,7 +305,7 @@ def test_what_has_no_error_is_refused_by_nobody(tmp_path, sound, list_, position
     drop=st.sampled_from([None, "federated", "frequency", "segmentation"]),
 )
 def test_what_the_evaluation_refuses_is_an_error(tmp_path, sound, changes, drop):
-    """One fault or several together, in the LVIS and the COCO format, with masks and without."""
+    """One or several faults together, in the LVIS and the COCO format, with and without masks."""
     content = copy.deepcopy(sound)
     for record in [*content["images"], *content["categories"], *content["annotations"]]:
         for field in LISTS if drop == "federated" else [drop]:
@@ -337,7 +339,7 @@ def test_what_the_evaluation_refuses_is_an_error(tmp_path, sound, changes, drop)
     ],
 )
 def test_values_are_shown_as_json_has_them(tmp_path, sound, place, value, found, expected):
-    """The string "1" is told from the number 1."""
+    """The text "1" and the number 1 are shown differently."""
     content = copy.deepcopy(sound)
     content[place[0]][place[1]][place[2]] = value
     faults = [problem for problem in check(tmp_path, content) if problem.found == found]
@@ -345,7 +347,7 @@ def test_values_are_shown_as_json_has_them(tmp_path, sound, place, value, found,
 
 
 def test_every_fault_of_a_record_is_named(tmp_path, sound):
-    """Of its types, and of what its values mean."""
+    """Wrong types and impossible values."""
     content = copy.deepcopy(sound)
     content["annotations"][0] |= {"id": "7", "area": "x", "iscrowd": True, "bbox": ["a", 1, None, 2]}
     content["annotations"][1] |= {"id": "8", "image_id": "99", "segmentation": [[1, 2, 3, 4]]}
@@ -400,7 +402,7 @@ def test_boxes_as_corners_are_an_error_of_the_file(tmp_path, sound):
 
 
 def test_text_in_another_encoding_is_an_error_wherever_it_stands(tmp_path, sound):
-    """Also in a field that no reader looks at: another tool will."""
+    """Even in a field that no reader here uses, because another tool may read it."""
     path = tmp_path / "file.json"
     text = json.dumps(copy.deepcopy(sound) | {"info": {"by": "Jos?"}})
     path.write_bytes(text.encode().replace(b"Jos?", b"Jos\xe9"))
@@ -452,7 +454,7 @@ def test_letters_of_validation_give_way_to_those_of_training(tmp_path, sound):
 
 
 def test_only_the_file_that_is_evaluated_has_to_stand_evaluation(tmp_path, sound):
-    """Crowds and ignored objects are left out of training; ids and areas do not matter there."""
+    """Training ignores crowds and ignored objects; their ids and areas do not matter."""
     bad = copy.deepcopy(sound)
     bad["annotations"][0] |= {"id": 0, "ignore": 1}
     wrong = {("id", 0), ("iscrowd, ignore", 0)}
@@ -486,7 +488,7 @@ def test_a_file_that_cannot_be_read_hides_nothing_of_the_other(tmp_path, sound):
 
 
 def test_an_image_of_both_splits_is_named(tmp_path, sound):
-    """By its address, or by its name where both splits have one folder."""
+    """Found by its address, or by its file name if both splits share a folder."""
     paths = dataset(tmp_path, sound, sound)
     for i in (1, 2, 3, 4):
         Picture.new("RGB", (100, 80)).save(tmp_path / f"{i}.jpg")

@@ -1,4 +1,4 @@
-"""No annotation file, however hostile, ends in anything but a result or one clear error."""
+"""Every annotation file, however hostile, leads to a result or to one clear error."""
 
 import json
 import os
@@ -33,7 +33,7 @@ SIDE = 100_000  # pixels, the largest that an image record may claim
 
 
 def whole(**changes: object) -> str:
-    """A sound file with values replaced; ``annotation`` and ``image`` merge into the only record."""
+    """A valid file with values replaced; ``annotation`` and ``image`` are merged into the only record."""
     image = {"id": 1, "width": 8, "height": 8, "file_name": "a.jpg"} | changes.pop("image", {})
     annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16}
     annotation |= {"segmentation": [[0, 0, 4, 0, 4, 4]]} | changes.pop("annotation", {})
@@ -118,7 +118,7 @@ def test_a_hostile_file_is_refused_by_whoever_looks_at_what_is_wrong(tmp_path, c
 
 @pytest.mark.parametrize("reader", READERS)
 def test_pipes_and_devices_are_refused_at_once(tmp_path, reader):
-    """Opening a pipe would wait for a writer forever."""
+    """Opening a pipe would wait forever for a writer."""
     os.mkfifo(tmp_path / "pipe.json")
     for path in (tmp_path / "pipe.json", Path("/dev/null"), tmp_path):
         with pytest.raises(BenchmarkError, match=str(path)):

@@ -1,4 +1,4 @@
-"""Image files that training would stop at, or read displaced, are named before it."""
+"""Image files that would stop a training, or would be read displaced, are reported before it."""
 
 import zlib
 from io import BytesIO
@@ -86,8 +86,10 @@ def test_unusable_files_are_named_by_what_they_are(tmp_path: Path) -> None:
 
 
 def test_the_size_is_that_of_the_picture_as_it_is_shown(tmp_path: Path) -> None:
-    """An EXIF orientation is applied, as OpenCV and detectron2 do; where the size cannot tell whether the
-    annotators saw it turned, it is named."""
+    """The EXIF orientation is applied, as in OpenCV and detectron2.
+
+    If the size does not show whether the annotators saw the image rotated, the file is reported.
+    """
     exif = Pictures.Exif()
     stored = {"upright": picture(), "lying": picture().transpose(Pictures.Transpose.ROTATE_90)}
     expected = {

@@ -1,4 +1,4 @@
-"""Files of every supported kind are read alike; what is malformed is named, and never trusted."""
+"""Files of all supported formats are read equally; malformed ones are reported and never trusted."""
 
 import gzip
 import json

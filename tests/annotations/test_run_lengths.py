@@ -1,4 +1,4 @@
-"""Compressed run lengths, read and written many at once, are pycocotools' to the byte."""
+"""Compressed run lengths, decoded and encoded in bulk, equal those of pycocotools to the byte."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from benchmark.annotations.run_lengths import decode_run_lengths, encode_run_len
 
 
 def bitmaps() -> list[np.ndarray]:
-    """Empty, full, noisy and solid ones, of one pixel and of many, and one with a run of millions."""
+    """Empty, full, noisy and solid bitmaps, of one pixel or many, and one with a run of a million pixels."""
     generator = np.random.Generator(np.random.PCG64(0))
     made = [np.zeros((3, 5)), np.ones((3, 5)), np.ones((1, 1)), np.zeros((1, 1)), np.eye(40)]
     for share in (0.01, 0.5, 0.99):

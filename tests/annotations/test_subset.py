@@ -1,4 +1,4 @@
-"""A subset keeps every category, changes nothing but counts, and is the same for the same seed."""
+"""A subset keeps every category, changes only counts, and is the same for the same seed."""
 
 import hashlib
 import json
@@ -106,7 +106,7 @@ def test_every_category_with_an_image_keeps_one(tmp_path_factory, categories_of,
 
 
 def long_tail(path: Path, images: int, seed: int, first: int = 1, federated: bool = True) -> dict:
-    """Forty categories, each in 0.8 times as many images as the one before; some images are empty."""
+    """Forty categories, each in 0.8 times as many images as the previous one; some images are empty."""
     generator = np.random.default_rng(seed)
     frequency = 0.5 * 0.8 ** np.arange(40)
     present = generator.random((images, 40)) < frequency
@@ -165,7 +165,7 @@ def test_a_pair_has_every_category_in_both_files_and_the_letters_of_training(sou
 
 @pytest.mark.parametrize("seed", range(3))
 def test_categories_keep_their_share_of_the_images(source, seed):
-    """As far as chance goes; drawing images of many categories first would lift the frequent ones."""
+    """Up to chance. Drawing images with many categories first would favour frequent categories."""
     small, _ = pair(source, images=600, val_images=150, seed=seed)
     before, after = image_counts(json.loads((source / "train.json").read_text())), image_counts(small)
     expected = np.array([before[id_] / 5 for id_ in range(1, 41)])
@@ -202,7 +202,7 @@ def test_categories_are_kept_and_dropped_by_name_or_id(source):
 
 
 def test_validation_keeps_images_that_tell_of_an_absence(tmp_path):
-    """In the COCO format every image does; training has no use for them."""
+    """In the COCO format every image does; training does not need them."""
     for federated, part in ((False, None), (True, "fewer images of these categories")):
         long_tail(tmp_path / "train.json", 200, 0, federated=federated)
         long_tail(tmp_path / "val.json", 200, 1, first=500, federated=federated)
@@ -233,7 +233,7 @@ def test_files_of_different_categories_are_no_pair_and_nothing_is_written(source
 
 
 def test_the_draw_depends_on_nothing_of_the_machine(tmp_path):
-    """Images go by the SHA-256 of seed and id, whatever order sets and generators have here."""
+    """Images are ordered by the SHA-256 of seed and id, not by the order of sets or generators."""
     content = {
         "images": [{"id": 7 * i} for i in range(100)],
         "annotations": [{"id": i, "image_id": 7 * i, "category_id": 1} for i in range(100)],

@@ -1,4 +1,5 @@
-"""The generated dataset is a sound LVIS v1 file with the real long tail, and the same bytes every time."""
+"""The generated dataset is a valid LVIS v1 file with a realistic long tail, and has the same bytes every
+time."""
 
 import csv
 import json
@@ -62,7 +63,7 @@ def test_the_same_options_give_the_same_bytes_and_others_do_not(small_dataset, t
 
 
 def test_masks_cover_what_is_painted_and_do_not_overlap(small_dataset):
-    """Polygons are of the visible region: masks of an image are disjoint, and saturated colour is inside."""
+    """Polygons show the visible part: the masks of an image are disjoint, with saturated colours inside."""
     file = read_annotations(small_dataset / "train.json")
     groups = file.annotations_by_image()
     outside = []
@@ -81,7 +82,7 @@ def test_masks_cover_what_is_painted_and_do_not_overlap(small_dataset):
 
 
 def test_the_smoke_size_has_the_real_shape_of_the_tail():
-    """600 images and 40 categories: LVIS v1's proportions 337 / 461 / 405, with its thresholds."""
+    """600 images and 40 categories have LVIS v1's proportions 337 / 461 / 405 with its thresholds."""
     options = Synthetic()
     ranks, looks = module._vocabulary(options.categories)
     train, val = module._train_counts(options, ranks), module._val_counts(options, ranks)
@@ -118,7 +119,7 @@ def test_no_image_is_empty(small_dataset):
 
 
 def test_an_unannotated_object_is_declared(tmp_path):
-    """One annotation of the category remains, so the image still counts for it."""
+    """One annotation of the category remains, so the image counts for the category."""
     synthesize_dataset(SMALL.model_copy(update={"train_images": 60, "image_size": 64}), tmp_path / "data")
     file = read_annotations(tmp_path / "data/train.json")
     groups = file.annotations_by_image()
@@ -158,7 +159,7 @@ def test_the_counts_of_lvis_are_those_of_its_table():
 
 
 def test_federated_lists_and_crowds_are_like_those_of_lvis(crowded):
-    """A sound file with a dozen objects an image, in groups of a category, and lists as long as LVIS' own."""
+    """A valid file with a dozen objects per image, grouped by category, and lists as long as LVIS's."""
     for split in ("train", "val"):
         assert check_annotations(crowded / f"{split}.json", crowded / "images") == []
     file = read_annotations(crowded / "train.json")
@@ -196,7 +197,7 @@ def test_counts_and_the_number_of_categories_belong_together():
 
 
 def test_the_key_of_a_dataset_without_counts_is_as_before_there_were_any():
-    """So are its bytes: the canary holds those of a small one."""
+    """Its bytes are unchanged too: the canary has those of a small dataset."""
     known = {"train_images", "val_images", "image_size", "categories", "seed"}
     for name, more in (("synthetic", set()), ("synthetic_lvis", {"counts"})):
         step = dataset_steps(read_dataset(yaml_file("datasets", name)))[0]

@@ -1,4 +1,4 @@
-"""Files of two LVIS versions never go together, and the message says which versions they are."""
+"""Files of different LVIS versions are never combined, and the message states the versions."""
 
 from pathlib import Path
 

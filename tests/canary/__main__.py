@@ -18,7 +18,8 @@ from tests.canary.measure import ENVIRONMENT
 
 
 def main() -> int:
-    """Exit status 0: versions and numbers agree, now at the latest; 1: numbers have moved."""
+    """Returns 0 if versions and numbers agree (after they are updated, if necessary), 1 if numbers have
+    changed."""
     parser = argparse.ArgumentParser(prog="python -m tests.canary", description=__doc__)
     parser.add_argument(
         "--raise", nargs="+", default=[], metavar="NAME", dest="raised", help="areas or methods that changed"

@@ -1,7 +1,7 @@
-"""What the canary measures: small numbers that stand for everything that code computes.
+"""The numbers that the canary measures: few numbers that represent all computations.
 
-Arithmetic is restricted to instructions that every x86-64 processor has (``ENVIRONMENT``), and to one thread,
-so that the numbers do not depend on the machine.
+Arithmetic uses only instructions that every x86-64 processor has (``ENVIRONMENT``), and one thread, so the
+numbers do not depend on the machine.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ BUDGET = {"name": "canary", "all": SCHEDULE, "classifier": SCHEDULE, "sampler": 
 
 
 def measure(names: list[str] | None = None) -> Values:
-    """All values, or those of some sections only."""
+    """All values, or those of some sections."""
     sections: dict[str, Any] = {"defaults": _defaults, "evaluation": _evaluation}
     with place():
         for name in find_plugins([]):
@@ -79,13 +79,13 @@ def measure(names: list[str] | None = None) -> Values:
 
 
 def other_detectors() -> list[str]:
-    """Those whose back ends are installed: only of these are there values."""
+    """The detectors whose back ends are installed; only these have values."""
     return [name for name in OTHER_DETECTORS if importlib.util.find_spec(name.partition("/")[0]) is not None]
 
 
 @contextmanager
 def place() -> Iterator[None]:
-    """An empty working directory, with the smallest dataset and budget."""
+    """An empty working directory with the smallest dataset and budget."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, content in (("canary", DATASET), ("budgets/canary", BUDGET)):
@@ -103,7 +103,7 @@ def _run_of(method: str, detector: str) -> Run:
 
 
 def _method(name: str) -> Values:
-    """The method's main form from initial weights to detections, and the classifier of every variant."""
+    """The main form of a method from initial weights to detections, and the classifiers of its variants."""
     variants = find_plugins([])[name].method.variants
     found = {"pipeline": pipeline(name, "torchvision/tiny_mask_rcnn")}
     for key in [name, *(f"{name}+{variant}" for variant in variants)]:
@@ -112,7 +112,7 @@ def _method(name: str) -> Values:
 
 
 def pipeline(method: str, detector: str, means: Means = Means()) -> Values:  # noqa: B008 (it is frozen)
-    """From initial weights to detections, in ``place``."""
+    """Run a method from initial weights to detections, in ``place``."""
     run = _run_of(method, detector)
     found: Values = {}
     for step in steps_of(run)[:-1]:
@@ -132,7 +132,7 @@ def pipeline(method: str, detector: str, means: Means = Means()) -> Values:  # n
 
 
 def _weights(state: Mapping[str, Tensor]) -> Values:
-    """Of every part of a model (``backbone``, ``rpn``...) the projection of its weights onto fixed
+    """For every part of a model (``backbone``, ``rpn``...) the projection of its weights onto fixed
     directions."""
     parts: dict[str, float] = {}
     for name, value in state.items():
@@ -182,7 +182,7 @@ def classifier(method: str, device: str = "cpu") -> Values:
 
 
 def _evaluation() -> Values:
-    """The metrics of the ground truth of real images as detections, moved and scored by a fixed rule."""
+    """The metrics of detections that are derived from real annotations by a fixed rule."""
     content = json.loads(LVIS.read_text())
     detections = []
     for number, item in enumerate(content["annotations"]):
@@ -200,7 +200,7 @@ def _evaluation() -> Values:
 
 
 def _defaults() -> Values:
-    """Default values of settings, which keys leave out: one that changes moves results whose keys stay."""
+    """Default values of settings. Keys omit them, so a changed default changes results but not keys."""
     models = (DetectorSettings, Schedule, Sampler, Stage, TestSettings, Synthetic)
     return {
         model.__name__: {

@@ -1,4 +1,4 @@
-"""Code that computes other numbers has another version; code that computes the same ones keeps it."""
+"""Code that computes other numbers has another version; code that computes the same numbers keeps it."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.fixture
 def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Versions and values that agree with code that has been edited since."""
+    """Versions and values that agree, for code that has been edited since."""
     known = {"version": 3, "code": "before"}
     content = {"areas": dict.fromkeys(numerics.AREAS, known), "methods": {"bags": known, "gone": known}}
     file = tmp_path / "numerics.json"

@@ -1,4 +1,4 @@
-"""From measured values to versions: what moved, and which versions have to be raised for it."""
+"""Decides which measured values have changed, and which versions must be raised."""
 
 import json
 import math
@@ -21,8 +21,11 @@ THEN = " > "  # between the parts of a path
 
 
 def moved(expected: Values, found: Values) -> list[str]:
-    """The paths of values that are no longer the same. New ones, and those of back ends that are not
-    installed here, do not count; a method, variant or default that is gone does not either."""
+    """The paths of values that have changed.
+
+    New values do not count, nor do those of back ends that are not installed, or of a removed method, variant
+    or default.
+    """
     return [
         path
         for path, (before, after) in _pairs(expected, found)
@@ -31,20 +34,20 @@ def moved(expected: Values, found: Values) -> list[str]:
 
 
 def areas_of(path: str) -> set[str]:
-    """Areas of which one must have been changed on purpose where a value has moved."""
+    """The areas of which at least one must have been changed on purpose if a value has changed."""
     if path.startswith("evaluation"):
         return {"data", "evaluation"}
     return MAKING_DETECTIONS if path.startswith("defaults") or f"{THEN}detections" in path else MAKING_WEIGHTS
 
 
 def method_of(path: str) -> str | None:
-    """The method that a value is of."""
+    """The method that a value belongs to."""
     section = path.partition(THEN)[0]
     return section.removeprefix("method ") if section.startswith("method ") else None
 
 
 def confirm(raised: list[str], *, write: bool, expected: Path) -> int:
-    """Compare, and bring versions and stored values up to date; returns the exit status."""
+    """Compare, update versions and stored values, and return the exit status."""
     stated: dict[str, dict[str, dict[str, Any]]] = json.loads(json.dumps(numerics.stated()))
     methods = {name: code_digest(plugin.folder) for name, plugin in find_plugins([]).items()}
     now = {"areas": area_digests(), "methods": methods}
@@ -94,18 +97,18 @@ def confirm(raised: list[str], *, write: bool, expected: Path) -> int:
 
 
 def _elsewhere(section: str) -> bool:
-    """Whether stored values are of a back end, which need not be installed here."""
+    """Whether stored values belong to a back end, which may not be installed here."""
     return section.startswith("detector ")
 
 
 def _removed(key: str) -> bool:
-    """Whether stored values that nothing measures any more were of a method or a variant."""
+    """Whether stored values without measured ones belonged to a method or a variant."""
     return key.startswith("method ") or "+" in key
 
 
 def _pairs(expected: Any, found: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Every stored value with the measured one (None without); sections of back ends, methods and variants
-    only if both are there."""
+    """Every stored value with the measured one (None if missing); back ends, methods and variants only if
+    both exist."""
     for key, before in expected.items():
         here = f"{path}{THEN}{key}" if path else key
         after = found.get(key) if isinstance(found, Mapping) else None
@@ -118,7 +121,8 @@ def _pairs(expected: Any, found: Any, path: str = "") -> Iterator[tuple[str, tup
 
 
 def _without_rounding(found: Any, before: Any) -> Any:
-    """The measured values, as they are stored where they are the same: last digits are of a processor."""
+    """The measured values, with the stored ones where both agree up to rounding, which depends on the
+    processor."""
     if isinstance(found, Mapping):
         known = before if isinstance(before, Mapping) else {}
         return {name: _without_rounding(value, known.get(name)) for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""The Gumbel link's loss and gradient equal the released ones, floor included; the closed forms are right."""
+"""The loss and the gradient of the Gumbel link equal the released ones, including the floor."""
 
 from functools import partial
 from typing import Any

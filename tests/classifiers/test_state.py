@@ -1,4 +1,4 @@
-"""The state of a loss changes between steps, by what all workers of all processes have added."""
+"""The state of a loss changes only between steps, by the sum over all workers of all processes."""
 
 import torch
 from helpers import statistics_of
@@ -8,7 +8,7 @@ from benchmark.classifiers import CategoricalClassifier, RunningSum
 
 
 class Counting(CategoricalClassifier):
-    """Counts the labels that its losses have seen."""
+    """Counts the labels of its losses."""
 
     def __init__(self) -> None:
         super().__init__(2, statistics_of([5, 9]))
@@ -35,7 +35,7 @@ def test_workers_of_a_step_read_the_same_state_and_add_up() -> None:
 
 
 def test_every_process_gets_the_sum_of_all() -> None:
-    """The other process had three RoIs of category 1; also where this one had none."""
+    """The other process had three RoIs of category 1, even if this one had none."""
     classifier = Counting()
     other = torch.tensor([0.0, 3.0, 0.0])
     classifier.loss(torch.zeros(1, 3), torch.tensor([0]))

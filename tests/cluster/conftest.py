@@ -1,4 +1,4 @@
-"""A Slurm of one node on this machine, with its own ports and keys in a temporary folder."""
+"""A Slurm cluster of one node on this machine, with its own ports and keys in a temporary folder."""
 
 import ctypes
 import os
@@ -62,12 +62,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _end_with_the_tests() -> None:
-    """Also when they are killed."""
+    """End the daemons with the tests, even if these are killed."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class Slurm:
-    """The commands of the running Slurm; ``environment`` makes any other command use it."""
+    """The commands of the running Slurm; with ``environment``, any other command uses it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""An experiment through a real Slurm: what it kills is a row with a reason, and a rerun finishes."""
+"""An experiment on a real Slurm: a killed job becomes a row with a reason, and a rerun finishes it."""
 
 import importlib.util
 import subprocess
@@ -28,7 +28,7 @@ CHECKPOINT_EVERY, ITERATIONS = 2, 60
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project whose data is made, with a training long enough to be cancelled."""
+    """A project with its data made, and a training that is long enough to be cancelled."""
     project = copy_project(tmp_path)
     budget = project.folder / "workflows/budgets/tiny.yaml"
     content = yaml.safe_load(budget.read_text())
@@ -64,7 +64,7 @@ def submit(project: Project, slurm: Slurm, *arguments: str) -> Iterator[subproce
 
 
 def states(slurm: Slurm) -> list[str]:
-    """How all jobs so far stand, the newest last."""
+    """The states of all jobs so far, the newest last."""
     lines = slurm.call("squeue", "--noheader", "--states=all", "--format=%i %T").splitlines()
     return [line.split()[1] for line in sorted(lines, key=lambda line: int(line.split()[0]))]
 

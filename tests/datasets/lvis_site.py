@@ -1,4 +1,5 @@
-"""A local web server with generated images and annotation archives as LVIS v1 has, and datasets on it."""
+"""A local web server with generated images and annotation archives like those of LVIS v1, and datasets that
+use it."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""An archive puts its files where they belong, or nothing anywhere."""
+"""Archives are extracted completely and only into the target, or not at all."""
 
 import stat
 import zipfile
@@ -94,7 +94,7 @@ def patched(path: Path, entries: dict[str, bytes], old: bytes, new: bytes) -> Pa
 
 
 def test_an_entry_that_is_larger_than_it_claims_is_refused(tmp_path):
-    """The sizes in both headers say less than the stream unpacks to."""
+    """Both headers state a smaller size than the stream unpacks to."""
     content = bytes(200_001)
     archive = patched(
         tmp_path / "a.zip",

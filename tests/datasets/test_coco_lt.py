@@ -1,4 +1,5 @@
-"""COCO-LT has the published counts, is drawn by the seed alone, and is used only where it must be."""
+"""COCO-LT has the published counts, depends only on the seed, and is drawn only if the authors' file is
+missing."""
 
 import json
 from pathlib import Path
@@ -21,7 +22,7 @@ WANTED = [30, 7, 0]
 
 
 def write_coco(path: Path, present: list[int]) -> dict:
-    """An annotation of category c in every image until there are as many as ``present`` says."""
+    """One annotation of category c in every image until there are as many as ``present`` states."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "info": {"year": 2017, "description": "COCO"},
@@ -74,7 +75,8 @@ def test_the_draw_is_the_seeds_and_one_category_does_not_move_another(tmp_path):
 
 
 def test_the_draw_is_uniform(tmp_path):
-    """Every of 60 annotations comes in 7 of 60 draws on average; the bound fails once in 10^6 for one."""
+    """Each of 60 annotations is drawn in 7 of 60 draws on average; the bound fails once in 10^6 per
+    annotation."""
     write_coco(tmp_path / "coco.json", [30, 60, 5])
     drawn = np.zeros(60)
     for seed in range(300):

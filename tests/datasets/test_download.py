@@ -1,4 +1,4 @@
-"""Whatever a server does, the file is complete and right under its name, or it is not there."""
+"""Whatever a server does, a file with the final name is complete and correct."""
 
 import fcntl
 import hashlib

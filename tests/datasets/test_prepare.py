@@ -1,4 +1,5 @@
-"""A dataset gets ready from any of its sources, twice is once, and what is missing is named exactly."""
+"""A dataset is prepared from any of its sources, a second call changes nothing, and missing files are named
+exactly."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A subset is drawn from fetched annotations; its own images alone are fetched, whatever a server does."""
+"""A subset is drawn from downloaded annotations, and only its own images are downloaded."""
 
 import hashlib
 import io
@@ -170,7 +170,7 @@ def test_a_damaged_file_that_is_there_is_replaced(site: Files) -> None:
 
 
 def test_images_of_a_coco_folder_are_linked(site: Files) -> None:
-    """That of ``--coco``, and one in the data folder; a damaged file there is fetched instead."""
+    """From ``--coco`` and from the data folder; a damaged file there is downloaded instead."""
     prepare()
     paths = sorted(addresses(site))
     for path in paths:
@@ -224,7 +224,7 @@ def test_without_the_annotations_nothing_is_drawn(site: Files) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_command_is_continued(site: Files, number: signal.Signals) -> None:
-    """No file is fetched twice but those that were on their way."""
+    """Only files that were being downloaded are downloaded twice."""
     site.pause = 0.1
     command = [sys.executable, "-m", "benchmark.cli", "data", "prepare", "few.yaml"]
     environment = {name: value for name, value in os.environ.items() if name != "LONGTAIL_DATA"}
@@ -278,7 +278,7 @@ def test_a_definition_that_cannot_be_drawn_is_refused(site: Files, changes, mess
     ("name", "images"), [("lvis_v1_tiny", 400), ("lvis_v0.5_tiny", 400), ("lvis_v1_mini", 6200)]
 )
 def test_the_projects_subsets_have_room_for_every_category(name: str, images: int) -> None:
-    """An image for each is enough, however the rare ones lie."""
+    """One image per category is enough, wherever the rare categories are."""
     model = load_dataset(name)
     assert model.whole is not None
     assert model.subset.train_images + model.subset.val_images == images

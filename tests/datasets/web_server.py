@@ -1,4 +1,4 @@
-"""A web server on this machine that serves one body, or many files, well or badly."""
+"""A local web server that serves one body or many files, correctly or with faults."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Site:
-    """What is served under every path, how, and what was asked for."""
+    """The served content by path, the faults, and the requests so far."""
 
     body: bytes
     ranges: bool = True
@@ -23,7 +23,7 @@ class Site:
 
 @dataclass
 class Files:
-    """Files by their path, and how the first requests for some of them end, e.g. ``["broken", "503"]``."""
+    """Files by path, and how the first requests for some of them fail, e.g. ``["broken", "503"]``."""
 
     bodies: dict[str, bytes]
     faults: dict[str, list[str]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Comparing a detector with its framework's own model of the same weights."""
+"""Comparison of a detector with the same model of its framework."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,16 @@ from benchmark.detectors.two_stage import TwoStageDetector
 
 @torch.no_grad()
 def make_different(model: TwoStageDetector) -> None:
-    """Other weights than those that models start from: boxes and masks differ from RoI to RoI."""
+    """Draw weights that are not the initial ones: boxes and masks then differ between RoIs."""
     for layer in (*model.mask_predictors, *model.box_regressors):
         torch.nn.init.normal_(layer.weight, std=0.05)  # type: ignore[arg-type]
 
 
 def move_in(model: TwoStageDetector, home: torch.nn.Module, classifier: str) -> None:
-    """Load a detector's weights into its framework's model, where ``classifier`` is the name of the last
-    layer, with {} for the head of a cascade."""
+    """Load a detector's weights into its framework's model.
+
+    ``classifier`` is the name of the last layer, with {} for the head of a cascade.
+    """
     heads = len(model.classifiers)
     names = {
         f"classifiers.{head}.linear": classifier.format(f".{head}" if heads > 1 else "")
@@ -29,14 +31,14 @@ def move_in(model: TwoStageDetector, home: torch.nn.Module, classifier: str) -> 
 
 
 def gradients(module: torch.nn.Module, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of the sum of losses, by the parameter's name."""
+    """Gradients of the sum of losses by the parameter's name."""
     module.zero_grad()
     torch.stack([value.sum() for value in losses.values()]).sum().backward()
     return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 
 def check_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], least: int) -> None:
-    """Of parameters that have the same name, at least ``least``, up to float32."""
+    """Compare gradients of parameters with the same name, at least ``least`` of them, up to float32."""
     same = ours.keys() & theirs.keys()
     assert len(same) >= least
     for name in same:
@@ -47,9 +49,9 @@ def check_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], least: i
 def check_detections(
     ours: tuple[Tensor, Tensor, Tensor], theirs: tuple[Tensor, Tensor, Tensor], least: int
 ) -> Tensor:
-    """The same boxes, labels and scores, of which almost equal ones may come in another order.
+    """Compare boxes, labels and scores; detections with nearly equal scores may be in another order.
 
-    Returns the place of each of ours among theirs.
+    Returns the position of each of ours among theirs.
     """
     (boxes, labels, scores), (other_boxes, other_labels, other_scores) = ours, theirs
     assert len(labels) == len(other_labels) >= least

@@ -1,4 +1,4 @@
-"""Anchors, deltas and suppression are those of the frameworks that the settings name."""
+"""Anchors, box deltas and suppression equal those of the frameworks that the settings name."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def some_boxes(count: int, largest: float = 100) -> Tensor:
 
 
 def test_anchors_of_torchvision() -> None:
-    """The coarsest level has strides of 64 and 56 here."""
+    """The coarsest level has strides of 64 and 56 in this image."""
     generator = AnchorGenerator(tuple((size,) for size in SIZES), ((0.5, 1.0, 2.0),) * 5)
     images = ImageList(torch.zeros(1, 3, *CANVAS), [CANVAS])
     (expected,) = generator(images, [torch.zeros(1, 1, *grid) for grid in GRIDS])
@@ -140,7 +140,7 @@ def test_mmdetection_1_clips_to_pixels() -> None:
 
 @pytest.mark.parametrize("most", [1, 10, 300])
 def test_suppression_is_that_of_each_group(most: int) -> None:
-    """Though only the best candidates are looked at first; equal scores in the order of the boxes."""
+    """Although only the best candidates are considered first; equal scores keep the order of the boxes."""
     torch.manual_seed(0)
     boxes, groups = some_boxes(3000, 1000), torch.randint(1200, (3000,)) % 7
     scores = torch.rand(3000)

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is refused, however little of it is damaged."""
+"""A damaged checkpoint is refused, however small the damage."""
 
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, size: int) -> None:
 
 
 def test_forms_of_batch_norm_take_each_others_weights(tmp_path: Path) -> None:
-    """A frozen one has no counter of batches; a method may start from a base that trained its own."""
+    """Frozen batch norm has no counter of batches; a method may start from a base that trained its own."""
     runs = [with_conventions(find_run("smoke:softmax"), {"norm": n}) for n in ("frozen_statistics", "frozen")]
     models = [build_detector(run, statistics_of([5] * 40), initial_weights=False) for run in runs]
     with torch.no_grad():

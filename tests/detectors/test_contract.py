@@ -1,6 +1,6 @@
-"""What must be true of a detector in any back end, for every one that is installed and every form it has.
+"""Properties of every detector, in all installed back ends and in all forms.
 
-A back end's own file holds what is special: that its models are those of its framework at home.
+The file of a back end tests what is specific to it: that its models equal those of its framework.
 """
 
 import re
@@ -38,7 +38,7 @@ some_forms = pytest.mark.parametrize(
 
 
 def trunk(model: TwoStageDetector) -> dict[str, torch.nn.Parameter]:
-    """Its parameters by torchvision's names of a ResNet's."""
+    """The parameters under torchvision's names of a ResNet."""
     named = {trunk_name(name): parameter for name, parameter in model.named_parameters()}
     return {name: parameter for name, parameter in named.items() if name is not None}
 
@@ -49,7 +49,7 @@ def trunk(model: TwoStageDetector) -> dict[str, torch.nn.Parameter]:
 @pytest.mark.parametrize("classifier", [Softmax, Sigmoid, GroupSoftmax])
 @each_form
 def test_every_classifier_trains_in_every_form(backend: str, form: str, classifier: type[Classifier]) -> None:
-    """Losses of a cascade's heads have their prefix; every parameter gets a gradient."""
+    """The losses of a cascade's heads have a prefix, and every parameter gets a gradient."""
     model = detector(backend, classifier, **FORMS[form]).train()
     losses = model.losses(*batch_for(model))
     torch.stack(list(losses.values())).sum().backward()
@@ -71,7 +71,7 @@ def test_every_classifier_trains_in_every_form(backend: str, form: str, classifi
 
 @each_form
 def test_images_without_objects_train_too(backend: str, form: str) -> None:
-    """Alone, and beside one with an object; every parameter still has a gradient."""
+    """Alone, and together with an image with an object; every parameter still gets a gradient."""
     for changes in ({}, {"roi_background_min_iou": 0.1, "framework": "mmdet_v1"}):
         model = detector(backend, **FORMS[form], **changes).train()
         images, targets = batch_for(model)
@@ -87,7 +87,7 @@ def test_images_without_objects_train_too(backend: str, form: str) -> None:
 
 @each_form
 def test_divergence_shows_in_the_losses(backend: str, form: str) -> None:
-    """And not as an error of what comes after it."""
+    """And does not cause an error in the code after it."""
     model = detector(backend, **FORMS[form]).train()
     with torch.no_grad():
         next(model.pyramid_modules[0].parameters()).fill_(torch.nan)
@@ -97,7 +97,7 @@ def test_divergence_shows_in_the_losses(backend: str, form: str) -> None:
 
 @each_form
 def test_box_features_are_what_the_classifiers_see_in_training(backend: str, form: str) -> None:
-    """Where normalisation is frozen, losses on the features are those of training, with the same draws."""
+    """If normalisation is frozen, losses on the features equal those of training with the same draws."""
     model = detector(backend, norm="frozen", **FORMS[form]).train()
     images, targets = batch_for(model)
     for number, target in enumerate(targets):
@@ -119,7 +119,7 @@ def test_box_features_are_what_the_classifiers_see_in_training(backend: str, for
 
 @each_form
 def test_draws_and_features_are_of_the_image_alone(backend: str, form: str) -> None:
-    """The same seed, the same RoIs, whatever else is drawn and whichever images are in the batch."""
+    """The same seed gives the same RoIs, independent of other draws and other images in the batch."""
     model = detector(backend, norm="frozen", **FORMS[form]).eval()
     images, targets = batch_for(model)
     for number, target in enumerate(targets):
@@ -140,7 +140,7 @@ def test_draws_and_features_are_of_the_image_alone(backend: str, form: str) -> N
 
 @each_form
 def test_chosen_rois_keep_their_features(backend: str, form: str) -> None:
-    """Choosing changes none of them, nor what the next head sees."""
+    """A choice of RoIs changes neither their features nor the input of the next head."""
     model = detector(backend, **FORMS[form]).eval()
     images, targets = batch_for(model)
     for target in targets:
@@ -167,7 +167,8 @@ def test_chosen_rois_keep_their_features(backend: str, form: str) -> None:
 def test_ground_truth_features_honour_what_a_classifier_takes(
     backend: str, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the last ReLU if it asks for that, and with the pooled features behind if it takes them."""
+    """Before the last ReLU if the classifier asks for it, and followed by the pooled features if it takes
+    them."""
     model = detector(backend, norm="frozen", **FORMS[form]).eval()
     images, targets = batch_for(model)
     activated = model.ground_truth_features(images, targets)
@@ -189,7 +190,8 @@ def test_ground_truth_features_honour_what_a_classifier_takes(
 
 @each_form
 def test_mixed_precision_keeps_boxes_to_the_pixel(backend: str, form: str) -> None:
-    """bfloat16 knows every eighth pixel beyond 1024: boxes must not pass through it, in any head."""
+    """bfloat16 represents only every eighth pixel beyond 1024, so boxes must not be converted to it in any
+    head."""
     model = detector(backend, **FORMS[form]).eval()
     truth = torch.tensor([[1001.0, 20, 1014, 33]])
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -244,8 +246,8 @@ def test_detections_follow_the_lvis_protocol(backend: str, form: str) -> None:
 
 @each_form
 def test_features_serve_all_classifiers(backend: str, form: str) -> None:
-    """Detections on those of a detector that is equal but for its classifiers are those of ``predict``, also
-    where the classifiers choose the boxes of a cascade's next stage."""
+    """Detections from shared features equal those of ``predict``, even if the classifiers choose the boxes of
+    the next head of a cascade."""
     first, second = (detector(backend, kind, **FORMS[form]).eval() for kind in (Softmax, Sigmoid))
     shared = {name: value for name, value in first.state_dict().items() if not is_classifier(name)}
     second.load_state_dict(shared, strict=False)
@@ -264,7 +266,7 @@ def test_features_serve_all_classifiers(backend: str, form: str) -> None:
 @pytest.mark.parametrize("pasting", ["grid", "whole_pixels"])
 @some_forms
 def test_masks_lie_in_their_boxes(backend: str, form: str, pasting: str) -> None:
-    """To the pixel; what fades out on the grid does so within half of one of 28 cells."""
+    """To the pixel; an edge of a mask fades out within half of one of 28 cells."""
     fading = 1 / 56 if pasting == "grid" else 0
     test = TestSettings(mask_threshold=1e-6)
     model = detector(backend, Fixed, test, **FORMS[form], mask_pasting=pasting).eval()
@@ -283,7 +285,7 @@ def test_masks_lie_in_their_boxes(backend: str, form: str, pasting: str) -> None
 
 
 class HeadScores(Softmax):
-    """Logits that are the same for every RoI: the number of the head that it is in."""
+    """Logits that are equal for all RoIs: the number of the head."""
 
     made = 0
 
@@ -299,7 +301,8 @@ class HeadScores(Softmax):
 
 @pytest.mark.parametrize(("backend", "form"), [item for item in COMBINATIONS if "cascade" in item[1]])
 def test_a_cascade_averages_its_heads(backend: str, form: str) -> None:
-    """Logits once, before the scores: softmax of (1, 1, 1, 0); in detectron2's kind the three softmaxes."""
+    """Averages logits before the scores: softmax of (1, 1, 1, 0); detectron2's cascade averages three
+    softmaxes."""
     model = detector(backend, HeadScores, **FORMS[form]).eval()
     expected = torch.tensor([1.0, 1, 1, 0]).softmax(dim=0)[0]
     if form == "cascade of detectron2":
@@ -435,7 +438,7 @@ def test_losses_follow_their_settings(backend: str) -> None:
 
 @each_backend
 def test_pixels_are_those_of_the_trunks_makers(backend: str) -> None:
-    """The first convolution of a Caffe model sees B, G, R from 0 to 255 without the mean."""
+    """The first convolution of a Caffe model gets B, G, R from 0 to 255 minus the mean."""
     image = torch.rand(3, 32, 32)
     seen: list[Tensor] = []
     for name, mean, std, reverse in (
@@ -493,7 +496,8 @@ SHALLOW: dict[str, tuple[str, dict[str, Any]]] = {
 def test_every_preset_trains_retrains_and_detects(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step at tiny size: finite losses and gradients; a classifier's step, a checkpoint, detections."""
+    """At tiny size: a training step with finite losses and gradients, a step of the classifier, a checkpoint,
+    detections."""
     backend, _, _ = name.partition("/")
     module = tiny_detectors.importlib.import_module(tiny_detectors.class_of(backend).__module__)
     table, shallow = SHALLOW[backend]

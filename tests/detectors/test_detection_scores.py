@@ -1,4 +1,5 @@
-"""Every back end lets the method score detections, from all heads' logits and the proposals' scores."""
+"""In every back end the method computes the scores of detections from all heads' logits and the proposals'
+scores."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec

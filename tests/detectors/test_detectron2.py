@@ -1,4 +1,4 @@
-"""What is special of back end detectron2: its models are detectron2's own, and so is its kind of cascade."""
+"""Properties of back end detectron2: its models and its kind of cascade equal those of detectron2."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def lively(form: str) -> TwoStageDetector:
 
 
 def original_model(model: TwoStageDetector) -> torch.nn.Module:
-    """detectron2's model of the same settings and weights, built from its configuration."""
+    """detectron2's model with the same settings and weights, built from its configuration."""
     settings = model.settings
     cfg = get_cfg()
     topk = {
@@ -96,7 +96,7 @@ def original_model(model: TwoStageDetector) -> torch.nn.Module:
 
 @pytest.mark.parametrize("form", HOME)
 def test_losses_and_gradients_are_those_of_detectron2(form: str) -> None:
-    """A cascade's too, where a third of the gradient reaches the features."""
+    """Also for a cascade, where a third of the gradient reaches the features."""
     model = lively(form)
     home = original_model(model).train()
     images, targets = batch(way="bitmaps")
@@ -137,7 +137,7 @@ def test_detections_are_those_of_detectron2(form: str) -> None:
 
 @torch.no_grad()
 def test_imported_weights_of_balms_detect_what_they_did_at_home() -> None:
-    """By the release's arithmetic, which is written down for the torchvision back end's import."""
+    """Compared with the release's arithmetic as written for the import into back end torchvision."""
     counts = [3, 50, 400, 7, 5000, 20]
     sizes = {"fpn_channels": released.CHANNELS, "box_head_width": released.WIDTH, "mask_layers": 4}
     sizes |= {"mask_channels": released.CHANNELS, "width": released.BASE / 64}

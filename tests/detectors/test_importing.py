@@ -1,4 +1,5 @@
-"""Imported weights detect what they detected at home; whatever does not fit is named and refused."""
+"""Imported weights give the same detections as in the release; weights that do not fit are refused with their
+names."""
 
 import pickle
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from benchmark.classifiers import Classifier
 from benchmark.detectors.checkpoints import CheckpointError
 from benchmark.detectors.importing import convert, read_released
 from benchmark.detectors.torchvision import TorchvisionDetector
+from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import TestSettings
 from methods.bags.classifier import GroupSoftmax
@@ -114,14 +116,38 @@ def released_scores(source: str, *heads: dict[str, Tensor]) -> Callable[[Tensor,
     }[source]
 
 
+def check_detections(
+    model: TwoStageDetector, reference: released.Reference, source: str, *heads: dict[str, Tensor]
+) -> None:
+    """A model with imported weights detects what the release does.
+
+    The sides of the image are not multiples of 32, and the original has another size.
+    """
+    torch.manual_seed(2)
+    pixels = torch.nn.functional.interpolate(torch.rand(1, 3, 9, 11), (90, 125), mode="bicubic")[0]
+    pixels = (255 * pixels.clamp(0, 1)).round()
+    if source == "gol":
+        normalise_like_gol(reference)
+    boxes, labels, scores, masks = reference.detect(
+        pixels, (72, 100), released_scores(source, *heads), TEST.score_threshold, TEST.max_detections
+    )
+    seen: list[list[Tensor]] = []
+    inner = model._mask_probabilities
+    model._mask_probabilities = lambda *arguments: seen.append(inner(*arguments)) or seen[-1]  # type: ignore
+    (found,) = model.predict([pixels / 255], [(72, 100)])
+    assert len(found.labels) == len(labels) > 5
+    assert len(set(labels.tolist())) > 1
+    torch.testing.assert_close(found.scores, scores, atol=2e-5, rtol=1e-4)
+    assert found.labels.tolist() == labels.tolist()
+    torch.testing.assert_close(found.boxes, boxes, atol=2e-3, rtol=1e-4)
+    torch.testing.assert_close(seen[0][0], masks, atol=1e-3, rtol=1e-3)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("source", list(FRAMEWORKS))
 def test_a_release_detects_the_same_after_import(source: str, agnostic: bool) -> None:
-    """Boxes, labels, scores and masks, against the release's arithmetic on the release's own tensors.
-
-    The image's sides are no multiples of 32, and boxes go back to an original of another size.
-    """
+    """Boxes, labels, scores and masks equal those of the release's arithmetic on its own tensors."""
     state, head = weights(source, agnostic=agnostic), simcal_head()
     model = detector(source, class_agnostic_boxes=agnostic, class_agnostic_masks=agnostic)
     converted, imported = convert(state | (head if source == "simcal" else {}), source, model)
@@ -129,25 +155,8 @@ def test_a_release_detects_the_same_after_import(source: str, agnostic: bool) ->
         source, class_agnostic_boxes=agnostic, class_agnostic_masks=agnostic, **imported.conventions
     )
     model.load_state_dict(converted)
-    torch.manual_seed(2)
-    pixels = torch.nn.functional.interpolate(torch.rand(1, 3, 9, 11), (90, 125), mode="bicubic")[0]
-    pixels = (255 * pixels.clamp(0, 1)).round()
     reference = released.Reference(state, FRAMEWORKS[source], agnostic=agnostic)
-    if source == "gol":
-        normalise_like_gol(reference)
-    boxes, labels, scores, masks = reference.detect(
-        pixels, (72, 100), released_scores(source, head), TEST.score_threshold, TEST.max_detections
-    )
-    seen: list[Tensor] = []
-    inner = model._mask_probabilities
-    model._mask_probabilities = lambda *arguments: seen.extend(inner(*arguments)) or seen  # type: ignore
-    (found,) = model.predict([pixels / 255], [(72, 100)])
-    assert len(found.labels) == len(labels) > 5
-    assert len(set(labels.tolist())) > 1
-    torch.testing.assert_close(found.scores, scores, atol=2e-5, rtol=1e-4)
-    assert found.labels.tolist() == labels.tolist()
-    torch.testing.assert_close(found.boxes, boxes, atol=2e-3, rtol=1e-4)
-    torch.testing.assert_close(seen[0], masks, atol=1e-3, rtol=1e-3)
+    check_detections(model, reference, source, head)
 
 
 def normalise_like_gol(reference: released.Reference) -> None:
@@ -293,7 +302,7 @@ def test_another_number_of_categories_is_refused(source: str) -> None:
 
 
 def test_simcals_heads() -> None:
-    """The second file is asked for; the head of two layers has names of its own; background moves."""
+    """The second file is required; the head with two layers has other names; background is moved."""
     state = weights("simcal")
     with pytest.raises(CheckpointError, match="--head FILE"):
         convert(state, "simcal", detector("simcal"))

@@ -1,4 +1,4 @@
-"""Released Mask R-CNNs, cascades and HTCs detect in back end mmdet what they detected at home."""
+"""Released Mask R-CNNs, cascades and HTCs give the same detections in back end mmdet as in their release."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from test_importing import (
     FRAMEWORKS,
     SETTINGS,
     TEST,
-    normalise_like_gol,
-    released_scores,
+    check_detections,
     simcal_head,
 )
 from test_importing import weights as weights_of_mask_rcnn
@@ -69,7 +68,7 @@ def weights(source: str, form: str, categories: int = CATEGORIES) -> dict[str, T
 
 
 def heads(form: str) -> list[dict[str, Tensor]]:
-    """SimCal's calibrated heads, each different from the others and none sure of anything."""
+    """SimCal's calibrated heads, all different and with low confidence."""
     return [
         {name: value * (0.5 + 0.1 * head) for name, value in simcal_head().items()}
         for head in range(released.BOX_HEADS[form])
@@ -77,7 +76,7 @@ def heads(form: str) -> list[dict[str, Tensor]]:
 
 
 def complete(source: str, form: str) -> dict[str, Tensor]:
-    """Weights with SimCal's heads among them, in the names that importing gives those of a cascade."""
+    """Weights that include SimCal's heads, with the names that importing gives those of a cascade."""
     state = weights(source, form)
     if source == "simcal":
         for number, head in enumerate(heads(form)):
@@ -94,25 +93,8 @@ def test_a_release_detects_the_same_after_import(source: str, form: str) -> None
     assert imported.conventions["coordinates"] == ("aligned" if source == "gol" else "mmdet_v1")
     model = detector(source, form, **imported.conventions)
     model.load_state_dict(converted)
-    torch.manual_seed(2)
-    pixels = torch.nn.functional.interpolate(torch.rand(1, 3, 9, 11), (90, 125), mode="bicubic")[0]
-    pixels = (255 * pixels.clamp(0, 1)).round()
     reference = released.Reference(weights(source, form), FRAMEWORKS[source], form=form)
-    if source == "gol":
-        normalise_like_gol(reference)
-    boxes, labels, scores, masks = reference.detect(
-        pixels, (72, 100), released_scores(source, *heads(form)), TEST.score_threshold, TEST.max_detections
-    )
-    seen: list[Tensor] = []
-    inner = model._mask_probabilities
-    model._mask_probabilities = lambda *arguments: seen.append(inner(*arguments)) or seen[-1]  # type: ignore
-    (found,) = model.predict([pixels / 255], [(72, 100)])
-    assert len(found.labels) == len(labels) > 5
-    assert len(set(labels.tolist())) > 1
-    torch.testing.assert_close(found.scores, scores, atol=2e-5, rtol=1e-4)
-    assert found.labels.tolist() == labels.tolist()
-    torch.testing.assert_close(found.boxes, boxes, atol=2e-3, rtol=1e-4)
-    torch.testing.assert_close(seen[0][0], masks, atol=1e-3, rtol=1e-3)
+    check_detections(model, reference, source, *heads(form))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -180,7 +162,7 @@ def test_another_number_of_categories_is_refused_in_every_head(source: str) -> N
 
 
 def test_weights_of_another_form_are_refused() -> None:
-    """Of an HTC without its semantic branch, of one head, and of a framework that is no mmdetection."""
+    """Of an HTC without semantic branch, of a single head, and of a framework other than mmdetection."""
     with pytest.raises(CheckpointError, match=r"semantic_head\.conv_logits\.weight: no place"):
         convert(weights("bags", "htc"), "bags", detector("bags", "htc", semantic_branch=False))
     with pytest.raises(CheckpointError, match=r"bbox_head\.0\.fc_cls\.weight: missing"):
@@ -192,7 +174,7 @@ def test_weights_of_another_form_are_refused() -> None:
 
 
 def test_simcal_has_a_calibrated_head_for_each_box_head(tmp_path: Path) -> None:
-    """Files with the same names, told apart by the order that they are given in."""
+    """The files have equal names and are assigned in the given order."""
     files = [tmp_path / f"3fc_ft_stage{head}.pth" for head in range(3)]
     for path, head in zip(files, heads("htc"), strict=True):
         torch.save(head, path)

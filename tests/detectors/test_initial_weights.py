@@ -1,4 +1,4 @@
-"""Weights that trainings start from: any framework's, into any back end; what fits in part is refused."""
+"""Initial weights of any framework load into any back end; weights that fit only in part are refused."""
 
 import pickle
 import re
@@ -105,7 +105,7 @@ def test_imagenet_weights_of_msra_fill_the_trunk(backend: str, form: str, tmp_pa
 
 
 def test_msra_weights_compute_what_they_did_at_home(tmp_path: Path) -> None:
-    """The first layers of a Caffe model on B, G, R from 0 to 255, with scale and shift behind them."""
+    """The first layers of a Caffe model get B, G, R from 0 to 255 and are followed by scale and shift."""
     path = tmp_path / "R-50.pkl"
     model = from_file("torchvision", "imagenet", path, pixels="caffe", stride_in_1x1=True, **RESNET50)
     torch.manual_seed(0)
@@ -242,7 +242,7 @@ def test_weights_that_fit_in_part_are_refused(backend: str, tmp_path: Path) -> N
 def test_weights_belong_to_their_initialisation(
     backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A preset that names a COCO file still starts from ImageNet where a row says so."""
+    """A preset with a COCO file still starts from ImageNet if a row asks for it."""
     asked: list[str] = []
     torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
 
@@ -307,7 +307,7 @@ def test_a_file_with_orders_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_released_v1_state_is_complete() -> None:
-    """The names that the tests of importing have, so that both mean the same files."""
+    """It has the names that the tests of importing use."""
     state = released.released_state("mmdet_v1", 80, 81, form="htc")
     assert {name.partition(".")[0] for name in state} >= {
         "backbone",

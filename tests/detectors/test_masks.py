@@ -1,4 +1,4 @@
-"""Pasting is exact, and its run-length codes are pycocotools' of the whole mask; targets have one door."""
+"""Pasting is exact, and run lengths equal those of pycocotools for the whole mask."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def probabilities(count: int) -> Tensor:
 
 
 def whole(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> list[bytes]:
-    """The same by ``grid_sample`` into the whole image, and pycocotools, in float64."""
+    """The same with ``grid_sample`` into the whole image and pycocotools, in float64."""
     codes = []
     for mask, (x1, y1, x2, y2) in zip(masks.double(), boxes.double().tolist(), strict=True):
         x = (torch.arange(size[1], dtype=torch.float64) + 0.5 - x1) / (x2 - x1) * 2 - 1
@@ -85,7 +85,7 @@ def test_codes_are_pycocotools_of_the_whole_image(threshold: float) -> None:
 
 
 def test_full_columns_join() -> None:
-    """Runs from the foot of a column to the head of the next are one, up to the last pixel of the image."""
+    """Runs continue from the end of a column to the start of the next, up to the last pixel of the image."""
     boxes = torch.tensor([[-10.0, -10, 90, 90], [20, -10, 40, 90], [20, -10, 90, 90], [20, 5, 40, 90]])
     rles = paste_masks(torch.ones(4, 28, 28), boxes, SIZE, 0.5)
     assert coco_mask.area(rles).tolist() == [64 * 48, 20 * 48, 44 * 48, 20 * 43]
@@ -121,7 +121,7 @@ def test_nothing_to_paste() -> None:
 
 
 def test_what_is_not_finite_is_no_foreground() -> None:
-    """Of a model that diverges; and boxes without an area."""
+    """Masks of a model that diverges, and boxes without an area."""
     masks, boxes = torch.ones(2, 28, 28), torch.tensor([[1.0, 1, 20, 20], [5, 5, 5, 9]])
     masks[0] = torch.nan
     assert coco_mask.area(paste_masks(masks, boxes, SIZE, 0.5)).tolist() == [0, 0]

@@ -1,4 +1,4 @@
-"""Which boxes learn what: by the rules of the releases, drawn by the image's own generator."""
+"""Boxes are assigned to objects by the rules of the releases, and sampled with the image's own generator."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from benchmark.images import Target
 
 
 def problem(seed: int) -> tuple[Tensor, Tensor]:
-    """Boxes with all kinds of overlaps, on a coarse grid so that some are equal; and objects."""
+    """Objects, and boxes with all kinds of overlaps on a coarse grid, so that some overlaps are equal."""
     torch.manual_seed(seed)
     corners = torch.randint(0, 12, (400, 2)).float() * 4
     boxes = torch.cat([corners, corners + torch.randint(1, 8, (400, 2)).float() * 4], dim=1)
@@ -76,7 +76,7 @@ def test_an_object_that_nothing_overlaps_makes_nothing_foreground() -> None:
 
 @pytest.mark.parametrize("case", golden_cases("simcal", "proposal_sampler_low_threshold"))
 def test_background_below_the_least_overlap_is_not_sampled(case: dict[str, Any]) -> None:
-    """Boxes are made to have the overlaps of the case; ground truth is put first, as there."""
+    """The boxes have the overlaps of the case; ground truth is first, as in the release."""
     inputs, expected = case["inputs"], case["expected"]
     truth = torch.tensor([[500.0 * n, 0, 500 * n + 100, 100] for n in range(len(inputs["gt_labels"]))])
     least = case["hyperparameters"]["negative_min_overlap"]
@@ -107,7 +107,7 @@ def test_a_draw_has_its_share_of_foreground() -> None:
 
 @pytest.mark.parametrize("count", [20, 3000])
 def test_every_box_is_drawn_alike(count: int) -> None:
-    """Also of so many that only some numbers are made."""
+    """Even if there are so many that only some random numbers are drawn."""
     kinds = torch.zeros(count, dtype=torch.int64)
     generator = torch.Generator().manual_seed(1)
     counts = torch.zeros(count)

@@ -1,4 +1,4 @@
-"""What is special of back end mmdet: its models are MMDetection's own, and its forms of cascades.
+"""Properties of back end mmdet: its models and cascades equal those of MMDetection.
 
 MMDetection's models are built from its configuration files, with its own assigners, samplers, coders, losses
 and post-processing.
@@ -108,7 +108,7 @@ def samples(images: list[Tensor], targets: list[Target]) -> tuple[Tensor, list[D
 
 @pytest.mark.parametrize("form", HOME)
 def test_losses_and_gradients_are_those_of_mmdetection(form: str) -> None:
-    """But for that of stuff, which MMDetection 1 divides by the labelled pixels, and later ones by all."""
+    """Except for stuff, whose loss MMDetection 1 divides by the labelled pixels and later versions by all."""
     model = lively(form)
     home = original_model(model).train()
     images, targets = batch(model.settings.semantic_branch, SIZES, "bitmaps")
@@ -134,7 +134,7 @@ def test_losses_and_gradients_are_those_of_mmdetection(form: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("form", HOME)
 def test_detections_are_those_of_mmdetection(form: str) -> None:
-    """But for an HTC's masks: MMDetection 1 and 2 take the mean of the heads, as here, 3 only the last."""
+    """Except masks of an HTC: MMDetection 1 and 2 average the heads, as here; 3 uses the last."""
     model = lively(form)
     home = original_model(model).eval()
     images, targets = batch(model.settings.semantic_branch, SIZES, "bitmaps")
@@ -160,7 +160,7 @@ def test_deformable_convolutions_train() -> None:
 
 @pytest.mark.parametrize("name", ["bacl", "ecm", "eqlv2", "gol", "seesaw"])
 def test_published_rows_have_the_rules_of_its_files(name: str) -> None:
-    """Those of their architecture: Faster, Mask and Cascade R-CNN differ in more than their layers."""
+    """The rules of their architecture: Faster, Mask and Cascade R-CNN differ in more than layers."""
     rows = [row for row in load_experiment(name).rows if row.entry.reported]
     models = [run.detector for row in rows for run in lineage(row.runs[0])]
     for settings in models:

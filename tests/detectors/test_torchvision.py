@@ -1,4 +1,4 @@
-"""What is special of back end torchvision: under its framework's rules it is torchvision's own Mask R-CNN."""
+"""Properties of back end torchvision: with torchvision's settings it equals torchvision's Mask R-CNN."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ TEST = TestSettings(score_threshold=0.2, max_detections=200)
 
 
 def with_background(rows: Tensor, count: int) -> Tensor:
-    """torchvision has rows of background before the categories', which nothing reads."""
+    """torchvision has rows of background before those of the categories, which are not used."""
     return torch.cat([torch.zeros_like(rows[:count]), rows])
 
 
@@ -71,7 +71,7 @@ def lively() -> TwoStageDetector:
 
 
 def test_losses_and_gradients_are_those_of_torchvision() -> None:
-    """All but the masks', whose targets torchvision does not make 0 or 1."""
+    """Except those of masks, because torchvision's mask targets are not 0 or 1."""
     model = lively()
     home = original_model(model).train()
     images, targets = batch()
@@ -95,7 +95,7 @@ def test_losses_and_gradients_are_those_of_torchvision() -> None:
 
 
 def test_detections_are_those_of_torchvision() -> None:
-    """But for where masks are pasted."""
+    """Except the position at which masks are pasted."""
     model = lively()
     home = original_model(model).eval()
     images, _ = batch(sizes=((64, 64), (64, 64)))  # in testing torchvision resizes others

@@ -1,4 +1,4 @@
-"""The table of weight norms is that of the checkpoint's classifier, whatever the method's layout."""
+"""The table of weight norms matches the checkpoint's classifier for every layout of weights."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The official LVIS API as the referee, and detections derived from real ground truth."""
+"""The official LVIS API as reference, and detections derived from real annotations."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ DATA = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
 
 
 def official(ground_truth: Path, results: list[dict[str, Any]], iou_type: str) -> lvis.LVISEval:
-    """A finished ``LVISEval``. Mask results lose their boxes, so that sizes come from the masks."""
+    """A finished ``LVISEval``. Mask results have no boxes, so that sizes come from the masks."""
     results = json.loads(json.dumps(results))
     for result in results:
         if iou_type == "segm":
@@ -37,9 +37,10 @@ def official_metrics(evaluation: lvis.LVISEval) -> dict[str, float | None]:
 
 
 def derived_detections(seed: int, count: int = 2500) -> list[dict[str, Any]]:
-    """Detections with masks: ground truth shifted, dropped, duplicated, with tied scores and false positives.
+    """Detections with masks: real objects shifted, dropped and duplicated, with tied scores and false
+    positives.
 
-    All numbers are float32 values, so that Parquet holds them exactly.
+    All numbers are float32 values, so Parquet stores them exactly.
     """
     generator = np.random.default_rng(seed)
     truth = json.loads(DATA.read_text())

@@ -45,7 +45,7 @@ def write_parquet(path: Path, results: list[dict[str, Any]], names: dict[int, st
 
 
 def official_keys(evaluation: Evaluation) -> dict[str, dict[str, float | None]]:
-    """The numbers that lvis-api has too."""
+    """The numbers that lvis-api also computes."""
     return {iou: {key: numbers[key] for key in LVIS_KEYS} for iou, numbers in evaluation.metrics.items()}
 
 
@@ -82,7 +82,8 @@ def test_equal_to_lvis_on_real_annotations(tmp_path: Path, cap: bool) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("simcal", "lvis_evaluation"))
 def test_golden_federated_problem(case: dict[str, Any], tmp_path: Path) -> None:
-    """The released evaluation's numbers on small federated problems with areas given apart from the boxes."""
+    """The numbers of the released evaluation on small federated problems whose areas are not those of the
+    boxes."""
     inputs = case["inputs"]
     truth = {
         "images": [
@@ -342,7 +343,7 @@ def test_ap_fixed_is_its_definition(
     copies: int,
     number: int,
 ) -> None:
-    """The best detections of each category over the data set, and no limit in an image."""
+    """The best detections of each category over the whole dataset, without a limit per image."""
     monkeypatch.setattr(selection_module, "FIXED_DETECTIONS", number)
     folder = tmp_path_factory.mktemp("fixed")
     truth = tiny_truth(annotations, negative, rest)
@@ -357,7 +358,7 @@ def test_ap_fixed_is_its_definition(
 
 
 def coco_truth(seed: int) -> dict[str, Any]:
-    """The real annotations without what makes them federated; some are crowds, in run lengths."""
+    """The real annotations without federated lists; some are crowds, as run lengths."""
     generator = np.random.default_rng(seed)
     truth = json.loads(DATA.read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
@@ -439,7 +440,7 @@ def test_nothing_annotated_is_undefined(tmp_path: Path) -> None:
 
 
 def test_cap_counts_all_categories_of_an_image(tmp_path: Path) -> None:
-    """A higher score of a category that nobody verified still takes one of the places."""
+    """A higher score of a category that was not verified in the image still takes one of the places."""
     truth = write_json(tmp_path / "gt.json", TRUTH)
     other = {"image_id": 10, "category_id": 7, "score": 0.9, "bbox": [0.0, 0.0, 1.0, 1.0]}
     detections = write_json(tmp_path / "dt.json", [RESULT, other])
@@ -539,7 +540,7 @@ def test_masks_are_needed_for_mask_ap(tmp_path: Path) -> None:
 
 
 def test_one_ground_truth_serves_many_runs(tmp_path: Path) -> None:
-    """The same numbers as each run alone, in any order."""
+    """The numbers equal those of separate evaluations, in any order."""
     paths = [write_json(tmp_path / f"{seed}.json", derived_detections(seed, 300)) for seed in (1, 2)]
     evaluator = Evaluator(DATA)
     together = [evaluator.evaluate(path).metrics for path in (*paths, paths[0])]
@@ -548,7 +549,7 @@ def test_one_ground_truth_serves_many_runs(tmp_path: Path) -> None:
 
 
 def test_curves_on_request(tmp_path: Path) -> None:
-    """The arrays hold what AP is the mean of."""
+    """AP is the mean of the returned arrays."""
     evaluation = evaluate_detections(DATA, write_json(tmp_path / "dt.json", derived_detections(1, 300)))
     evaluation.write(curves=tmp_path / "curves.npz")
     with np.load(tmp_path / "curves.npz") as curves:  # refuses pickled objects
@@ -563,7 +564,7 @@ def test_curves_on_request(tmp_path: Path) -> None:
 
 
 def test_calibration_error_is_the_gap_between_score_and_precision(tmp_path: Path) -> None:
-    """Two detections of score 0.75, one of them right; another one, 0.15, wrong."""
+    """Two detections with score 0.75, one of them correct, and a wrong one with score 0.15."""
     truth = write_json(tmp_path / "gt.json", TRUTH)
     wrong = {**RESULT, "bbox": [50.0, 30.0, 8.0, 8.0]}
     records = [{**RESULT, "score": 0.75}, {**wrong, "score": 0.75}, {**wrong, "score": 0.15}]
@@ -574,7 +575,7 @@ def test_calibration_error_is_the_gap_between_score_and_precision(tmp_path: Path
 
 
 def test_error_types_on_request(tmp_path: Path) -> None:
-    """A second detection of an object costs what duplicates cost, and nothing else."""
+    """A second detection of an object is counted as a duplicate, and as nothing else."""
     truth = write_json(tmp_path / "gt.json", TRUTH)
     found = [{**item, "score": 0.5} for item in (RESULT, {**RESULT, "category_id": 5})]
     found[1]["bbox"] = TRUTH["annotations"][1]["bbox"]
@@ -602,7 +603,7 @@ def test_statistics_of_other_categories_are_refused(tmp_path: Path) -> None:
 
 
 def test_frequency_groups_are_those_of_the_training_statistics(tmp_path: Path) -> None:
-    """Whatever letters the ground truth has, and where it has none; a contradiction is said."""
+    """Independent of the letters in the ground truth; a contradiction is reported."""
     statistics = tmp_path / "train.csv"
     ClassStatistics(
         np.array([2, 5, 7]),
@@ -649,7 +650,7 @@ def in_coco_format(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_cap_of_one_protocol_is_none_of_the_other(tmp_path: Path) -> None:
-    """COCO keeps 100 detections of a category in an image: LVIS' 300 an image must not lift that."""
+    """COCO keeps 100 detections of a category per image, whatever the cap of LVIS (300 per image)."""
     boxes = [[20.0 * (n % 15), 20.0 * (n // 15), 18.0, 18.0] for n in range(150)]
     truth = {
         "images": [{"id": 1, "width": 320, "height": 240}],
@@ -679,7 +680,7 @@ def test_the_cap_of_one_protocol_is_none_of_the_other(tmp_path: Path) -> None:
 
 
 def test_masks_are_not_silently_left_out(tmp_path: Path) -> None:
-    """One annotation without a mask, or none with one, must not turn mask AP into box AP."""
+    """If only some annotations have a mask, mask AP must not become box AP."""
     results = [{**RESULT, "segmentation": mask(RESULT["bbox"])}]
     detections = write_json(tmp_path / "dt.json", results)
     null = broken(lambda content: content["annotations"][1].update(segmentation=None))
@@ -701,7 +702,7 @@ def test_masks_are_not_silently_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 def test_a_missing_area_is_measured(protocol: str, tmp_path: Path) -> None:
-    """As detectron2 measures it: polygons, run lengths, or else the box; and the evaluation says so."""
+    """As detectron2 does: from polygons, run lengths or else the box; the evaluation reports it."""
     content = json.loads(DATA.read_text())
     if protocol == "coco":
         content = coco_truth(seed=3)
@@ -738,7 +739,7 @@ def _shoelace(polygon: list[float]) -> float:
 
 
 def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
-    """Neither in the ground truth, which two libraries read, nor in results."""
+    """Neither in the ground truth, which two libraries read, nor in the results."""
     results = [{**RESULT, "segmentation": mask(RESULT["bbox"])}]
     paths = [write_json(tmp_path / "gt.json", TRUTH), write_json(tmp_path / "dt.json", results)]
     expected = evaluate_detections(*paths).metrics
@@ -783,7 +784,7 @@ def test_scores_in_percent_are_noticed(tmp_path: Path) -> None:
 
 
 def test_training_counts_go_by_category_and_not_by_position(tmp_path: Path) -> None:
-    """Without statistics there are no bins; with them each category lies in the bin of its own count."""
+    """Without statistics there are no bins; with them each category is in the bin of its own count."""
     truth = write_json(tmp_path / "gt.json", TRUTH)
     detections = write_json(tmp_path / "dt.json", [RESULT])
     assert "bAP" not in evaluate_detections(truth, detections).metrics["bbox"]

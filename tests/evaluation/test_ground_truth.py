@@ -1,4 +1,4 @@
-"""Ground truth that an engine would misread is refused."""
+"""Ground truth that an evaluation library would misread is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ RLE = {"size": [48, 64], "counts": [10, 20, 48 * 64 - 30]}
     ],
 )
 def test_masks_that_do_not_fit_their_image_are_refused(segmentation: Any, part: str, tmp_path: Path) -> None:
-    """Also without ``longtail check``; boxes are evaluated all the same."""
+    """Even without ``longtail check``; boxes can still be evaluated."""
     truth = broken(lambda content: content["annotations"][1].update(segmentation=segmentation))
     path = write_json(tmp_path / "gt.json", truth)
     detections = write_json(tmp_path / "dt.json", [{**RESULT, "segmentation": mask(RESULT["bbox"])}])

@@ -1,4 +1,4 @@
-"""The registry names every number once."""
+"""The registry lists every metric once."""
 
 from benchmark.evaluation.metrics import COCO_LT_BINS, COUNT_BINS, LVIS_KEYS, METRICS, metrics_of
 

@@ -1,4 +1,4 @@
-"""Caps keep the highest scores, and of equal ones the first."""
+"""Caps keep the highest scores, and the first of equal ones."""
 
 import numpy as np
 from hypothesis import given

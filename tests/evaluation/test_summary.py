@@ -1,4 +1,4 @@
-"""AP by training instances is that of SimCal."""
+"""AP by training instances equals that of SimCal."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def bins_of(edges: list[int]) -> list[Bin]:
 
 @pytest.mark.parametrize("case", golden_cases("simcal", "bin_ap", WITH_BUGS))
 def test_golden_bins(case: dict[str, Any]) -> None:
-    """Where a bin is empty the golden mean is undefined; the method description, and we, leave it out."""
+    """If a bin is empty, the golden mean is undefined; the method's description, and ours, omit the bin."""
     ap, counts = (np.array(case["inputs"][key]) for key in ("ap_per_category", "train_instance_counts"))
     expected, bins = case["expected"], bins_of(case["hyperparameters"]["edges"])
     found = [bin_mean(ap, counts, limits) for limits in bins]

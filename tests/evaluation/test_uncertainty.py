@@ -1,4 +1,4 @@
-"""The bootstrap re-weights images exactly, and pairs the runs."""
+"""The bootstrap weights images exactly and pairs the runs."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def evaluator(tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
 
 
 def repeated(content: dict[str, Any], results: list[dict[str, Any]], weights: np.ndarray) -> tuple[Any, Any]:
-    """Annotations and detections with each image as often as its weight says, under new ids."""
+    """Annotations and detections with each image repeated as often as its weight, under new ids."""
     images, annotations, found = [], [], []
     for image, weight in zip(sorted(content["images"], key=lambda item: item["id"]), weights, strict=True):
         for _ in range(weight):
@@ -74,7 +74,7 @@ def test_points_are_the_evaluations_numbers(evaluator: Evaluator, runs: list[Pat
 
 
 def test_runs_are_paired(evaluator: Evaluator, runs: list[Path]) -> None:
-    """A run does not differ from itself, and two runs differ by less than unpaired draws would say."""
+    """A run does not differ from itself, and two runs differ by less than with unpaired draws."""
     (same,) = bootstrap(evaluator, [runs[0], runs[0]], "bbox", resamples=20).differences
     assert {(item.value, item.low, item.high) for item in same.values()} == {(0.0, 0.0, 0.0)}
     found = bootstrap(evaluator, runs, "bbox", resamples=100)

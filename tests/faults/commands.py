@@ -1,4 +1,4 @@
-"""The command ``longtail`` in forked processes: PyTorch is imported once for all of them."""
+"""Runs ``longtail`` in forked processes, so that PyTorch is imported only once."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ LIMIT = 900.0  # seconds; nothing here takes that long, however busy the machine
 
 @dataclass
 class Command:
-    """A command under way, leader of a session of its own so that what it starts can be found."""
+    """A running command, which leads its own session so that its child processes can be found."""
 
     pid: int
     log: Path
@@ -27,11 +27,11 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What it has printed."""
+        """The output so far."""
         return self.log.read_text(errors="replace")
 
     def wait(self, seconds: float = LIMIT) -> int:
-        """Wait for its end: the exit status, or minus the number of the signal that ended it."""
+        """Wait for the end; returns the exit status, or minus the number of the signal that ended it."""
         if self.status is None:
             handle = os.pidfd_open(self.pid)
             try:
@@ -46,11 +46,11 @@ class Command:
         return self.status
 
     def kill(self) -> None:
-        """End the whole session."""
+        """Kill the whole session."""
         os.killpg(self.pid, signal.SIGKILL)
 
     def orphans(self, patience: float = 15.0) -> list[int]:
-        """Processes that it started and that outlive it; loading processes notice its end within seconds."""
+        """Child processes that outlive it; loading processes notice its end within seconds."""
         deadline = time.monotonic() + patience
         while (left := members(self.pid)) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -89,7 +89,7 @@ def start(
 
 
 def members(session: int) -> list[int]:
-    """Living processes of a session."""
+    """The running processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

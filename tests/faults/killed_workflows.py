@@ -1,4 +1,4 @@
-"""Whole workflows that are killed on their way."""
+"""Kills whole workflows while they run."""
 
 import os
 import shutil

@@ -1,4 +1,5 @@
-"""The faults: functions of a place that return the outcome, and raise ``Violation`` for a bad one."""
+"""The faults: functions of a place that return the outcome, and raise ``Violation`` if something forbidden
+happened."""
 
 import json
 import os
@@ -51,7 +52,7 @@ def _after(seconds: float, then: signal.Handlers | Callable[..., None]) -> None:
 
 
 def _killed(place: Place, target: Target, prepare: Callable[[], None], *more: str) -> bool:
-    """Run a step to be killed; whether it was."""
+    """Start a step and kill it; returns whether it was killed before its end."""
     place.forget(target)
     command = place.run(target, prepare, *more)
     claim(command.status is not None and command.status <= 0, f"status {command.status}:\n{command.output}")
@@ -65,7 +66,7 @@ def _killed(place: Place, target: Target, prepare: Callable[[], None], *more: st
 
 
 def killed_anywhere(place: Place) -> str:
-    """The system ends the process at once, between any two instructions."""
+    """The process is killed at a random moment."""
     target = _target(place, EVERY)
     moment = _moment(place, target)
     loading = place.draw.random() < 0.3 and target.kind in (*TRAININGS, "predict")
@@ -77,7 +78,7 @@ def killed_anywhere(place: Place) -> str:
 
 
 def killed_again_and_again(place: Place) -> str:
-    """A training that is killed three times on its way."""
+    """A training is killed three times."""
     target = _target(place, TRAININGS)
     for _ in range(3):
         moment = place.draw.uniform(0.5, 1) * place.reference.cpu_seconds[target.kind]
@@ -90,7 +91,7 @@ def killed_again_and_again(place: Place) -> str:
 
 
 def killed_around_a_write(place: Place) -> str:
-    """Killed when a file is written whole and not yet in its place, or has just been put there."""
+    """The process is killed between writing a file and renaming it, or just after."""
     target = _target(place, EVERY)
     number = place.draw.randint(1, place.reference.writes[target.kind])
     before = place.draw.random() < 0.5
@@ -100,7 +101,7 @@ def killed_around_a_write(place: Place) -> str:
 
 
 def killed_within_a_write(place: Place) -> str:
-    """Killed with a file half written: the kernel ends the process at the byte that passes the limit."""
+    """The process is killed while it writes a file: the kernel ends it at a limit of bytes."""
     target = _target(place, [*STAGES, "predict"])
     whole = (place.folder / target.output).stat().st_size
     limit = place.draw.randint(8000, whole - 1) if whole > 8001 else whole - 1
@@ -169,7 +170,7 @@ def terminated(place: Place) -> str:
 
 
 def damage(path: Path, draw: random.Random) -> str:
-    """Truncate a file, empty it, flip one bit or overwrite a part; what was done."""
+    """Truncate or empty a file, flip one bit, or overwrite a part; returns what was done."""
     content = bytearray(path.read_bytes())
     how = draw.choice(["truncated", "emptied", "bit flipped", "bit flipped", "overwritten"])
     if how == "truncated":
@@ -187,7 +188,7 @@ def damage(path: Path, draw: random.Random) -> str:
 
 
 def damaged_unfinished_checkpoint(place: Place) -> str:
-    """The newest checkpoint of a killed training is damaged: the one before it, or none, is used."""
+    """The newest checkpoint of a killed training is damaged: the training uses the one before, or none."""
     target = _target(place, TRAININGS)
     writes = place.reference.writes[target.kind]
     # after these come: the finished checkpoint, its record, the mark of its source, its place in the store
@@ -202,7 +203,7 @@ def damaged_unfinished_checkpoint(place: Place) -> str:
 
 
 def damaged_finished_checkpoint(place: Place) -> str:
-    """A finished checkpoint is damaged: what starts from it refuses, naming it."""
+    """A finished checkpoint is damaged: steps that start from it refuse it by name."""
     target = _target(place, ["train classifier", "train with meta step", "fit", "transform", "predict"])
     checkpoint = target.input("checkpoint" if target.kind == "predict" else "init")
     place.forget(target)
@@ -211,7 +212,7 @@ def damaged_finished_checkpoint(place: Place) -> str:
 
 
 def _refused_or_harmless(place: Place, target: Target, victim: Path, *words: str) -> str:
-    """After ``victim`` was damaged: a clear refusal, or the same result where the damage does no harm."""
+    """After ``victim`` was damaged: a clear error, or the same result if the damage does no harm."""
     command = place.run(target)
     place.check_tables()
     if command.status == 0:
@@ -239,7 +240,7 @@ def damaged_detections(place: Place) -> str:
 
 
 def exchanged_detections(place: Place) -> str:
-    """Whole detections that are not those of this model: scores were changed, or they are another run's."""
+    """Valid detections of another model: with changed scores, or from another run."""
     target = _target(place, ["evaluate"])
     path = target.input("detections")
     if place.draw.random() < 0.5:
@@ -253,14 +254,14 @@ def exchanged_detections(place: Place) -> str:
         pq.write_table(table.set_column(column, field, pa.array(scores, field.type)), path)
     place.check_tables(everything=True)  # the numbers are still those of the right ones
     place.forget(target)
-    place.check_refused(target, place.run(target), str(path), "not what was made")
+    place.check_refused(target, place.run(target), str(path), "has changed since it was made")
     _restore(place, path)
     place.recover(target)
     return REPAIRED
 
 
 def altered_results(place: Place) -> str:
-    """Metrics or a record are damaged after the evaluation: no number of theirs is shown."""
+    """Metrics or a record are damaged after the evaluation: none of their numbers is shown."""
     target = _target(place, ["evaluate"])
     victim = place.draw.choice([target.output, target.step.record])
     before = victim.read_bytes()
@@ -273,7 +274,7 @@ def altered_results(place: Place) -> str:
 
 
 def limited_files(place: Place) -> str:
-    """As with a quota, no file may grow beyond a limit: one clear message, and the last good state stays."""
+    """No file may grow beyond a limit, as with a quota: one clear message, and the last state is kept."""
     target = _target(place, [*STAGES, "predict"])
     whole = (place.folder / target.output).stat().st_size
     limit = place.draw.choice([place.draw.randint(200, 8000), place.draw.randint(8000, max(8001, whole - 1))])
@@ -286,7 +287,7 @@ def limited_files(place: Place) -> str:
 
 @contextmanager
 def _disk_of_its_own(place: Place) -> Iterator[None]:
-    """The place on a small disk, with room for three unfinished checkpoints with their optimiser's state."""
+    """The place on a small disk, with room for three unfinished checkpoints with optimiser state."""
     files = [path for path in place.reference.folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size + 4096 for path in files) + 192 * 2**20
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "faults", str(place.folder)]
@@ -301,7 +302,7 @@ def _disk_of_its_own(place: Place) -> Iterator[None]:
 
 
 def full_disk(place: Place) -> str:
-    """A disk that is full, or runs full while the command writes."""
+    """The disk is full, or becomes full while the command writes."""
     target = _target(place, [*STAGES, "predict"])
     whole = (place.folder / target.output).stat().st_size
     free = place.draw.choice([0, place.draw.randint(0, 16_000), place.draw.randint(0, whole)])
@@ -377,7 +378,7 @@ def _bad_structure(content: dict, draw: random.Random) -> None:
 
 
 def hostile_annotations(place: Place) -> str:
-    """The annotation file is cut off, nested without end, or holds values that no such file may hold."""
+    """The annotation file is truncated, nested without end, or has impossible values."""
     target = place.draw.choice([BY_KIND["train all"][0], BY_KIND["train classifier"][0]])
     path = DATA / place.draw.choice(["train.json", "train.json", "val.json"])
     how = place.draw.choice(["cut", "nested", "values", "values", "structure", "structure"])
@@ -402,7 +403,7 @@ def hostile_annotations(place: Place) -> str:
 
 
 def two_at_once(place: Place) -> str:
-    """The same command twice at once: one makes the output, the other waits a moment or is refused."""
+    """The same command is started twice: one makes the output, the other waits a moment or is refused."""
     target = _target(place, EVERY)
     place.forget(target)
     first = place.start(target)
@@ -418,7 +419,7 @@ def two_at_once(place: Place) -> str:
 
 
 def dead_rank(place: Place) -> str:
-    """One of two processes is killed: the job ends soon, with an error, and nothing of it stays."""
+    """One of two processes is killed: the job ends soon with an error, and leaves no process."""
     (target,) = (target for target in BY_KIND["train all"] if target.row == "softmax")
     place.forget(target)
     command = [sys.executable, "-m", "benchmark.cli", *target.arguments, "--devices", "2"]

@@ -1,4 +1,4 @@
-"""What is to be broken: a finished experiment, copies of it, and what must hold in one whatever happens."""
+"""A finished experiment, copies of it to break, and what must hold in a copy after every fault."""
 
 import os
 import random
@@ -26,19 +26,21 @@ ROWS = {row.id: row for row in load_experiment(str(EXPERIMENT)).rows}
 
 
 class Violation(Exception):
-    """Something that must never happen."""
+    """Something forbidden has happened."""
 
 
 def claim(holds: bool, what: str) -> None:
-    """Raise ``Violation`` unless it holds."""
+    """Raise ``Violation`` unless the condition holds."""
     if not holds:
         raise Violation(what)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A step that a fault may hit, or without a name all of a row. Its key depends on the data, so the step
-    itself is there in a place only."""
+    """A step that a fault may hit, or all steps of a row if it has no name.
+
+    Its key depends on the data, so the step itself exists only in a place.
+    """
 
     kind: str
     row: str
@@ -76,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True)
 class PassTarget:
-    """The pass that a step of some rows shares, by its kind."""
+    """The shared pass of some rows, by the kind of its steps."""
 
     kind: str
     rows: tuple[str, ...]
@@ -121,7 +123,7 @@ OF_DATA = [
 
 @dataclass
 class Reference:
-    """The experiment undisturbed, and what each step costs."""
+    """The undisturbed experiment, and the cost of each step."""
 
     folder: Path
     cpu_seconds: dict[str, float] = field(default_factory=dict)
@@ -158,7 +160,7 @@ class Reference:
 
 @dataclass
 class Place:
-    """A copy of the finished experiment, in which one fault happens."""
+    """A copy of the finished experiment in which one fault happens."""
 
     folder: Path
     reference: Reference
@@ -170,7 +172,7 @@ class Place:
         os.chdir(self.folder)
 
     def copy(self) -> None:
-        """Fill the folder anew."""
+        """Make the copy again."""
         shutil.copytree(self.reference.folder, self.folder, symlinks=True, dirs_exist_ok=True)
 
     @property
@@ -179,7 +181,7 @@ class Place:
         return self.folder.with_name(f"{self.folder.name}.{len(self.commands)}.log")
 
     def forget(self, target: Target) -> None:
-        """Take a step's result away."""
+        """Remove a step's result."""
         shutil.rmtree(target.step.folder, ignore_errors=True)
 
     def start(
@@ -204,13 +206,13 @@ class Place:
         return read_record(target.step.record)
 
     def recover(self, target: Target) -> None:
-        """What a user does: the same command again. All must be as if nothing had happened."""
+        """Run the same command again, as a user would; afterwards everything must be as without the fault."""
         command = self.run(target)
         claim(command.status == 0, f"the same command again ended with {command.status}:\n{command.output}")
         self.check_recovered(target)
 
     def check_recovered(self, target: Target) -> None:
-        """Same bytes as undisturbed, every row done, nothing left over."""
+        """Same bytes as the reference, every row done, nothing left over."""
         record = self.record(target)
         claim(record is not None and record.state == "done", f"the record says {record}")
         self.check_same(target)
@@ -229,7 +231,7 @@ class Place:
         claim(self.same(target), f"{target.output} differs from that of an undisturbed run")
 
     def check_tables(self, everything: bool = False) -> dict[str, RunResult]:
-        """A number that a table would show is that of the reference; what is not done shows none."""
+        """The numbers in tables are those of the reference; unfinished rows have none."""
         results = {name: collect_run(row.runs[0], None) for name, row in ROWS.items()}
         for name, result in results.items():
             if result.done:
@@ -241,7 +243,8 @@ class Place:
         return results
 
     def check_refused(self, target: Target, command: Command, *words: str) -> None:
-        """The command ended as for bad input, with one message that names the cause, and nothing is half."""
+        """The command ended as for bad input, with one message that names the cause, and left nothing half
+        written."""
         claim(command.status == 2, f"exit status {command.status}, expected 2:\n{command.output}")
         claim("Traceback" not in command.output, f"a traceback:\n{command.output}")
         for word in words:
@@ -259,7 +262,7 @@ class Place:
 
 
 def count_writes(counter: Path) -> None:
-    """Add a byte to ``counter`` for every file that is put in place."""
+    """Append a byte to ``counter`` for every file that is moved to its destination."""
     replace = Path.replace
 
     def counted(self: Path, target: Path) -> Path:
@@ -271,7 +274,7 @@ def count_writes(counter: Path) -> None:
 
 
 def die_at_write(number: int, before: bool) -> None:
-    """End this process at once, before or after the file is renamed that it puts in place ``number``-th."""
+    """Kill this process before or after the ``number``-th file is moved to its destination."""
     replace, count = Path.replace, 0
 
     def deadly(self: Path, target: Path) -> Path:

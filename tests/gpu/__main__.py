@@ -46,14 +46,14 @@ _PARTS = re.compile(MARK.format(name=r"(\w+)", state=r"(\w+)"))
 
 @dataclass(frozen=True)
 class Section:
-    """What is known of a topic: its state (``done``, ``failed``, ``late``) and text."""
+    """The result of a topic: its state (``done``, ``failed``, ``late``) and text."""
 
     state: str
     text: str
 
 
 def main() -> int:
-    """Run topics; the exit status is 1 if one of them is not done."""
+    """Run topics; exit status 1 if one of them is not done."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
     parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"run anew: {', '.join(LIMITS)}")
     parser.add_argument("--dry", action="store_true", help="on the CPU, at tiny size")
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def _run(again: list[str], output: Path, place: Path, device: str, dry: bool, seconds: float) -> int:
-    """Run what is missing in ``output`` and what is to be run ``again``."""
+    """Run the topics that are missing in ``output``, and those in ``again``."""
     end = time.monotonic() + seconds
     place.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def _topic(name: str, place: Path, dry: bool, limit: float) -> Section:
 
 
 def _start(topic: str, place: Path, dry: bool, out: object, messages: object) -> "subprocess.Popen[bytes]":
-    """A topic's process, with the processes that it starts in a group of their own."""
+    """Start the process of a topic, in its own process group."""
     command = [sys.executable, "-u", "-m", "tests.gpu", "--only", topic, *(["--dry"] if dry else [])]
     paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -145,7 +145,7 @@ def _start(topic: str, place: Path, dry: bool, out: object, messages: object) ->
 
 
 def _ended_in(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
-    """Whether a process ends by itself in time; else it is ended with all that it started."""
+    """Whether a process ends by itself in time; otherwise it is killed with its children."""
     try:
         process.wait(max(seconds, 0))
     except subprocess.TimeoutExpired:
@@ -179,7 +179,7 @@ def _device(dry: bool) -> str:
 
 
 def _conditions() -> str:
-    """Code, versions and machine, in a line."""
+    """Code, versions and machine on one line."""
     from tests.performance.__main__ import machine
 
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]

@@ -1,4 +1,4 @@
-"""The same detector, images and draws on CPU and GPU, in each precision."""
+"""Compares CPU and GPU in each precision, with the same detector, images and draws."""
 
 import sys
 from contextlib import nullcontext

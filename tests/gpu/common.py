@@ -1,4 +1,4 @@
-"""What topics share: the device, and rows of tables that are shown as soon as they are known."""
+"""Shared by the topics: the device, and tables whose rows are printed as soon as they are known."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -8,12 +8,12 @@ import torch
 
 
 def device_of(dry: bool) -> torch.device:
-    """The GPU; in a dry run the CPU."""
+    """The GPU, or the CPU in a dry run."""
     return torch.device("cpu" if dry else "cuda")
 
 
 def say(text: str) -> None:
-    """Print a paragraph at once."""
+    """Print a paragraph immediately."""
     print(f"{text}\n", flush=True)
 
 
@@ -41,20 +41,20 @@ def table_of(columns: Sequence[str], rows: Sequence[tuple[str, Callable[[], Sequ
 
 
 def largest_memory(device: torch.device) -> str:
-    """Most that tensors have taken on the GPU since ``forget_memory``, in GB."""
+    """Peak memory of tensors on the GPU since ``forget_memory``, in GB."""
     if device.type != "cuda":
         return "-"
     return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
 
 
 def forget_memory(device: torch.device) -> None:
-    """Begin ``largest_memory`` anew."""
+    """Reset ``largest_memory``."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
 def finish(device: torch.device) -> None:
-    """Wait for the GPU."""
+    """Wait until the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize()

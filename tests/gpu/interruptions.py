@@ -1,4 +1,4 @@
-"""A training that is killed and resumed, and two commands that want the same device."""
+"""Kills and resumes a training on the GPU, and runs two commands on one device."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ DEADLINE = 900.0  # seconds; the topic has a limit of its own
 
 
 class Trainings:
-    """Trainings in stores of their own, so that none finds the other's result."""
+    """Trainings with separate stores, so that none finds the result of another."""
 
     def __init__(self, dry: bool) -> None:
         self._devices = 0 if dry else 1

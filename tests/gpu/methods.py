@@ -1,4 +1,4 @@
-"""Every method on the GPU, beside the numbers that the canary stores of the CPU."""
+"""Runs every method on the GPU and compares it with the canary's numbers from the CPU."""
 
 import io
 import json
@@ -62,7 +62,7 @@ def _detector(detector: str, means: Means, expected: dict[str, Any]) -> list[str
 
 
 def _pipeline_cells(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Differences of losses and weights; of detections only how many there are."""
+    """Differences of losses and weights, and the number of detections."""
     cells = []
     for kind in ("losses", "weights"):
         names = [name for name in found if name.endswith(kind) and name in expected]
@@ -73,7 +73,7 @@ def _pipeline_cells(expected: dict[str, Any], found: dict[str, Any]) -> list[str
 
 
 def _apart(one: Any, two: Any) -> float:
-    """The largest difference of numbers at the same places, relative to the larger one."""
+    """The largest relative difference between numbers at the same places."""
     if isinstance(one, dict):
         return max((_apart(one[key], two[key]) for key in one.keys() & two.keys()), default=0.0)
     if isinstance(one, list):

@@ -1,4 +1,4 @@
-"""Boxes and masks follow their image through resizing and flipping; draws depend on the position alone."""
+"""Boxes and masks follow their image through resizing and flipping; draws depend only on the position."""
 
 import json
 from pathlib import Path
@@ -44,6 +44,8 @@ def train_images(
         ((640, 480), (1067, 800)),
         ((400, 1000), (533, 1333)),
         ((5, 4000), (2, 1333)),
+        ((1, 4000), (1, 1333)),
+        ((4000, 1), (1333, 1)),
     ],
 )
 def test_short_side_unless_the_long_one_passes_its_bound(
@@ -160,7 +162,7 @@ def test_an_image_of_another_size_is_refused(inside: Path, tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("inside")
 def test_boxes_outside_their_image_are_left_out(tmp_path: Path) -> None:
-    """Clamped to the border they have no size, and a regression target of log 0."""
+    """Clamped to the border they have no size, and their regression target would be log 0."""
     content = json.loads((DATA / "train.json").read_text())
     first = content["annotations"][0]
     first["bbox"] = [-50, -50, 20, 20]
@@ -227,7 +229,7 @@ def test_any_short_side_between_two_bounds_may_be_drawn() -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_stuff_maps_follow_their_image(tmp_path: Path) -> None:
-    """Resized without mixing categories, mirrored with the image; refused if of another size or absent."""
+    """Resized without mixing categories and flipped with the image; refused if missing or of another size."""
     annotations = read_annotations(DATA / "train.json")
 
     def images() -> TrainImages:
@@ -256,7 +258,7 @@ def test_stuff_maps_follow_their_image(tmp_path: Path) -> None:
 
 
 def test_all_of_a_target_goes_to_another_device() -> None:
-    """The meta device stands for a GPU. The seed of the image's draws goes with it."""
+    """The meta device stands for a GPU. The seed of the image's draws is kept."""
     boxes, labels = torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64)
     masks = instance_masks(torch.zeros(2, 8, 8))
     stuff = torch.zeros(8, 8, dtype=torch.uint8)
@@ -274,7 +276,8 @@ def test_all_of_a_target_goes_to_another_device() -> None:
 def test_photographs_are_turned_as_their_exif_orientation_says(
     orientation: int, suffix: str, tmp_path: Path
 ) -> None:
-    """As detectron2 (``_apply_exif_orientation``) and Pillow turn them; then the annotated size counts."""
+    """As in detectron2 (``_apply_exif_orientation``) and Pillow; the annotated size is that of the rotated
+    image."""
     generator = np.random.Generator(np.random.PCG64(orientation))
     blocks = generator.integers(0, 256, (6, 8, 3)).astype(np.uint8)
     picture = Picture.fromarray(blocks.repeat(16, axis=0).repeat(16, axis=1))
@@ -292,8 +295,26 @@ def test_photographs_are_turned_as_their_exif_orientation_says(
             decode(path, 1, (96, 128))
 
 
+def test_an_image_and_its_boxes_are_scaled_in_both_directions(tmp_path: Path) -> None:
+    """With antialiasing, as in Pillow; the box touches the corner of the image."""
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 150, 3)).astype(np.uint8)
+    Picture.fromarray(pixels).save(tmp_path / "1.png")
+    image = {"id": 1, "width": 150, "height": 100, "file_name": "1.png"}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 75, 50], "area": 3750}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    annotations = read_annotations(tmp_path / "train.json")
+    settings = SETTINGS.model_copy(update={"test_short_edge": 40})
+    expected = np.asarray(Picture.fromarray(pixels).resize((60, 40), Picture.Resampling.BILINEAR), np.int16)
+    training = TrainImages(annotations, tmp_path, settings, 0, masks=False, augment=False)[0, 0]
+    assert training.target is not None
+    torch.testing.assert_close(training.target.boxes, torch.tensor([[0.0, 0, 30, 20]]))
+    for sample in (training, TestImages(annotations, tmp_path, settings)[0]):
+        assert np.abs(sample.image.permute(1, 2, 0).numpy().astype(np.int16) - expected).max() <= 2
+
+
 def changed(folder: Path, change: Any) -> AnnotationFile:
-    """The training file after ``change`` of its content."""
+    """The training file with its content changed by ``change``."""
     content = json.loads((DATA / "train.json").read_text())
     change(content["annotations"])
     (folder / "train.json").write_text(json.dumps(content))
@@ -317,7 +338,7 @@ def changed(folder: Path, change: Any) -> AnnotationFile:
 def test_segmentations_that_are_no_masks_are_refused_before_training(
     segmentation: Any, defect: str, tmp_path: Path
 ) -> None:
-    """All are counted, and the first is named, with its file."""
+    """The error counts all of them, and names the first and its file."""
 
     def change(annotations: list[dict[str, Any]]) -> None:
         for item in annotations[4:7]:
@@ -342,7 +363,7 @@ def test_segmentations_that_are_no_masks_are_refused_before_training(
 def test_segmentations_are_kept_as_the_file_has_them(
     decimals: int | None, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Polygons with any number of decimals, beyond the border too, and run lengths of both kinds."""
+    """Polygons with any decimals, also beyond the border, and both kinds of run lengths."""
     monkeypatch.setattr(annotated, "AT_ONCE", at_once)
     expected: list[Any] = []
 
@@ -380,7 +401,7 @@ def test_segmentations_are_kept_as_the_file_has_them(
 
 @pytest.mark.usefixtures("inside")
 def test_an_item_holds_no_view_of_the_shared_arrays() -> None:
-    """What a detector does to its target changes nothing for the next epoch."""
+    """A detector that changes its target does not change the next epoch."""
     data = train_images(augment=False)
     target = data[0, 0].target
     assert target is not None
@@ -393,7 +414,7 @@ def test_an_item_holds_no_view_of_the_shared_arrays() -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_ground_truth_comes_out_of_a_loading_process_as_it_went_in() -> None:
-    """A sample that waits keeps one file open, that of its image; a system allows about a thousand."""
+    """A waiting sample keeps one file open, that of its image; systems allow about a thousand."""
     data = train_images()
     order = [[(index, index) for index in range(8)]]
     before = len(list(Path("/proc/self/fd").iterdir()))

@@ -1,4 +1,4 @@
-"""Mask targets are exact at the RoI, and the releases' to the pixel; no bitmap of an image is made."""
+"""Mask targets are exact at the RoI and equal the releases' to the pixel, without a bitmap of the image."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -30,7 +30,7 @@ Polygons = list[np.ndarray]
 
 
 def bitmap_of(polygons: Polygons, height: int, width: int) -> Tensor:
-    """pycocotools' (height, width)."""
+    """The bitmap (height, width) by pycocotools."""
     code = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width))
     return torch.from_numpy(coco_mask.decode(code))
 
@@ -52,7 +52,7 @@ def real_objects() -> list[tuple[list[Polygons], Tensor, tuple[int, int]]]:
 def augmented(
     masks: InstanceMasks, boxes: Tensor, short_edge: int, flip: bool
 ) -> tuple[InstanceMasks, Tensor]:
-    """Both as of the resized, and then mirrored, image."""
+    """The objects and boxes after resizing, and after resizing and flipping."""
     height, width = masks.size
     new = resized(height, width, short_edge, 1333)
     masks, boxes = masks.resized(*new), boxes * torch.tensor([new[1] / width, new[0] / height] * 2)
@@ -114,7 +114,7 @@ def test_polygons_are_rasterised_at_the_roi_as_detectron2_does() -> None:
 
 
 def test_bitmaps_are_cropped_as_mmdetection_2_does() -> None:
-    """But for cells that are foreground to one half, where float32 decides."""
+    """Except cells that are covered to one half, where float32 decides."""
     wrong = total = 0
     for polygons, size, edge, flip, (boxes, matched) in cases(images=24, rois=12):
         masks = InstanceMasks.of(polygons, *size, "bitmaps")
@@ -151,7 +151,7 @@ POLYGONS = st.lists(st.lists(POINT, min_size=3, max_size=9), min_size=1, max_siz
 @settings(max_examples=200)
 @given(POLYGONS)
 def test_any_polygons_get_pycocotools_pixels(points: list[list[tuple[float, float]]]) -> None:
-    """Crossing themselves and each other, without area, in part or as a whole outside of the RoI."""
+    """Polygons that cross themselves or others, have no area, or lie partly or wholly outside the RoI."""
     polygons = [np.array(polygon).ravel() for polygon in points]
     box, one = torch.tensor([[0.0, 0, 60, 60]]), torch.tensor([0])
     expected = bitmap_of(polygons, 60, 60).float()
@@ -189,7 +189,7 @@ HARD: dict[str, Polygons | bytes] = {
 
 
 def hard_bitmaps() -> Tensor:
-    """(n, 28, 33) of the hard cases."""
+    """Bitmaps (n, 28, 33) of the hard cases."""
     return torch.stack(
         [
             torch.from_numpy(coco_mask.decode({"size": [28, 33], "counts": shape}))
@@ -203,7 +203,7 @@ def hard_bitmaps() -> Tensor:
 @pytest.mark.parametrize("way", ["coverage", "polygons", "bitmaps", "bitmaps_mmdet_v1"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_every_way_gives_the_annotated_pixels_at_scale_one(way: MaskTargets, flip: bool) -> None:
-    """A RoI whose cells are pixels, of an image with all hard cases at once, polygons and run lengths."""
+    """A RoI whose cells are pixels, in an image with all hard cases, as polygons and as run lengths."""
     masks = InstanceMasks.of(list(HARD.values()), 28, 33, way)
     expected = hard_bitmaps()
     if flip:
@@ -220,7 +220,7 @@ def test_every_way_gives_the_annotated_pixels_at_scale_one(way: MaskTargets, fli
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_coverage_is_the_area_of_the_annotated_pixels_in_each_cell(flip: bool) -> None:
-    """Against counting 64 x 64 points in each cell, at boxes between the pixels and beyond the image."""
+    """Compared with counting 64 x 64 points per cell, for boxes between pixels and beyond the image."""
     masks = InstanceMasks.of(list(HARD.values()), 28, 33).resized(45, 71)
     masks = masks.flipped() if flip else masks
     bitmaps = hard_bitmaps().flip(-1) if flip else hard_bitmaps()
@@ -296,7 +296,7 @@ def test_pasted_targets_are_the_object_again(way: MaskTargets) -> None:
 
 
 class _Largest(TorchDispatchMode):
-    """Numbers in the largest tensor that is made."""
+    """Records the number of elements of the largest tensor that is created."""
 
     numbers = 0
 
@@ -312,7 +312,7 @@ class _Largest(TorchDispatchMode):
 def test_memory_is_bounded_whatever_the_number_of_objects_and_the_size_of_the_image(
     way: MaskTargets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """128 RoIs of 300 objects: bitmaps of the image would have 320 million numbers, one a million."""
+    """128 RoIs of 300 objects: bitmaps of the image would have 320 million elements."""
     polygons, boxes, size = max(real_objects(), key=lambda item: len(item[0]))
     copies = -(-300 // len(polygons))
     masks = InstanceMasks.of(polygons * copies, *size, way)
@@ -370,7 +370,7 @@ def test_all_tensors_move() -> None:
 
 
 def test_masks_from_bitmaps_are_those_bitmaps() -> None:
-    """What other tests make their ground truth with."""
+    """Other tests make their ground truth from bitmaps."""
     bitmaps = hard_bitmaps()
     boxes = torch.tensor([[3.0, 0, 31, 28]]).expand(len(bitmaps), 4)
     found = instance_masks(bitmaps).targets(boxes, torch.arange(len(bitmaps)), SIDE)

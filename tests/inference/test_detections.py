@@ -1,4 +1,4 @@
-"""Detections survive the disk unchanged, and broken files are named by row."""
+"""Detections survive writing and reading unchanged, and errors in files are reported with the row."""
 
 import json
 from pathlib import Path
@@ -142,7 +142,7 @@ def test_broken_results_are_named_by_record_and_field(text: str, parts: list[str
 def test_results_are_the_same_however_they_are_cut(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where an object ends within a record, or seems to within a text."""
+    """Even if an object ends inside a record, or seems to end inside a text."""
     path = tmp_path / "results.json"
     masked = RESULT | {"segmentation": {"size": [4, 5], "counts": "014000000"}}
     records = [
@@ -192,7 +192,7 @@ def test_parquet_with_foreign_metadata_is_named(tmp_path: Path, metadata: object
 
 
 def test_a_flipped_bit_is_not_read_as_other_numbers(tmp_path: Path) -> None:
-    """The scores' page is kept uncompressed where that is smaller, so nothing but a checksum would notice."""
+    """The page of scores is stored uncompressed if that is smaller, so only a checksum notices the bit."""
     path = tmp_path / "detections.parquet"
     with DetectionWriter(path, NAMES, {}, masks=False) as writer:
         writer.add(7, [3] * 50, np.random.default_rng(0).random(50), [[1, 2, 3, 4]] * 50)
@@ -238,7 +238,7 @@ def table_of(path: Path, counts: bytes | str, size: tuple[int, int] = (480, 640)
     ],
 )
 def test_run_lengths_that_do_not_make_up_the_image_are_refused(counts: bytes, tmp_path: Path) -> None:
-    """Libraries written in C would read or write past the end of the mask."""
+    """Libraries in C would read or write beyond the end of the mask."""
     table = table_of(tmp_path / "results.json", counts)
     with pytest.raises(DetectionError, match="its run lengths do not make up the image") as caught:
         table.masks(np.arange(1), SIZES)
@@ -300,8 +300,7 @@ def test_values_that_are_not_finite_are_refused(column: str, value: float, tmp_p
 
 
 def test_damage_anywhere_is_an_error_or_harmless(tmp_path: Path) -> None:
-    """Files with changed and missing bytes end in our error or in a table, and never in the interpreter's
-    end."""
+    """Files with changed or missing bytes give our error or a table, and never end the interpreter."""
     generator = np.random.default_rng(0)
     for name in ("detections.parquet", "results.json"):
         path = tmp_path / name

@@ -1,4 +1,4 @@
-"""Prediction writes what the evaluation reads: every image, valid ids, boxes and masks in original pixels."""
+"""Predictions contain every image, valid ids, and boxes and masks in original pixels."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Detections that are made with others have the bytes that they have alone, whatever becomes of those."""
+"""Shared predictions have the same bytes as separate ones, whatever happens to the others."""
 
 import os
 import signal
@@ -44,7 +44,7 @@ Alone = Callable[[str, Iterable[str]], dict[str, Files]]
 
 
 def rows(detector: str) -> Steps:
-    """Few detections where they have masks."""
+    """Rows with few detections if they have masks."""
     found = {}
     for row in load_experiment(str(with_detector(str(EXPERIMENT), detector))).rows:
         (run,) = row.runs
@@ -55,13 +55,13 @@ def rows(detector: str) -> Steps:
 
 
 def command(shared: SharedPass, place: Path) -> list[str]:
-    """That of the workflow, for a place with the experiment on boxes alone."""
+    """The workflow's command, in a place with the experiment on boxes only."""
     (place / EXPERIMENT.name).write_text(EXPERIMENT.read_text().replace("torchvision/tiny_mask_rcnn", BOXES))
     return [sys.executable, "-m", "benchmark.cli", "make", EXPERIMENT.name, shared.name]
 
 
 def passes_of(steps: Steps) -> dict[tuple[str, ...], SharedPass]:
-    """The passes that predict, by the rows that share them."""
+    """The shared passes that predict, by their rows."""
     row_of = {step.place: row for row, own in steps.items() for step in own if step.kind is PREDICT}
     found = shared_passes(step for own in steps.values() for step in own)
     return {tuple(row_of[step.place] for step in shared.steps): shared for shared in found if shared.predicts}
@@ -72,13 +72,13 @@ def predictions(steps: Steps, names: Iterable[str]) -> dict[str, Step]:
 
 
 def trainings(steps: Steps, names: Iterable[str]) -> list[Step]:
-    """What is trained before those rows' predictions, but for transform stages."""
+    """The trainings before the predictions of the rows, without transform stages."""
     found = {step.place: step for row in names for step in steps[row] if step.kind.name in TRAININGS}
     return [*found.values()]
 
 
 def untrained(step: Step) -> None:
-    """Finish a training with the weights that it starts from."""
+    """Finish a training with its initial weights."""
     with made(step) as folder:
         before = step.inputs.get("init")
         files, init = run_files(step.run), before.output() if before is not None else None
@@ -95,8 +95,10 @@ def files_of(step: Step, place: Path = Path()) -> Files:
 
 @pytest.fixture(scope="module")
 def alone(workplace: Path) -> Alone:
-    """Gives the files of rows' predictions that were made alone; after that the store of the workplace has
-    all that is before them, with random weights."""
+    """The files of predictions that were made separately.
+
+    Afterwards the store of the workplace contains all steps before the predictions, with random weights.
+    """
     found: dict[tuple[str, str], Files] = {}
 
     def of(detector: str, names: Iterable[str]) -> dict[str, Files]:
@@ -126,7 +128,7 @@ def test_together_as_alone(
     detector: str,
     names: tuple[str, ...],
 ) -> None:
-    """With the transform stages before them; costs add up to that of the pass."""
+    """Including the transform stages before them; costs add up to that of the pass."""
     steps, wanted = rows(detector), alone(detector, names)
     monkeypatch.chdir(place_beside(tmp_path, workplace, *trainings(steps, names)))
     shared, begin = passes_of(steps)[names], time.monotonic()
@@ -146,7 +148,7 @@ def test_together_as_alone(
 
 
 def test_killed_and_made_again(workplace: Path, alone: Alone, tmp_path: Path) -> None:
-    """With the files half written."""
+    """Killed while the files are half written."""
     steps, wanted = rows(BOXES), alone(BOXES, POST_HOC)
     place = place_beside(tmp_path, workplace, *trainings(steps, POST_HOC))
     shared = passes_of(steps)[POST_HOC]
@@ -162,7 +164,7 @@ def test_killed_and_made_again(workplace: Path, alone: Alone, tmp_path: Path) ->
 
 
 def test_two_processes(workplace: Path, alone: Alone, tmp_path: Path) -> None:
-    """Take images in turns."""
+    """Each process takes every second image."""
     steps, wanted = rows(BOXES), alone(BOXES, POST_HOC)
     place = place_beside(tmp_path, workplace, *trainings(steps, POST_HOC))
     shared = passes_of(steps)[POST_HOC]
@@ -179,8 +181,8 @@ def test_what_fails_harms_nobody(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One has an error in its code, and the transform of another moves more than the classifier, which its
-    own job has no reason to refuse."""
+    """One has an error in its code. The transform of another changes more than the classifier, which only a
+    shared pass refuses."""
     steps, wanted = rows(BOXES), alone(BOXES, POST_HOC)
     monkeypatch.chdir(place_beside(tmp_path, workplace, *trainings(steps, POST_HOC)))
     shared, own = passes_of(steps)[POST_HOC], predictions(steps, POST_HOC)
@@ -215,7 +217,7 @@ def test_what_fails_harms_nobody(
 def test_who_shares_a_pass(
     workplace: Path, alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Checkpoints of one base that get ready together; of a retraining that does not, nobody waits."""
+    """Checkpoints of one base that are ready together; no prediction waits for a separate retraining."""
     alone(BOXES, [*POST_HOC, *RETRAINED])
     steps = rows(BOXES)
     monkeypatch.chdir(place_beside(tmp_path, workplace, *trainings(steps, POST_HOC[:1])))

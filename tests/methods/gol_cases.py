@@ -33,7 +33,7 @@ def logits_and_labels(case: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 def element_weights(case: dict[str, Any], labels: Tensor) -> Tensor:
-    """Weights of the rows (N, 1): the case's, and 0 for ignored rows. The benchmark itself has none."""
+    """The row weights (N, 1) of the case, 0 for ignored rows; the project itself has no row weights."""
     given = case["inputs"]["label_weights"]
     weights = torch.ones(len(labels), dtype=torch.float64) if given is None else matrix(given)
     return torch.where(labels < 0, 0.0, weights)[:, None]

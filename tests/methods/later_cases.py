@@ -14,12 +14,13 @@ def matrix(values: Any, columns: int = 0) -> Tensor:
 
 
 def with_holes(values: Any) -> Tensor:
-    """A float64 vector in which ``null`` (NaN, infinity) is NaN."""
+    """A float64 vector in which ``null`` (NaN or infinity) is NaN."""
     return torch.tensor([float("nan") if value is None else value for value in values], dtype=torch.float64)
 
 
 def check_where_known(found: Tensor, golden: Tensor, close: dict[str, float]) -> None:
-    """Equal but where the original is NaN or infinite, as for a category that never occurs; there finite."""
+    """Compare where the original is finite; ours must be finite everywhere, e.g. for a category that never
+    occurs."""
     known = golden.isfinite()
     torch.testing.assert_close(found[known], golden[known], **close)
     assert found.isfinite().all()
@@ -37,7 +38,7 @@ def check_loss(
     close: dict[str, float],
     weight: float = 1.0,
 ) -> None:
-    """The sum of the losses, times ``weight``, and its gradient are the case's."""
+    """The sum of the losses times ``weight``, and its gradient, equal those of the case."""
     loss = weight * torch.stack(list(losses.values())).sum()
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(loss.item(), float(expected["loss"]), **close)

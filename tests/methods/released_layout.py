@@ -1,4 +1,5 @@
-"""The layout of BAGS' release (label and column 0 are background) as ours (background last)."""
+"""Conversion from the layout of the BAGS release (label and column 0 are background) to ours (background
+last)."""
 
 from typing import Any
 

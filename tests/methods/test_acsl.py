@@ -1,4 +1,4 @@
-"""Weights, loss, gradient and scores equal the released suppression loss, given the rows that it drew."""
+"""Weights, loss, gradient and scores equal the released suppression loss, given the sampled rows."""
 
 from dataclasses import replace
 from typing import Any
@@ -66,7 +66,7 @@ def test_both_readings_of_a_cascade_equal_the_original(case: dict[str, Any]) -> 
 
 
 def test_rows_of_background_are_drawn_apart_and_anew() -> None:
-    """One rare, one common, one frequent category; 2000 background rows, so 20 and 200 are drawn."""
+    """One rare, one common, one frequent category; of 2000 background rows, 20 and 200 are sampled."""
     classifier = classifier_with(["r", "c", "f"])
     seen: list[Tensor] = []
 

@@ -20,7 +20,7 @@ def _one_worker(value: Tensor) -> Tensor:
 
 
 def _classifier(categories: int, settings: dict[str, Any]) -> BalancedForeground:
-    """Without re-weighting every wrong category counts, as with the threshold 0."""
+    """Without re-weighting every wrong category counts, as with threshold 0."""
     threshold = settings["probability_threshold"] if settings["reweight"] else 0.0
     return BalancedForeground(4, statistics_of([5] * categories), settings["alpha"], threshold).double()
 
@@ -76,7 +76,7 @@ def test_the_margin_of_a_pair_is_one_number_with_two_signs() -> None:
 
 
 def test_the_one_that_loses_more_often_gets_the_margin() -> None:
-    """Rows of category 0 are taken for 1, those of 1 are not taken for 0: 0 has to beat 1 by more."""
+    """Rows of category 0 are predicted as 1, rows of 1 never as 0: category 0 has to exceed 1 by more."""
     classifier = BalancedForeground(4, statistics_of([5] * 2)).double()
     classifier.loss(torch.tensor([[0.0, 4.0, 0.0], [0.0, 4.0, 0.0]]).double(), torch.tensor([0, 1]))
     classifier.finish_step(_one_worker)

@@ -1,4 +1,4 @@
-"""Balanced Group Softmax equals the released code; the draw of "others" keeps its invariants."""
+"""Balanced Group Softmax equals the released code; the sampling of "others" keeps its invariants."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def _logits(case: dict[str, Any], rows: int, classifier: GroupSoftmax) -> Tensor
 
 
 def _ours(labels: list[int], num_classes: int) -> Tensor:
-    """Labels of the release (0 is background) as ours (C is background)."""
+    """Labels of the release (0 is background) in our order (C is background)."""
     label = torch.tensor(labels, dtype=torch.int64)
     return torch.where(label == 0, num_classes, label - 1)
 
@@ -122,7 +122,7 @@ def test_cascade_scores_are_those_of_the_averaged_logits(case: dict[str, Any]) -
 )
 @settings(max_examples=60)
 def test_invariants_of_any_batch(labels: list[int], ratio: float, seed: int) -> None:
-    """Inactive groups get no gradient, bin 0 always takes all, no category scores above the foreground."""
+    """Inactive groups get no gradient, bin 0 uses all rows, no category scores higher than the foreground."""
     torch.manual_seed(seed)
     classifier = GroupSoftmax(3, statistics_of([1, 5, 30, 80, 400, 5000]), others_ratio=ratio)
     y = torch.tensor(labels, dtype=torch.int64)

@@ -153,7 +153,7 @@ def test_iterations_equal_the_original(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("balms", "meta_train_two_workers"))
 def test_two_workers_equal_the_original(case: dict[str, Any]) -> None:
-    """Virtual steps are local; the learner's gradient and the classifier's are averaged."""
+    """Virtual steps are per worker; the gradients of learner and classifier are averaged."""
     inputs, expected = case["inputs"], case["expected"]
     classifier = _classifier(inputs, meta_loss=case["hyperparameters"]["meta_loss"])
     optimizer, learner = _sgd(classifier, case), Reweighting(classifier)
@@ -256,7 +256,7 @@ def test_closed_form_equals_double_backward(
 @given(seed=st.integers(0, 2**31), labels=st.lists(LABELS, min_size=4, max_size=4))
 @settings(max_examples=15)
 def test_the_step_is_down_the_mean_gradient_of_the_workers(seed: int, labels: list[list[int]]) -> None:
-    """Each with a virtual step of its own; the mean over the processes comes on top."""
+    """Each worker has its own virtual step; the mean over the processes is taken afterwards."""
     classifier, train, meta, sgd = _random_problem(seed, *labels[:2])
     _, other_train, other_meta, _ = _random_problem(seed + 1, *labels[2:])
     trains, metas = [train, other_train], [meta, other_meta]

@@ -65,7 +65,7 @@ LABELS = {
 
 @cache
 def run_of(method: str, detector: str = TINY) -> Run:
-    """The run of a method on the smallest budget, through an experiment as users write it."""
+    """The run of a method with the smallest budget, from an experiment as users write it."""
     row = {
         "id": "row",
         "method": method,
@@ -120,7 +120,8 @@ def test_losses_and_gradients_are_finite(method: str, counts: str, labels: str) 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_sees_parameters_through_the_logits_alone(method: str) -> None:
-    """Training differentiates the losses of all workers by the logits first, and then the network once."""
+    """Training computes the gradients of all workers' losses by the logits first, then one backward pass of
+    the network."""
     classifier, y = classifier_of(method), torch.tensor(LABELS["mixed"])
     logits = classifier(features_of(classifier, len(y))).detach().requires_grad_()
     with seeded(5):
@@ -141,7 +142,7 @@ def test_scores_are_probabilities_with_background_last(method: str, counts: str)
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_teaches_the_scores(method: str) -> None:
-    """Some steps on separable features: the right category scores higher than at the start."""
+    """After some steps on separable features, the right category scores higher than at the start."""
     if method in DO_NOT_LEARN:
         pytest.skip(DO_NOT_LEARN[method])
     classifier = classifier_of(method)
@@ -164,7 +165,7 @@ def test_the_loss_teaches_the_scores(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_state_changes_when_a_step_ends(method: str) -> None:
-    """Two workers of a step read the same state; the next step's state is finite, and no gradient's."""
+    """Both workers of a step read the same state; the next step's state is finite, without gradient."""
     classifier = classifier_of(method)
     x, y = features_of(classifier, 12), torch.tensor(LABELS["mixed"])
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
@@ -200,7 +201,7 @@ def test_lower_precision_agrees(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_weight_vector_belongs_to_its_category(method: str) -> None:
-    """One for each category, and changing it changes one logit."""
+    """One vector per category; changing it changes one logit."""
     classifier = classifier_of(method)
     with torch.no_grad(), seeded(7):
         for parameter in classifier.parameters():  # some methods start with all vectors alike
@@ -240,7 +241,7 @@ def test_state_survives_a_checkpoint(method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(PLUGINS))
 def test_the_manifest_is_complete(name: str) -> None:
-    """A README that documents every option; a paper for what the repository ships."""
+    """A README that documents every option, and a paper for the methods of the project."""
     plugin = PLUGINS[name]
     readme = (plugin.folder / "README.md").read_text()
     for option in plugin.method.options:

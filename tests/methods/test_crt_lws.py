@@ -103,7 +103,7 @@ def test_scales_of_one_change_nothing_and_reach_the_weights() -> None:
 @given(seed=st.integers(0, 100), start=st.integers(0, 60))
 @settings(max_examples=30)
 def test_all_categories_come_equally_often(seed: int, start: int) -> None:
-    """Category 3 is in no image; the others once in every four draws, from any position on."""
+    """Category 3 is in no image; the others occur once in every four draws, from any position on."""
     images = LabelledImages([[0], [0, 1, 1], [2, 0], [4, 2], [0]], 5)
     stream = ClassAwareStream(images, seed)
     epochs = 8

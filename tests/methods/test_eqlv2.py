@@ -98,7 +98,7 @@ def test_initial_values_equal_the_original(case: dict[str, Any]) -> None:
 
 
 def test_weights_of_a_category_share_one_sum() -> None:
-    """q + alpha g = 1 + alpha, in every state; a step without RoIs leaves the start."""
+    """q + alpha g = 1 + alpha in every state; a step without RoIs keeps the initial state."""
     classifier = GradientBalance(4, statistics_of([5] * 6)).double()
     classifier.loss(torch.zeros(0, 7), torch.zeros(0, dtype=torch.int64))
     classifier.finish_step(_one_worker)

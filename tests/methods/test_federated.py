@@ -22,7 +22,7 @@ def _classifier(case: dict[str, Any], **options: Any) -> Federated:
 
 
 def _without_background(values: Any, categories: int) -> torch.Tensor:
-    """(N, C): the last column is an output that is not trained, and that ours do not have."""
+    """Logits (N, C) without the last column, which is not trained and which our classifier does not have."""
     return matrix(values, categories + 1)[:, :categories]
 
 
@@ -93,7 +93,7 @@ def test_initial_bias_equals_the_original(case: dict[str, Any]) -> None:
 @given(labels=st.lists(st.integers(0, 20), max_size=30), seed=st.integers(0, 100))
 @settings(max_examples=40)
 def test_invariants_of_any_batch(labels: list[int], seed: int) -> None:
-    """What occurs is trained, a category without images only then; the others have no gradient at all."""
+    """Categories that occur are trained, those without images only then; all others have no gradient."""
     torch.manual_seed(seed)
     classifier = Federated(3, statistics_of([0, *range(1, 20)]), num_categories=8)
     y = torch.tensor(labels, dtype=torch.int64)

@@ -86,7 +86,7 @@ def test_without_both_axes_it_is_softmax() -> None:
 
 
 class OneClassifier:
-    """All of a detector that the stage touches."""
+    """The part of a detector that the stage uses."""
 
     def __init__(self, classifier: Fractal) -> None:
         self.classifiers = nn.ModuleList([classifier])

@@ -28,7 +28,7 @@ def _reduced(case: dict[str, Any], classifier: GumbelCrossEntropy, logits: Tenso
 
 
 def _as_in_the_benchmark(case: dict[str, Any]) -> bool:
-    """Whether the case is what a detector asks for: all rows count once, their number divides."""
+    """Whether all rows have weight 1 and the loss is divided by their number, as in a detector."""
     inputs, settings = case["inputs"], case["hyperparameters"]
     plain = settings.get("reduction", "mean") == "mean" and settings.get("loss_weight", 1.0) == 1
     weights = inputs["label_weights"] or [1.0]
@@ -69,7 +69,7 @@ def test_most_golden_cases_are_checked_through_the_classifier() -> None:
 
 
 def _class_relative(frequent: list[bool], **options: Any) -> ClassRelative:
-    """A classifier of which the given categories are frequent; 101 images are, 100 are not."""
+    """A classifier whose given categories are frequent; 101 images are frequent, 100 are not."""
     counts = [101 if is_frequent else 100 for is_frequent in frequent]
     return ClassRelative(4, statistics_of(counts), **options)
 

@@ -64,7 +64,7 @@ COUNTS = st.lists(st.integers(1, 50), min_size=2, max_size=6)
 def test_one_more_instance_makes_its_category_no_rarer_and_others_no_less_rare(
     counts: list[int], mean: str
 ) -> None:
-    """In an image that has the category already: only the instances change."""
+    """In an image that already has the category, so only instances change."""
     instances = np.array(counts) * 2
     before = category_factors(counts, instances, 60, 0.3, mean)
     instances[0] += 1

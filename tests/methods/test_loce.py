@@ -113,7 +113,7 @@ def test_entries_of_two_workers_are_put_together_as_those_of_two_processes(case:
 
 @pytest.mark.parametrize("case", golden_cases("loce", "mean_score_fewer_rois"))
 def test_rows_of_an_image_with_fewer_rois_are_its_own(case: dict[str, Any]) -> None:
-    """The intended reading: the release looks for the rows at a multiple of an image's usual RoIs."""
+    """The intended behaviour: the release takes the rows at a multiple of the usual number of RoIs."""
     classifier = _of(case)
     entries = sorted(
         (label, rows.mean().item())
@@ -145,7 +145,7 @@ def _batch(seed: int, labels: list[int]) -> tuple[Tensor, Tensor]:
 
 
 def test_of_single_objects_the_entries_are_those_of_the_original() -> None:
-    """One object of a category in a call: what labels tell is what objects tell."""
+    """With one object per category in a call, labels and objects give the same entries."""
     classifier = _classifier(4)
     logits, labels = _batch(0, [1, 1, 1, 3, 4, 4])
     call = {"logits": logits.tolist(), "memory_labels": []}
@@ -176,7 +176,7 @@ def test_a_category_that_scores_low_costs_more_and_is_pushed_up_more() -> None:
 
 
 def test_the_mean_score_comes_to_what_a_category_scores() -> None:
-    """Background keeps its own, categories that do not occur theirs."""
+    """Background and categories that do not occur keep their own."""
     classifier = _classifier(4)
     logits, labels = _batch(2, [0, 0, 2, 4])
     for _ in range(300):

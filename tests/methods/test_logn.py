@@ -1,4 +1,4 @@
-"""Statistics, calibrated logits and scores equal the released head's; the pass sees images one by one."""
+"""Statistics, calibrated logits and scores equal the released head's; images are processed one by one."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Losses with state: two processes, wrapped for data-parallel training, keep that of one with two workers."""
+"""Losses with state: two processes give the same state as one process with two workers."""
 
 import os
 import socket
@@ -30,14 +30,14 @@ def classifier_of(method: str) -> Classifier:
 
 
 def batch(step: int, worker: int) -> tuple[Tensor, Tensor]:
-    """Features and labels of a worker's RoIs: none of category 0, of category 1 only on the first worker."""
+    """Features and labels of a worker's RoIs: none of category 0; of category 1 on the first worker only."""
     generator = torch.Generator().manual_seed(10 * step + worker)
     labels = torch.randint(worker + 1, len(COUNTS) + 1, (ROWS[worker],), generator=generator)
     return 3 * torch.randn(ROWS[worker], FEATURES, generator=generator, dtype=torch.float64), labels
 
 
 class Losses(nn.Module):
-    """As the training loop wraps classifiers."""
+    """Wrapped like classifiers in the training loop."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Losses(nn.Module):
 
 
 def trained(method: str, rank: int | None) -> dict[str, Any]:
-    """Losses of every step and the final state: of both workers here, or of the process ``rank``'s own."""
+    """Losses of every step and the final state, for both workers or only for process ``rank``."""
     classifier = classifier_of(method)
     module: nn.Module = Losses(classifier)
     if rank is not None:
@@ -77,7 +77,7 @@ def process(rank: int, port: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes comes to, by method."""
+    """The results of two processes by method."""
     folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

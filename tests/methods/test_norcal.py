@@ -30,7 +30,7 @@ def _settings(case: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", golden_cases("norcal", "norcal_scores"))
 def test_scores_equal_the_original(case: dict[str, Any]) -> None:
-    """One mode is no classifier's: exponentials that are not normalised exceed 1."""
+    """One mode is not used by any classifier: exponentials that are not normalised exceed 1."""
     settings, counts = _settings(case), case["inputs"]["image_counts"]
     logits = matrix(case["inputs"]["logits"])
     n = matrix(counts).clamp(min=1)
@@ -66,14 +66,14 @@ def test_gamma_zero_is_softmax_and_a_constant_changes_nothing() -> None:
 
 
 class OneClassifier:
-    """All of a detector that the search touches."""
+    """The part of a detector that the search uses."""
 
     def __init__(self, classifier: NorCal) -> None:
         self.classifiers = nn.ModuleList([classifier])
 
 
 class TrainingSplit:
-    """AP as a function of gamma."""
+    """A training split whose AP is a function of gamma."""
 
     def average_precision(self, detector: Any, images: int) -> float | None:
         assert images == 7

@@ -1,4 +1,4 @@
-"""Methods whose thresholds are tied to LVIS say so where the training data are of another size."""
+"""Methods with thresholds for LVIS warn if the training data have another size."""
 
 import dataclasses
 

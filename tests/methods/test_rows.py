@@ -1,4 +1,4 @@
-"""What holds for every row of the BAGS table: harmless edge cases, and a tiny run from base to detections."""
+"""All rows of the BAGS table: edge cases, and a tiny run from the base to detections."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def row(experiment: Path, method: str) -> Run:
     ids=["nothing", "one background", "one object", "no objects", "no background", "mixed", "one category"],
 )
 def test_losses_gradients_and_scores_of_edge_cases(experiment: Path, method: str, labels: list[int]) -> None:
-    """Category 0 has no training instance at all; logits are as large as an overconfident model's."""
+    """Category 0 has no training instance; logits are as large as those of an overconfident model."""
     torch.manual_seed(0)
     classifier = build_classifier(row(experiment, method), statistics_of(COUNTS))
     features = torch.randn(len(labels), classifier.in_features + classifier.pooled_features)
@@ -173,7 +173,7 @@ def test_every_row_of_the_table_names_its_published_method() -> None:
 
 @pytest.mark.parametrize("name", ["bags", "simcal", "gol"])
 def test_rows_of_mmdetection_train_norms_on_frozen_statistics(name: str) -> None:
-    """As its ResNets do by default, stem and first stage apart; so do the bases that rows start from."""
+    """MMDetection's default for ResNets, except stem and first stage; also for the bases of these rows."""
     for row in load_experiment(name).rows:
         for run in (item for found in row.runs for item in lineage(found)):
             assert (run.detector.norm, run.detector.trainable_layers) == ("frozen_statistics", 3), run.row

@@ -100,7 +100,7 @@ def test_without_factors_it_is_cross_entropy_of_the_foreground() -> None:
 
 
 def test_a_worker_counts_its_own_rois_before_it_uses_the_counts() -> None:
-    """Two workers of the first step: each sees its own labels only; the next step sees both."""
+    """In the first step each of two workers sees only its own labels; in the next step both see all."""
     classifier = _classifier(2, q=0.0)
     logits = torch.zeros(5, 4).double()
     often, seldom = torch.tensor([0, 0, 0, 0, 1]), torch.tensor([0, 1, 1, 1, 1])

@@ -1,4 +1,4 @@
-"""Scores, selection, heads and schedule equal the release; the original classifier stays as it is."""
+"""Scores, selection, heads and schedule equal the release; the original classifier does not change."""
 
 from typing import Any
 

@@ -16,7 +16,7 @@ CLOSE = tolerance("bags")
 
 
 class OneClassifier:
-    """All of a detector that the transforms touch."""
+    """The part of a detector that the transforms use."""
 
     def __init__(self, classifier: CategoricalClassifier) -> None:
         self.classifiers = torch.nn.ModuleList([classifier])

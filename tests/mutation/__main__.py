@@ -1,9 +1,9 @@
-"""``make mutation``: whether the tests notice small mistakes in code whose mistakes move numbers.
+"""``make mutation``: whether the tests notice small mistakes in code that computes numbers.
 
-A sample is drawn of the mistakes that a file could have: a comparison that is off by its equality, a constant
-that is off by one, a sum that is a difference, a condition the other way round, a statement that is missing.
-Each mutant is run against the tests of its file, in a process of its own that begins with PyTorch loaded.
-Those that no test fails for are printed with their change. The score is the share that a test failed for.
+A mutant is a file with one mistake: a comparison that is off by its equality, a constant that is off by one,
+a sum instead of a difference, a negated condition, a missing statement. A sample of all possible mutants is
+drawn. Each runs against the tests of its file in a forked process, which has PyTorch loaded already. Mutants
+that no test notices are printed with their change. The score is the share of mutants that a test noticed.
 """
 
 import ast
@@ -14,6 +14,7 @@ import importlib.machinery
 import importlib.util
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -44,11 +45,13 @@ SHARE = {
 """Mutants of each file in a sample."""
 
 LOADED = ("lightning_fabric", "hypothesis", "pycocotools.mask", "scipy.sparse", "torchvision.transforms.v2")
-TIMEOUT = 120  # seconds; a mutant that takes longer loops forever, which its tests would notice
+CPU_LIMIT = 120  # seconds of CPU time; a mutant that needs more loops forever and counts as noticed
+HANGS = 1800  # seconds after which a mutant counts as noticed because it waits forever
 EQUIVALENT = (
     "non_blocking=",  # of copies to a GPU
     "torch.cuda",
     "fabric.barrier()",  # between processes
+    "generator=generator) < flip",  # equality occurs in one draw of 2^24
 )
 """Parts of statements whose mutants are the same program in one process on a CPU."""
 
@@ -69,7 +72,7 @@ COMPUTED = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.
 
 @dataclass(frozen=True)
 class Mutant:
-    """A file with one mistake in it, and the line that has it as it was and as it is."""
+    """A file with one mistake: the changed line before and after, and the whole source."""
 
     path: str
     line: int
@@ -95,7 +98,7 @@ def mutants(path: str) -> Iterator[Mutant]:
 
 
 def _changed(tree: ast.Module, number: int) -> tuple[ast.stmt, str] | None:
-    """Make the mistake that has this number; returns the statement with it, and that as it was."""
+    """Make the mistake with this number; returns the changed statement, and the original one as text."""
     counted = 0
     for parent in ast.walk(tree):
         for name, value in ast.iter_fields(parent):
@@ -118,7 +121,7 @@ _WITH_BODY = ("body", "orelse", "finalbody", "handlers")
 
 
 def _head(statement: ast.stmt) -> ast.stmt:
-    """A compound statement without what it holds."""
+    """A compound statement without its body."""
     if not any(getattr(statement, name, None) for name in _WITH_BODY):
         return statement
     short = copy.copy(statement)
@@ -133,7 +136,7 @@ def _is_docstring(statement: ast.stmt) -> bool:
 
 
 def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
-    """The expressions of a statement, not of those inside it; messages of errors are left out."""
+    """The expressions of a statement without those of nested statements and of error messages."""
     queue = [value for name, value in ast.iter_fields(statement) if name not in _WITH_BODY]
     while queue:
         value = queue.pop(0)
@@ -146,7 +149,7 @@ def _own_expressions(statement: ast.stmt) -> Iterator[ast.AST]:
 
 
 def _changes(statement: ast.stmt) -> Iterator[Callable[[], ast.stmt]]:
-    """What can be mistaken in a statement."""
+    """The possible mistakes in a statement."""
     for node in _own_expressions(statement):
         if isinstance(node, ast.Compare):
             yield lambda node=node: _set(
@@ -174,7 +177,7 @@ def _set(statement: ast.stmt, node: ast.AST, name: str, value: object) -> ast.st
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Gives a module another source than its file has."""
+    """Loads a module from the mutant's source instead of its file."""
 
     def __init__(self, mutant: Mutant) -> None:
         self.name, self.mutant = mutant.path.removesuffix(".py").replace("/", "."), mutant
@@ -197,6 +200,7 @@ def noticed(mutant: Mutant) -> bool:
     child = os.fork()
     if child == 0:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
@@ -205,7 +209,7 @@ def noticed(mutant: Mutant) -> bool:
 
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "--tb=no"]
         os._exit(int(pytest.main([*options, *TESTS[mutant.path]])))
-    deadline = time.monotonic() + TIMEOUT
+    deadline = time.monotonic() + HANGS
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

@@ -40,7 +40,7 @@ MARK = "<!-- topic: {} -->\n"
 
 
 def machine() -> str:
-    """Processor, memory, versions, GPU, what else it was doing, and today's date, in one line."""
+    """Processor, memory, versions, GPU, current load and date, on one line."""
     # the name of the processor is in no portable place
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text() if cpuinfo.exists() else "", re.M)
@@ -55,7 +55,7 @@ def machine() -> str:
 
 
 def main(topics: list[str]) -> None:
-    """Measure ``topics``; sections of other topics are kept from the file as it is."""
+    """Measure ``topics``; keeps the sections of other topics in the file."""
     old = RESULT.read_text(encoding="utf-8") if RESULT.exists() else ""
     parts = re.split(MARK.format(r"(\w+)"), old)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))

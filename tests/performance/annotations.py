@@ -1,4 +1,4 @@
-"""Annotation files like those of LVIS v1 at any size, to measure on."""
+"""Annotation files like those of LVIS v1 in any size, for measurements."""
 
 import csv
 import json
@@ -77,7 +77,8 @@ def write_training_file(path: Path, images: int, annotations: int, seed: int) ->
 
 
 def _shape(generator: np.random.Generator) -> str:
-    """``bbox``, ``area`` and ``segmentation`` of a star-shaped polygon in an image of 640 x 480, as JSON."""
+    """``bbox``, ``area`` and ``segmentation`` of a star-shaped polygon in an image of 640 x 480 pixels, as
+    JSON."""
     points = int(np.clip(generator.lognormal(3.55, 0.7), 4, 250))
     size = np.exp(generator.uniform(np.log(4), np.log(110)))
     centre = generator.uniform(2 * size, [640 - 2 * size, 480 - 2 * size])

@@ -1,4 +1,4 @@
-"""BALMS: an iteration with the meta gradient in closed form, and through ``higher``."""
+"""An iteration of BALMS with the meta gradient in closed form, and with ``higher``."""
 
 import gc
 import statistics
@@ -55,7 +55,7 @@ three spend most of their time in the same products of large matrices.
 
 @dataclass(frozen=True)
 class Size:
-    """Categories, features, and proposals in a batch."""
+    """Numbers of categories, features, and proposals in a batch."""
 
     categories: int
     features: int
@@ -70,7 +70,7 @@ SIZES = {"tiny": Size(40, 128, 256, repetitions=200), "full": Size(1230, 1024, 1
 
 
 class ClosedForm:
-    """What the training loop does with BALMS, one iteration at a time."""
+    """The training loop's work for BALMS, one iteration at a time."""
 
     def __init__(self, classifier: BalancedMeta) -> None:
         self.classifier = classifier
@@ -97,7 +97,7 @@ class ClosedForm:
 
 
 class Unrolled(ClosedForm):
-    """The same through ``higher``: a differentiable copy of the classifier and of its optimiser."""
+    """The same with ``higher``: a differentiable copy of the classifier and of its optimiser."""
 
     def __init__(self, classifier: BalancedMeta) -> None:
         # higher differentiates by parameters only, and clones buffers without their history
@@ -127,7 +127,7 @@ class Unrolled(ClosedForm):
 
 
 class UnrolledForReweighter(Unrolled):
-    """The same, sparing the classifier's gradient."""
+    """The same without the classifier's gradient."""
 
     def backward(self, loss: Tensor) -> None:
         """Of the meta loss by the re-weighter."""
@@ -143,7 +143,7 @@ IMPLEMENTATIONS = {
 
 
 def batches(size: Size, dtype: torch.dtype, number: int) -> tuple[Rois, Rois]:
-    """A training batch with categories as frequent as in LVIS, and a meta batch with all alike."""
+    """A training batch with category frequencies of LVIS, and a meta batch with equal ones."""
     instances = torch.from_numpy(lvis_statistics(size.categories).instance_counts).double()
 
     def rois(frequency: Tensor) -> Rois:
@@ -157,14 +157,14 @@ def batches(size: Size, dtype: torch.dtype, number: int) -> tuple[Rois, Rois]:
 
 
 def classifier_of(size: Size, dtype: torch.dtype, meta_loss: MetaLoss = "as_released") -> BalancedMeta:
-    """A new classifier, always the same."""
+    """A new classifier, always with the same weights."""
     with seeded(0):
         classifier = BalancedMeta(size.features, lvis_statistics(size.categories), meta_loss=meta_loss)
     return classifier.to(dtype)
 
 
 def differences(size: Size) -> dict[str, float]:
-    """Largest difference of the two, relative to the largest entry of each quantity; in float64."""
+    """The largest difference between both, relative to the largest entry of each quantity; in float64."""
     found: dict[str, float] = {}
     for meta_loss in get_args(MetaLoss):
         closed, unrolled = (
@@ -196,7 +196,7 @@ def differences(size: Size) -> dict[str, float]:
 
 
 def costs(size: Size, device: str) -> dict[str, list[list[float]]]:
-    """Seconds of each repetition, and megabytes, of all implementations; in float32, as trained."""
+    """Seconds of each repetition, and megabytes, of all implementations; in float32, as in training."""
     train, meta = (
         Rois(rois.features.to(device), rois.labels.to(device)) for rois in batches(size, torch.float32, 0)
     )
@@ -225,7 +225,7 @@ def costs(size: Size, device: str) -> dict[str, list[list[float]]]:
 
 
 def iterate(size: Size, implementation: str) -> None:
-    """Some iterations, for the memory of a whole process."""
+    """Run some iterations, to measure the memory of a whole process."""
     train, meta = batches(size, torch.float32, 0)
     training = IMPLEMENTATIONS[implementation](classifier_of(size, torch.float32))
     for _ in range(ITERATIONS):
@@ -234,14 +234,14 @@ def iterate(size: Size, implementation: str) -> None:
 
 
 def _cells(values: list[list[float]], unit: str, scale: float) -> list[str]:
-    """Median of each implementation, and how many times that of the first it is."""
+    """Median of each implementation, and its ratio to the first."""
     medians = [f"{scale * statistics.median(some):.3g} {unit}" for some in values]
     ratios = [f" ({median_ratio(some, values[0]):.2f})" for some in values[1:]]
     return [median + ratio for median, ratio in zip(medians, ["", *ratios], strict=True)]
 
 
 def section() -> str:
-    """Markdown."""
+    """The section as Markdown."""
     equal, rows = [], []
     for name, size in SIZES.items():
         relative = result_of("balms", f"differences(SIZES['{name}'])")

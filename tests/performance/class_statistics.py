@@ -1,4 +1,5 @@
-"""``longtail stats`` beside the JSON reader alone, the official API's index, and reading the bytes."""
+"""``longtail stats`` compared with the JSON reader alone, the index of the official API, and reading the
+bytes."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Evaluation against bare hotcoco and the official LVIS API, on data like LVIS v1's validation set."""
+"""Evaluation compared with plain hotcoco and the official LVIS API, on data like LVIS v1's validation set."""
 
 import json
 import tempfile
@@ -124,7 +124,7 @@ def _numbers(done: Measurement) -> list[float]:
 
 
 def _write_results(parquet: Path, output: Path, iou: str) -> None:
-    """LVIS results; of masks without boxes, from which tools would take the size class."""
+    """Write LVIS results; those of masks have no boxes, from which tools would take the size class."""
     write_lvis_results(parquet, output)
     if iou == "segm":
         with output.open() as source, output.with_suffix(".tmp").open("w") as target:
@@ -148,7 +148,7 @@ def _write_array(parquet: Path, output: Path) -> None:
 
 
 def _extrapolated(done: list[Measurement], size: int) -> float:
-    """CPU seconds at ``size`` images on the power law through the two measured ones."""
+    """CPU seconds for ``size`` images, from the power law through the two measured sizes."""
     growth = _growth(done, OFFICIAL_SIZES)
     return float(done[-1].cpu_seconds * (size / OFFICIAL_SIZES[-1]) ** growth)
 

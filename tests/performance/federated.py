@@ -1,4 +1,4 @@
-"""A validation set and detections like those of LVIS v1 at any size, to measure evaluation on."""
+"""A validation set and detections like those of LVIS v1 in any size, for measurements of the evaluation."""
 
 import csv
 import json
@@ -104,7 +104,7 @@ def _box(generator: np.random.Generator) -> list[float]:
 
 
 def _shape(generator: np.random.Generator) -> tuple[dict[str, Any], list[float]]:
-    """An ellipse as a compressed run-length code, and its box."""
+    """An ellipse as compressed run lengths, and its box."""
     box = _box(generator)
     x, y, width, height = box
     rows, columns = np.ogrid[:HEIGHT, :WIDTH]

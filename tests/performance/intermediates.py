@@ -1,4 +1,5 @@
-"""``longtail intermediates`` beside the same tables from the official API's index, and reading the bytes."""
+"""``longtail intermediates`` compared with the same tables from the official API's index, and reading the
+bytes."""
 
 import hashlib
 import tempfile
@@ -72,7 +73,7 @@ for name in ("label2binlabel.pt", "cls_weight.pt", "class_to_imageid_and_inscoun
 
 
 def section() -> str:
-    """CPU time and peak memory at LVIS v1's size, and whether both wrote the same."""
+    """CPU time and peak memory at LVIS v1's size, and whether both wrote the same files."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.json"
         write_training_file(path, IMAGES, ANNOTATIONS, seed=1)

@@ -1,4 +1,4 @@
-"""Mask targets at RoIs and pasting of masks, beside those of torchvision, detectron2 and MMDetection."""
+"""Mask targets at RoIs and pasting of masks, compared with torchvision, detectron2 and MMDetection."""
 
 import importlib.util
 import statistics
@@ -57,7 +57,7 @@ def real_images(count: int) -> list[tuple[list[Any], Tensor, tuple[int, int]]]:
 
 
 def rois_near(boxes: Tensor, new: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """RoIs (K, 4) as may be proposed for ``boxes`` in the image resized to ``new``, and their objects."""
+    """RoIs (K, 4) like proposals for ``boxes`` in the image resized to ``new``, and their objects."""
     generator = torch.Generator().manual_seed(0)
     matched = torch.randint(len(boxes), (ROIS,), generator=generator)
     scale = torch.tensor([new[1] / size[1], new[0] / size[0]] * 2)
@@ -71,7 +71,7 @@ def rois_near(boxes: Tensor, new: tuple[int, int], size: tuple[int, int]) -> tup
 
 
 def makers(image: tuple[list[Any], Tensor, tuple[int, int]]) -> dict[str, Callable[[], object]]:
-    """Functions that make the targets of an image, from what each framework loads."""
+    """Functions that make the targets of an image from the ground truth that each framework loads."""
     own, boxes, size = image
     new = resized(*size, SHORT_EDGE, LONG_EDGE)
     rois, matched = rois_near(boxes, new, size)
@@ -110,7 +110,7 @@ def _array(crop: Callable[[], Any]) -> np.ndarray:
 
 
 def targets() -> list[list[Any]]:
-    """Of every way its name, CPU milliseconds an image and the median ratio to the default."""
+    """For every way its name, CPU milliseconds per image and the median ratio to the default."""
     torch.set_num_threads(1)
     images = [makers(image) for image in real_images(12)]
 
@@ -149,19 +149,19 @@ def coded(pasted: Tensor) -> list[dict[str, Any]]:
 
 
 def in_parts(paste: Callable[[Tensor, Tensor], Tensor]) -> list[dict[str, Any]]:
-    """Of 32 masks at a time, which bounds the memory of bitmaps."""
+    """Process 32 masks at a time, which limits the memory of bitmaps."""
     masks, boxes = detections()
     pairs = zip(masks.split(32), boxes.split(32), strict=True)
     return [rle for own, box in pairs for rle in coded(paste(own, box))]
 
 
 def with_torchvision() -> list[dict[str, Any]]:
-    """Boxes cut to whole pixels: how this benchmark's torchvision back end pasted before."""
+    """Boxes cut to whole pixels, as in an early version of this project's torchvision back end."""
     return in_parts(lambda own, box: roi_heads.paste_masks_in_image(own[:, None], box, SIZE)[:, 0] >= 0.5)
 
 
 def with_grid_sample() -> list[dict[str, Any]]:
-    """Into the whole image, one after the other."""
+    """Into the whole image, one mask after the other."""
 
     def paste(own: Tensor, box: Tensor) -> Tensor:
         x = (torch.arange(SIZE[1]) + 0.5 - box[:, :1]) / (box[:, 2:3] - box[:, :1]) * 2 - 1
@@ -181,7 +181,7 @@ def with_detectron2() -> list[dict[str, Any]]:
 
 
 def pasting() -> dict[str, Any]:
-    """CPU milliseconds of an image in every way, the median ratio to ours, and how many codes are equal."""
+    """CPU milliseconds per image of every way, the median ratio to ours, and the number of equal codes."""
     torch.set_num_threads(1)
     ways: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "ours": lambda: paste_masks(*detections(), SIZE, 0.5),
@@ -202,7 +202,7 @@ def pasting() -> dict[str, Any]:
 
 
 def section() -> str:
-    """Markdown."""
+    """The section as Markdown."""
     made, pasted = result_of("masks", "targets()"), result_of("masks", "pasting()")
 
     def rows(measured: list[list[Any]]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Measure a piece of Python in a process of its own, and write what came out as a table."""
+"""Measures Python code in a separate process, and formats tables."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]  # where `import benchmark` and `import tests.p
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one process needed, its children included."""
+    """Time and memory of one process, including its child processes."""
 
     cpu_seconds: float  # user and system
     wall_seconds: float
@@ -52,10 +52,10 @@ def result_of(topic: str, expression: str) -> Any:
 def alternately(
     *works: Callable[[], object], repetitions: int, clock: Callable[[], float] = time.process_time
 ) -> list[list[float]]:
-    """Seconds of each of ``works`` in each repetition, after one that is not counted.
+    """Seconds of each of ``works`` in each repetition, after a first one that is not counted.
 
-    They take turns, so that a machine that slows down meanwhile slows all of them. The default clock counts
-    the CPU time of this process.
+    They alternate, so a machine that becomes slower slows all of them. The default clock counts the CPU time
+    of this process.
     """
     seconds: list[list[float]] = [[] for _ in works]
     for repetition in range(repetitions + 1):
@@ -73,7 +73,7 @@ def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; the first column is text, the others are aligned right."""
+    """A Markdown table; the first column is text, the others are right-aligned."""
     lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
     return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
 

@@ -1,4 +1,5 @@
-"""Classifier retraining: a step on ``box_features``, and a training step of the frozen detector."""
+"""Retraining of a classifier: a step on ``box_features`` compared with a training step of the frozen
+detector."""
 
 import statistics
 import tempfile
@@ -28,7 +29,7 @@ STEPS = ("box_features", "losses")
 
 @dataclass(frozen=True)
 class Size:
-    """A detector, its categories, a batch of square images, and how often a step is timed."""
+    """A detector, its categories, a batch of square images, and the number of timed steps."""
 
     preset: str
     categories: int
@@ -73,7 +74,7 @@ builds the detector and the images.
 
 
 class Retraining:
-    """A frozen detector with a batch of images, ready for either kind of step."""
+    """A frozen detector with a batch of images, for both kinds of step."""
 
     def __init__(self, size: Size, device: str = "cpu") -> None:
         changes = {"train_short_edges": [size.edge], "long_edge": size.edge, "init": "none"}
@@ -129,14 +130,14 @@ class Retraining:
 
 
 def boxes_near(boxes: Tensor, number: int) -> Tensor:
-    """Boxes (number, 4) that overlap ``boxes``, as those of a trained proposal network do."""
+    """Boxes (number, 4) that overlap ``boxes``, like those of a trained proposal network."""
     some = boxes[torch.arange(number, device=boxes.device) % len(boxes)]
     size = (some[:, 2:] - some[:, :2]).repeat(1, 2)
     return some + 0.05 * size * torch.randn(some.shape).to(some)
 
 
 def comparison(size: Size) -> dict[str, float]:
-    """Share of foreground RoIs, and the largest relative difference of the classifier's gradient."""
+    """Fraction of foreground RoIs, and the largest relative difference of the classifier's gradient."""
     retraining = Retraining(size)
     gradients = []
     for how in STEPS:
@@ -162,7 +163,7 @@ def costs(size: Size, device: str) -> dict[str, list[Any]]:
 
 
 def take_step(size: Size, how: str) -> None:
-    """For the memory of a whole process; no step with an empty ``how``."""
+    """Run steps to measure the memory of a whole process; none if ``how`` is empty."""
     retraining = Retraining(size)
     if how:
         retraining.step(how)
@@ -182,7 +183,7 @@ def _row(what: str, unit: str, values: list[float], ratio: float | None = None) 
 
 
 def section() -> str:
-    """Markdown."""
+    """The section as Markdown."""
     rows, equal, shares = [], [], []
     for name in SIZES:
         compared = result_of("retraining", f"comparison(SIZES['{name}'])")

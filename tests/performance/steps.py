@@ -1,4 +1,4 @@
-"""Time and tensor memory of a training step, on the CPU or a GPU, and its categories."""
+"""Time and tensor memory of a training step on the CPU or a GPU, depending on the number of categories."""
 
 import json
 import tempfile
@@ -18,7 +18,7 @@ DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 def clock(device: str) -> Callable[[], float]:
-    """CPU time of this process; of a GPU, wall time once all its work is done."""
+    """CPU time of this process; for a GPU, wall time after all its work is done."""
     if device == "cpu":
         return time.process_time
 
@@ -51,7 +51,7 @@ def peak_tensor_megabytes(step: Callable[[], object], device: str) -> float:
 
 
 def lvis_statistics(categories: int) -> ClassStatistics:
-    """Counts of the first categories of LVIS v0.5 (1230 are all) in its 56740 annotated training images."""
+    """Counts of the first categories of LVIS v0.5 (all: 1230) in its 56740 annotated training images."""
     lvis = ClassStatistics.read(ROOT / "tests" / "data" / "lvis_v0.5_categories.csv")
     return ClassStatistics(
         lvis.category_ids[:categories],

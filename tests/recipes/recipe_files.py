@@ -1,4 +1,4 @@
-"""Plug-ins and experiments written to a folder, for tests."""
+"""Writes plug-ins and experiments for tests."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ ROW = {"id": "a", "method": "softmax", "detector": "torchvision/tiny_mask_rcnn",
 
 
 def write_method(folder: Path, name: str, /, **settings: Any) -> Path:
-    """A method ``name`` in ``folder`` whose manifest is completed by ``settings``."""
+    """Write a method ``name`` into ``folder``; ``settings`` replace keys of a default manifest."""
     content = {
         "name": name,
         "title": name.title(),
@@ -26,7 +26,7 @@ def write_method(folder: Path, name: str, /, **settings: Any) -> Path:
 
 
 def write_experiment(folder: Path, *rows: dict[str, Any], **settings: Any) -> str:
-    """The path of an experiment ``e.yaml`` whose rows are completed by ``ROW``."""
+    """Write an experiment ``e.yaml``; ``ROW`` supplies missing keys of rows. Returns its path."""
     path = folder / "e.yaml"
     content = {"name": "e", "title": "E", "rows": [{**ROW, **row} for row in rows or ({},)], **settings}
     path.write_text(yaml.safe_dump(content))

@@ -1,4 +1,4 @@
-"""What differs between two recipes, and nothing else."""
+"""``--against`` prints all differences between two recipes and nothing else."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a row says about its deviations is read strictly, inherited, shown, and changes no result's key."""
+"""Deviations of rows are read strictly, inherited and shown, and do not change keys of results."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def deviation(what: str, effect: list[float] | None = None) -> dict[str, Any]:
 
 
 def write(folder: Path, **row: Any) -> str:
-    """Method ``mine``, which starts from ``base``; both deviate."""
+    """Method ``mine``, which starts from ``base``; both have deviations."""
     write_method(folder, "base", deviations=[deviation("base's")])
     stages = [{"name": "base", "from": "base"}, {**STAGE, "name": "more"}]
     variants = {"as_is": {"title": "As is"}, "exact": {"deviations": []}}

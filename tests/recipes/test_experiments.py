@@ -1,4 +1,4 @@
-"""Experiments stand for runs; what cannot run here is skipped with a reason."""
+"""Experiments resolve to runs; rows that cannot run here are skipped with a reason."""
 
 import importlib.util
 import subprocess
@@ -47,7 +47,7 @@ def test_the_schemas_are_those_of_the_models() -> None:
 
 
 def test_every_key_is_explained() -> None:
-    """Each line of the page has a meaning in its last cell."""
+    """Every line of the page has a meaning in its last cell."""
     lines = [line for line in page_text().splitlines() if line.startswith("| `")]
     assert len(lines) > 80
     for line in lines:
@@ -191,7 +191,7 @@ def test_broken_experiments_are_refused(tmp_path: Path, settings: dict[str, obje
 
 @pytest.mark.parametrize(("seeds", "message"), [([0, 0], "twice"), ([-1], "greater than or equal to 0")])
 def test_every_seed_is_one_run_with_a_folder(tmp_path: Path, seeds: list[int], message: str) -> None:
-    """A seed that stands twice would count as two runs with no spread."""
+    """A repeated seed would count as two runs without variation."""
     with pytest.raises(RecipeError, match=message):
         load_experiment(write_experiment(tmp_path, {"seeds": seeds}))
 
@@ -233,7 +233,7 @@ def test_recipes_need_no_torch() -> None:
 
 
 def test_another_detector_for_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same rows, found from where the file is written; they no longer answer to published numbers."""
+    """The same rows, resolved from the location of the new file, without published numbers."""
     monkeypatch.chdir(tmp_path)
     path = with_detector("gol", "torchvision/tiny_mask_rcnn")
     loaded, before = load_experiment(str(path)), load_experiment("gol")
@@ -248,7 +248,7 @@ def test_another_detector_for_every_row(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_published_model_in_another_back_end_answers_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R101 stays R101; the deviation says that nothing but the back end is another."""
+    """R101 stays R101; the deviation states that only the back end differs."""
     monkeypatch.chdir(tmp_path)
     rows = {row.id: row for row in load_experiment(str(with_detector("gol", "mmdet/mask_rcnn_r50_fpn"))).rows}
     before = {row.id: row for row in load_experiment("gol").rows}
@@ -274,7 +274,7 @@ def test_what_differs_between_two_presets_is_said(tmp_path: Path, monkeypatch: p
 def test_rows_of_another_architecture_answer_to_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Class-agnostic heads exist in the back end under their own name; tiny ones replace everything."""
+    """Class-agnostic heads have their own preset in the back end; tiny ones replace everything."""
     monkeypatch.chdir(tmp_path)
     rows = load_experiment(str(with_detector("simcal", "mmdet/mask_rcnn_r50_fpn"))).rows
     assert {row.entry.detector for row in rows} == {
@@ -345,7 +345,7 @@ def test_a_project_is_not_written_over_another(tmp_path: Path) -> None:
 
 
 def test_an_experiment_like_another_takes_the_keys_that_it_does_not_write(tmp_path: Path) -> None:
-    """Its rows answer to no published number where it has another schedule."""
+    """With another schedule, its rows have no published number."""
     for row in load_experiment("field").rows:
         assert row.comparable == (row.entry.reported is not None)
     before = load_experiment("field")

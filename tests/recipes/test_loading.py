@@ -1,4 +1,4 @@
-"""YAML is read strictly, and what is wrong is said with its place."""
+"""YAML is read strictly, and errors state their location."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Detectors that cannot be are refused where they are written."""
+"""Impossible combinations of detector settings are refused."""
 
 from typing import Any
 

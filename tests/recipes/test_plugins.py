@@ -1,4 +1,4 @@
-"""Methods are found by their manifest; a broken one harms only those who use it."""
+"""Methods are found by their manifest; a broken one only affects recipes that use it."""
 
 from importlib.metadata import EntryPoint
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which of several places decides a value."""
+"""The precedence of the places that set a value."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""A new method works at once: it passes the conformance suite and its own test; experiments may name it."""
+"""A new method works immediately: it passes the conformance suite and its own test, and experiments can use
+it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A row that lists values of an option stands for one row for each, and is otherwise a row as any other."""
+"""A sweep expands to one row for each value; these are ordinary rows."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def test_several_keys_are_every_combination_in_the_order_written(tmp_path: Path)
 
 
 def test_bases_and_the_manifests_own_value_are_trained_once(tmp_path: Path) -> None:
-    """8 in a sweep is the 8.0 of the manifest: the plain row and that of the value are one training."""
+    """The value 8 of a sweep equals the 8.0 of the manifest, so both rows share a training."""
     found = load(tmp_path, {**BAGS, "id": "plain"}, {**BAGS, "sweep": {"others_ratio": [1, 8]}})
     plain, one, eight = ([step.key for step in steps_of(row.runs[0])] for row in found.rows)
     assert eight == plain != one

@@ -1,4 +1,4 @@
-"""Every method is in the group of what it changes, which its stages show."""
+"""Every method is in the group of the part that it changes, as its stages show."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A results tree in the real file formats: 3 rows, 40 categories, made-up but plausible numbers."""
+"""Results in the real file formats: 3 rows, 40 categories, made-up but plausible numbers."""
 
 import json
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def statistics() -> ClassStatistics:
 def complete_run(
     run: Run, level: float, tail: float, masks: bool = True, until: Sequence[Step] | None = None
 ) -> None:
-    """Make all steps of a run that are missing; AP falls from ``level`` by ``tail`` over the categories."""
+    """Make all missing steps of a run; AP falls from ``level`` by ``tail`` over the categories."""
     for step in until if until is not None else steps_of(run):
         if not step.finished:
             if step.kind in (SYNTHESIZE, CHECK):

@@ -1,4 +1,4 @@
-"""``python -m tests.reporting.screenshot PAGE PICTURE``: the top of a report as Chromium shows it."""
+"""``python -m tests.reporting.screenshot PAGE PICTURE``: the top of a report as rendered by Chromium."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Every published row has a recipe, or a reason why not, and never both."""
+"""Every published row has either a recipe or a reason why it has none."""
 
 from pathlib import Path
 

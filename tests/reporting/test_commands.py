@@ -1,4 +1,4 @@
-"""compare, verify, export, cite, and results of several machines in one folder."""
+"""The commands compare, verify, export and cite, and merged results of several machines."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_compare_gives_paired_differences_and_the_categories_that_moved(experime
 def test_compare_marks_only_differences_of_several_seeds_that_are_no_noise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four seeds: 0.0 against less than 0.1 per cent is no difference, and all objects found is one."""
+    """Over four seeds, 0.0 against less than 0.1 per cent is not marked; finding all objects is."""
     monkeypatch.chdir(tmp_path)
     seeds = re.sub(r"(, seeds: .*|, reported: .*)?}", ", seeds: [0, 1, 2, 3]}", EXPERIMENT)
     experiment = made_up_experiment(tmp_path, seeds)
@@ -212,7 +212,7 @@ def test_export_holds_what_reproduces_a_row(experiment: LoadedExperiment, tmp_pa
 
 
 def test_an_export_is_a_workflow_run_crate(experiment: LoadedExperiment) -> None:
-    """Read by the library that others read it with: every file, and every step with what it made and read."""
+    """The reference library finds every file, and every step with its inputs and outputs."""
     longtail("export", "made_up.yaml:bags", "-o", "cell")
     crate = ROCrate("cell")
     run = experiment.rows[2].runs[0]
@@ -241,7 +241,7 @@ def test_cite_names_every_paper_once() -> None:
 
 
 def test_results_of_two_machines_merge_by_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each made some of the rows; one folder copied over the other gives the table of all."""
+    """Each machine made some of the rows; copying one folder over the other gives the table of all."""
 
     def work(name: str, choose: Callable[[str], bool]) -> Path:
         folder = tmp_path / name

@@ -1,4 +1,4 @@
-"""Differences between rows count only where they are more than the noise of seeds and images."""
+"""Differences between rows count only if they exceed the noise of seeds and images."""
 
 import re
 from collections.abc import Sequence
@@ -81,13 +81,15 @@ def marked(samples: Samples, rows: Sequence[RowResult]) -> list[str]:
 
 
 def at_most(repetitions: int) -> float:
-    """The stated error rate, and three standard deviations of a count of repetitions."""
+    """The stated error rate plus three standard deviations of a count of repetitions."""
     return ERROR_RATE + 3 * float(np.sqrt(ERROR_RATE * (1 - ERROR_RATE) / repetitions))
 
 
 def share(repetitions: int, levels: Sequence[float], seeds: int, template: ExperimentRow) -> float:
-    """Of repetitions in whose table anything is marked. A table takes a while to write, so that only some
-    are, to see that their marks are these."""
+    """The fraction of repetitions whose table marks anything.
+
+    Writing a table takes time, so only some tables are written to check that they have the same marks.
+    """
     generator, count = np.random.default_rng(seeds), 0
     for number in range(repetitions):
         samples = simulated(generator, levels, seeds)
@@ -100,9 +102,8 @@ def share(repetitions: int, levels: Sequence[float], seeds: int, template: Exper
 
 
 def test_rows_that_differ_are_marked_and_rows_that_do_not_are_not(template: ExperimentRow) -> None:
-    """Two rows that differ by noise alone differ significantly as often as the tables state, two that truly
-    differ
-    nearly always, whatever the number of seeds; one seed marks nothing."""
+    """Two rows that differ only by noise differ significantly as often as stated, two that truly differ
+    nearly always, for any number of seeds; one seed marks nothing."""
     repetitions = 200
     for seeds in (3, 5):
         assert share(repetitions, [0.3, 0.3], seeds, template) <= at_most(repetitions)
@@ -112,7 +113,7 @@ def test_rows_that_differ_are_marked_and_rows_that_do_not_are_not(template: Expe
 
 
 def test_a_table_of_many_equal_rows_marks_none_of_them(template: ExperimentRow) -> None:
-    """Ten pairs at once, and still at the stated rate."""
+    """Ten pairs at once, still at the stated rate."""
     assert share(150, [0.3] * 5, 5, template) <= at_most(150)
 
 
@@ -143,7 +144,7 @@ def test_one_seed_is_said(template: ExperimentRow) -> None:
 
 
 def test_seeds_alone_give_the_paired_t_test() -> None:
-    """Without any effect of the images."""
+    """Without any effect of images."""
     generator = np.random.default_rng(0)
     first, second = generator.normal(0.3, 0.02, (2, 5))
     rows = [
@@ -158,7 +159,7 @@ def test_seeds_alone_give_the_paired_t_test() -> None:
 
 
 def test_images_alone_give_the_bootstraps_interval() -> None:
-    """Seeds that all say the same."""
+    """With equal seeds."""
     draws = np.random.default_rng(0).normal(0.1, 0.02, 5000)
     nothing = {seed: SeedSample({"AP": 0.0}, {"AP": np.zeros(5000)}) for seed in range(4)}
     something = {seed: SeedSample({"AP": 0.1}, {"AP": draws}) for seed in range(4)}

@@ -1,4 +1,4 @@
-"""The table of intervals shows what the saved detections say."""
+"""The table of intervals agrees with the saved detections."""
 
 import json
 import re

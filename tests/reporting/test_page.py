@@ -1,4 +1,5 @@
-"""report.html in a real browser, from disk and without a network: every interaction, no error, no request."""
+"""report.html in a real browser, from disk and without a network: every interaction works, without errors or
+requests."""
 
 import json
 import os
@@ -95,7 +96,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Iterator[Any]:
-    """Opens the page with given settings of the browser; afterwards nothing was requested or failed."""
+    """Opens the page with given settings of the browser; checks at the end that nothing was requested and
+    nothing failed."""
     contexts, problems = [], []
 
     def refuse(route: Any) -> None:
@@ -192,8 +194,8 @@ def test_a_sweep_is_drawn_described_and_told_in_numbers(opened: Any, swept: Path
 def test_differences_that_are_no_noise_are_marked(
     opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seeds of a row that finds one object and of one that finds all: the second is marked, in the
-    table and in the differences; and the page still fits a phone."""
+    """Three seeds of a row that finds one object and of one that finds all: the second is marked in the table
+    and in the differences. The page still fits a phone."""
     monkeypatch.chdir(tmp_path)
     head, softmax, _, bags = EXPERIMENT.replace("[0, 1]", "[0, 1, 2]").split("  - ")
     bags = bags.replace("reported: bags/20", "seeds: [0, 1, 2]")
@@ -384,7 +386,7 @@ def test_light_and_dark(opened: Any) -> None:
 
 
 def test_fits_a_phone(opened: Any) -> None:
-    """Nothing but tables and code scrolls sideways, and these in their own box."""
+    """Only tables and code scroll sideways, inside their own box."""
     page = opened(viewport={"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator("#all-metrics").check()
@@ -398,7 +400,7 @@ def test_fits_a_phone(opened: Any) -> None:
 
 
 def test_refers_to_nothing_outside(report: Path) -> None:
-    """No element of ours could load anything, and the policy of the page forbids it."""
+    """No element of ours can load anything, and the policy of the page forbids it."""
     text = report.read_text()
     assert "default-src 'none'" in text
     head = text[: text.index('<script type="application/json"')]

@@ -1,4 +1,4 @@
-"""Figures are legible at their printed size: no text is cut or lies on another, with few methods or many."""
+"""Figures are legible at their printed size: no text is cut or overlaps another, with few or many methods."""
 
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ from benchmark.reporting.series import SeriesReader, smoothed
 
 
 def texts(figure: Figure) -> list[tuple[str, Bbox]]:
-    """What is written in a figure, with its place in pixels."""
+    """The texts of a figure with their positions in pixels."""
     figure.draw_without_rendering()
     renderer = FigureCanvasAgg(figure).get_renderer()
     hidden = {text for axes in figure.axes if not axes.axison for text in axes.findobj(Text)}
@@ -38,7 +38,7 @@ def texts(figure: Figure) -> list[tuple[str, Bbox]]:
 
 
 def assert_legible(figure: Figure) -> None:
-    """No text of a figure is cut or lies on another."""
+    """Check that no text of a figure is cut or overlaps another."""
     written = texts(figure)
     assert len(written) > 8
     for text, box in written:
@@ -70,7 +70,7 @@ def test_no_text_is_cut_or_lies_on_another(
 
 
 def test_a_smoothed_curve_follows_the_categories() -> None:
-    """Through a straight line in the logarithm it is that line but for the ends; without values, nothing."""
+    """A line in the logarithm is reproduced except at its ends; without values there is no curve."""
     import numpy as np
 
     counts = np.geomspace(1, 10_000, 200).round().astype(int)

@@ -1,4 +1,4 @@
-"""The order of methods here against that of published tables."""
+"""Agreement of the order of methods here with that of published tables."""
 
 from dataclasses import replace
 from pathlib import Path

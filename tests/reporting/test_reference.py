@@ -1,4 +1,4 @@
-"""Numbers that come with the project: written with their noise, and others' judged by it."""
+"""Numbers that ship with the project are written with their noise, and other results are judged by it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -67,8 +67,8 @@ def test_the_file_has_the_tables_numbers_and_verify_judges_by_it(experiment: Loa
 
 
 def test_another_run_of_the_same_training_is_within_as_often_as_stated(experiment: LoadedExperiment) -> None:
-    """Nine rows of one seed each, against five seeds of each: all nine within in 95 % of the repetitions; a
-    row that is worse by six standard deviations is found."""
+    """Nine rows with one seed against five seeds of each: all nine are within tolerance in 95 % of the
+    repetitions. A row that is worse by six standard deviations is found."""
     generator, repetitions, level, noise = np.random.default_rng(0), 150, 30.0, 2.0
     held = found = 0
     for _ in range(repetitions):

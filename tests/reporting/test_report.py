@@ -1,4 +1,4 @@
-"""The report shows what is finished, says what is not, and never shows a number that is out of date."""
+"""The report shows finished results, states what is not finished, and never shows outdated numbers."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from places import fail, step_of
+from places import Diverged, fail, step_of
 from reporting.results_tree import EXPERIMENT, complete_run, made_up_experiment
 
 from benchmark.numerics import area_versions
@@ -24,16 +24,6 @@ from benchmark.reporting.report import ReportError, report_key
 from benchmark.reporting.tables import markdown
 
 PLOTS = ("ap_by_frequency", "ap_by_count", "weight_norms", "training_curves")
-
-
-class Diverged(RuntimeError):
-    state = "diverged"
-
-
-@pytest.fixture
-def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperiment:
-    monkeypatch.chdir(tmp_path)
-    return made_up_experiment(tmp_path)
 
 
 def runs(experiment: LoadedExperiment) -> list[Run]:
@@ -103,7 +93,7 @@ DEVIATIONS = """deviations:
 
 
 def deviating(folder: Path) -> LoadedExperiment:
-    """The last row, bags, answers to a published one with two deviations."""
+    """An experiment whose last row, bags, has a published number and two deviations."""
     head, row = EXPERIMENT.rstrip().rsplit("\n  - ", 1)
     fields = "\n    ".join(row.strip("{}").split(", "))
     return made_up_experiment(folder, f"{head}\n  - {fields}\n    {DEVIATIONS}")
@@ -136,7 +126,7 @@ PDFLATEX = shutil.which("pdflatex")
 @pytest.mark.skipif(PDFLATEX is None, reason="no pdflatex here: apt-get install texlive-latex-recommended")
 @pytest.mark.parametrize("as_it_is", [True, False])
 def test_the_latex_table_compiles(experiment: LoadedExperiment, tmp_path: Path, as_it_is: bool) -> None:
-    """By itself, and where a paper takes it in; with characters that mean something to LaTeX in the names."""
+    """Alone and inside a paper, with names that contain special characters of LaTeX."""
     text = EXPERIMENT.replace("Made-up numbers", "100% of $_#&~^ {names}")
     experiment = made_up_experiment(tmp_path, text)
     finish_all(experiment)
@@ -180,7 +170,7 @@ def test_numbers_that_were_changed_are_not_shown(experiment: LoadedExperiment) -
     text = write_report(experiment)
     assert "3 of 4 runs done" in text
     assert "99.0" not in text
-    assert "failed: the numbers are not what was evaluated" in line(text, "sigmoid")
+    assert "failed: the file of numbers has changed since the evaluation" in line(text, "sigmoid")
     record = step_of(first, "evaluate").record
     record.write_text("[]")
     assert "seed 0 failed: evaluate: not a record of a step" in line(write_report(experiment), "softmax")
@@ -251,7 +241,8 @@ def test_killed_process_is_interrupted_and_living_one_running(experiment: Loaded
 def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made where the data were; the store was copied here, where they are not."""
+    """Results were made on a machine with the data, and the store was copied here, where the data are
+    missing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LONGTAIL_DATA", str(tmp_path / "data"))
     text = EXPERIMENT.replace("dataset: synthetic}", "dataset: lvis_v0.5}").replace("budget: smoke\n", "")
@@ -285,7 +276,7 @@ def test_damaged_files_never_stop_the_report(experiment: LoadedExperiment) -> No
     progress.write_text(progress.read_text() + '{"iteration": 460, "lo')  # being written
     text = write_report(experiment)
     assert "2 of 4 runs done" in text
-    assert "failed: the numbers are not what was evaluated" in line(text, "sigmoid")
+    assert "failed: the file of numbers has changed since the evaluation" in line(text, "sigmoid")
     assert "failed: evaluate: not a record of a step" in line(text, "bags")
     assert "per_class.csv is not a table of categories" in text
     shutil.rmtree(step_of(sigmoid, "evaluate").folder)
@@ -301,7 +292,7 @@ def test_published_numbers_that_are_gone_are_asked_for(
 
 
 def test_difference_only_where_the_paper_can_be_answered(experiment: LoadedExperiment) -> None:
-    """Same dataset, and a schedule that answers to the paper."""
+    """With the same dataset and the published schedule."""
     row = experiment.rows[2]
     assert not row.comparable  # budget smoke
     reported = Reported("lvis_v0.5", {"segm/AP": 26.0}, {"segm/AP": 0.5})
@@ -324,7 +315,7 @@ def test_difference_only_where_the_paper_can_be_answered(experiment: LoadedExper
 def test_rows_in_groups_have_their_headings_in_every_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Further metrics are columns."""
+    """Additional metrics are columns."""
     monkeypatch.chdir(tmp_path)
     last = "  - {id: again, method: softmax+rfs, detector: torchvision/tiny_mask_rcnn, dataset: synthetic}\n"
     settings = "group_by: touches\nmetrics: [AP-fixed, ECE]\nrows:\n" + last

@@ -1,4 +1,4 @@
-"""The status says of every step how it stands, and for one that failed what to do, in numbers."""
+"""The status shows the state of every step, and for a failed step its cause and advice with numbers."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import fail, step_of
+from places import Diverged, fail, step_of
 from reporting.results_tree import EXPERIMENT, complete_run, complete_stage, made_up_experiment
 
 from benchmark.errors import BenchmarkError
@@ -27,17 +27,7 @@ from benchmark.steps import Step
 
 
 class OutOfMemoryError(RuntimeError):
-    """As PyTorch's."""
-
-
-class Diverged(RuntimeError):
-    state = "diverged"
-
-
-@pytest.fixture
-def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedExperiment:
-    monkeypatch.chdir(tmp_path)
-    return made_up_experiment(tmp_path)
+    """Has the name of PyTorch's error."""
 
 
 def entry(experiment: LoadedExperiment, row: str, seed: int = 0) -> RunStatus:
@@ -49,7 +39,7 @@ def step(experiment: LoadedExperiment, row: str, name: str) -> StepStatus:
 
 
 def text(experiment: LoadedExperiment) -> str:
-    """In lines so long that no path is broken, however long the test's folder is."""
+    """The tree with lines so long that no path is broken."""
     file = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "1000")
@@ -125,7 +115,7 @@ def test_bad_input_is_named_with_its_remedy_and_the_log(experiment: LoadedExperi
 
 
 def test_out_of_memory_is_answered_with_the_next_batch_and_its_rate(experiment: LoadedExperiment) -> None:
-    """The recipe's schedule: batches of the reference size at the recipe's rate; both are halved."""
+    """The recipe has the reference batch size and learning rate; both are halved."""
     (run,) = experiment.rows[1].runs
     schedule = run.stages[0].schedule
     assert schedule is not None
@@ -171,7 +161,7 @@ STEP = """
 
 @contextmanager
 def at_work(made: Step) -> Iterator[subprocess.Popen[str]]:
-    """Another process that is making a step."""
+    """Another process makes a step inside the block."""
     program = [sys.executable, "-c", textwrap.dedent(STEP), str(made.work), str(made.lock)]
     with subprocess.Popen(program, text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -209,7 +199,7 @@ def test_a_running_training_shows_progress_and_a_killed_one_does_not_look_alive(
     change_record(made, pid=os.getppid())
     found = step(experiment, "sigmoid", "train")
     assert found.state == "interrupted"
-    assert "ended without a word" in (found.cause or "")
+    assert "ended without a message" in (found.cause or "")
     assert "continues from its last checkpoint" in (found.advice or "")
 
 

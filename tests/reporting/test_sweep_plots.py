@@ -1,4 +1,4 @@
-"""A sweep over a number has a plot of AP against its values; any other sweep is rows of the table only."""
+"""A sweep over a number has a plot of AP against its values; other sweeps are only rows of the table."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def experiment(folder: Path, *rows: str) -> LoadedExperiment:
-    """Rows, each given by what follows its method, detector and dataset."""
+    """An experiment of rows; each text completes method, detector and dataset."""
     lines = [f"  - {{id: row_{number}, {ROW}, {row}}}\n" for number, row in enumerate(rows)]
     head = "name: made_up\ntitle: Made-up numbers\nbudget: smoke\nrows:\n"
     return made_up_experiment(folder, head + "".join(lines))
@@ -110,7 +110,8 @@ def test_no_text_of_the_plot_is_cut_or_lies_on_another(values: str, folder: Path
 
 
 def test_the_plot_shows_what_there_is_and_goes_with_its_sweep(folder: Path) -> None:
-    """Values without numbers are left out, one value is no plot, and a plot of no sweep is removed."""
+    """Values without numbers are left out, a single value has no plot, and the plot of a removed sweep is
+    deleted."""
     loaded = experiment(folder, RATIOS, "sweep: {edges: [[10], [100]]}")
     key = report_key(loaded)
     plots = experiment_folder("made_up") / "plots"

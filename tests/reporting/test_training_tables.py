@@ -1,4 +1,4 @@
-"""Groups and repeat factors on the page: every category once, between the edges that methods were given."""
+"""Groups and repeat factors on the page: every category once, in the groups that the method uses."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The order of images is a function of (seed, position), whatever the processes or interruptions."""
+"""The order of images depends only on seed and position, not on processes or interruptions."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_repeated_images_come_as_often_as_their_factor_says() -> None:
 
 
 def test_drawn_images_come_as_often_as_their_factor_says() -> None:
-    """Also with factors of thousands, as 1 / f has them; the length of an epoch does not grow with them."""
+    """Also with factors of thousands, as with 1 / f; they do not lengthen the epoch."""
     factors = np.array([1000.0, 1500.0, 50000.0, 0.0], np.float32)
     stream = DrawnStream(factors, seed=0)
     assert stream.epoch_length == 4

@@ -1,4 +1,4 @@
-"""Counts are right, survive writing and reading, and are the published ones."""
+"""Counts are correct, survive writing and reading, and equal the published ones."""
 
 import json
 from collections import Counter
@@ -92,7 +92,7 @@ def test_any_name_survives(tmp_path_factory, names):
     "end", ["\r", "\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029", '"', ",", "#"]
 )
 def test_line_ends_in_names_survive(tmp_path, end):
-    """``str.splitlines`` knows nine more line ends than CSV."""
+    """``str.splitlines`` splits at nine more characters than CSV."""
     path = tmp_path / "file.json"
     names = [f"a{end}b", f"{end}a", f"a{end}", end, f"{end}{end}"]
     categories = [{"id": 3 * i, "name": name} for i, name in enumerate(names)]

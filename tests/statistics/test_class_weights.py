@@ -1,4 +1,4 @@
-"""Class weights equal the tables of the original release; categories without instances harm nobody."""
+"""Class weights equal the tables of the release; categories without instances do no harm."""
 
 from typing import Any
 

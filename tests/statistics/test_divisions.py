@@ -1,4 +1,5 @@
-"""A threshold that puts all categories on one side is said, with the counts; one that divides them is not."""
+"""A threshold that puts all categories on one side causes a warning with the counts; one that divides them
+does not."""
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_only_a_threshold_without_effect_is_said(counts: list[int], threshold: i
 
 
 def test_the_equalization_threshold_of_lvis_on_few_images() -> None:
-    """On 500 images no category can be in fewer than 0.0011 of them, but one in none."""
+    """On 500 images a category is in fewer than 0.0011 of them only if it is in none."""
     counts = [1, 30, 400]
     statistics = statistics_of(counts)
     with data_warnings() as found:

@@ -1,4 +1,4 @@
-"""BAGS' tables are those of the original code, in our label convention."""
+"""The group tables of BAGS equal those of the original code, in our label convention."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Intermediate files in words: right numbers, right names, and no file is trusted."""
+"""The text about intermediate files has correct numbers and names, and no file is trusted."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""The folder of intermediate files: right, complete or absent, and never in the way of other files."""
+"""The folder of intermediate files is correct, complete or absent, and does not touch other files."""
 
 import csv
 import json
@@ -173,7 +173,7 @@ def test_a_folder_with_other_files_is_left_alone(foreign: str, tmp_path: Path) -
 def test_a_failing_write_leaves_the_folder_as_it_was(
     failure: BaseException, earlier: bool, moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After ``moment`` of the 21 files, and at the one or two renames behind them."""
+    """After ``moment`` of the 21 files, or at one of the renames after them."""
     content, _ = intermediates(REAL)
     if earlier:
         write_intermediates(content, tmp_path / "out", [7])

@@ -1,4 +1,4 @@
-"""Repeat factors are those of the original sampler."""
+"""Repeat factors equal those of the original sampler."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Files of others are read as data: what arrays and tensors hold comes back, and nothing is ever run."""
+"""Untrusted files are read as data: arrays and tensors are read correctly, and no code is run."""
 
 import builtins
 import collections
@@ -38,7 +38,7 @@ ARRAYS = [
 
 
 class Call:
-    """Pickled, it asks the reader to call ``function``."""
+    """When pickled, asks the reader to call ``function``."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.asked = (function, arguments)
@@ -199,7 +199,7 @@ def test_hand_made_instructions_are_refused(code: bytes, tmp_path: Path) -> None
 
 
 def array_of(shape: bytes, data: bytes = b"C\x08" + bytes(8), dtype: bytes = b"i8") -> bytes:
-    """A pickle of an int64 array with a shape and bytes of one's own making."""
+    """A pickle of an int64 array with any shape and bytes."""
     code = b"cnumpy\ndtype\nX" + struct.pack("<I", len(dtype)) + dtype + b"K\x00K\x01\x87R"
     code += b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     start = b"\x80\x03cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
@@ -207,7 +207,7 @@ def array_of(shape: bytes, data: bytes = b"C\x08" + bytes(8), dtype: bytes = b"i
 
 
 def tensor_of(count: bytes, offset: bytes, shape: bytes, strides: bytes) -> bytes:
-    """``data.pkl`` of an archive: a tensor of the storage "0" with numbers of one's own making."""
+    """``data.pkl`` of an archive: a tensor of the storage "0" with any numbers."""
     storage = b"(X\x07\x00\x00\x00storagectorch\nLongStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
     storage += count + b"tQ"
     return b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage + offset + shape + strides + b"\x89NtR."

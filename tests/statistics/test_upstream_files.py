@@ -1,4 +1,5 @@
-"""The releases' files: equal to theirs, opened by their readers, refused where they are something else."""
+"""Files in the releases' formats equal theirs and open in their readers; files with other content are
+refused."""
 
 import functools
 import json
@@ -90,7 +91,7 @@ def lvis(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(lvis: Path) -> dict[str, Any]:
-    """What plain ``torch.load`` and ``pickle.load`` give."""
+    """The content according to ``torch.load`` and ``pickle.load``."""
     command = [sys.executable, "-I", "-c", OPEN, str(lvis), *NAMES]
     done = subprocess.run(command, cwd=lvis, text=True, capture_output=True, check=True)
     return dict(zip(NAMES, map(json.loads, done.stdout.splitlines()), strict=True))
@@ -232,7 +233,7 @@ def test_golden_weights_in_the_files(case: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_positions_follow_the_list_of_annotated_images(tmp_path: Path) -> None:
-    """As in the released index of COCO-LT, whose image ids do not ascend; ids with gaps become 1..C."""
+    """As in the released index of COCO-LT, whose image ids are not ascending; ids with gaps become 1..C."""
     content = {
         "images": [{"id": id_} for id_ in (90, 30, 70, 10)],
         "categories": [{"id": id_, "name": f"c{id_}"} for id_ in (18, 3, 5)],

@@ -1,4 +1,4 @@
-"""Annotation files with given counts, as small as counting allows."""
+"""Annotation files with given counts, as small as possible."""
 
 import json
 from collections.abc import Sequence
@@ -14,9 +14,10 @@ def write_training_file(
     image_ids: Sequence[int] = range(1, 1001),
     names: Sequence[str] | None = None,
 ) -> Path:
-    """A file that lists categories in the given order; each is on the first of its images more than once.
+    """Write a file with categories in the given order.
 
-    ``image_counts`` are at most the instances and the images; as many as both allow where not given.
+    Extra instances of a category are on the first of its images. ``image_counts`` defaults to as many images
+    as instances and images allow.
     """
     categories, references = [], []
     for number, (id_, instances) in enumerate(zip(category_ids, instance_counts, strict=True)):

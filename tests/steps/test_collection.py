@@ -19,7 +19,7 @@ ROW = {"id": "a", "method": "softmax", "detector": "torchvision/tiny_mask_rcnn",
 
 
 def experiment(name: str, **row: object) -> Path:
-    """In the working directory, where nothing else refers to its runs."""
+    """An experiment in the working directory; nothing else refers to its runs."""
     content = {"name": name, "title": name, "budget": "tiny", "rows": [ROW | row]}
     path = Path(f"{name}.yaml")
     path.write_text(yaml.safe_dump(content))
@@ -96,7 +96,7 @@ def test_an_experiment_that_cannot_be_read_stops_everything() -> None:
 
 
 def test_results_of_data_that_are_not_here_are_not_taken_for_garbage() -> None:
-    """Where a data disk is not mounted, the keys of what was made from it cannot be known."""
+    """If a data disk is not mounted, the keys of results made from it are unknown."""
     for content in ("0" * 64, "1" * 64):
         path = source_hashes_folder("lvis_v1/lvis_v1_val.json") / content
         path.parent.mkdir(parents=True, exist_ok=True)

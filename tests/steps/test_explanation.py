@@ -1,4 +1,4 @@
-"""``show --keys`` and ``why`` say what a key is made of and what differs."""
+"""``show --keys`` prints the content of keys, and ``why`` the differences."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Methods read the tables that a step made; released files take their place if they are of the same data."""
+"""Methods read the tables of a separate step; released files of the same data can replace them."""
 
 import shutil
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 
 def made(run: Run) -> dict[str, torch.Tensor]:
-    """The weights after the last stage, everything before it made where it is missing."""
+    """The weights after the last stage; makes missing steps before it."""
     for step in steps_of(run):
         if step.kind.name not in ("predict", "evaluate"):
             make(step, Means())
@@ -84,7 +84,7 @@ def test_released_files_of_the_same_content_give_the_same_bytes(
 
 
 def test_a_method_trains_with_what_the_file_says(recipe: Recipe) -> None:
-    """The weights inside groups come from the table: with others, the classifier learns something else."""
+    """The weights inside groups come from the table: other weights give another classifier."""
     run = recipe()
     before = made(run)
     step, last = find_step(run, "intermediates"), steps_of(run)[-3]
@@ -93,7 +93,7 @@ def test_a_method_trains_with_what_the_file_says(recipe: Recipe) -> None:
     halved = [f"{row.rpartition(',')[0]},{float(row.rpartition(',')[2]) / 2}" for row in rows]
     step.output().write_text("\n".join([head, columns, *halved]) + "\n")
     shutil.rmtree(last.folder)
-    with pytest.raises(StepError, match="not what was made"):
+    with pytest.raises(StepError, match="has changed since it was made"):
         make(last, Means())
     output = Path("again/checkpoint.pt")
     init = last.inputs["init"].output()
@@ -141,7 +141,7 @@ def test_a_file_with_another_checksum_is_refused(recipe: Recipe) -> None:
     step = find_step(run, "intermediates")
     assert step is not None
     make(steps_of(run)[0], Means())
-    with pytest.raises(StepError, match="not the file that the recipe names"):
+    with pytest.raises(StepError, match="do not have the checksum that the recipe states"):
         make(step, Means())
 
 

@@ -1,4 +1,4 @@
-"""The key of a step changes exactly when its result may."""
+"""The key of a step changes exactly if its result may change."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def run_of(
     seed: int = 0,
     **method: Any,
 ) -> Run:
-    """A run of two stages on a base, with files of its own for everything that it names."""
+    """A run of two stages on a base, with its own files for everything that it names."""
     (folder / "workflows").mkdir(parents=True)
     (folder / "Snakefile").touch()
     root = Path(__file__).resolve().parents[2]
@@ -121,7 +121,7 @@ def test_tests_of_a_method_are_no_code_of_it(tmp_path: Path) -> None:
 
 
 def test_initial_weights_count_by_their_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of the initialisation that the detector has, wherever they lie; others not at all."""
+    """Only those of the detector's initialisation, independent of their location."""
     found = []
     for name, content, coco in (("a", "w", "x"), ("b", "w", "y"), ("c", "other", "x")):
         weights = {"imagenet": f"../{name}.pt", "coco": f"../{name}_coco.pt"}
@@ -144,7 +144,7 @@ def test_a_framework_counts_by_the_values_that_it_stands_for(tmp_path: Path) -> 
 
 @pytest.fixture
 def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
-    """A real dataset in ``data``; gives the keys of a run on it."""
+    """A real dataset in ``data``; returns a function that gives the keys of a run on it."""
     lvis = json.loads((Path(__file__).parents[1] / "data" / "lvis_val_100.json").read_text())
     (tmp_path / "data" / "images").mkdir(parents=True)
     for split in ("train", "val"):
@@ -180,7 +180,7 @@ def test_source_files_count_by_their_content(
 def test_a_large_file_is_read_once(
     real: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Size and modification time tell that nothing has changed, in another process too."""
+    """Size and modification time show that it has not changed, also in another process."""
     from benchmark.steps import hashes
 
     before = real()
@@ -192,7 +192,7 @@ def test_a_large_file_is_read_once(
 def test_a_source_that_is_not_here_is_the_one_that_results_were_made_from(
     real: Callable[[], dict[str, str]],
 ) -> None:
-    """A table can be made where the data are not; only if there is no doubt which data they were."""
+    """A table can be made without the data, if it is certain which data the results were made from."""
     before = real()
     run = find_run("e.yaml:a")
     sources = [source for step in steps_of(run) for source in step.sources.values()]

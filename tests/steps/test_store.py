@@ -1,4 +1,4 @@
-"""Finished steps are put into the store whole, are never changed there, and stores merge by copying."""
+"""Finished steps are moved into the store as a whole and never change there; stores merge by copying."""
 
 import shutil
 import subprocess
@@ -124,10 +124,12 @@ def test_an_input_that_was_changed_is_refused(run: Run) -> None:
     for step in steps_of(run)[:-1]:
         fabricate(step)
     predict.output().write_text("altered")
-    with pytest.raises(StepError, match=r"(?s)'predict' of BAGS is not what was made.*other content"):
+    with pytest.raises(
+        StepError, match=r"(?s)'predict' of BAGS has changed since it was made.*other content"
+    ):
         make(evaluate, Means())
     predict.output().unlink()
-    with pytest.raises(StepError, match=r"(?s)'predict' of BAGS is not what was made.*no such file"):
+    with pytest.raises(StepError, match=r"(?s)'predict' of BAGS has changed since it was made.*no such file"):
         make(evaluate, Means())
     record = read_record(evaluate.record)
     assert record is not None
@@ -135,7 +137,7 @@ def test_an_input_that_was_changed_is_refused(run: Run) -> None:
 
 
 def test_a_store_on_another_disk_takes_the_step_as_well(run: Run, tmp_path: Path) -> None:
-    """A shared memory disk stands for a disk of its own, on which a folder cannot be moved from here."""
+    """A shared memory disk stands for another disk, to which a folder cannot be renamed."""
     other = Path("/dev/shm") / tmp_path.name
     if not other.parent.is_dir() or other.parent.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second disk")
@@ -181,7 +183,7 @@ def test_older_results_of_the_same_step_are_found_newest_first(
 
 
 def linked(run: Run, step: Step) -> Path:
-    """Where the link is; the tables that a method reads are linked beside what they are read by."""
+    """The path of a link; the tables that a method reads are linked beside its steps."""
     owner = step.subject.owner if not step.kind.of_dataset else run_name(run)
     of_all = step.name in ("synthesize", "statistics")
     return Path("results") / ("data/synthetic_tiny" if of_all else f"runs/{owner}") / step.name

@@ -20,9 +20,9 @@ LENGTHS = {"bags": 5, "acsl": 4, "balanced_softmax": 4, "balms": 5}
 
 
 def retrainings(detector: str, rates: Mapping[str, float] | None = None) -> dict[str, Step]:
-    """The retraining of every row that has one, with a checkpoint every 2 iterations.
+    """The retrainings of rows, with a checkpoint every 2 iterations.
 
-    ``rates`` are learning rates of rows that do not have the budget's.
+    ``rates`` are learning rates of rows that do not use the budget's.
     """
     found = {}
     for row in load_experiment(str(with_detector(str(EXPERIMENT), detector))).rows:
@@ -35,7 +35,7 @@ def retrainings(detector: str, rates: Mapping[str, float] | None = None) -> dict
 
 
 def pass_of(steps: Sequence[Step]) -> SharedPass:
-    """The one pass that steps share."""
+    """The only pass that the steps share."""
     (shared,) = shared_passes(steps)
     return shared
 

@@ -1,4 +1,4 @@
-"""What a stage without gradients may ask for: a plain pass, drawn images, boxes without images, AP."""
+"""Stages without gradients can use a plain pass, sampled images, boxes without images, and AP."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The loop with several learners: who takes which iterations, who ends when, and what a stop does."""
+"""The loop with several learners: which iterations each takes, when each ends, and what a stop does."""
 
 import signal
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from benchmark.training.progress import ProgressBar
 
 
 class Recorder:
-    """In the place of a learner: it writes down what it is told, and fails where it is made to."""
+    """Replaces a learner: records the calls, and fails where the test asks for it."""
 
     def __init__(self, first: int, last: int, fails: tuple[str, int] | None = None) -> None:
         self.first = self.done = first
@@ -62,7 +62,7 @@ class Recorder:
 
 
 class Images:
-    """In the place of a pass: batches without images, and a signal at one of them."""
+    """Replaces a pass: batches without images, and a signal at one of them."""
 
     def __init__(self, signal_at: int | None = None) -> None:
         self.signal_at = signal_at
@@ -80,7 +80,7 @@ class Images:
 
 @pytest.fixture(autouse=True)
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What the bar was told to be done; learners are recorders."""
+    """What the progress bar shows; learners are recorders."""
     monkeypatch.setattr("benchmark.training.loop.Learner", Recorder)
     told: list[int] = []
     monkeypatch.setattr(ProgressBar, "show", lambda _, done, lines: told.append(done))

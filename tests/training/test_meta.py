@@ -1,4 +1,4 @@
-"""Stages with a meta step: what they change, resuming, several processes, and the way to detections."""
+"""Stages with a meta step: their effect, resuming, several processes, and predictions."""
 
 import json
 import signal
@@ -79,7 +79,7 @@ def test_the_classifier_and_what_the_step_learns_change_alone(base: Path, tmp_pa
 
 @pytest.mark.usefixtures("inside")
 def test_a_killed_stage_ends_in_the_same_bytes(base: Path, place: Path, tmp_path: Path) -> None:
-    """SGD, so that momentum buffers and the learner's Adam state must both come back."""
+    """With SGD, so that momentum buffers and the learner's Adam state must both be restored."""
     run = recipe("balms", **SGD)
     whole = retrain(run, tmp_path / "whole" / "checkpoint.pt", base)
     program, step = make_command(run, "retrain", place), step_of(run, "retrain")

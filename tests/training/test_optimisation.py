@@ -1,4 +1,4 @@
-"""Learning rates equal those of the released schedulers; the batch size changes rate and length."""
+"""Learning rates equal those of the released schedulers; the batch size scales rate and length."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The training loop takes the steps of a plain one: rates, warm-up, clipping, momentum, decay."""
+"""The training loop takes the same steps as a plain loop: rates, warm-up, clipping, momentum, decay."""
 
 import math
 from pathlib import Path
@@ -33,7 +33,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def reference(run: Run, kind: str) -> dict[str, Tensor]:
-    """The weights after a training, as a plain loop without any frame finds them."""
+    """The weights after a training in a plain loop without frameworks."""
     files = dataset_files(run.dataset)
     annotations, statistics = read_training_data(run, files)
     seed = derive_seed(run.seed, "augmentation", "train")
@@ -78,7 +78,7 @@ def reference(run: Run, kind: str) -> dict[str, Tensor]:
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_the_steps_of_a_plain_loop(tmp_path: Path, kind: str) -> None:
-    """Tensor by tensor, up to the order of float32 sums: a hundredth of what training has changed."""
+    """Tensor by tensor, up to the order of float32 sums: a hundredth of the change by training."""
     run = find_run(f"{TINY}:softmax")
     stage = run.stages[0].model_copy(update={"schedule": Schedule(**SCHEDULES[kind])})
     run = run.model_copy(update={"stages": [stage]})

@@ -1,4 +1,4 @@
-"""Unfinished trainings: damage is passed over, and the same command ends in the same bytes."""
+"""Unfinished trainings: damaged checkpoints are skipped, and the same command ends with the same bytes."""
 
 import random
 import subprocess
@@ -51,7 +51,7 @@ def truncate(path: Path) -> None:
 
 
 def alter(path: Path) -> None:
-    """One bit of a weight, in a file that PyTorch still reads."""
+    """Flip one bit of a weight in a file that PyTorch still reads."""
     content = bytearray(path.read_bytes())
     content[content.index(torch.full((3,), 6.0).numpy().tobytes())] ^= 1
     path.write_bytes(content)
@@ -82,7 +82,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(folder: ResumeFolder) -> None:
-    """In a process of its own, whose files may not grow beyond 3 kB: writing the checkpoint fails."""
+    """In a separate process whose files are limited to 3 kB: writing the checkpoint fails."""
     code = f"""
 import resource, torch
 from pathlib import Path
@@ -105,7 +105,7 @@ else:
 
 @pytest.fixture(scope="module")
 def finished(workplace: Path) -> dict[str, Step]:
-    """Every stage made without any interruption, with all before it, in the store of the workplace."""
+    """All stages without interruption, with all steps before them, in the store of the workplace."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
@@ -126,7 +126,7 @@ def start(kind: str, place: Path) -> subprocess.Popen[str]:
 
 
 def place_of(step: Step, workplace: Path, folder: Path) -> Path:
-    """A working directory with everything that a step starts from."""
+    """A working directory with all inputs of a step."""
     before = [item for item in step.inputs.values() if item.kind.trains]
     return place_beside(folder, workplace, *before)
 

@@ -1,4 +1,4 @@
-"""What the samplers of recipes make of the same images."""
+"""The streams of all samplers for the same images."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ HERE = __file__.rpartition("/")[0]
 
 
 class Images:
-    """Ten images: one has category 1 too, twice."""
+    """Ten images; one of them also has category 1, twice."""
 
     label_of = {1: 0, 5: 1}  # noqa: RUF012
 
@@ -27,7 +27,7 @@ class Images:
 
 
 def by_instances(images: LabelledImages, seed: int, power: float) -> ImageStream:
-    """A sampler as a plug-in brings it."""
+    """A sampler from a plug-in."""
     counts = images.instance_counts.astype(float) ** power
     assert images.image_counts.tolist() == [10, 1]
     return DrawnStream(np.array([counts[labels].sum() for labels in images.labels]), seed)

@@ -1,4 +1,5 @@
-"""A classifier that is trained with others ends in the same bytes as alone, whatever becomes of them."""
+"""A classifier that is trained together with others has the same bytes as if trained alone, whatever happens
+to them."""
 
 import os
 import signal
@@ -42,7 +43,7 @@ def bases(workplace: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
-    """The checkpoint of every row that was trained alone, by detector and row."""
+    """The checkpoint of every row trained alone, by detector and row."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         for detector, rows in CASES:
@@ -56,7 +57,7 @@ def alone(bases: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
 
 
 def beside(folder: Path, bases: Path, *steps: Step) -> Path:
-    """A working directory with the base models of some steps and nothing retrained."""
+    """A working directory with the base models of some steps, without retrainings."""
     before = {step.inputs["init"].place: step.inputs["init"] for step in steps}
     return place_beside(folder, bases, *before.values())
 
@@ -70,7 +71,7 @@ def test_together_as_alone(
     detector: str,
     rows: tuple[str, ...],
 ) -> None:
-    """Of different methods and lengths, some with a meta step; their costs add up to that of the pass."""
+    """Different methods and lengths, some with a meta step; their costs add up to that of the pass."""
     steps = {row: step for row, step in retrainings(detector).items() if row in rows}
     monkeypatch.chdir(beside(tmp_path, bases, *steps.values()))
     shared, begin = pass_of([*steps.values()]), time.monotonic()
@@ -88,7 +89,7 @@ def test_together_as_alone(
 
 
 def test_killed_and_resumed(bases: Path, alone: Alone, tmp_path: Path) -> None:
-    """In the middle, where checkpoints of only some may be there."""
+    """Killed in the middle, when only some may have a checkpoint."""
     steps = {row: step for row, step in retrainings(TORCHVISION).items() if row in TOGETHER}
     place = beside(tmp_path, bases, *steps.values())
     command = [sys.executable, str(EXPERIMENT.with_name("shared_pass.py")), TORCHVISION, *steps]
@@ -109,7 +110,7 @@ def test_killed_and_resumed(bases: Path, alone: Alone, tmp_path: Path) -> None:
 def test_what_fails_harms_nobody(
     bases: Path, alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One diverges, one has an error in its code; what they say stands in their records."""
+    """One diverges, one has an error in its code; their records state this."""
     steps = {row: step for row, step in retrainings(TORCHVISION, {"focal": 1e30}).items() if row in TOGETHER}
     monkeypatch.chdir(beside(tmp_path, bases, *steps.values()))
     run = steps["acsl"].run
@@ -136,7 +137,7 @@ def test_what_fails_harms_nobody(
 
 
 def test_two_processes_share_a_pass(bases: Path, tmp_path: Path) -> None:
-    """As the workflow calls it, beside one of its trainings alone with two processes."""
+    """With the command of the workflow, compared with one of its trainings alone with two processes."""
     rows = ("two_groups", "inverse_count")
     lines = EXPERIMENT.read_text().splitlines()
     kept = [line for line in lines if "id:" not in line or any(f"id: {row}," in line for row in rows)]

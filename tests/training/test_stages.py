@@ -1,4 +1,4 @@
-"""A stage ends in the same bytes however often it is killed; it trains what it says and nothing else."""
+"""A stage ends with the same bytes however often it is killed, and trains only its own part."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def run_here(
 
 @pytest.fixture
 def place(tmp_path: Path, workplace: Path) -> Path:
-    """A working directory with the dataset and nothing trained."""
+    """A working directory with the dataset and without trainings."""
     return place_beside(tmp_path, workplace)
 
 
@@ -80,7 +80,7 @@ def test_same_recipe_same_bytes(base: Path, tmp_path: Path) -> None:
 def test_an_interrupted_training_ends_in_the_same_bytes(
     base: Path, place: Path, name: signal.Signals
 ) -> None:
-    """Stopped after its first checkpoint, at an arbitrary moment, and started again with the same command."""
+    """Stopped at an arbitrary moment after its first checkpoint, then started again with the same command."""
     run = recipe("softmax")
     command, step = make_command(run, "train", place), step_of(run, "train")
     process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE)
@@ -132,7 +132,7 @@ def test_loading_processes_do_not_change_the_result(base: Path, tmp_path: Path, 
 
 @pytest.mark.usefixtures("inside")
 def test_mixed_precision_trains_alike(base: Path, tmp_path: Path) -> None:
-    """bf16 arithmetic: nearly the same loss of the same weights and images, weights still float32."""
+    """bf16 arithmetic: nearly the same loss for the same weights and images; weights stay float32."""
     full, mixed = (
         run_here(recipe("softmax", precision=name, iterations=1), "train", tmp_path / name / "checkpoint.pt")
         for name in ("fp32", "bf16-mixed")
@@ -209,7 +209,7 @@ def test_two_processes_share_the_batch(base: Path, place: Path) -> None:
 
 @pytest.mark.parametrize("limit", [20_000, 200_000])
 def test_a_full_disk_stops_with_one_message(place: Path, limit: int) -> None:
-    """The kernel refuses larger files, as a full disk does; nothing half written is left."""
+    """The kernel refuses larger files, like a full disk; no half-written file is left."""
     run = recipe("softmax")
     done = subprocess.run(
         make_command(run, "train", place),
@@ -358,7 +358,7 @@ def test_bad_data_stops_before_training(
 def test_a_resumed_training_still_knows_when_it_diverges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bound is 100 times the loss of the first iteration, also where that was before an interruption."""
+    """The bound is 100 times the loss of the first iteration, even if that was before an interruption."""
     run = recipe("softmax", checkpoint_every=1)
     output, forward, calls = tmp_path / "checkpoint.pt", TorchvisionDetector.forward, 0
 
@@ -385,7 +385,7 @@ def test_a_resumed_training_still_knows_when_it_diverges(
 def test_gradients_that_are_not_finite_are_a_divergence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of the same iteration may still be finite, as with the square root of nothing."""
+    """The loss of the same iteration may still be finite, e.g. with the square root of 0."""
     forward = TorchvisionDetector.forward
 
     def steep(*arguments: Any, **options: Any) -> TrainingPass:
@@ -419,7 +419,7 @@ def test_a_stage_that_continues_another_is_not_started_from_nothing(
 def test_a_setting_without_effect_is_said_before_training_and_recorded(
     base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Group edges beyond all counts: once, as a message and in the facts."""
+    """Group edges above all counts: one message, and an entry in the record."""
     run = recipe("bags", 0, {"edges": [100_000]}, iterations=1)
     output = tmp_path / "checkpoint.pt"
     facts = run_stage(

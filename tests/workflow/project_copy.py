@@ -21,16 +21,14 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """In which the copy's own ``benchmark`` comes first, if it has one."""
+        """Environment variables with which the copy's own ``benchmark`` comes first, if it has one."""
         return {**os.environ, "PYTHONPATH": str(self.folder)}
 
     def snakemake(
         self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr come back as one text."""
-        process = self.start(*arguments, experiment=experiment, detector=detector)
-        text, _ = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, text)
+        return self._finished(self.start(*arguments, experiment=experiment, detector=detector))
 
     def start(
         self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
@@ -39,9 +37,15 @@ class Project:
         profile = ["--workflow-profile", "workflows/profiles/local"]
         chosen = ["--config", f"experiment={experiment}"] if experiment else []
         chosen += [f"detector={detector}"] if detector else []
-        command = [sys.executable, "-m", "snakemake", *arguments, *profile, *chosen]
+        return self._start("snakemake", *arguments, *profile, *chosen)
+
+    def longtail(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a command of the benchmark here; stdout and stderr come back as one text."""
+        return self._finished(self._start("benchmark.cli", *map(str, arguments)))
+
+    def _start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", module, *arguments],
             cwd=self.folder,
             env=self.environment,
             text=True,
@@ -49,18 +53,10 @@ class Project:
             stderr=subprocess.STDOUT,
         )
 
-    def longtail(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """Run a command of the benchmark here; stdout and stderr come back as one text."""
-        command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+    @staticmethod
+    def _finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        text, _ = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, text)
 
     def planned(self, *arguments: str, experiment: str | Path = "smoke") -> Counter[str]:
         """The jobs of a dry run as ``rule method`` or ``rule``, for example ``train bags``."""
