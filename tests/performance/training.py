@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -27,7 +28,7 @@ from benchmark.training import StageJob, run_stage
 from benchmark.training.stages import read_training_data
 
 from .loading import lvis_files, write_images
-from .measuring import ROOT, Measurement, measure, median_ratio, table
+from .measuring import ROOT, measure, median_ratio, table
 from .peers import PEERS, Training
 from .steps import clock
 
@@ -61,8 +62,8 @@ class Case:
 _FULL = "torchvision/mask_rcnn_r50_fpn"
 CASES = {
     "cpu": [
-        Case("smoke", "torchvision/tiny_mask_rcnn", 160, 4, 40, warm_up=5, measured=25, repetitions=3),
-        Case("R50", _FULL, 480, 2, None, warm_up=1, measured=2, repetitions=2),
+        Case("smoke", "torchvision/tiny_mask_rcnn", 160, 4, 40, warm_up=3, measured=15),
+        Case("R50", _FULL, 480, 2, None, warm_up=1, measured=1),
     ],
     "cuda": [
         Case(f"R50, {precision}", _FULL, 800, 16, 1203, workers=12, precision=precision)
@@ -226,28 +227,33 @@ def print_seconds(name: str, number: str, part: str, folder: str) -> None:
     print(json.dumps(seconds_of(name, CASES["cpu"][int(number)], part, torch.device("cpu"))))
 
 
-def _measured(name: str, number: int, part: str, place: Path) -> Measurement:
+def _measured(name: str, number: int, part: str, place: Path) -> tuple[float, float, float]:
+    """Seconds and RoIs as ``seconds_of`` has them, and megabytes; shown at once, because all take minutes."""
     code = "import sys; from tests.performance.training import *; print_seconds(*sys.argv[1:])"
-    return measure(code, name, str(number), part, str(place))
+    done = measure(code, name, str(number), part, str(place))
+    seconds, rois = json.loads(done.output.splitlines()[-1])
+    case = CASES["cpu"][number]
+    line = f"{case.name}, {PARTS[part]}, {name}: {seconds:.3f} s an iteration, {done.peak_megabytes:,.0f} MB"
+    print(line, file=sys.stderr, flush=True)
+    return seconds, rois, done.peak_megabytes
 
 
 def _rows(number: int, part: str, place: Path) -> tuple[list[list[str]], str]:
     """Rows of a table, and how ours compares with the best."""
     case = CASES["cpu"][number]
-    found: dict[str, list[Measurement]] = {name: [] for name in (OURS, *PEERS)}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (OURS, *PEERS)}
     for _ in range(case.repetitions):
         for name, own in found.items():
             own.append(_measured(name, number, part, place))
-    seconds, rows = {}, []
+    seconds = {name: [one for one, _, _ in own] for name, own in found.items()}
+    rows = []
     for name, own in found.items():
-        lines = [json.loads(done.output.splitlines()[-1]) for done in own]
-        seconds[name] = [line[0] for line in lines]
-        each = statistics.median(seconds[name])
-        cells = [f"{case.batch / each:,.2f}", f"{lines[0][1]:.0f}"]
-        cells.append(f"{max(done.peak_megabytes for done in own):,.0f}")
+        _, rois, megabytes = (max(values) for values in zip(*own, strict=True))
+        rate = case.batch / statistics.median(seconds[name])
         ratio = median_ratio(seconds[name], seconds[OURS])
         label = OURS if name == OURS else PEERS[name][0]
-        rows.append([f"{case.name}, {PARTS[part]}: {label}", *cells, f"{ratio:.2f}"])
+        cells = [f"{rate:,.2f}", f"{rois:.0f}", f"{megabytes:,.0f}", f"{ratio:.2f}"]
+        rows.append([f"{case.name}, {PARTS[part]}: {label}", *cells])
     best = min(PEERS, key=lambda name: statistics.median(seconds[name]))
     ratio = median_ratio(seconds[best], seconds[OURS])
     return rows, f"- {PARTS[part]}, {case.name}: {ratio:.2f} times as many images as {PEERS[best][0]}"
