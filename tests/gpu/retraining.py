@@ -66,7 +66,7 @@ def report(dry: bool) -> None:
         short = seconds(count, start)
         taken = seconds(count, start + length) - short
         rate = (
-            f"{length * case['batch'] / taken:.1f}" if taken > 0 else "-"
+            f"{length * case.batch / taken:.1f}" if taken > 0 else "-"
         )  # too short to tell, in a dry run
         return [rate, largest_memory(device)]
 
