@@ -65,9 +65,7 @@ def report(dry: bool) -> None:
         forget_memory(device)
         short = seconds(count, start)
         taken = seconds(count, start + length) - short
-        rate = (
-            f"{length * case.batch / taken:.1f}" if taken > 0 else "-"
-        )  # too short to tell, in a dry run
+        rate = f"{length * case.batch / taken:.1f}" if taken > 0 else "-"  # too short to tell, in a dry run
         return [rate, largest_memory(device)]
 
     rows = [(f"K = {count}, {precision}", partial(cells, count)) for count in CLASSIFIERS[: 1 if dry else 2]]
