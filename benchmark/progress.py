@@ -4,10 +4,10 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EVERY = 10.0
 """Seconds between two lines if stderr is not a terminal."""
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger(__name__)
 
 
-def shows_bars(console: Console) -> bool:
+def shows_bars(console: "Console") -> bool:
     """Whether progress is a bar: on a terminal, unless the person asked for quiet."""
     return console.is_terminal and _LOGGER.isEnabledFor(logging.INFO)
 
@@ -31,6 +31,10 @@ def shown_progress(what: str) -> Iterator[Advance]:
 
     A bar on a terminal; a line every ``EVERY`` seconds elsewhere, so that logs stay short.
     """
+    # takes a tenth of a second, and most of what imports this module shows nothing
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     if not shows_bars(console):
         yield _lines(what)

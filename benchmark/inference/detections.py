@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
@@ -124,7 +126,9 @@ class DetectionTable:
                 remedy="evaluate against the annotation file of the dataset that the model was trained on",
             )
         # the rows of an image are contiguous, so only few ids need to be looked up
-        first = np.flatnonzero(np.diff(self.image_ids, prepend=-1))
+        begins = np.ones(len(self), bool)
+        np.not_equal(self.image_ids[1:], self.image_ids[:-1], out=begins[1:])
+        first = np.flatnonzero(begins)
         lengths = np.diff(np.append(first, len(self)))
         images, unknown = _positions(image_ids, self.image_ids[first])
         if unknown.any():
@@ -468,7 +472,8 @@ class _Result(msgspec.Struct, gc=False):
 
 
 _RECORDS = msgspec.json.Decoder(list[_Result])
-_PIECE = 2**22  # bytes
+_FIELDS = [attrgetter(name) for name in _Result.__struct_fields__]
+_PIECE = 2**18  # bytes, whose records fit into a processor's cache
 _BORDER = re.compile(rb"\}\s*,\s*\{")
 
 
@@ -560,35 +565,37 @@ def _columns(content: bytes, path: Path, first: int, before: list[_Piece]) -> _P
     All must have the same fields as those of ``before``, the first piece of the file.
     """
     results = _RECORDS.decode(content)
+    image_ids, category_ids, scores, boxes, masks = (list(map(field, results)) for field in _FIELDS)
     fields = []
-    for field, columns in (("bbox", "boxes"), ("segmentation", "masks")):
-        present = np.fromiter((getattr(item, field) is not None for item in results), bool, len(results))
+    for field, column, values in (("bbox", "boxes", boxes), ("segmentation", "masks", masks)):
         # an empty list can be evaluated as either
-        expected = getattr(before[0], columns) is not None if before else bool(present[:1].all())
-        if np.any(present != expected):
-            row = first + int(np.argmax(present != expected))
+        expected = getattr(before[0], column) is not None if before else values[:1] != [None]
+        if values.count(None) != (0 if expected else len(values)):
+            row = first + next(row for row, value in enumerate(values) if (value is None) == expected)
             raise DetectionError(
                 f"some records have a {field}, others do not", where=f"{path}, record {row} (counted from 0)"
             )
         fields.append(expected)
     if not any(fields):
         raise DetectionError("records have neither bbox nor segmentation", where=path)
-    count = len(results)
     return _Piece(
-        image_ids=np.fromiter((item.image_id for item in results), np.int64, count),
-        category_ids=np.fromiter((item.category_id for item in results), np.int64, count),
-        scores=np.fromiter((item.score for item in results), np.float64, count),
-        boxes=np.array([item.bbox for item in results], np.float64).reshape(-1, 4) if fields[0] else None,
-        masks=_mask_batch([item.segmentation for item in results if item.segmentation])
-        if fields[1]
-        else None,
+        image_ids=np.array(image_ids, np.int64),
+        category_ids=np.array(category_ids, np.int64),
+        scores=np.array(scores, np.float64),
+        boxes=_rows_of(boxes, 4, np.float64) if fields[0] else None,
+        masks=_mask_batch(masks) if fields[1] else None,
     )
 
 
+def _rows_of(values: list[Any], length: int, kind: type) -> np.ndarray:
+    """An array (N, length) of N tuples, three times as fast as from the tuples themselves."""
+    return np.fromiter(chain.from_iterable(values), kind, length * len(values)).reshape(-1, length)
+
+
 def _mask_batch(masks: list[_Mask]) -> pa.RecordBatch:
-    columns: list[list[Any]] = [[mask.size[side] for mask in masks] for side in (0, 1)]
-    columns.append([mask.counts.encode() for mask in masks])
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _MASK_FIELDS, strict=True)]
+    sizes = _rows_of([mask.size for mask in masks], 2, np.int32)
+    counts = pa.array([mask.counts for mask in masks], pa.string()).cast(pa.binary())
+    arrays = [pa.array(sizes[:, 0]), pa.array(sizes[:, 1]), counts]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_MASK_FIELDS))
 
 

@@ -132,14 +132,8 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
     options = sources.merge("options", [*recipe.layers(method.options, variant.options), *option_layers])
     sources.of["classifier"] = recipe.variation if variant.classifier else recipe.manifest
 
-    stages, stage_source = recipe.stages
-    base = None
-    if stages[0].from_ is not None:
-        base_choice = choice.of_base(stages[0].from_)
-        base_place = f"{stage_source}, stage {stages[0].name}, from"
-        base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method))
-    elif choice.budget is not None and choice.budget.pretraining is not None and detector.init == "none":
-        base = _pretraining(catalog, choice, choice.budget, choice.budget.pretraining)
+    stages, _ = recipe.stages
+    base = _base(catalog, choice, recipe, detector, chain)
     if choice.schedule and all(stage.schedule is None for stage in stages):
         raise RecipeError(
             f"method '{choice.method}' trains nothing of its own",
@@ -174,6 +168,20 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         released=_released(method, choice.released, options, where),
     )
     return Resolved(run, sources.of, base)
+
+
+def _base(
+    catalog: Catalog, choice: Choice, recipe: _Recipe, detector: DetectorSettings, chain: tuple[str, ...]
+) -> Resolved | None:
+    """The method that the recipe's first stage names, or the budget's pretraining in place of random weights."""
+    stages, source = recipe.stages
+    if stages[0].from_ is not None:
+        where = f"{source}, stage {stages[0].name}, from"
+        chosen = choice.of_base(stages[0].from_)
+        return _resolve(catalog, chosen, stages[0].from_, where, (*chain, choice.method))
+    if choice.budget is None or choice.budget.pretraining is None or detector.init != "none":
+        return None
+    return _pretraining(catalog, choice, choice.budget, choice.budget.pretraining)
 
 
 def _pretraining(catalog: Catalog, choice: Choice, budget: Budget, pretraining: Pretraining) -> Resolved:

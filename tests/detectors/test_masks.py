@@ -84,6 +84,32 @@ def test_codes_are_pycocotools_of_the_whole_image(threshold: float) -> None:
     assert [rle["counts"] for rle in rles] == whole(masks, boxes, SIZE, threshold)
 
 
+def random_boxes(count: int) -> Tensor:
+    """(count, 4): from a tenth of a pixel to larger than the image, also across its borders and behind them;
+    every fourth is a whole pixel."""
+    generator = torch.Generator().manual_seed(2)
+    height, width = SIZE
+    sides = 10 ** (3.3 * torch.rand(count, 2, generator=generator) - 1)
+    first = (1.5 * torch.rand(count, 2, generator=generator) - 0.25) * torch.tensor([width, height])
+    first[::4], sides[::4] = first[::4].floor(), 1
+    return torch.cat([first, first + sides], dim=1)
+
+
+def test_masks_in_random_boxes_are_those_of_the_whole_image() -> None:
+    """Together and alone, to the byte; a few pixels lie on the threshold, where float32 decides."""
+    boxes = random_boxes(200)
+    masks = probabilities(len(boxes))
+    rles = paste_masks(masks, boxes, SIZE, 0.5)
+    alone = [paste_masks(masks[n : n + 1], boxes[n : n + 1], SIZE, 0.5)[0] for n in range(len(boxes))]
+    assert rles == alone
+    expected = whole(masks, boxes, SIZE, 0.5)
+    assert sum(rle["counts"] != code for rle, code in zip(rles, expected, strict=True)) <= 2
+    areas = coco_mask.area(rles)
+    assert (areas == 0).sum() > 20
+    assert (areas == 1).sum() > 10
+    assert areas.max() > 500
+
+
 def test_full_columns_join() -> None:
     """Runs continue from the end of a column to the start of the next, up to the last pixel of the image."""
     boxes = torch.tensor([[-10.0, -10, 90, 90], [20, -10, 40, 90], [20, -10, 90, 90], [20, 5, 40, 90]])

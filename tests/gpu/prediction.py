@@ -31,7 +31,7 @@ detect something. The time of {more} images beyond that of {few}.
 def report(dry: bool) -> None:
     """One row."""
     device = device_of(dry)
-    case = dict(training.CASES[device.type][0])
+    case = training.CASES[device.type][0]
     run = training.run_of(case)
     made_dataset(run.dataset)
     files = dataset_files(run.dataset)
@@ -59,7 +59,7 @@ def report(dry: bool) -> None:
                     replace(files, val=part),
                     checkpoint,
                     place / "detections.parquet",
-                    workers=case["workers"],
+                    workers=case.workers,
                     devices=0 if dry else 1,
                 )
                 finish(device)

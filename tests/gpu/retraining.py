@@ -29,7 +29,7 @@ def report(dry: bool) -> None:
     """A row for each number of classifiers."""
     device = device_of(dry)
     start, length = (1, 1) if dry else (4, 12)
-    case = dict(training.CASES[device.type][-1])
+    case = training.CASES[device.type][0 if dry else -1]
     base = training.run_of(case)
     made_dataset(base.dataset)
     say(TEXT.format(start=start, length=length))
@@ -40,7 +40,7 @@ def report(dry: bool) -> None:
     files = dataset_files(run.dataset)
     annotations, statistics = read_training_data(run, files)
     vocabulary = vocabulary_hash(annotations.categories)
-    precision = case.get("precision", "fp32")
+    precision = case.precision
 
     def seconds(count: int, iterations: int) -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -48,14 +48,14 @@ def report(dry: bool) -> None:
             detector = build_detector(run, statistics)
             init = place / "base.pt"
             checkpoints.save(init, checkpoints.finished(run, "train", detector, vocabulary))
-            runs = [changed_schedule(run, case["batch"], n, iterations, precision) for n in range(count)]
+            runs = [changed_schedule(run, case.batch, n, iterations, precision) for n in range(count)]
             outputs = [place / str(number) / "checkpoint.pt" for number in range(count)]
             jobs = [
                 StageJob(own, "retrain", files, output, init)
                 for own, output in zip(runs, outputs, strict=True)
             ]
             begin = time.perf_counter()
-            for _, facts in train_stages(jobs, devices=0 if dry else 1, workers=case["workers"]):
+            for _, facts in train_stages(jobs, devices=0 if dry else 1, workers=case.workers):
                 if isinstance(facts, Exception):
                     raise facts
             finish(device)
@@ -65,9 +65,7 @@ def report(dry: bool) -> None:
         forget_memory(device)
         short = seconds(count, start)
         taken = seconds(count, start + length) - short
-        rate = (
-            f"{length * case['batch'] / taken:.1f}" if taken > 0 else "-"
-        )  # too short to tell, in a dry run
+        rate = f"{length * case.batch / taken:.1f}" if taken > 0 else "-"  # too short to tell, in a dry run
         return [rate, largest_memory(device)]
 
     rows = [(f"K = {count}, {precision}", partial(cells, count)) for count in CLASSIFIERS[: 1 if dry else 2]]

@@ -24,6 +24,7 @@ from benchmark.annotations import AnnotationFile, annotation_rle, read_annotatio
 from benchmark.images import TrainImages
 from benchmark.images.dataset import resized
 from benchmark.recipes.detector_settings import DetectorSettings, MaskTargets
+from benchmark.recipes.paths import DatasetFiles
 
 from .annotations import write_training_file
 from .measuring import ROOT, alternately, median_ratio, result_of, table
@@ -85,7 +86,15 @@ def write_images(folder: Path) -> AnnotationFile:
     return read_annotations(folder / "train.json")
 
 
+def lvis_files(place: Path) -> DatasetFiles:
+    """Of what ``write_images`` has written to a folder."""
+    truth, images = place / "train.json", place / "images"
+    statistics = ROOT / "tests" / "data" / "lvis_v0.5_categories.csv"
+    return DatasetFiles(truth, truth, images, images, None, statistics)
+
+
 Load = Callable[[int], Any]
+EDGES = SHORT_EDGE, LONG_EDGE
 
 
 def ours(annotations: AnnotationFile, folder: Path, way: MaskTargets) -> Load:
@@ -101,7 +110,7 @@ def ours(annotations: AnnotationFile, folder: Path, way: MaskTargets) -> Load:
     return lambda index: data[index, index]
 
 
-def with_torchvision(annotations: AnnotationFile, folder: Path) -> Load:
+def with_torchvision(annotations: AnnotationFile, folder: Path, edges: tuple[int, int] = EDGES) -> Load:
     """torchvision's transforms and bitmaps, in float32: how this benchmark loaded images before."""
     items = annotations.annotations_by_image()
 
@@ -122,7 +131,7 @@ def with_torchvision(annotations: AnnotationFile, folder: Path) -> Load:
         transform = v2.Compose(
             [
                 v2.ClampBoundingBoxes(),
-                v2.Resize(list(resized(*size, SHORT_EDGE, LONG_EDGE)), antialias=True),
+                v2.Resize(list(resized(*size, *edges)), antialias=True),
                 v2.RandomHorizontalFlip(0.5),
                 v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
             ]
@@ -133,13 +142,15 @@ def with_torchvision(annotations: AnnotationFile, folder: Path) -> Load:
     return load
 
 
-def with_detectron2(annotations: AnnotationFile, folder: Path, form: str) -> Load:
+def with_detectron2(
+    annotations: AnnotationFile, folder: Path, form: str, edges: tuple[int, int] = EDGES
+) -> Load:
     """detectron2's ``DatasetMapper`` as its Mask R-CNN has it; ``form`` is ``polygon`` or ``bitmask``."""
     from detectron2.data import DatasetMapper
     from detectron2.data import transforms as T
     from detectron2.structures import BoxMode
 
-    augmentations = [T.ResizeShortestEdge([SHORT_EDGE], LONG_EDGE, "choice"), T.RandomFlip()]
+    augmentations = [T.ResizeShortestEdge([edges[0]], edges[1], "choice"), T.RandomFlip()]
     mapper = DatasetMapper(
         is_train=True,
         augmentations=augmentations,
@@ -169,7 +180,9 @@ def with_detectron2(annotations: AnnotationFile, folder: Path, form: str) -> Loa
     return lambda index: mapper(records[index])
 
 
-def with_mmdetection(annotations: AnnotationFile, folder: Path, bitmaps: bool) -> Load:
+def with_mmdetection(
+    annotations: AnnotationFile, folder: Path, bitmaps: bool, edges: tuple[int, int] = EDGES
+) -> Load:
     """MMDetection's training pipeline of Mask R-CNN (configs/_base_/datasets/coco_instance.py)."""
     from benchmark.detectors.mmcv_ops import provide_operators
 
@@ -185,7 +198,7 @@ def with_mmdetection(annotations: AnnotationFile, folder: Path, bitmaps: bool) -
         [
             LoadImageFromFile(),
             LoadAnnotations(with_bbox=True, with_mask=True, poly2mask=bitmaps),
-            Resize(scale=(LONG_EDGE, SHORT_EDGE), keep_ratio=True),
+            Resize(scale=edges[::-1], keep_ratio=True),
             RandomFlip(prob=0.5),
             PackDetInputs(),
         ]

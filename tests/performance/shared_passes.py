@@ -17,15 +17,14 @@ from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import Run, Schedule
-from benchmark.recipes.paths import DatasetFiles
 from benchmark.sampling import seeded
 from benchmark.steps import made_files
 from benchmark.training import StageJob, train_stages
 from benchmark.training.stages import read_training_data
 
 from . import shared_testing
-from .loading import write_images
-from .measuring import ROOT, measure, table
+from .loading import lvis_files, write_images
+from .measuring import measure, table
 from .retraining import boxes_near
 
 CLASSIFIERS = (1, 2, 4, 8, 12)
@@ -92,7 +91,8 @@ def stage_jobs(size: Size, classifiers: list[int], iterations: int, place: Path)
     run = run.model_copy(update={"detector": settings, "detector_name": size.preset})
     if size.preset.endswith("r50_fpn"):
         run = run.model_copy(update={"dataset": find_run("bags:9").dataset, "dataset_name": "lvis_v0.5"})
-        files = _lvis_files(place)
+        write_images(place)
+        files = lvis_files(place)
     else:
         files = made_files(run)
     annotations, statistics = read_training_data(run, files)
@@ -102,13 +102,6 @@ def stage_jobs(size: Size, classifiers: list[int], iterations: int, place: Path)
     runs = {number: changed_schedule(run, size.batch, number, iterations) for number in classifiers}
     outputs = {number: place / str(number) / "checkpoint.pt" for number in classifiers}
     return [StageJob(runs[number], "retrain", files, outputs[number], init) for number in classifiers]
-
-
-def _lvis_files(place: Path) -> DatasetFiles:
-    write_images(place)
-    truth, images = place / "train.json", place / "images"
-    statistics = ROOT / "tests" / "data" / "lvis_v0.5_categories.csv"
-    return DatasetFiles(truth, truth, images, images, None, statistics)
 
 
 def changed_schedule(run: Run, batch: int, number: int, iterations: int, precision: str = "fp32") -> Run:

@@ -20,12 +20,11 @@ from benchmark.inference.predict import PredictionJob, predict_together
 from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
 from benchmark.recipes.detector_settings import DetectorSettings
-from benchmark.recipes.paths import DatasetFiles
 from benchmark.sampling import seeded
 from benchmark.statistics import ClassStatistics
 from benchmark.steps import made_files
 
-from .loading import write_images
+from .loading import lvis_files, write_images
 from .measuring import ROOT, result_of, table
 
 SPREAD, BACKGROUND = 2.0, 13.0
@@ -93,9 +92,7 @@ def predictions(size: Size, place: Path) -> list[PredictionJob]:
     if "r50" in size.preset:
         run = run.model_copy(update={"dataset": find_run("bags:1").dataset, "dataset_name": "lvis_v0.5"})
         write_images(place)
-        counts = ROOT / "tests" / "data" / "lvis_v0.5_categories.csv"
-        truth, images = place / "train.json", place / "images"
-        files = DatasetFiles(truth, truth, images, images, None, counts)
+        files = lvis_files(place)
     else:
         files = made_files(run)
     files = replace(files, val=_first_images(files.val, size.count, place))

@@ -1,226 +1,284 @@
-"""Training: images per second of the benchmark's loop, and of torchvision's Mask R-CNN in its reference's."""
+"""Training: the benchmark's loop beside torchvision's reference and the runners of the frameworks."""
 
 import json
 import os
+import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmark.annotations import read_annotations
-from benchmark.detectors import build_detector
-from benchmark.images import TrainImages, load
+from benchmark.annotations import vocabulary_hash
+from benchmark.detectors import build_detector, checkpoints
 from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import Run, Synthetic
-from benchmark.sampling import ImageStream, StreamBatches
+from benchmark.recipes.paths import DatasetFiles
 from benchmark.steps import dataset_files, made_dataset
 from benchmark.training import StageJob, run_stage
 from benchmark.training.stages import read_training_data
 
-from .measuring import ROOT, table
+from .loading import lvis_files, write_images
+from .measuring import ROOT, measure, median_ratio, table
+from .peers import PEERS, Training
+from .steps import clock
 
-WARM_UP, MEASURED = 10, 20  # iterations
-CASES: dict[str, list[dict[str, Any]]] = {
-    "cpu": [{"preset": "torchvision/tiny_mask_rcnn", "edge": 160, "batch": 4, "workers": 0}],
+LVIS_CATEGORIES = 1230  # of version 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A detector, its images, and how long and how often it trains.
+
+    ``categories``: of a generated dataset; None for images of LVIS.
+    """
+
+    name: str
+    preset: str
+    edge: int
+    batch: int
+    categories: int | None
+    workers: int = 0
+    precision: str = "fp32"
+    warm_up: int = 5
+    measured: int = 12
+    repetitions: int = 1
+
+    def __str__(self) -> str:
+        images = "images of `lvis_val_100.json`" if self.categories is None else "generated images"
+        categories = self.categories or LVIS_CATEGORIES
+        return f"`{self.preset}`, {self.batch} {images} of {self.edge} pixels with {categories} categories"
+
+
+_FULL = "torchvision/mask_rcnn_r50_fpn"
+CASES = {
+    "cpu": [
+        Case("smoke", "torchvision/tiny_mask_rcnn", 160, 4, 40, warm_up=3, measured=15),
+        Case("R50", _FULL, 480, 2, None, warm_up=1, measured=1),
+    ],
     "cuda": [
-        {
-            "preset": "torchvision/mask_rcnn_r50_fpn",
-            "edge": 800,
-            "batch": 16,
-            "workers": 12,
-            "categories": 1203,
-            "precision": precision,
-        }
+        Case(f"R50, {precision}", _FULL, 800, 16, 1203, workers=12, precision=precision)
         for precision in ("fp32", "bf16-mixed")
     ],
 }
+OURS = "benchmark"
+PARTS = {"all": "full training", "classifier": "one classifier"}
 TEXT = """\
-## Training beside torchvision's reference
+## Training beside other trainers
 
-Images per second of a whole training: the benchmark's loop (`longtail train`, with its sampler, log, checks
-for divergence and checkpoints), and torchvision's own `MaskRCNN` of the same trunk and sizes, trained as its
-reference script does: loss, backward, step. The same images at the same sizes, from the same data loader with
-as many processes; AdamW, a softmax classifier. Means over {measured} iterations after {warm_up}, on
-{device}.
+The benchmark's loop (`longtail train`, with its sampler, log and checks for divergence) beside torchvision's
+reference loop with its `MaskRCNN`, MMDetection's model in MMEngine's `Runner` with its hooks, and
+detectron2's in its `SimpleTrainer`: each with its own loading and its own form of masks. The same in all:
+images and their order, batches, trunk and heads, numbers of proposals and of RoIs, classes, a softmax
+classifier, random weights, and AdamW without clipping. To train one classifier, all else is frozen: the peers
+take a whole training step, whose losses give the classifier its gradient; ours takes the features alone.
+
+{cases}
+
+CPU time on one thread from one update to the next, loading included: {lengths} iterations after {warm_up};
+medians of {repetitions} processes, which take turns. Memory is the largest resident set of the
+process. "RoIs" are what the classification layer gets of an image. What differs: torchvision has boxes and
+masks for each category also at smoke size, where the others have one for all. Random weights propose hardly
+any foreground, so that the mask heads train on little more than the objects themselves, in all.
 
 {rates}
-torchvision resizes images inside its model, here by 1. GPU rows appear where there is a GPU.
+{claims}
 """
 
 
-def run_of(case: dict[str, Any]) -> Run:
-    """The smoke experiment's softmax model, with the detector and schedule of a case."""
-    edges = {"train_short_edges": [case["edge"]], "test_short_edge": case["edge"], "long_edge": case["edge"]}
-    settings = dict(detector_presets()[case["preset"]].settings) | edges | {"init": "none"}
+def run_of(case: Case, part: str = "all") -> Run:
+    """The smoke experiment's softmax model with detector and schedule of a case; ``part`` is what trains."""
+    edges = {"train_short_edges": [case.edge], "test_short_edge": case.edge, "init": "none"}
+    edges["long_edge"] = case.edge if case.categories is not None else 10 * case.edge
+    settings = dict(detector_presets()[case.preset].settings) | edges
     run = find_run("smoke:softmax")
     (stage,) = run.stages
     assert stage.schedule is not None
-    schedule = stage.schedule.model_copy(
-        update={
-            "iterations": WARM_UP + MEASURED,
-            "reference_batch_size": case["batch"],
-            "checkpoint_every": 10 * MEASURED,
-            "precision": case.get("precision", "fp32"),
-        }
-    )
-    sizes = Synthetic(train_images=200, val_images=12, image_size=case["edge"], categories=40, seed=0)
-    if "categories" in case:
-        number = case["categories"]
-        sizes = Synthetic(
-            train_images=240, val_images=201, image_size=480, categories=number, counts="lvis_v1", seed=0
-        )
+    length = case.warm_up + case.measured
+    changes: dict[str, Any] = {"iterations": length, "precision": case.precision, "clip_norm": None}
+    changes |= {"reference_batch_size": case.batch, "checkpoint_every": 10 * length, "learning_rate": 1e-4}
+    stage = stage.model_copy(update={"schedule": stage.schedule.model_copy(update=changes)})
+    if part == "classifier":
+        stage = stage.model_copy(update={"name": "retrain", "trainable": "classifier"})
+    dataset, name = find_run("bags:9").dataset, "lvis_v0.5"
+    if case.categories is not None:
+        sizes = Synthetic(train_images=200, val_images=12, image_size=case.edge, categories=40, seed=0)
+        if case.categories != sizes.categories:
+            sizes = Synthetic(
+                train_images=240,
+                val_images=201,
+                image_size=480,
+                categories=case.categories,
+                counts="lvis_v1",
+                seed=0,
+            )
+        changed = {"synthetic": sizes, "categories": sizes.categories}
+        dataset, name = run.dataset.model_copy(update=changed), run.dataset_name
     return run.model_copy(
         update={
-            "dataset": run.dataset.model_copy(update={"synthetic": sizes, "categories": sizes.categories}),
+            "dataset": dataset,
+            "dataset_name": name,
             "detector": DetectorSettings(**settings),
-            "detector_name": case["preset"],
-            "stages": [stage.model_copy(update={"schedule": schedule})],
+            "detector_name": case.preset,
+            "stages": [stage],
         }
     )
 
 
-def ours(run: Run, case: dict[str, Any]) -> float:
-    """Images per second that the log of a training shows, without the lines of the warm-up."""
-    output = Path("ours") / "checkpoint.pt"
-    files = dataset_files(run.dataset)
-    run_stage(StageJob(run, "train", files, output, init=None), devices=1, workers=case["workers"])
-    lines = [json.loads(line) for line in (output.parent / "progress.jsonl").read_text().splitlines()]
-    rates = [line["images_per_second"] for line in lines if line["iteration"] > WARM_UP]
-    return len(rates) / sum(1 / rate for rate in rates)
+def files_of(run: Run) -> DatasetFiles:
+    """Of the dataset of a case, in the working directory."""
+    return lvis_files(Path.cwd()) if run.dataset.synthetic is None else dataset_files(run.dataset)
 
 
-def reference_model(run: Run) -> nn.Module:
-    """torchvision's Mask R-CNN with the benchmark's trunk."""
-    settings = run.detector
-    _, statistics = read_training_data(run, dataset_files(run.dataset))
-    trunk = build_detector(run, statistics).backbone
-    anchors = AnchorGenerator(
-        tuple((size,) for size in settings.anchor_sizes), ((0.5, 1.0, 2.0),) * len(settings.anchor_sizes)
-    )
-    width, classes = settings.box_head_width, statistics.num_classes + 1
-    return MaskRCNN(
-        trunk,
-        min_size=settings.train_short_edges[0],
-        max_size=settings.long_edge,
-        rpn_anchor_generator=anchors,
-        rpn_pre_nms_top_n_train=settings.rpn_train_candidates,
-        rpn_post_nms_top_n_train=settings.rpn_train_proposals,
-        rpn_batch_size_per_image=settings.rpn_samples,
-        box_batch_size_per_image=settings.roi_samples,
-        box_head=TwoMLPHead(settings.fpn_channels * 49, width),
-        box_predictor=FastRCNNPredictor(width, classes),
-        mask_head=MaskRCNNHeads(settings.fpn_channels, [settings.mask_channels] * settings.mask_layers, 1),
-        mask_predictor=MaskRCNNPredictor(settings.mask_channels, settings.mask_channels, classes),
-    )
+def made(case: Case) -> None:
+    """Write the dataset of a case to the working directory."""
+    if case.categories is None:
+        write_images(Path.cwd())
+    else:
+        made_dataset(run_of(case).dataset)
 
 
-class WithBitmaps(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Square training images as torchvision takes them, with bitmaps for masks."""
-
-    def __init__(self, data: TrainImages) -> None:
-        self.data = data
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
-        image, target = self.data[key].on(torch.device("cpu"))
-        assert target is not None
-        assert target.masks is not None
-        height, width = image.shape[1:]
-        whole = torch.tensor([[0.0, 0, width, height]]).expand(len(target.labels), 4)
-        masks = target.masks.targets(whole, torch.arange(len(whole)), height) >= 0.5
-        return image, {"boxes": target.boxes, "labels": target.labels + 1, "masks": masks.byte()}
+@contextmanager
+def project_folder() -> Iterator[Path]:
+    """A working directory with the recipes of the project."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("Snakefile", "workflows", "methods"):
+            (Path(folder) / name).symlink_to(ROOT / name)
+        with chdir(folder):
+            yield Path(folder)
 
 
-def batches(run: Run, case: dict[str, Any], device: torch.device) -> Iterator[tuple[list[Tensor], list[Any]]]:
-    """Images and targets in torchvision's form, in the order of the benchmark's loop."""
-    files = dataset_files(run.dataset)
-    data = TrainImages(read_annotations(files.train), files.train_images, run.detector, 0, masks=True)
-    stream = ImageStream(torch.ones(len(data)).numpy(), 0)
-    order = StreamBatches(stream, case["batch"], 0, WARM_UP + MEASURED)
-    loaded = load(WithBitmaps(data), batch_sampler=order, collate_fn=list, num_workers=case["workers"])
-    for pairs in loaded:
-        yield (
-            [image.to(device) for image, _ in pairs],
-            [{name: part.to(device) for name, part in target.items()} for _, target in pairs],
+def train(name: str, case: Case, part: str, device: torch.device) -> None:
+    """Train with the benchmark's loop, or with a peer's."""
+    run = run_of(case, part=part)
+    files = files_of(run)
+    annotations, counts = read_training_data(run, files)
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        place = Path(folder)
+        if name == OURS:
+            init = None
+            if part == "classifier":
+                init = place / "base.pt"
+                vocabulary = vocabulary_hash(annotations.categories)
+                base = checkpoints.finished(run_of(case), "train", build_detector(run, counts), vocabulary)
+                checkpoints.save(init, base)
+            (stage,) = run.stages
+            job = StageJob(run, stage.name, files, place / "checkpoint.pt", init)
+            run_stage(job, devices=int(device.type == "cuda"), workers=case.workers)
+            return
+        training = Training(
+            run,
+            counts,
+            annotations,
+            files.train_images,
+            case.batch,
+            case.workers,
+            case.warm_up + case.measured,
+            device,
+            classifier_only=part == "classifier",
+            bf16=case.precision == "bf16-mixed",
         )
+        PEERS[name][1](training, place)
 
 
-def theirs(run: Run, case: dict[str, Any], device: torch.device) -> float:
-    """Images per second of torchvision's model in a plain loop."""
-    model = reference_model(run).to(device).train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    bf16 = case.get("precision") == "bf16-mixed"
+def seconds_of(name: str, case: Case, part: str, device: torch.device) -> tuple[float, float]:
+    """Seconds of an iteration, of CPU or, on a GPU, wall time, and RoIs of an image.
 
-    def step(images: list[Tensor], targets: list[Any]) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = torch.stack(list(model(images, targets).values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        loss.item()  # the reference stops where it is not finite
+    Whatever the loop, its iterations end with the step of an optimiser.
+    """
+    read = clock(device.type)
+    times: dict[int, float] = {}
+    steps, rows = 0, []
+    outputs = (case.categories or LVIS_CATEGORIES) + 1
 
-    return rate_of(step, batches(run, case, device), case, device)
+    def stepped(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps in (case.warm_up, case.warm_up + case.measured):
+            times[steps] = read()
 
+    def seen(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if isinstance(module, nn.Linear) and module.out_features == outputs:
+            rows.append(len(given[0]))
 
-def rate_of(
-    step: Callable[[list[Tensor], list[Any]], None],
-    loaded: Iterator[tuple[list[Tensor], list[Any]]],
-    case: dict[str, Any],
-    device: torch.device,
-) -> float:
-    """Images per second of training steps, without those of the warm-up."""
-    begin = 0.0
-    for iteration, (images, targets) in enumerate(loaded):
-        if iteration == WARM_UP:
-            _finish(device)
-            begin = time.perf_counter()
-        step(images, targets)
-    _finish(device)
-    return MEASURED * case["batch"] / (time.perf_counter() - begin)
+    handles = [register_optimizer_step_post_hook(stepped), register_module_forward_pre_hook(seen)]
+    try:
+        train(name, case, part, device)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert steps == case.warm_up + case.measured, (name, steps)
+    rois = sum(rows) / steps / case.batch
+    return (times[steps] - times[case.warm_up]) / case.measured, rois
 
 
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def print_seconds(name: str, number: str, part: str, folder: str) -> None:
+    """Print those of a case of the CPU as JSON, computed in a folder."""
+    os.chdir(folder)
+    print(json.dumps(seconds_of(name, CASES["cpu"][int(number)], part, torch.device("cpu"))))
+
+
+def _measured(name: str, number: int, part: str, place: Path) -> tuple[float, float, float]:
+    """Seconds and RoIs as ``seconds_of`` has them, and megabytes; shown at once, because all take minutes."""
+    code = "import sys; from tests.performance.training import *; print_seconds(*sys.argv[1:])"
+    done = measure(code, name, str(number), part, str(place))
+    seconds, rois = json.loads(done.output.splitlines()[-1])
+    case = CASES["cpu"][number]
+    line = f"{case.name}, {PARTS[part]}, {name}: {seconds:.3f} s an iteration, {done.peak_megabytes:,.0f} MB"
+    print(line, file=sys.stderr, flush=True)
+    return seconds, rois, done.peak_megabytes
+
+
+def _rows(number: int, part: str, place: Path) -> tuple[list[list[str]], str]:
+    """Rows of a table, and how ours compares with the best."""
+    case = CASES["cpu"][number]
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (OURS, *PEERS)}
+    for _ in range(case.repetitions):
+        for name, own in found.items():
+            own.append(_measured(name, number, part, place))
+    seconds = {name: [one for one, _, _ in own] for name, own in found.items()}
+    rows = []
+    for name, own in found.items():
+        _, rois, megabytes = (max(values) for values in zip(*own, strict=True))
+        rate = case.batch / statistics.median(seconds[name])
+        ratio = median_ratio(seconds[name], seconds[OURS])
+        label = OURS if name == OURS else PEERS[name][0]
+        cells = [f"{rate:,.2f}", f"{rois:.0f}", f"{megabytes:,.0f}", f"{ratio:.2f}"]
+        rows.append([f"{case.name}, {PARTS[part]}: {label}", *cells])
+    best = min(PEERS, key=lambda name: statistics.median(seconds[name]))
+    ratio = median_ratio(seconds[best], seconds[OURS])
+    return rows, f"- {PARTS[part]}, {case.name}: {ratio:.2f} times as many images as {PEERS[best][0]}"
 
 
 def section() -> str:
     """Markdown."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = []
-    old = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("Snakefile", "workflows", "methods"):
-            (Path(folder) / name).symlink_to(ROOT / name)
-        os.chdir(folder)
-        try:
-            for case in CASES[device.type]:
-                own = run_of(case)
-                made_dataset(own.dataset)
-                rates = ours(own, case), theirs(own, case, device)
-                label = f"{case['preset']}, {case['batch']} images of {case['edge']} pixels"
-                label += f", {case.get('precision', 'fp32')}"
-                rows.append([label, *(f"{rate:.1f}" for rate in rates), f"{rates[0] / rates[1]:.2f}"])
-        finally:
-            os.chdir(old)
-    name = (
-        torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} threads of the CPU"
-    )
+    rows, claims = [], []
+    cases = CASES["cpu"]
+    with project_folder() as place:
+        for number, case in enumerate(cases):
+            made(case)
+            for part in PARTS:
+                more, claim = _rows(number, part, place)
+                rows += more
+                claims.append(claim)
+
+    def of_each(values: list[int]) -> str:
+        return ", ".join(f"{value} ({case.name})" for value, case in zip(values, cases, strict=True))
+
     return TEXT.format(
-        measured=MEASURED,
-        warm_up=WARM_UP,
-        device=name,
-        rates=table(["images/s", "benchmark", "torchvision", "ratio"], rows),
+        cases="\n".join(f"- {case.name}: {case}" for case in cases),
+        repetitions=of_each([case.repetitions for case in cases]),
+        lengths=of_each([case.measured for case in cases]),
+        warm_up=of_each([case.warm_up for case in cases]),
+        rates=table(["", "images/s of CPU time", "RoIs", "memory, MB", "CPU time / benchmark's"], rows),
+        claims="Beside the best peer, the benchmark trains\n\n" + ";\n".join(claims) + ".",
     )
