@@ -54,7 +54,10 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("cap", [False, True], ids=["few", "over_300_in_an_image"])
+@pytest.mark.parametrize(
+    "cap",
+    [pytest.param(False, id="few", marks=pytest.mark.slow), pytest.param(True, id="over_300_in_an_image")],
+)
 def test_equal_to_lvis_on_real_annotations(tmp_path: Path, cap: bool) -> None:
     """Bit-equal: all 13 numbers and each category's AP, box and mask, through JSON and through Parquet."""
     results = derived_detections(seed=1)
@@ -380,7 +383,7 @@ COCO_KEYS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100
 COCO_KEYS += ["ARm@100", "ARl@100"]
 
 
-@pytest.mark.parametrize("iou", ["bbox", "segm"])
+@pytest.mark.parametrize("iou", ["bbox", pytest.param("segm", marks=pytest.mark.slow)])
 def test_equal_to_pycocotools_on_coco_annotations(iou: str, tmp_path: Path) -> None:
     """Crowds, more than 100 of a category in an image, categories without frequency: the 12 COCO numbers."""
     truth = write_json(tmp_path / "gt.json", coco_truth(seed=3))
@@ -699,6 +702,7 @@ def test_masks_are_not_silently_left_out(tmp_path: Path) -> None:
     assert set(evaluate_detections(truth, write_json(tmp_path / "no.json", [])).metrics) == {"bbox"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 def test_a_missing_area_is_measured(protocol: str, tmp_path: Path) -> None:
     """As detectron2 measures it: polygons, run lengths, or else the box; and the evaluation says so."""

@@ -33,6 +33,7 @@ from .measuring import ROOT, table
 WARM_UP, MEASURED = 10, 20  # iterations
 CASES: dict[str, list[dict[str, Any]]] = {
     "cpu": [{"preset": "torchvision/tiny_mask_rcnn", "edge": 160, "batch": 4, "workers": 0}],
+    "dry": [{"preset": "torchvision/tiny_mask_rcnn", "edge": 64, "batch": 2, "workers": 0}],  # of tests.gpu
     "cuda": [
         {
             "preset": "torchvision/mask_rcnn_r50_fpn",

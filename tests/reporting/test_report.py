@@ -86,6 +86,7 @@ def test_finished_experiment_has_every_file_and_the_means(experiment: LoadedExpe
     assert r"tiny\_mask\_rcnn" in tex
 
 
+@pytest.mark.slow
 def test_plots_have_the_same_bytes_each_time(experiment: LoadedExperiment, tmp_path: Path) -> None:
     finish_all(experiment)
     write_report(experiment, tmp_path / "a")
@@ -173,6 +174,7 @@ def test_failed_steps_are_rows_with_their_reason(experiment: LoadedExperiment) -
     assert "interrupted: predict: KeyboardInterrupt" in line(text, "bags")
 
 
+@pytest.mark.slow
 def test_numbers_that_were_changed_are_not_shown(experiment: LoadedExperiment) -> None:
     finish_all(experiment)
     first, _second, sigmoid, _bags = runs(experiment)
@@ -275,6 +277,7 @@ def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     assert float(table["sigmoid"]["bbox_APr"]) > 0
 
 
+@pytest.mark.slow
 def test_damaged_files_never_stop_the_report(experiment: LoadedExperiment) -> None:
     finish_all(experiment)
     first, _second, sigmoid, bags = runs(experiment)
@@ -321,6 +324,7 @@ def test_difference_only_where_the_paper_can_be_answered(experiment: LoadedExper
     assert "| -6.0 | no |" in text
 
 
+@pytest.mark.slow
 def test_rows_in_groups_have_their_headings_in_every_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
