@@ -54,10 +54,8 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "cap",
-    [pytest.param(False, id="few", marks=pytest.mark.slow), pytest.param(True, id="over_300_in_an_image")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cap", [False, True], ids=["few", "over_300_in_an_image"])
 def test_equal_to_lvis_on_real_annotations(tmp_path: Path, cap: bool) -> None:
     """Bit-equal: all 13 numbers and each category's AP, box and mask, through JSON and through Parquet."""
     results = derived_detections(seed=1)
@@ -383,7 +381,8 @@ COCO_KEYS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100
 COCO_KEYS += ["ARm@100", "ARl@100"]
 
 
-@pytest.mark.parametrize("iou", ["bbox", pytest.param("segm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("iou", ["bbox", "segm"])
 def test_equal_to_pycocotools_on_coco_annotations(iou: str, tmp_path: Path) -> None:
     """Crowds, more than 100 of a category in an image, categories without frequency: the 12 COCO numbers."""
     truth = write_json(tmp_path / "gt.json", coco_truth(seed=3))
@@ -541,6 +540,7 @@ def test_masks_are_needed_for_mask_ap(tmp_path: Path) -> None:
         evaluate_detections(truth, tmp_path / "none.json")
 
 
+@pytest.mark.slow
 def test_one_ground_truth_serves_many_runs(tmp_path: Path) -> None:
     """The same numbers as each run alone, in any order."""
     paths = [write_json(tmp_path / f"{seed}.json", derived_detections(seed, 300)) for seed in (1, 2)]

@@ -1,5 +1,6 @@
 """What holds for every row of the BAGS table: harmless edge cases, and a tiny run from base to detections."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def finished(run: Run) -> Step:
     return stages[-1]
 
 
+@cache
 def row(experiment: Path, method: str) -> Run:
     return find_run(f"{experiment}:{method.replace('+', '-')}")
 

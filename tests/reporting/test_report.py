@@ -110,6 +110,7 @@ def deviating(folder: Path) -> LoadedExperiment:
     return made_up_experiment(folder, f"{head}\n  - {fields}\n    {DEVIATIONS}")
 
 
+@pytest.mark.slow
 def test_declared_deviations_are_footnotes_of_every_table(
     tmp_path: Path, experiment: LoadedExperiment
 ) -> None:
@@ -158,6 +159,7 @@ def test_the_latex_table_compiles(experiment: LoadedExperiment, tmp_path: Path, 
     assert "Output written" in done.stdout
 
 
+@pytest.mark.slow
 def test_failed_steps_are_rows_with_their_reason(experiment: LoadedExperiment) -> None:
     first, second, sigmoid, bags = runs(experiment)
     complete_run(first, 0.5, 0.4)
@@ -194,6 +196,7 @@ def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
         monkeypatch.setattr(f"benchmark.{module}.area_versions", lambda: changed)
 
 
+@pytest.mark.slow
 def test_numbers_of_older_code_are_shown_and_marked(
     experiment: LoadedExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +222,7 @@ def test_numbers_of_older_code_are_shown_and_marked(
     assert "1 of 2 done; seed 1 numbers of other code" in again
 
 
+@pytest.mark.slow
 def test_the_stamp_of_a_table_changes_with_what_it_shows(
     experiment: LoadedExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +254,7 @@ def test_killed_process_is_interrupted_and_living_one_running(experiment: Loaded
     assert "seed 0: interrupted: train: process" in write_report(experiment)
 
 
+@pytest.mark.slow
 def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
