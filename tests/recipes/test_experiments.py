@@ -32,7 +32,6 @@ def trained(experiment: LoadedExperiment) -> list[tuple[str, int]]:
     return list({run_name(s.run): (s.run.method, s.run.seed) for s in steps if s.kind.trains}.values())
 
 
-@pytest.mark.slow
 def test_every_shipped_file_is_understood() -> None:
     for kind in ("methods", "detectors", "datasets", "experiments"):
         assert [entry for entry in describe(kind) if "broken" in entry] == []
@@ -267,7 +266,6 @@ def test_what_differs_between_two_presets_is_said(tmp_path: Path, monkeypatch: p
     assert said.effect is None
 
 
-@pytest.mark.slow
 def test_rows_of_another_architecture_answer_to_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +339,6 @@ def test_a_project_is_not_written_over_another(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
-@pytest.mark.slow
 def test_an_experiment_like_another_takes_the_keys_that_it_does_not_write(tmp_path: Path) -> None:
     """Its rows answer to no published number where it has another schedule."""
     for row in load_experiment("field").rows:
