@@ -45,7 +45,7 @@ unlock: $(INSTALLED)
 test: $(VENV)/installed_mmdet
 	$(PYTEST)
 
-# Tests without training, workflow or full-size detector
+# Tests that take two seconds at most
 test-fast: $(VENV)/installed_mmdet
 	$(PYTEST) -m "not slow"
 
