@@ -79,7 +79,6 @@ LONGEST = (
     "workflow/test_identity.py",
     "test_processes.py",
     "reporting/test_page.py",
-    "steps/test_collection.py",
     "training/test_workers.py",
     "workflow/test_back_ends.py",
     "workflow/test_concurrency.py",
@@ -94,10 +93,8 @@ LONGEST = (
 left with one of them when the other has nothing more to do."""
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing imported so far has started threads
-sys.path.insert(0, str(Path(__file__).parent))
-
-
 FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))
 
 
 def _is_slow(path: Path) -> bool:

@@ -70,7 +70,7 @@ CASES += [
     if backend in BACKENDS
     for only in (False, True)
 ]
-# With four processes: two workers of two processes each. Fewer processes hold everything else.
+# Two workers of two processes each, where there are four. Fewer processes show everything else.
 OF_FOUR = [
     case
     for case in CASES
