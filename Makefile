@@ -15,6 +15,8 @@ TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR)
 CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(COCO),coco=$(abspath $(COCO)))
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
 SNAKEMAKE = $(BIN)/snakemake $(OPTIONS)
+# Files in the order of tests/conftest.py, each in one process
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: smoke experiment prepare dry-run unlock test test-fast coverage mutation agreement faults canary performance gpu wheel architecture docs lint format shown clean
 
@@ -39,15 +41,15 @@ unlock: $(INSTALLED)
 	$(SNAKEMAKE) --unlock
 
 test: $(VENV)/installed_mmdet
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
-# Tests without training, workflow or full-size detector
+# Tests that take two seconds at most
 test-fast: $(VENV)/installed_mmdet
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Coverage of the fast tests, and the files below 70 %
 coverage: $(VENV)/installed_mmdet
-	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=benchmark --cov=methods --cov-report=
+	$(PYTEST) -m "not slow" --cov=benchmark --cov=methods --cov-report=
 	@$(BIN)/coverage report --skip-empty --sort=cover | awk 'NR < 3 || $$4 + 0 < 70 || /^TOTAL/'
 
 # Mutation testing: do the tests notice small mistakes in a sample of places that compute numbers? Eight minutes of one core

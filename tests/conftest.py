@@ -65,18 +65,53 @@ SLOW = (
     "training/test_workers.py",
     "workflow",
 )
-"""Folders and files that `make test-fast` leaves out: they train, run workflows or many commands, or need a
-full-size detector."""
+"""Folders and files that `make test-fast` does not even import: they train, run workflows or many commands,
+or need a full-size detector. Elsewhere a test above two seconds has the mark itself."""
+
+LONGEST = (
+    "canary/test_canary.py",
+    "test_contributing.py",
+    "cluster/test_slurm.py",
+    "test_gpu.py",
+    "workflow/test_tiny.py",
+    "methods/test_conformance.py",
+    "training/test_shared_passes.py",
+    "training/test_stages.py",
+    "workflow/test_identity.py",
+    "test_processes.py",
+    "reporting/test_page.py",
+    "training/test_workers.py",
+    "workflow/test_back_ends.py",
+    "workflow/test_concurrency.py",
+    "faults/test_faults.py",
+    "recipes/test_scaffold.py",
+    "workflow/test_prepare_target.py",
+    "workflow/test_plan.py",
+    "workflow/test_photographs.py",
+    "workflow/test_real_lvis.py",
+)
+"""Files that take a minute and more on one core, longest first. They are begun first, so that no worker is
+left with one of them when the other has nothing more to do."""
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # nothing imported so far has started threads
-sys.path.insert(0, str(Path(__file__).parent))
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))
+
+
+def _is_slow(path: Path) -> bool:
+    return any(path.is_relative_to(FOLDER / name) for name in SLOW)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.option.markexpr == "not slow" and _is_slow(collection_path) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folder = Path(__file__).parent
     for item in items:
-        if any(item.path.is_relative_to(folder / name) for name in SLOW):
+        if _is_slow(item.path):
             item.add_marker("slow")
+    places = {FOLDER / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmark.recipes.models import Run
 from benchmark.records import Record, read_record, record_step
-from benchmark.steps import Means, Step, find_step, make
+from benchmark.steps import Means, Step, find_step, link, make, steps_of
 from benchmark.steps.store import publish
 
 
@@ -33,6 +33,13 @@ def made_in(workplace: Path, run: Run, name: str) -> Step:
         step = step_of(run, name)
         make(step, Means())
     return step
+
+
+def make_here(run: Run) -> None:
+    """All steps of a run, in this process; ``longtail make`` starts one for each."""
+    for step in steps_of(run):
+        make(step, Means())
+    link(run)
 
 
 def make_command(run: Run, step: str, place: Path, *options: str) -> list[str]:

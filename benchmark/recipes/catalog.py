@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,13 @@ class Catalog:
 
     def preset(self, name: str, where: str | None = None) -> Preset:
         """The detector preset ``BACKEND/PRESET``."""
-        known = detector_presets()
-        if name not in known:
-            raise unknown("detector", name, known, where)
-        return known[name]
+        if name not in self._presets:
+            raise unknown("detector", name, self._presets, where)
+        return self._presets[name]
+
+    @cached_property
+    def _presets(self) -> dict[str, Preset]:
+        return detector_presets()
 
 
 def yaml_files(kind: str, folders: list[Path] | None = None) -> dict[str, Path]:
@@ -228,15 +232,16 @@ def detector_presets() -> dict[str, Preset]:
     for path in [
         path for folder in folders_of("workflows/detectors") for path in sorted(folder.glob("*.yaml"))
     ]:
+        file = shown(path)
         for preset, settings in read_yaml(path).items():
-            name, where = f"{path.stem}/{preset}", f"{shown(path)}, {preset}"
+            name, where = f"{path.stem}/{preset}", f"{file}, {preset}"
             if not isinstance(settings, dict):
                 raise RecipeError("a preset is a mapping", where=where, found=settings)
             if name in presets:
-                both = f"{presets[name].file} and {shown(path)}"
+                both = f"{presets[name].file} and {file}"
                 raise RecipeError(f"two detectors are named '{name}'", where=both, remedy="rename one")
             parse(DetectorSettings, settings, where)
-            presets[name] = Preset(name, shown(path), settings)
+            presets[name] = Preset(name, file, settings)
     return presets
 
 

@@ -23,7 +23,7 @@ ROW = {
 }
 EXPERIMENT = {"name": "cluster", "title": "Through Slurm", "budget": "tiny", "rows": [ROW]}
 RUN = "results/runs/tiny/synthetic_tiny/torchvision/tiny_mask_rcnn/softmax/seed0"
-CHECKPOINT_EVERY, ITERATIONS = 2, 60
+CHECKPOINT_EVERY, ITERATIONS = 2, 40
 
 
 @pytest.fixture
@@ -44,8 +44,9 @@ def project(tmp_path: Path) -> Project:
 @contextmanager
 def submit(project: Project, slurm: Slurm, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The experiment with the profile for Slurm, asked for news more often than a cluster would like."""
-    program = [sys.executable, "-m", "snakemake", "--workflow-profile", "workflows/profiles/slurm"]
-    program += ["--slurm-init-seconds-before-status-checks", "2", "--slurm-no-account"]
+    program = [sys.executable, str(Path(__file__).with_name("impatient.py"))]
+    program += ["--workflow-profile", "workflows/profiles/slurm"]
+    program += ["--slurm-init-seconds-before-status-checks", "1", "--slurm-no-account"]
     program += ["--slurm-status-command", "squeue"]  # there is no accounting
     program += ["--config", "experiment=cluster.yaml", *arguments]
     process = subprocess.Popen(

@@ -222,6 +222,7 @@ def test_without_the_annotations_nothing_is_drawn(site: Files) -> None:
     assert images_asked(site) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_command_is_continued(site: Files, number: signal.Signals) -> None:
     """Only files that were being downloaded are downloaded twice."""

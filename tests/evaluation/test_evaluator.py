@@ -54,6 +54,7 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [False, True], ids=["few", "over_300_in_an_image"])
 def test_equal_to_lvis_on_real_annotations(tmp_path: Path, cap: bool) -> None:
     """Bit-equal: all 13 numbers and each category's AP, box and mask, through JSON and through Parquet."""
@@ -381,6 +382,7 @@ COCO_KEYS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR@1", "AR@10", "AR@100
 COCO_KEYS += ["ARm@100", "ARl@100"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iou", ["bbox", "segm"])
 def test_equal_to_pycocotools_on_coco_annotations(iou: str, tmp_path: Path) -> None:
     """Crowds, more than 100 of a category in an image, categories without frequency: the 12 COCO numbers."""
@@ -539,6 +541,7 @@ def test_masks_are_needed_for_mask_ap(tmp_path: Path) -> None:
         evaluate_detections(truth, tmp_path / "none.json")
 
 
+@pytest.mark.slow
 def test_one_ground_truth_serves_many_runs(tmp_path: Path) -> None:
     """The numbers equal those of separate evaluations, in any order."""
     paths = [write_json(tmp_path / f"{seed}.json", derived_detections(seed, 300)) for seed in (1, 2)]
@@ -700,6 +703,7 @@ def test_masks_are_not_silently_left_out(tmp_path: Path) -> None:
     assert set(evaluate_detections(truth, write_json(tmp_path / "no.json", [])).metrics) == {"bbox"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 def test_a_missing_area_is_measured(protocol: str, tmp_path: Path) -> None:
     """As detectron2 does: from polygons, run lengths or else the box; the evaluation reports it."""

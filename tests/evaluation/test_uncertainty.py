@@ -40,6 +40,7 @@ def repeated(content: dict[str, Any], results: list[dict[str, Any]], weights: np
     return {**content, "images": images, "annotations": annotations}, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["lvis", "coco"])
 @pytest.mark.parametrize("iou", ["bbox", "segm"])
 def test_a_weight_is_a_repeated_image(iou: str, protocol: str, tmp_path: Path) -> None:
@@ -73,6 +74,7 @@ def test_points_are_the_evaluations_numbers(evaluator: Evaluator, runs: list[Pat
         assert run["AP"].low < run["AP"].value < run["AP"].high
 
 
+@pytest.mark.slow
 def test_runs_are_paired(evaluator: Evaluator, runs: list[Path]) -> None:
     """A run does not differ from itself, and two runs differ by less than with unpaired draws."""
     (same,) = bootstrap(evaluator, [runs[0], runs[0]], "bbox", resamples=20).differences

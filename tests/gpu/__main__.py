@@ -169,10 +169,10 @@ def _read(file: Path) -> dict[str, Section]:
 
 
 def _device(dry: bool) -> str:
-    import torch
-
     if dry:
         return "no GPU (dry run)"
+    import torch
+
     if not torch.cuda.is_available():
         sys.exit("error: no GPU is visible to PyTorch; --dry runs everything on the CPU at tiny size")
     return torch.cuda.get_device_name()

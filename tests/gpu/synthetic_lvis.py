@@ -49,7 +49,7 @@ def report(dry: bool) -> None:
             _make(FILE, shared.name, *devices)
     rows = [(row.id, partial(_row, row.id, steps_of(row.runs[0]), devices)) for row in experiment.rows]
     columns = ["", "AP", "APr", "APc", "APf", "training", "prediction"]
-    if not table_of(columns, rows[: 2 if dry else None]):
+    if not table_of(columns, rows[: 1 if dry else None]):
         sys.exit(1)
 
 
@@ -93,10 +93,11 @@ def _write(dry: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         short |= {"batch_size": 2, "reference_batch_size": 2, "warmup_iterations": 1, "precision": "fp32"}
         lengths = {"all": 2, "classifier": 2}
         # the code is that of a thousand categories, which dozens of images do not hold
-        sizes = {"train_images": 24, "val_images": 8, "image_size": 96, "categories": 30, "seed": 0}
+        sizes = {"train_images": 24, "val_images": 2, "image_size": 96, "categories": 12, "seed": 0}
     for part, iterations in lengths.items():
         budget[part] |= short | {"iterations": iterations}
-    rows = [row | {"dataset": "short"} for row in content["rows"] if row["id"] in ROWS]
+    names = ROWS[:3] if dry else ROWS
+    rows = [row | {"dataset": "short"} for row in content["rows"] if row["id"] in names]
     if dry:
         rows = [row | {"detector": "torchvision/tiny_mask_rcnn"} for row in rows]
     described = {"name": "short", "title": "Synthetic LVIS", "categories": sizes["categories"]}

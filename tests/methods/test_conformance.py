@@ -1,8 +1,9 @@
 """What every method must keep, run over all that are found: the repository's, and those in ``METHOD_PATHS``.
 
 ``METHOD_PATHS`` is a list of folders of methods, separated like ``PATH``. A method passes with its variants.
-All methods go from initial weights to detections in each of ``DETECTORS`` whose back end is installed, and in
-those that ``CONFORMANCE_DETECTORS`` names, separated by commas.
+All methods go from initial weights to detections in ``TINY``, and in the detectors that
+``CONFORMANCE_DETECTORS`` names, separated by commas; those of ``KINDS`` in each of ``DETECTORS`` whose back
+end is installed.
 """
 
 import importlib.util
@@ -42,11 +43,26 @@ COUNTS = {
     "all alike": [20, 20, 20, 20, 20, 20],  # group tables have empty groups
 }
 TINY = "torchvision/tiny_mask_rcnn"
-DETECTORS = [TINY, "torchvision/tiny_cascade_mask_rcnn"]
+DETECTORS = ["torchvision/tiny_cascade_mask_rcnn"]
 DETECTORS += ["mmdet/tiny_mask_rcnn", "mmdet/tiny_cascade_mask_rcnn", "mmdet/tiny_htc"]
 DETECTORS += ["detectron2/tiny_mask_rcnn", "detectron2/tiny_cascade_mask_rcnn"]
-DETECTORS += [name for name in os.environ.get("CONFORMANCE_DETECTORS", "").split(",") if name]
-END_TO_END = [(detector, method) for detector in dict.fromkeys(DETECTORS) for method in sorted(PLUGINS)]
+KINDS = {
+    "balms": "a step before every step",
+    "bags": "tables made from the annotations; a new last layer",
+    "federated": "scores that use those of the proposals and of all heads",
+    "loce": "state of the loss; its own choice of RoIs",
+    "logn": "a stage that looks at training images as they are sampled",
+    "ncm_fc": "a stage that looks at the training images' objects",
+    "norcal": "a stage that predicts on training images",
+    "seesaw": "a loss with state, trained with the detector",
+    "simcal": "a second box head; a choice among the sampled RoIs",
+    "softmax": "a loss",
+    "tau_norm": "a stage that changes weights",
+}
+"""Methods that need different things of a detector. What another method needs is here too."""
+EVERYWHERE = [TINY, *(name for name in os.environ.get("CONFORMANCE_DETECTORS", "").split(",") if name)]
+END_TO_END = [(detector, method) for detector in dict.fromkeys(EVERYWHERE) for method in sorted(PLUGINS)]
+END_TO_END += [(detector, method) for detector in DETECTORS if detector not in EVERYWHERE for method in KINDS]
 # Variants that reproduce a defect of a release, by which they do not learn.
 DO_NOT_LEARN = {
     "focal+released_kernel": "the released kernel reads the labels of one proposal for all",

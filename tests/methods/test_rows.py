@@ -1,5 +1,6 @@
 """All rows of the BAGS table: edge cases, and a tiny run from the base to detections."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,7 @@ def finished(run: Run) -> Step:
     return stages[-1]
 
 
+@cache
 def row(experiment: Path, method: str) -> Run:
     return find_run(f"{experiment}:{method.replace('+', '-')}")
 
@@ -91,6 +93,7 @@ def test_losses_gradients_and_scores_of_edge_cases(experiment: Path, method: str
     assert bool(((scores >= 0) & (scores <= 1)).all())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("method", METHODS)
 def test_from_the_base_to_detections(experiment: Path, tmp_path: Path, method: str) -> None:
@@ -113,6 +116,7 @@ def test_from_the_base_to_detections(experiment: Path, tmp_path: Path, method: s
     assert ((scores > 0) & (scores <= 1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("inside")
 def test_the_search_for_tau_is_recorded_and_repeats(experiment: Path, tmp_path: Path) -> None:
     run = row(experiment, "tau_norm+searched")
@@ -127,6 +131,7 @@ def test_the_search_for_tau_is_recorded_and_repeats(experiment: Path, tmp_path: 
     assert again.read_bytes() == step.output().read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("inside")
 def test_class_means_are_of_ground_truth_boxes(experiment: Path) -> None:
     run = row(experiment, "ncm_fc")

@@ -65,6 +65,7 @@ CASES = {
         Case("smoke", "torchvision/tiny_mask_rcnn", 160, 4, 40, warm_up=3, measured=15),
         Case("R50", _FULL, 480, 2, None, warm_up=1, measured=1),
     ],
+    "dry": [Case("dry", "torchvision/tiny_mask_rcnn", 64, 2, 40, warm_up=1, measured=2)],  # of tests.gpu
     "cuda": [
         Case(f"R50, {precision}", _FULL, 800, 16, 1203, workers=12, precision=precision)
         for precision in ("fp32", "bf16-mixed")

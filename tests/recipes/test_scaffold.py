@@ -15,6 +15,7 @@ from benchmark.recipes.scaffold import new_method
 SUITE = Path(__file__).parents[1] / "methods" / "test_conformance.py"
 
 
+@pytest.mark.slow
 def test_a_new_method_passes_the_conformance_suite_and_its_own_test(tmp_path: Path) -> None:
     folder = tmp_path / "my_methods"
     files = new_method("my_loss", folder)

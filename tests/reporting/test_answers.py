@@ -27,6 +27,7 @@ def test_every_published_row_is_answered_or_has_a_reason() -> None:
     assert all(answers.reasons.values())
 
 
+@pytest.mark.slow
 def test_recipes_are_on_the_dataset_of_their_row() -> None:
     reported = read_reported(project_root() / REPORTED)
     for row, recipes in find_answers().recipes.items():

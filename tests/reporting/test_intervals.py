@@ -32,6 +32,7 @@ def write_truth(path: Path, boxes: np.ndarray) -> None:
     )
 
 
+@pytest.mark.slow
 def test_numbers_with_intervals_and_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     experiment = made_up_experiment(tmp_path)

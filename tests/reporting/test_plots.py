@@ -50,7 +50,9 @@ def assert_legible(figure: Figure) -> None:
         assert common is None or min(common.width, common.height) < 1, (left, right)
 
 
-@pytest.mark.parametrize("name", ["made_up", "smoke", "ablations"])
+@pytest.mark.parametrize(
+    "name", ["made_up", *(pytest.param(name, marks=pytest.mark.slow) for name in ("smoke", "ablations"))]
+)
 def test_no_text_is_cut_or_lies_on_another(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_finished_experiment_has_every_file_and_the_means(experiment: LoadedExpe
     assert r"tiny\_mask\_rcnn" in tex
 
 
+@pytest.mark.slow
 def test_plots_have_the_same_bytes_each_time(experiment: LoadedExperiment, tmp_path: Path) -> None:
     finish_all(experiment)
     write_report(experiment, tmp_path / "a")
@@ -99,6 +100,7 @@ def deviating(folder: Path) -> LoadedExperiment:
     return made_up_experiment(folder, f"{head}\n  - {fields}\n    {DEVIATIONS}")
 
 
+@pytest.mark.slow
 def test_declared_deviations_are_footnotes_of_every_table(
     tmp_path: Path, experiment: LoadedExperiment
 ) -> None:
@@ -147,6 +149,7 @@ def test_the_latex_table_compiles(experiment: LoadedExperiment, tmp_path: Path, 
     assert "Output written" in done.stdout
 
 
+@pytest.mark.slow
 def test_failed_steps_are_rows_with_their_reason(experiment: LoadedExperiment) -> None:
     first, second, sigmoid, bags = runs(experiment)
     complete_run(first, 0.5, 0.4)
@@ -163,6 +166,7 @@ def test_failed_steps_are_rows_with_their_reason(experiment: LoadedExperiment) -
     assert "interrupted: predict: KeyboardInterrupt" in line(text, "bags")
 
 
+@pytest.mark.slow
 def test_numbers_that_were_changed_are_not_shown(experiment: LoadedExperiment) -> None:
     finish_all(experiment)
     first, _second, sigmoid, _bags = runs(experiment)
@@ -182,6 +186,7 @@ def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
         monkeypatch.setattr(f"benchmark.{module}.area_versions", lambda: changed)
 
 
+@pytest.mark.slow
 def test_numbers_of_older_code_are_shown_and_marked(
     experiment: LoadedExperiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +212,7 @@ def test_numbers_of_older_code_are_shown_and_marked(
     assert "1 of 2 done; seed 1 numbers of other code" in again
 
 
+@pytest.mark.slow
 def test_the_stamp_of_a_table_changes_with_what_it_shows(
     experiment: LoadedExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +244,7 @@ def test_killed_process_is_interrupted_and_living_one_running(experiment: Loaded
     assert "seed 0: interrupted: train: process" in write_report(experiment)
 
 
+@pytest.mark.slow
 def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +273,7 @@ def test_skipped_rows_give_the_reason_unless_results_came_from_elsewhere(
     assert float(table["sigmoid"]["bbox_APr"]) > 0
 
 
+@pytest.mark.slow
 def test_damaged_files_never_stop_the_report(experiment: LoadedExperiment) -> None:
     finish_all(experiment)
     first, _second, sigmoid, bags = runs(experiment)
@@ -312,6 +320,7 @@ def test_difference_only_where_the_paper_can_be_answered(experiment: LoadedExper
     assert "| -6.0 | no |" in text
 
 
+@pytest.mark.slow
 def test_rows_in_groups_have_their_headings_in_every_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

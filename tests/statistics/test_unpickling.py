@@ -309,6 +309,7 @@ def test_a_storage_of_the_old_form_cannot_claim_more_than_the_file(tmp_path: Pat
     refusal(path, data.replace(struct.pack("<q", 200), struct.pack("<q", 10**12)))
 
 
+@pytest.mark.slow
 def test_nesting_and_references_cost_nothing(tmp_path: Path) -> None:
     deep = b"\x80\x02" + b"(" * 3 + b"]" * 100_000 + b"a" * 99_999
     refusal(tmp_path / "a", deep + b".")

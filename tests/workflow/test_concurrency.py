@@ -14,9 +14,9 @@ ROW = {"id": "a", "method": "softmax", "detector": "torchvision/tiny_mask_rcnn",
 
 
 @pytest.fixture
-def experiments(project: Project) -> list[Path]:
+def experiments(prepared: Project) -> list[Path]:
     """Two experiments with the same run in them."""
-    paths = [project.folder / f"{name}.yaml" for name in ("first", "second")]
+    paths = [prepared.folder / f"{name}.yaml" for name in ("first", "second")]
     for path in paths:
         content = {"name": path.stem, "title": path.stem, "budget": "tiny", "rows": [ROW]}
         path.write_text(yaml.safe_dump(content))

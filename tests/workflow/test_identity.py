@@ -108,7 +108,10 @@ def test_an_edit_makes_again_what_it_may_change_and_nothing_else(
         done = json.loads(project.longtail("status", "tiny.yaml", "--json").stdout)["done"]
         finished = {method for method in METHODS if f"evaluate {method}" not in again}
         assert done == len(finished)
-    assert planned(project) == set()  # back again: nothing was lost
+
+
+def test_after_all_edits_are_undone_nothing_was_lost(project: Project) -> None:
+    assert planned(project) == set()
 
 
 def test_edited_code_is_said_by_status_and_table_and_found_by_the_canary(project: Project) -> None:

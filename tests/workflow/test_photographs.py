@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
-from places import step_of
+from places import make_here, step_of
 
 from benchmark.annotations import check_dataset, counted
 from benchmark.datasets import prepare_dataset
 from benchmark.recipes import find_run, load_dataset, load_experiment
 from benchmark.reporting import write_report
-from benchmark.steps import Means
-from benchmark.steps.making import make_all
 
 SPLITS = ("train", "val")
 
@@ -62,7 +60,7 @@ def test_a_subset_is_drawn_trained_on_and_evaluated(data: Path) -> None:
     write_datasets(data, files, "images", train_images=40, val_images=15, categories=20)
     prepared()
     run = find_run("photos.yaml:a")
-    make_all(run, "photos.yaml:a", Means())
+    make_here(run)
     metrics = json.loads(step_of(run, "evaluate").output().read_text())
     assert set(metrics) == {"bbox", "segm"}
     assert json.loads(step_of(run, "check").output("problems").read_text()) is not None
@@ -77,5 +75,5 @@ def test_lvis_photographs_go_the_same_way(data: Path) -> None:
     write_datasets(data, files, "lvis/images", train_images=13, val_images=13, categories=25)
     prepared()
     run = find_run("photos.yaml:a")
-    make_all(run, "photos.yaml:a", Means())
+    make_here(run)
     assert set(json.loads(step_of(run, "evaluate").output().read_text())) == {"bbox", "segm"}

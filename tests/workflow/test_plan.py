@@ -1,7 +1,5 @@
 """What the workflow plans to do, and how it takes what it cannot do. Nothing is trained here."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -99,16 +97,6 @@ def test_a_workflow_of_which_every_row_is_skipped_says_so(project: Project) -> N
 
 def test_the_picture_in_the_readme_is_the_graph_of_the_rules(tmp_path: Path) -> None:
     assert rule_graph(tmp_path) in shown(), "make shown draws it anew"
-
-
-def test_lint_and_format_are_clean() -> None:
-    lint = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert lint.returncode == 0, lint.stderr
-    form = [str(Path(sys.executable).with_name("snakefmt")), "--check", "Snakefile", "workflows"]
-    done = subprocess.run(form, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_snakefile_is_a_table_of_contents() -> None:

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from places import step_of
+from places import make_here, step_of
 
 from benchmark.evaluation import evaluate_detections
 from benchmark.inference.detections import read_detections, write_lvis_results
 from benchmark.recipes import find_run, load_experiment
 from benchmark.reporting import write_report
 from benchmark.statistics import ClassStatistics
-from benchmark.steps import Means, dataset_files
-from benchmark.steps.making import make_all
+from benchmark.steps import dataset_files
 
 LVIS = Path(__file__).parent.parent / "data" / "lvis_val_100.json"
 IMAGES = 12
@@ -49,7 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("place")
 def test_from_annotations_to_the_table() -> None:
     run = find_run("real.yaml:14")
-    make_all(run, "real.yaml:14", Means())
+    make_here(run)
     files, detections = dataset_files(run.dataset), step_of(run, "predict").output()
     assert (ClassStatistics.read(files.statistics).image_counts == 0).sum() > 900
 
