@@ -173,7 +173,8 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
 def _base(
     catalog: Catalog, choice: Choice, recipe: _Recipe, detector: DetectorSettings, chain: tuple[str, ...]
 ) -> Resolved | None:
-    """The method that the recipe's first stage names, or the budget's pretraining in place of random weights."""
+    """What a recipe starts from: the method of its first stage, or in place of random weights the budget's
+    pretraining; None for its own initial weights."""
     stages, source = recipe.stages
     if stages[0].from_ is not None:
         where = f"{source}, stage {stages[0].name}, from"
