@@ -69,12 +69,12 @@ SLOW = (
 or need a full-size detector. Elsewhere a test above two seconds has the mark itself."""
 
 LONGEST = (
+    "methods/test_conformance.py",
     "canary/test_canary.py",
     "test_contributing.py",
     "cluster/test_slurm.py",
     "test_gpu.py",
     "workflow/test_tiny.py",
-    "methods/test_conformance.py",
     "training/test_shared_passes.py",
     "training/test_stages.py",
     "workflow/test_identity.py",

@@ -44,7 +44,7 @@ COUNTS = {
 }
 TINY = "torchvision/tiny_mask_rcnn"
 DETECTORS = ["torchvision/tiny_cascade_mask_rcnn"]
-DETECTORS += ["mmdet/tiny_mask_rcnn", "mmdet/tiny_cascade_mask_rcnn", "mmdet/tiny_htc"]
+DETECTORS += ["mmdet/tiny_mask_rcnn", "mmdet/tiny_htc"]  # HTC is a cascade
 DETECTORS += ["detectron2/tiny_mask_rcnn", "detectron2/tiny_cascade_mask_rcnn"]
 KINDS = {
     "balms": "a step before every step",
