@@ -43,10 +43,7 @@ class Choice:
     released: Released = field(default_factory=dict)
     swept: frozenset[str] = frozenset()
     schedule: Mapping[str, Any] = field(default_factory=dict)
-
-    def of_base(self, method: str) -> "Choice":
-        """The choices for the method that the row's method starts from."""
-        return replace(self, method=method, options={}, released={}, swept=frozenset(), schedule={})
+    schedule_place: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +114,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         raise RecipeError("methods take each other's checkpoints in a circle", where=where, found=circle)
     plugin, method, variant_name, variant = catalog.method(choice.method, where)
     recipe = _Recipe(method, variant, str(plugin.manifest), f"{plugin.manifest}, variant {variant_name}")
+    choice = replace(choice, schedule={}) if chain else _with_schedule(choice, recipe)
     sources = _Sources()
     detector = _detector(catalog.preset(choice.detector, where), recipe, choice, sources)
     test = parse(
@@ -133,16 +131,9 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
     stages, stage_source = recipe.stages
     base = None
     if stages[0].from_ is not None:
-        base_choice = choice.of_base(stages[0].from_)
+        base_choice = replace(choice, method=stages[0].from_, options={}, released={}, swept=frozenset())
         base_place = f"{stage_source}, stage {stages[0].name}, from"
         base = _resolve(catalog, base_choice, stages[0].from_, base_place, (*chain, choice.method)).run
-    if choice.schedule and all(stage.schedule is None for stage in stages):
-        raise RecipeError(
-            f"method '{choice.method}' trains nothing of its own",
-            where=f"{where}, schedule",
-            found=choice.schedule,
-            remedy="leave the key out, or set the schedule of the method that it starts from in a budget",
-        )
 
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
     if changes := {**own_options, **choice.schedule}:
@@ -160,7 +151,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         options=options,
         detector=detector,
         dataset=choice.dataset,
-        stages=[_stage(stage, recipe, choice, sources, where) for stage in stages if stage.from_ is None],
+        stages=[_stage(stage, recipe, choice, sources) for stage in stages if stage.from_ is None],
         base=base,
         test=test,
         plugin_path=str(plugin.folder.resolve()),
@@ -182,7 +173,7 @@ def _detector(preset: Preset, recipe: _Recipe, choice: Choice, sources: _Sources
     return detector
 
 
-def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources, where: str) -> Stage:
+def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources) -> Stage:
     """A stage of the recipe with its sampler, schedule, meta step and options."""
     _, source = recipe.stages
     path = f"stages.{stage.name}"
@@ -199,12 +190,40 @@ def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources, whe
         meta["sampler"] = _sampler(f"{path}.meta", stage.meta.sampler, source, choice, sources, trains=True)
         settings["meta"] = meta
     if stage.schedule is not None:
-        settings["schedule"] = _schedule(path, stage, source, choice, sources, where)
+        settings["schedule"] = _of_row(path, _schedule(path, stage, source, choice, sources), choice, sources)
     if stage.kind == "fit" and choice.budget is not None:
         shared = {key: value for key, value in choice.budget.fit.items() if key in stage.options}
         layers = [(source, stage.options), (choice.budget_file, shared)]
         settings["options"] = sources.merge(f"{path}.options", layers)
     return Stage.model_validate(settings)
+
+
+def _with_schedule(choice: Choice, recipe: _Recipe) -> Choice:
+    """The choices of a row, after a check that the method has a stage for the row's schedule."""
+    if choice.schedule and all(stage.schedule is None for stage in recipe.stages[0]):
+        raise RecipeError(
+            f"method '{choice.method}' trains nothing of its own",
+            where=choice.schedule_place,
+            found=choice.schedule,
+            remedy="leave the key out, or set the schedule of the method that it starts from in a budget",
+        )
+    return choice
+
+
+def _of_row(path: str, schedule: Schedule, choice: Choice, sources: _Sources) -> Schedule:
+    """The schedule of a stage with the row's changes; a new length also replaces the steps."""
+    if not choice.schedule:
+        return schedule
+    try:
+        changes: dict[str, Any] = expanded(dict(choice.schedule))
+    except ValueError as error:
+        raise RecipeError(str(error), where=f"{choice.schedule_place}.like") from None
+    replaced = {"iterations", "epochs", "steps"} if {"iterations", "epochs"} & changes.keys() else set()
+    kept = {
+        key: value for key, value in schedule.model_dump(exclude_unset=True).items() if key not in replaced
+    }
+    sources.of.update({f"{path}.schedule.{key}": choice.schedule_place for key in changes})
+    return parse(Schedule, kept | changes, choice.schedule_place)
 
 
 def _released(method: Method, released: Released, options: Mapping[str, Any], where: str) -> Released:
@@ -245,36 +264,14 @@ def _sampler(
     return parse(Sampler, sources.merge(f"{path}.sampler", layers), f"{path}.sampler")
 
 
-def _schedule(
-    path: str, stage: Stage, source: str, choice: Choice, sources: _Sources, where: str
-) -> Schedule:
-    """The schedule of a stage: the method's, the budget's changes over it, and the row's over both."""
+def _schedule(path: str, stage: Stage, source: str, choice: Choice, sources: _Sources) -> Schedule:
     assert stage.schedule is not None
-    layers: list[Layer] = [(source, stage.schedule.model_dump(exclude_unset=True))]
-    place = f"{path}.schedule"
+    settings = stage.schedule.model_dump(exclude_unset=True)
+    layers = [(source, settings)]
     if choice.budget is not None:
         changes = choice.budget.all if stage.trainable == "all" else choice.budget.classifier
-        layers = [*_without_length(layers, changes), (choice.budget_file, changes)]
-    if choice.schedule:
-        changes, place = _of_row(choice.schedule, where), f"{where}, schedule"
-        layers = [*_without_length(layers, changes), (place, changes)]
-    return parse(Schedule, sources.merge(f"{path}.schedule", layers), place)
-
-
-def _of_row(schedule: Mapping[str, Any], where: str) -> dict[str, Any]:
-    try:
-        changes: dict[str, Any] = expanded(dict(schedule))
-    except ValueError as error:
-        raise RecipeError(str(error), where=f"{where}, schedule.like") from None
-    return changes
-
-
-def _without_length(layers: Iterable[Layer], changes: Mapping[str, Any]) -> list[Layer]:
-    """The layers without length and steps, if ``changes`` have a new length."""
-    if not {"iterations", "epochs"} & changes.keys():
-        return list(layers)
-    replaced = {"iterations", "epochs", "steps"}
-    return [
-        (source, {key: value for key, value in settings.items() if key not in replaced})
-        for source, settings in layers
-    ]
+        if "iterations" in changes or "epochs" in changes:  # a new length also replaces the steps
+            for key in ("iterations", "epochs", "steps"):
+                settings.pop(key, None)
+        layers.append((choice.budget_file, changes))
+    return parse(Schedule, sources.merge(f"{path}.schedule", layers), f"{path}.schedule")

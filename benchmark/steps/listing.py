@@ -93,8 +93,8 @@ KINDS = (SYNTHESIZE, CHECK, STATISTICS, INTERMEDIATES, TRAIN, RETRAIN, FIT, TRAN
 
 
 def steps_of(run: Run) -> list[Step]:
-    """All steps from the dataset to the metrics, including those of bases, in an order in which they can be
-    made."""
+    """Every step from the dataset to the metrics, including those of bases, each after those that it
+    needs."""
     steps = dataset_steps(run.dataset)
     made = {step.kind.name: step for step in steps if step.kind is not CHECK}
     after = {step.kind.name: step for step in steps if step.kind is CHECK}
