@@ -119,6 +119,7 @@ class _Source:
             row.released,
             frozenset(point.values) if point else frozenset(),
             row.schedule,
+            f"{where}, schedule",
         )
         return resolve(self.catalog, choice, row.id, where)
 

@@ -44,10 +44,7 @@ class Choice:
     released: Released = field(default_factory=dict)
     swept: frozenset[str] = frozenset()
     schedule: Mapping[str, Any] = field(default_factory=dict)
-
-    def of_base(self, method: str) -> "Choice":
-        """The choices for the method that the row's method starts from."""
-        return replace(self, method=method, options={}, released={}, swept=frozenset(), schedule={})
+    schedule_place: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         raise RecipeError("methods take each other's checkpoints in a circle", where=where, found=circle)
     plugin, method, variant_name, variant = catalog.method(choice.method, where)
     recipe = _Recipe(method, variant, str(plugin.manifest), f"{plugin.manifest}, variant {variant_name}")
+    choice = replace(choice, schedule={}) if chain else _with_schedule(choice, recipe)
     sources = _Sources()
     detector = _detector(catalog.preset(choice.detector, where), recipe, choice, sources)
     test = parse(
@@ -134,14 +132,6 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
 
     stages, _ = recipe.stages
     base = _base(catalog, choice, recipe, detector, chain)
-    if choice.schedule and all(stage.schedule is None for stage in stages):
-        raise RecipeError(
-            f"method '{choice.method}' trains nothing of its own",
-            where=f"{where}, schedule",
-            found=choice.schedule,
-            remedy="leave the key out, or set the schedule of the method that it starts from in a budget",
-        )
-
     title = method.title if variant_name is None else variant.title or f"{method.title} ({variant_name})"
     if changes := {**own_options, **choice.schedule}:
         title += f" ({', '.join(f'{key} {value_text(value)}' for key, value in changes.items())})"
@@ -158,7 +148,7 @@ def _resolve(catalog: Catalog, choice: Choice, row: str, where: str, chain: tupl
         options=options,
         detector=detector,
         dataset=choice.dataset,
-        stages=[_stage(stage, recipe, choice, sources, where) for stage in stages if stage.from_ is None],
+        stages=[_stage(stage, recipe, choice, sources) for stage in stages if stage.from_ is None],
         base=base.run if base is not None else None,
         test=test,
         plugin_path=str(plugin.folder.resolve()),
@@ -178,7 +168,7 @@ def _base(
     stages, source = recipe.stages
     if stages[0].from_ is not None:
         where = f"{source}, stage {stages[0].name}, from"
-        chosen = choice.of_base(stages[0].from_)
+        chosen = replace(choice, method=stages[0].from_, options={}, released={}, swept=frozenset())
         return _resolve(catalog, chosen, stages[0].from_, where, (*chain, choice.method))
     if choice.budget is None or choice.budget.pretraining is None or detector.init != "none":
         return None
@@ -188,9 +178,8 @@ def _base(
 def _pretraining(catalog: Catalog, choice: Choice, budget: Budget, pretraining: Pretraining) -> Resolved:
     """The training that a detector starts from where it would start at random weights."""
     where = f"{choice.budget_file}, pretraining"
-    own = budget.model_copy(
-        update={"all": kept(budget.all, pretraining.schedule) | pretraining.schedule, "pretraining": None}
-    )
+    schedule = kept(budget.all, pretraining.schedule) | pretraining.schedule
+    own = budget.model_copy(update={"all": schedule, "pretraining": None})
     dataset = catalog.dataset(pretraining.dataset, where)
     chosen = Choice(pretraining.method, choice.detector, dataset, own, choice.budget_file, pretraining.seed)
     return _resolve(catalog, chosen, "pretraining", where, ())
@@ -212,7 +201,7 @@ def _detector(preset: Preset, recipe: _Recipe, choice: Choice, sources: _Sources
     return detector
 
 
-def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources, where: str) -> Stage:
+def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources) -> Stage:
     """A stage of the recipe with its sampler, schedule, meta step and options."""
     _, source = recipe.stages
     path = f"stages.{stage.name}"
@@ -229,12 +218,37 @@ def _stage(stage: Stage, recipe: _Recipe, choice: Choice, sources: _Sources, whe
         meta["sampler"] = _sampler(f"{path}.meta", stage.meta.sampler, source, choice, sources, trains=True)
         settings["meta"] = meta
     if stage.schedule is not None:
-        settings["schedule"] = _schedule(path, stage, source, choice, sources, where)
+        settings["schedule"] = _of_row(path, _schedule(path, stage, source, choice, sources), choice, sources)
     if stage.kind == "fit" and choice.budget is not None:
         shared = {key: value for key, value in choice.budget.fit.items() if key in stage.options}
         layers = [(source, stage.options), (choice.budget_file, shared)]
         settings["options"] = sources.merge(f"{path}.options", layers)
     return Stage.model_validate(settings)
+
+
+def _with_schedule(choice: Choice, recipe: _Recipe) -> Choice:
+    """The choices of a row, after a check that the method has a stage for the row's schedule."""
+    if choice.schedule and all(stage.schedule is None for stage in recipe.stages[0]):
+        raise RecipeError(
+            f"method '{choice.method}' trains nothing of its own",
+            where=choice.schedule_place,
+            found=choice.schedule,
+            remedy="leave the key out, or set the schedule of the method that it starts from in a budget",
+        )
+    return choice
+
+
+def _of_row(path: str, schedule: Schedule, choice: Choice, sources: _Sources) -> Schedule:
+    """The schedule of a stage with the row's changes; a new length also replaces the steps."""
+    if not choice.schedule:
+        return schedule
+    try:
+        changes: dict[str, Any] = expanded(dict(choice.schedule))
+    except ValueError as error:
+        raise RecipeError(str(error), where=f"{choice.schedule_place}.like") from None
+    settings = kept(schedule.model_dump(exclude_unset=True), changes) | changes
+    sources.of.update({f"{path}.schedule.{key}": choice.schedule_place for key in changes})
+    return parse(Schedule, settings, choice.schedule_place)
 
 
 def _released(method: Method, released: Released, options: Mapping[str, Any], where: str) -> Released:
@@ -275,30 +289,11 @@ def _sampler(
     return parse(Sampler, sources.merge(f"{path}.sampler", layers), f"{path}.sampler")
 
 
-def _schedule(
-    path: str, stage: Stage, source: str, choice: Choice, sources: _Sources, where: str
-) -> Schedule:
-    """The schedule of a stage: the method's, the budget's changes over it, and the row's over both."""
+def _schedule(path: str, stage: Stage, source: str, choice: Choice, sources: _Sources) -> Schedule:
     assert stage.schedule is not None
-    layers: list[Layer] = [(source, stage.schedule.model_dump(exclude_unset=True))]
-    place = f"{path}.schedule"
+    settings = stage.schedule.model_dump(exclude_unset=True)
+    changes: dict[str, Any] = {}
     if choice.budget is not None:
         changes = choice.budget.all if stage.trainable == "all" else choice.budget.classifier
-        layers = [*_without_length(layers, changes), (choice.budget_file, changes)]
-    if choice.schedule:
-        changes, place = _of_row(choice.schedule, where), f"{where}, schedule"
-        layers = [*_without_length(layers, changes), (place, changes)]
-    return parse(Schedule, sources.merge(f"{path}.schedule", layers), place)
-
-
-def _of_row(schedule: Mapping[str, Any], where: str) -> dict[str, Any]:
-    try:
-        changes: dict[str, Any] = expanded(dict(schedule))
-    except ValueError as error:
-        raise RecipeError(str(error), where=f"{where}, schedule.like") from None
-    return changes
-
-
-def _without_length(layers: Iterable[Layer], changes: Mapping[str, Any]) -> list[Layer]:
-    """The layers without length and steps, if ``changes`` have a new length."""
-    return [(source, kept(settings, changes)) for source, settings in layers]
+    layers = [(source, kept(settings, changes)), (choice.budget_file, changes)]
+    return parse(Schedule, sources.merge(f"{path}.schedule", layers), f"{path}.schedule")
