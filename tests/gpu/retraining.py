@@ -14,7 +14,7 @@ from benchmark.training import StageJob, train_stages
 from benchmark.training.stages import read_training_data
 from tests.gpu.common import device_of, finish, forget_memory, largest_memory, say, table_of
 from tests.performance import training
-from tests.performance.shared_passes import add_near_boxes, changed_schedule
+from tests.performance.shared_passes import changed_schedule, near_boxes_proposed
 
 CLASSIFIERS = (1, 12)
 TEXT = """\
@@ -33,7 +33,6 @@ def report(dry: bool) -> None:
     base = training.run_of(case)
     made_dataset(base.dataset)
     say(TEXT.format(start=start, length=length))
-    add_near_boxes()
     run = find_run("ablations:focal_cls").model_copy(
         update={"detector": base.detector, "detector_name": base.detector_name, "dataset": base.dataset}
     )
@@ -43,7 +42,7 @@ def report(dry: bool) -> None:
     precision = case.precision
 
     def seconds(count: int, iterations: int) -> float:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, near_boxes_proposed():
             place = Path(folder)
             detector = build_detector(run, statistics)
             init = place / "base.pt"

@@ -22,6 +22,7 @@ from benchmark.sampling import ImageStream, StreamBatches
 from benchmark.statistics import ClassStatistics
 
 from . import loading
+from .retraining import boxes_proposed_near
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Training:
         stream = ImageStream(torch.ones(len(self.annotations.images)).numpy(), 0)
         order = StreamBatches(stream, self.batch, 0, self.iterations)
         return DataLoader(_Loaded(load), batch_sampler=order, collate_fn=collate, num_workers=self.workers)
+
+    def near(self, boxes: Tensor) -> Tensor:
+        """Boxes near the objects of an image, which random weights do not propose."""
+        return boxes_proposed_near(boxes, self.settings.roi_samples)
 
     def ready(self, model: nn.Module, classifier: nn.Module) -> torch.optim.Optimizer:
         """Move the model, freeze what does not train; the optimiser of the rest."""
@@ -94,7 +99,11 @@ def torchvision(training: Training, place: Path) -> None:
         mask_head=MaskRCNNHeads(settings.fpn_channels, [settings.mask_channels] * settings.mask_layers, 1),
         mask_predictor=MaskRCNNPredictor(settings.mask_channels, settings.mask_channels, classes),
     )
-    optimizer = training.ready(model, cast(Any, model.roi_heads).box_predictor.cls_score)
+    heads = cast(Any, model.roi_heads)
+    heads.add_gt_proposals = lambda proposals, truth: [
+        torch.cat([some, own, training.near(own)]) for some, own in zip(proposals, truth, strict=True)
+    ]
+    optimizer = training.ready(model, heads.box_predictor.cls_score)
     load = loading.with_torchvision(training.annotations, training.images, training.edges)
     device = training.device
     for batch in training.loader(load, list):
@@ -125,6 +134,7 @@ def mmdet(training: Training, place: Path) -> None:
     from mmengine.optim import AmpOptimWrapper, OptimWrapper
     from mmengine.registry import DefaultScope
     from mmengine.runner import Runner
+    from mmengine.structures import InstanceData
 
     from benchmark.detectors.mmdet import model_config
 
@@ -140,6 +150,16 @@ def mmdet(training: Training, place: Path) -> None:
     config.train_cfg.rcnn.sampler.num = settings.roi_samples
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(config)
+    loss = model.roi_head.loss
+
+    def with_near(levels: Any, proposals: list[Any], samples: list[Any]) -> Any:
+        near = [training.near(sample.gt_instances.bboxes) for sample in samples]
+        pairs = zip(proposals, near, strict=True)
+        return loss(
+            levels, [InstanceData(bboxes=torch.cat([some.bboxes, own])) for some, own in pairs], samples
+        )
+
+    model.roi_head.loss = with_near
     optimizer = training.ready(model, model.roi_head.bbox_head.fc_cls)
     wrapper = AmpOptimWrapper(dtype="bfloat16", optimizer=optimizer) if training.bf16 else None
     runner = Runner(
@@ -161,6 +181,7 @@ def detectron2(training: Training, place: Path) -> None:
     from detectron2.engine import AMPTrainer, SimpleTrainer
     from detectron2.modeling import FPN, GeneralizedRCNN, build_proposal_generator, build_roi_heads
     from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+    from detectron2.structures import Boxes, Instances
 
     from benchmark.detectors.detectron2 import trunk
 
@@ -186,6 +207,18 @@ def detectron2(training: Training, place: Path) -> None:
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=[57.375, 57.12, 58.395],  # its other trunks' have the deviations in their weights
     )
+    sample = model.roi_heads.label_and_sample_proposals
+
+    def with_near(proposals: list[Any], targets: list[Any]) -> Any:
+        near = [
+            Instances(target.image_size, proposal_boxes=Boxes(training.near(target.gt_boxes.tensor)))
+            for target in targets
+        ]
+        for own in near:
+            own.objectness_logits = torch.zeros(len(own), device=training.device)
+        return sample([Instances.cat([*pair]) for pair in zip(proposals, near, strict=True)], targets)
+
+    model.roi_heads.label_and_sample_proposals = with_near
     optimizer = training.ready(model, model.roi_heads.box_predictor.cls_score)
     load = loading.with_detectron2(training.annotations, training.images, "polygon", training.edges)
     loader = training.loader(load, list)

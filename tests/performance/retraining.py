@@ -100,8 +100,7 @@ class Retraining:
 
         def proposed(*arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
             boxes, objectness = propose(*arguments)
-            with seeded(0):
-                near = [boxes_near(target.boxes, settings.roi_samples) for target in self.targets]
+            near = [boxes_proposed_near(target.boxes, settings.roi_samples) for target in self.targets]
             return [torch.cat(pair) for pair in zip(boxes, near, strict=True)], objectness
 
         self.detector._proposals = proposed  # type: ignore[assignment, method-assign]
@@ -129,11 +128,17 @@ class Retraining:
         self.sgd.step()
 
 
+<<<<<<< HEAD
 def boxes_near(boxes: Tensor, number: int) -> Tensor:
     """Boxes (number, 4) that overlap ``boxes``, like those of a trained proposal network."""
+=======
+def boxes_proposed_near(boxes: Tensor, number: int) -> Tensor:
+    """Boxes (number, 4) that overlap ``boxes``, like those of a trained proposal network; always the same."""
+>>>>>>> fast
     some = boxes[torch.arange(number, device=boxes.device) % len(boxes)]
     size = (some[:, 2:] - some[:, :2]).repeat(1, 2)
-    return some + 0.05 * size * torch.randn(some.shape).to(some)
+    with seeded(0):
+        return some + 0.05 * size * torch.randn(some.shape).to(some)
 
 
 def comparison(size: Size) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -17,7 +20,6 @@ from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.recipes.models import Run, Schedule
-from benchmark.sampling import seeded
 from benchmark.steps import made_files
 from benchmark.training import StageJob, train_stages
 from benchmark.training.stages import read_training_data
@@ -25,7 +27,7 @@ from benchmark.training.stages import read_training_data
 from . import shared_testing
 from .loading import lvis_files, write_images
 from .measuring import measure, table
-from .retraining import boxes_near
+from .retraining import boxes_proposed_near
 
 CLASSIFIERS = (1, 2, 4, 8, 12)
 
@@ -115,25 +117,26 @@ def changed_schedule(run: Run, batch: int, number: int, iterations: int, precisi
     return run.model_copy(update={"stages": [own]})
 
 
-def add_near_boxes() -> None:
-    """To the proposals of every detector, so that a quarter of the RoIs that train is foreground."""
+@contextmanager
+def near_boxes_proposed() -> Iterator[None]:
+    """Every detector proposes boxes near the objects too: a quarter of the RoIs that train is foreground."""
     first = TwoStageDetector._first_rois
 
     def with_near(self: TwoStageDetector, boxes: list[Tensor], targets: list[Any]) -> Any:
-        with seeded(0):
-            near = [boxes_near(target.boxes, self.settings.roi_samples) for target in targets]
+        near = [boxes_proposed_near(target.boxes, self.settings.roi_samples) for target in targets]
         return first(self, [torch.cat(pair) for pair in zip(boxes, near, strict=True)], targets)
 
-    TwoStageDetector._first_rois = with_near  # type: ignore[method-assign, assignment]
+    with patch.object(TwoStageDetector, "_first_rois", with_near):
+        yield
 
 
 def retrain(name: str, first: str, last: str, iterations: str, place: str) -> None:
     """Train the classifiers from one number to another together."""
-    add_near_boxes()
     Path(place).mkdir(parents=True, exist_ok=True)
     jobs = stage_jobs(SIZES[name], [*range(int(first), int(last))], int(iterations), Path(place))
-    for job, facts in train_stages(jobs, devices=0, workers=0):
-        assert not isinstance(facts, Exception), (job.output, facts)
+    with near_boxes_proposed():
+        for job, facts in train_stages(jobs, devices=0, workers=0):
+            assert not isinstance(facts, Exception), (job.output, facts)
 
 
 def _seconds(name: str, first: int, last: int, iterations: int, place: Path) -> float:

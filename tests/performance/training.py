@@ -30,6 +30,7 @@ from benchmark.training.stages import read_training_data
 from .loading import lvis_files, write_images
 from .measuring import ROOT, measure, median_ratio, table
 from .peers import PEERS, Training
+from .shared_passes import near_boxes_proposed
 from .steps import clock
 
 LVIS_CATEGORIES = 1230  # of version 0.5
@@ -89,7 +90,7 @@ CPU time on one thread from one update to the next, loading included: {lengths} 
 medians of {repetitions} processes, which take turns. Memory is the largest resident set of the
 process. "RoIs" are what the classification layer gets of an image. What differs: torchvision has boxes and
 masks for each category also at smoke size, where the others have one for all. Random weights propose hardly
-any foreground, so that the mask heads train on little more than the objects themselves, in all.
+any foreground: in all, boxes near the objects are added to the proposals, as in the sections above.
 
 {rates}
 {claims}
@@ -174,7 +175,8 @@ def train(name: str, case: Case, part: str, device: torch.device) -> None:
                 checkpoints.save(init, base)
             (stage,) = run.stages
             job = StageJob(run, stage.name, files, place / "checkpoint.pt", init)
-            run_stage(job, devices=int(device.type == "cuda"), workers=case.workers)
+            with near_boxes_proposed():
+                run_stage(job, devices=int(device.type == "cuda"), workers=case.workers)
             return
         training = Training(
             run,
