@@ -128,13 +128,8 @@ class Retraining:
         self.sgd.step()
 
 
-<<<<<<< HEAD
-def boxes_near(boxes: Tensor, number: int) -> Tensor:
-    """Boxes (number, 4) that overlap ``boxes``, like those of a trained proposal network."""
-=======
 def boxes_proposed_near(boxes: Tensor, number: int) -> Tensor:
     """Boxes (number, 4) that overlap ``boxes``, like those of a trained proposal network; always the same."""
->>>>>>> fast
     some = boxes[torch.arange(number, device=boxes.device) % len(boxes)]
     size = (some[:, 2:] - some[:, :2]).repeat(1, 2)
     with seeded(0):
