@@ -5,14 +5,11 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.commands import start
 from helpers import wait_for
-
-import benchmark.evaluation  # noqa: F401  so that no command has to
 
 LVIS = Path(__file__).parent / "data" / "lvis_val_100.json"
 COMMANDS = [
@@ -22,13 +19,11 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-def longtail(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process that is forked from this one, which has imported what it needs."""
-    with tempfile.TemporaryDirectory() as folder:
-        out, errors = Path(folder, "out"), Path(folder, "errors")
-        command = start([*map(str, arguments)], cwd, out, errors=errors)
-        status = command.wait()
-        return subprocess.CompletedProcess(arguments, status, out.read_text(), errors.read_text())
+def longtail(
+    *arguments: object, cwd: Path, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmark.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, text=True, capture_output=True, check=False, preexec_fn=before)
 
 
 def refused(done: subprocess.CompletedProcess[str], *said: object) -> None:
@@ -125,11 +120,7 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(command: str, tmp_path: P
         "synthesize": ["synthetic_tiny", "-o", "out"],
         "intermediates": [LVIS, "-o", "out", "--upstream"],
     }[command]
-    program = [sys.executable, "-m", "benchmark.cli", command, *map(str, arguments)]
-    done = subprocess.run(
-        program, cwd=tmp_path, text=True, capture_output=True, check=False, preexec_fn=_no_room
-    )
-    refused(done, "out", "remedy")
+    refused(longtail(command, *arguments, cwd=tmp_path, before=_no_room), "out", "remedy")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

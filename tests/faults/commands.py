@@ -58,16 +58,9 @@ class Command:
 
 
 def start(
-    arguments: list[str],
-    folder: Path,
-    log: Path,
-    prepare: Callable[[], None] = lambda: None,
-    errors: Path | None = None,
+    arguments: list[str], folder: Path, log: Path, prepare: Callable[[], None] = lambda: None
 ) -> Command:
-    """Start ``longtail ARGUMENTS`` in ``folder``; ``prepare`` is called in its process before.
-
-    It prints into ``log``; what goes to stderr into ``errors``, if that is given.
-    """
+    """Start ``longtail ARGUMENTS`` in ``folder``; ``prepare`` is called in its process before."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -78,10 +71,9 @@ def start(
         os.setsid()
         multiprocessing.current_process()._config.pop("daemon", None)  # a command may have loading processes
         os.chdir(folder)
-        for number, file in ((1, log), (2, errors or log)):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
-        # pytest has put others into their place
-        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
         sys.argv = ["longtail", *arguments]
         prepare()
         cli.main()
