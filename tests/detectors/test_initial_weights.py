@@ -302,7 +302,7 @@ def test_a_file_with_orders_in_it_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model_final.pkl"
     path.write_bytes(pickle.dumps({"model": {"stem.conv1.weight": Path("somewhere")}}))
     model = from_file("torchvision", "imagenet", path)
-    with pytest.raises(MissingDependencyError, match="an order to load"):
+    with pytest.raises(MissingDependencyError, match="an instruction to import"):
         load_initial_weights(model)
 
 

@@ -102,7 +102,7 @@ def run_of(case: Case, part: str = "all") -> Run:
     edges = {"train_short_edges": [case.edge], "test_short_edge": case.edge, "init": "none"}
     edges["long_edge"] = case.edge if case.categories is not None else 10 * case.edge
     settings = dict(detector_presets()[case.preset].settings) | edges
-    run = find_run("smoke:softmax")
+    run = find_run("smoke:softmax").model_copy(update={"base": None})  # from random weights
     (stage,) = run.stages
     assert stage.schedule is not None
     length = case.warm_up + case.measured

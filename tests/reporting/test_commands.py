@@ -187,7 +187,7 @@ def test_export_holds_what_reproduces_a_row(experiment: LoadedExperiment, tmp_pa
     assert (cell / "methods" / "softmax" / "classifier.py").is_file()  # what it starts from
     for step in steps_of(run):
         assert (cell / "records" / step.place / "record.json").is_file()
-    assert len(list((cell / "records").rglob("progress.jsonl"))) == 2
+    assert len(list((cell / "records").rglob("progress.jsonl"))) == 3  # of two bases and its own
     commands = (cell / "commands.sh").read_text()
     made_steps = re.findall(r'^longtail make "\$here"/recipe.json (\S+)', commands, re.MULTILINE)
     assert made_steps == [step.place for step in steps_of(run)]

@@ -157,9 +157,8 @@ def test_opens_with_every_row_and_plot(opened: Any, report: Path) -> None:
     assert "the disk is full" in page.locator("#runs").inner_text()
     for name in ("groups", "counts", "pair", "norms", "calibration"):
         assert page.locator(f"#plot-{name} .scatterlayer .trace").count() >= 3, name
-    assert (
-        page.locator("#plots-training .scatterlayer .trace").count() == 4
-    )  # bags and its base are of one stage each
+    # of the pretraining, and one of each stage
+    assert page.locator("#plots-training .scatterlayer .trace").count() == 5
     assert page.locator("#plots-tables .barlayer .trace").count() >= 4  # groups of bags
     assert "group 1: below 10 instances" in page.locator("#plots-tables").inner_text()
     assert page.locator("#papers pre").count() == 3

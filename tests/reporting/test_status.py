@@ -51,12 +51,13 @@ def test_nothing_done_is_a_tree_of_waiting_steps_with_every_base_once(experiment
     status = collect_status(experiment)
     assert (status.done, status.runs) == (0, 4)
     assert [(run.rows, run.seed) for run in status.tree] == [
+        ([], 0),  # the pretraining
         (["softmax"], 0),
         (["softmax"], 1),
         (["sigmoid"], 0),
         (["bags"], 0),
     ]
-    assert [item.name for item in status.tree[3].steps] == ["retrain", "predict", "evaluate"]
+    assert [item.name for item in status.tree[4].steps] == ["retrain", "predict", "evaluate"]
     assert {item.state for run in status.tree for item in run.steps} == {"waiting"}
     shown = text(experiment)
     assert "0 of 4 runs done" in shown
@@ -69,13 +70,14 @@ def test_a_base_that_is_no_row_has_its_training_only(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     head, rows = EXPERIMENT.split("rows:\n")
     experiment = made_up_experiment(tmp_path, f"{head}rows:\n{rows.splitlines()[-1]}\n")
-    base, bags = collect_status(experiment).tree
+    pretraining, base, bags = collect_status(experiment).tree
+    assert base.base == pretraining.folder
     assert (base.rows, [item.name for item in base.steps]) == ([], ["train"])
     assert bags.base == base.folder
     (run,) = experiment.rows[0].runs
     assert run.base is not None
     complete_stage(step_of(run.base, "train"))
-    assert collect_status(experiment).tree[0].state == "done"
+    assert collect_status(experiment).tree[1].state == "done"
 
 
 def test_the_status_and_the_table_agree(experiment: LoadedExperiment) -> None:
@@ -88,9 +90,9 @@ def test_the_status_and_the_table_agree(experiment: LoadedExperiment) -> None:
     status = collect_status(experiment)
     table = [collect_run(run, None).state for run in (first, second, sigmoid, bags)]
     assert table == ["done", "missing", "failed", "failed"]
-    assert [run.state for run in status.tree] == ["done", "waiting", "failed", "failed"]
+    assert [run.state for run in status.tree] == ["done", "done", "waiting", "failed", "failed"]
     assert (status.done, status.runs) == (1, 4)
-    assert [item.state for item in status.tree[1].steps] == ["done", "waiting", "waiting"]
+    assert [item.state for item in status.tree[2].steps] == ["done", "waiting", "waiting"]
 
 
 def test_bad_input_is_named_with_its_remedy_and_the_log(experiment: LoadedExperiment) -> None:
