@@ -25,19 +25,28 @@ class Project:
         return {**os.environ, "PYTHONPATH": str(self.folder)}
 
     def snakemake(
-        self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
+        self,
+        *arguments: str,
+        experiment: str | Path | None = "smoke",
+        detector: str | None = None,
+        profile: str | None = "local",
     ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; stdout and stderr come back as one text."""
-        return self._finished(self.start(*arguments, experiment=experiment, detector=detector))
+        started = self.start(*arguments, experiment=experiment, detector=detector, profile=profile)
+        return self._finished(started)
 
     def start(
-        self, *arguments: str, experiment: str | Path | None = "smoke", detector: str | None = None
+        self,
+        *arguments: str,
+        experiment: str | Path | None = "smoke",
+        detector: str | None = None,
+        profile: str | None = "local",
     ) -> subprocess.Popen[str]:
         """Start Snakemake here."""
-        profile = ["--workflow-profile", "workflows/profiles/local"]
+        profiles = ["--workflow-profile", f"workflows/profiles/{profile}"] if profile else []
         chosen = ["--config", f"experiment={experiment}"] if experiment else []
         chosen += [f"detector={detector}"] if detector else []
-        return self._start("snakemake", *arguments, *profile, *chosen)
+        return self._start("snakemake", *arguments, *profiles, *chosen)
 
     def longtail(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run a command of the benchmark here; stdout and stderr come back as one text."""

@@ -178,3 +178,11 @@ def test_cores_memory_and_loading_processes_of_a_training_follow_its_gpus(projec
         assert f" {resource}" in jobs["train"]
     assert " devices=0" in jobs["predict"]
     assert " gpu=" not in jobs["predict"]
+
+
+def test_a_call_without_a_profile_is_warned(project: Project) -> None:
+    """With Snakemake's own triggers it may leave out steps and call that a success."""
+    path = experiment(project.folder, {"method": "softmax"})
+    warning = "warning: without a profile"
+    assert warning in project.snakemake("-n", experiment=path, profile=None).stdout
+    assert warning not in project.snakemake("-n", experiment=path).stdout
