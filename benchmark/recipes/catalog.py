@@ -20,7 +20,7 @@ from benchmark.recipes.models import (
 )
 from benchmark.recipes.plugins import Plugin, find_plugins
 from benchmark.recipes.project import folders_of, shown
-from benchmark.recipes.schedules import kept
+from benchmark.recipes.schedules import changed
 
 PAPER_BUDGET = "paper"
 
@@ -206,9 +206,7 @@ def read_budget(path: Path) -> Budget:
         )
     parts = {"all": budget.all, "classifier": budget.classifier}
     if budget.pretraining is not None:
-        parts["pretraining.schedule"] = (
-            kept(budget.all, budget.pretraining.schedule) | budget.pretraining.schedule
-        )
+        parts["pretraining.schedule"] = changed(budget.all, budget.pretraining.schedule)
     for part, settings in parts.items():
         length = {} if "iterations" in settings or "epochs" in settings else {"iterations": 1}
         required = {"learning_rate": 1.0, **length}

@@ -22,7 +22,7 @@ from benchmark.recipes.models import (
     Variant,
 )
 from benchmark.recipes.options import checked_options, value_text
-from benchmark.recipes.schedules import expanded, kept
+from benchmark.recipes.schedules import changed, expanded, kept
 from benchmark.statistics.upstream_files import WEIGHT_FILES
 
 DEFAULT = "default"
@@ -178,7 +178,7 @@ def _base(
 def _pretraining(catalog: Catalog, choice: Choice, budget: Budget, pretraining: Pretraining) -> Resolved:
     """The training that a detector starts from where it would start at random weights."""
     where = f"{choice.budget_file}, pretraining"
-    schedule = kept(budget.all, pretraining.schedule) | pretraining.schedule
+    schedule = changed(budget.all, pretraining.schedule)
     own = budget.model_copy(update={"all": schedule, "pretraining": None})
     dataset = catalog.dataset(pretraining.dataset, where)
     chosen = Choice(pretraining.method, choice.detector, dataset, own, choice.budget_file, pretraining.seed)
@@ -190,12 +190,11 @@ def _detector(preset: Preset, recipe: _Recipe, choice: Choice, sources: _Sources
     framework's for what none sets."""
     layers = recipe.layers(recipe.method.detector, recipe.variant.detector)
     layers.append((f"preset {preset.name} ({preset.file})", preset.settings))
-    where = f"detector of {choice.method}"
-    detector = parse(DetectorSettings, sources.merge("detector", layers), where)
+    settings = sources.merge("detector", layers)
     pretraining = choice.budget.pretraining if choice.budget is not None else None
-    if pretraining is not None and detector.init == "none":
-        layers.append((f"{choice.budget_file}, pretraining", pretraining.detector))
-        detector = parse(DetectorSettings, sources.merge("detector", layers), where)
+    if pretraining is not None and settings.get("init") == "none":
+        settings |= sources.merge("detector", [(f"{choice.budget_file}, pretraining", pretraining.detector)])
+    detector = parse(DetectorSettings, settings, f"detector of {choice.method}")
     for key in FRAMEWORKS[detector.framework]:
         sources.of.setdefault(f"detector.{key}", f"framework {detector.framework}")
     return detector
@@ -246,7 +245,7 @@ def _of_row(path: str, schedule: Schedule, choice: Choice, sources: _Sources) ->
         changes: dict[str, Any] = expanded(dict(choice.schedule))
     except ValueError as error:
         raise RecipeError(str(error), where=f"{choice.schedule_place}.like") from None
-    settings = kept(schedule.model_dump(exclude_unset=True), changes) | changes
+    settings = changed(schedule.model_dump(exclude_unset=True), changes)
     sources.of.update({f"{path}.schedule.{key}": choice.schedule_place for key in changes})
     return parse(Schedule, settings, choice.schedule_place)
 

@@ -32,7 +32,12 @@ def expanded(schedule: Any) -> Any:
     known = named_schedules()
     if schedule["like"] not in known:
         raise ValueError(str(unknown("schedule", str(schedule["like"]), known)))
-    return kept(known[schedule["like"]], changes) | changes
+    return changed(known[schedule["like"]], changes)
+
+
+def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a schedule with changes; a new length replaces length and steps."""
+    return kept(settings, changes) | dict(changes)
 
 
 def kept(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,9 +96,12 @@ def steps_of(run: Run) -> list[Step]:
     """All steps from the dataset to the metrics, including those of bases and of their datasets, in an order
     in which they can be made."""
     steps: dict[str, Step] = {}
+    of_datasets: dict[str, list[Step]] = {}
     before: Step | None = None
     for item in lineage(run):
-        of_dataset = dataset_steps(item.dataset)
+        if item.dataset_name not in of_datasets:
+            of_datasets[item.dataset_name] = dataset_steps(item.dataset)
+        of_dataset = of_datasets[item.dataset_name]
         made = {step.kind.name: step for step in of_dataset if step.kind is not CHECK}
         after = {step.kind.name: step for step in of_dataset if step.kind is CHECK}
         tables = {step.kind.name: step for step in _intermediates(item, made, after)}
