@@ -9,6 +9,7 @@ import colorsys
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -128,7 +129,7 @@ class _ShortTail:
     suffix = "png"
 
     def __init__(self, options: "Synthetic") -> None:
-        ranks, self.looks = _vocabulary(options.categories)
+        ranks, self.looks = _vocabulary(options.categories, options.other_than)
         self.targets = {"train": _train_counts(options, ranks), "val": _val_counts(options, ranks)}
         self.letters: list[str] = [frequency_letter(int(count)) for count in self.targets["train"]]
         self._size = options.image_size
@@ -167,22 +168,18 @@ def _generate(options: "Synthetic", folder: Path) -> str:
     )
 
 
-def _vocabulary(number: int) -> tuple[list[tuple[str, float]], list[Look]]:
+def _vocabulary(number: int, other_than: int = 0) -> tuple[list[tuple[str, float]], list[Look]]:
     """The categories in alphabetical order: (group, rank in the group from 0 to 1), and their looks.
 
-    Group sizes are in the proportions of LVIS v1, at least one category each.
+    Group sizes are in the proportions of LVIS v1, at least one category each. None of the categories is one
+    of those that a vocabulary of ``other_than`` categories has.
     """
     total = sum(GROUP_SIZES.values())
     rare, common = (max(1, round(number * GROUP_SIZES[group] / total)) for group in "rc")
     frequent = number - rare - common
-    looks: list[Look] = []
-    shapes, textures, colours = len(SHAPES), len(TEXTURES), list(HUES)
-    for index in range(frequent):
-        # Steps that share no divisor with the sizes spread the frequent categories over all three attributes.
-        turn, texture = index // shapes, (index + index // shapes) % textures
-        colour = (3 * index + turn + index // (shapes * len(HUES))) % len(HUES)
-        looks.append(Look(SHAPES[index % shapes], TEXTURES[texture], colours[colour]))
-    taken = set(looks)
+    taken = set(_vocabulary(other_than)[1]) if other_than else set()
+    looks = list(islice((look for look in _spread() if look not in taken), frequent))
+    taken.update(looks)
     while len(looks) < number:
         index = len(looks) - frequent
         look = next(look for look in _relatives(looks, index, frequent) if look not in taken)
@@ -195,6 +192,16 @@ def _vocabulary(number: int) -> tuple[list[tuple[str, float]], list[Look]]:
     ]
     order = sorted(range(number), key=lambda index: looks[index].name)
     return [ranks[index] for index in order], [looks[index] for index in order]
+
+
+def _spread() -> Iterator[Look]:
+    """All looks, such that the first ones are spread over all shapes, textures and colours."""
+    shapes, textures, colours = len(SHAPES), len(TEXTURES), list(HUES)
+    for index in range(shapes * textures * len(HUES)):
+        # steps that share no divisor with the sizes
+        turn, texture = index // shapes, (index + index // shapes) % textures
+        colour = (3 * index + turn + index // (shapes * len(HUES))) % len(HUES)
+        yield Look(SHAPES[index % shapes], TEXTURES[texture], colours[colour])
 
 
 def _relatives(looks: list[Look], index: int, frequent: int) -> Iterator[Look]:
