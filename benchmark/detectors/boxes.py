@@ -55,9 +55,10 @@ def anchors_of(
         elif coordinates == "mmdet_v1":
             cell = torch.cat([(stride / 2 - half).round(), (stride / 2 + half - 1).round() + 1], dim=1)
         step = (canvas[0] // rows, canvas[1] // columns) if coordinates == "torchvision" else (stride, stride)
-        y, x = torch.arange(rows) * step[0], torch.arange(columns) * step[1]
+        sides = ((rows, step[0]), (columns, step[1]))
+        y, x = (torch.arange(count, device=device) * pixels for count, pixels in sides)
         corner = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).repeat(1, 1, 2)
-        found.append((corner[:, :, None] + cell).reshape(-1, 4).float().to(device))
+        found.append((corner[:, :, None] + cell.to(device)).reshape(-1, 4).float())
     return found
 
 
@@ -77,10 +78,10 @@ def usable(anchors: list[Tensor], grids: list[Size], size: Size, used: str) -> T
     height, width = padded(size)
     flags = []
     for level, stride, (rows, columns) in zip(anchors, STRIDES, grids, strict=True):
-        flag = torch.zeros(rows, columns, len(level) // (rows * columns), dtype=torch.bool)
+        flag = level.new_zeros(rows, columns, len(level) // (rows * columns), dtype=torch.bool)
         flag[: math.ceil(height / stride), : math.ceil(width / stride)] = True
         flags.append(flag.flatten())
-    found = torch.cat(flags).to(anchors[0].device)
+    found = torch.cat(flags)
     if used == "inside":
         boxes = torch.cat(anchors)
         found &= (boxes[:, :2] >= 0).all(dim=1) & (boxes[:, 2] <= size[1]) & (boxes[:, 3] <= size[0])

@@ -11,11 +11,10 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, MaskRCNNConvUpsampleHead
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.interface import POOLED_SIDE
-from benchmark.detectors.modules import FrozenStatisticsNorm, as_list, one_or_list
+from benchmark.detectors.modules import FrozenBatchNorm, FrozenStatisticsNorm, as_list, one_or_list
 from benchmark.detectors.two_stage import MASK_SIDE, TwoStageDetector
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 
@@ -32,7 +31,7 @@ _RESNETS: dict[str, tuple[type[nn.Module], tuple[int, ...], int, int]] = {
     "resnext101_64x4d": (BottleneckBlock, (3, 4, 23, 3), 64, 4),
 }
 _NORMS: dict[str, Any] = {
-    "frozen": FrozenBatchNorm2d,
+    "frozen": FrozenBatchNorm,
     "frozen_statistics": FrozenStatisticsNorm,
     "batch": "BN",
 }

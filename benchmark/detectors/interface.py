@@ -34,6 +34,13 @@ class RoIBatch:
     proposals: Tensor
     image_numbers: Tensor
 
+    def of_images(self, first: int, behind: int) -> "RoIBatch":
+        """The RoIs of the images from ``first`` to before ``behind``, which are numbered from 0 again."""
+        ends = torch.tensor([first, behind], device=self.image_numbers.device)
+        start, end = torch.searchsorted(self.image_numbers, ends).tolist()
+        parts = (self.features, self.labels, self.proposals, self.image_numbers - first)
+        return RoIBatch(*(part[start:end] for part in parts))
+
 
 @dataclass
 class Detections:

@@ -10,11 +10,10 @@ from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.mmcv_ops import provide_operators
-from benchmark.detectors.modules import as_list, one_or_list
+from benchmark.detectors.modules import FrozenBatchNorm, as_list, one_or_list
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.errors import BenchmarkError
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
@@ -52,7 +51,7 @@ _BACKBONES: dict[str, dict[str, Any]] = {
 }
 _NORMS: dict[str, dict[str, Any]] = {
     # has no parameters, so it takes less memory than MMDetection's norm with frozen ones
-    "frozen": {"norm_cfg": {"type": FrozenBatchNorm2d}, "norm_eval": True},
+    "frozen": {"norm_cfg": {"type": FrozenBatchNorm}, "norm_eval": True},
     "frozen_statistics": {"norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": True},
     "batch": {"norm_cfg": {"type": "BN", "requires_grad": True}, "norm_eval": False},
 }

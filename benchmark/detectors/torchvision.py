@@ -9,12 +9,11 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from benchmark.classifiers import NormedConv2d
 from benchmark.detectors.interface import POOLED_SIDE
-from benchmark.detectors.modules import FrozenStatisticsNorm, as_list, one_or_list
+from benchmark.detectors.modules import FrozenBatchNorm, FrozenStatisticsNorm, as_list, one_or_list
 from benchmark.detectors.two_stage import TwoStageDetector
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 
@@ -25,7 +24,7 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], dict[s
     "resnext101_64x4d": (Bottleneck, [3, 4, 23, 3], {"groups": 64, "width_per_group": 4}),
 }
 _NORMS = {
-    "frozen": FrozenBatchNorm2d,
+    "frozen": FrozenBatchNorm,
     "frozen_statistics": FrozenStatisticsNorm,
     "batch": nn.BatchNorm2d,
 }

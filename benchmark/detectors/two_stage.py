@@ -427,12 +427,14 @@ class TwoStageDetector(Detector):
         rois = _numbered(boxes)
         sizes = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
         fitting = (sizes / FINEST_ROI + 1e-6).log2().floor().clamp(0, 3)
-        first = pyramid.levels[0]
-        pooled = first.new_zeros(len(rois), first.shape[1], side, side)
-        for number, (level, stride) in enumerate(zip(pyramid.levels[:4], STRIDES, strict=False)):
-            chosen = (fitting == number).nonzero().squeeze(1)
-            pooled = pooled.index_copy(0, chosen, self._aligned(level, rois[chosen], side, stride))
-        return pooled
+        chosen = [(fitting == number).nonzero().squeeze(1) for number in range(4)]
+        pooled = torch.cat(
+            [
+                self._aligned(level, rois[own], side, stride)
+                for level, own, stride in zip(pyramid.levels, chosen, STRIDES, strict=False)
+            ]
+        )
+        return torch.zeros_like(pooled).index_copy(0, torch.cat(chosen), pooled)
 
     def _aligned(self, level: Tensor, rois: Tensor, side: int, stride: int) -> Tensor:
         """RoIAlign of one level at RoIs (n, 5), with pixel positions as in the setting ``coordinates``."""
@@ -499,15 +501,24 @@ class TwoStageDetector(Detector):
         level, ``most`` of an image."""
         found, objectness = [], []
         boxes, counts = torch.cat(anchors.levels), [len(level) for level in anchors.levels]
-        for logits, deltas, size in zip(anchors.objectness, anchors.deltas, pyramid.sizes, strict=True):
-            best, levels, start = [], [], 0
-            for number, scores in enumerate(logits.split(counts)):
-                best.append(start + scores.topk(min(candidates, len(scores))).indices)
-                levels.append(torch.full_like(best[-1], number))
-                start += len(scores)
-            chosen, level = torch.cat(best), torch.cat(levels)
-            box = decode(boxes[chosen], deltas[chosen, None], RPN_STDS, self.settings.framework)[:, 0]
-            box, score = clipped(box, size, self.settings.coordinates), logits[chosen]
+        best, levels, start = [], [], 0
+        for number, scores in enumerate(anchors.objectness.split(counts, dim=1)):
+            best.append(start + scores.topk(min(candidates, counts[number])).indices)
+            levels.append(torch.full_like(best[-1][0], number))
+            start += counts[number]
+        chosen, level_of = torch.cat(best, dim=1), torch.cat(levels)
+        image = torch.arange(len(chosen), device=chosen.device)[:, None]
+        moved = decode(
+            boxes[chosen.flatten()],
+            anchors.deltas[image, chosen].flatten(0, 1)[:, None],
+            RPN_STDS,
+            self.settings.framework,
+        )
+        every = zip(
+            moved.view(len(chosen), -1, 4), anchors.objectness.gather(1, chosen), pyramid.sizes, strict=True
+        )
+        for box, score, size in every:
+            box, level = clipped(box, size, self.settings.coordinates), level_of
             # leave out values that are not finite: divergence shows in the losses
             good = (
                 (box[:, 2:] > box[:, :2]).all(dim=1) & box.isfinite().all(dim=1) & score.isfinite()

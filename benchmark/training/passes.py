@@ -184,18 +184,37 @@ class RoIFeatures:
         return self._found[name]
 
     def _rois(self, iteration: int, samples: list[Sample]) -> RoIs:
-        found = []
-        for part in self._workers.parts:
-            images, targets = on_device(self._fabric, samples[part.images])
-            canvas = self._workers.canvas(images)
-            with self._fabric.autocast():
-                if self._choice is None:
-                    found.append(self._detector.box_features(images, targets, None, canvas))
-                    continue
-                choose, seed = self._choice.of(iteration, part, len(images), self._fabric.device)
+        images, targets = on_device(self._fabric, samples)
+        parts = self._workers.parts
+        with self._fabric.autocast():
+            if self._choice is None:
+                return self._of_equal_canvases(images, targets)
+            found = []
+            for part in parts:
+                own = images[part.images]
+                choose, seed = self._choice.of(iteration, part, len(own), self._fabric.device)
                 with seeded(seed):
-                    found.append(self._detector.box_features(images, targets, choose, canvas))
-        return found
+                    canvas = self._workers.canvas(own)
+                    found.append(self._detector.box_features(own, targets[part.images], choose, canvas))
+            return found
+
+    def _of_equal_canvases(self, images: list[Tensor], targets: list[Target]) -> RoIs:
+        """Of all parts; those with the same padded size in one pass."""
+        parts = self._workers.parts
+        canvases = [self._workers.canvas(images[part.images]) for part in parts]
+        found: dict[int, list[RoIBatch]] = {}
+        for canvas in dict.fromkeys(canvases):
+            numbers = [number for number, own in enumerate(canvases) if own == canvas]
+            chosen = [
+                place for number in numbers for place in range(*parts[number].images.indices(len(images)))
+            ]
+            heads = self._detector.box_features(
+                [images[place] for place in chosen], [targets[place] for place in chosen], None, canvas
+            )
+            size = len(chosen) // len(numbers)
+            for position, number in enumerate(numbers):
+                found[number] = [head.of_images(position * size, (position + 1) * size) for head in heads]
+        return [found[number] for number in range(len(parts))]
 
 
 class Trunk:

@@ -2,8 +2,8 @@
 
 Each topic is a module beside this one with ``report(dry)``, which prints Markdown as it goes. It runs in a
 process of its own with a time limit of its own; one that fails, or is not finished in time, leaves what it
-has printed and the reason, and the others go on. The file is written after every topic. A second call runs
-only what is missing. ``--dry`` does all of it on the CPU at tiny size, in a minute.
+has printed and the reason, and the others go on. Topics that measure time run alone. The file is written
+after every topic. A second call runs only what is missing. ``--dry`` does all of it on the CPU at tiny size.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,15 +23,17 @@ from benchmark.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {
-    "methods": 100,
-    "agreement": 70,
-    "training": 100,
-    "retraining": 50,
-    "prediction": 50,
-    "interruptions": 60,
-    "synthetic_lvis": 200,
+    "methods": 120,
+    "agreement": 120,
+    "interruptions": 120,
+    "training": 170,
+    "retraining": 60,
+    "prediction": 40,
+    "synthetic_lvis": 150,
 }
 """Seconds of each topic, in the order of what they are worth."""
+TOGETHER = ("methods", "agreement", "interruptions")
+"""Topics that run side by side, before the others: they compare, and measure no time."""
 DRY = 10  # times the limits: a CPU may have other work
 LEAST = 10.0  # seconds without which a topic is not begun
 TAIL = 25  # lines of a failed topic's messages
@@ -46,10 +49,11 @@ _PARTS = re.compile(MARK.format(name=r"(\w+)", state=r"(\w+)"))
 
 @dataclass(frozen=True)
 class Section:
-    """The result of a topic: its state (``done``, ``failed``, ``late``) and text."""
+    """The result of a topic: its state (``done``, ``failed``, ``late``), text, and the seconds it took."""
 
     state: str
     text: str
+    seconds: float = 0.0
 
 
 def main() -> int:
@@ -86,32 +90,44 @@ def _run(again: list[str], output: Path, place: Path, device: str, dry: bool, se
     with (place / "prepare.log").open("w") as log:  # generates images while the first topics use the GPU
         needed = "synthetic_lvis" in wanted
         ahead = _start("synthetic_lvis:prepare", place, dry, log, log) if needed else None
-        for name in wanted:
+        together = [name for name in wanted if name in TOGETHER]
+        for names in (together, *([name] for name in wanted if name not in TOGETHER)):
             left = end - time.monotonic()
             if left < LEAST:
-                print(f"{name}: no time left", file=sys.stderr)
+                print("".join(f"{name}: no time left\n" for name in names), end="", file=sys.stderr)
                 continue
-            if name == "synthetic_lvis" and ahead is not None:
+            if names == ["synthetic_lvis"] and ahead is not None:
                 _ended_in(ahead, left - LEAST)
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            begin = time.monotonic()
-            sections[name] = _topic(name, place, dry, min(LIMITS[name] * (DRY if dry else 1), end - begin))
-            took = time.monotonic() - begin
-            print(f"{name}: {sections[name].state} after {took:.0f} s", file=sys.stderr, flush=True)
-            known = [
-                MARK.format(name=topic, state=sections[topic].state) + sections[topic].text.strip() + "\n"
-                for topic in LIMITS
-                if topic in sections
-            ]
-            write_text(output, "\n".join([HEAD.format(device=device), *known]))
+            limits = {name: min(LIMITS[name] * (DRY if dry else 1), end - time.monotonic()) for name in names}
+            with ThreadPoolExecutor(max(len(names), 1)) as pool:
+                ended = {pool.submit(_topic, name, place, dry, limit): name for name, limit in limits.items()}
+                for future in as_completed(ended):
+                    sections[ended[future]] = future.result()
+                    _write(output, device, sections)
         if ahead is not None:
             _ended_in(ahead, 0)
     print(output)
     return 0 if all(_is_done(sections, name) for name in LIMITS) else 1
 
 
+def _write(output: Path, device: str, sections: dict[str, Section]) -> None:
+    known = [
+        MARK.format(name=topic, state=sections[topic].state) + sections[topic].text.strip() + "\n"
+        for topic in LIMITS
+        if topic in sections
+    ]
+    write_text(output, "\n".join([HEAD.format(device=device), *known]))
+
+
 def _topic(name: str, place: Path, dry: bool, limit: float) -> Section:
     """Run a topic in a process of its own."""
+    print(f"{name} ...", file=sys.stderr, flush=True)
+    section = _ended(name, place, dry, limit)
+    print(f"{name}: {section.state} after {section.seconds:.0f} s", file=sys.stderr, flush=True)
+    return section
+
+
+def _ended(name: str, place: Path, dry: bool, limit: float) -> Section:
     begin, log = time.monotonic(), place / f"{name}.log"
     with (place / f"{name}.md").open("w+") as text, log.open("w") as messages:
         process = _start(name, place, dry, text, messages)
@@ -120,11 +136,11 @@ def _topic(name: str, place: Path, dry: bool, limit: float) -> Section:
         found = text.read().strip() or f"## {name}"
     took = time.monotonic() - begin
     if in_time and process.returncode == 0:
-        return Section("done", f"{found}\n\n{_conditions()}; {took:.0f} s.")
+        return Section("done", f"{found}\n\n{_conditions()}; {took:.0f} s.", took)
     last = "\n".join(log.read_text().splitlines()[-TAIL:])
     why = f"Failed after {took:.0f} s" if in_time else f"Not finished within {took:.0f} s"
     state = "failed" if in_time else "late"
-    return Section(state, f"{found}\n\n{why}; {_conditions()}.\n\n```\n{last}\n```")
+    return Section(state, f"{found}\n\n{why}; {_conditions()}.\n\n```\n{last}\n```", took)
 
 
 def _start(topic: str, place: Path, dry: bool, out: object, messages: object) -> "subprocess.Popen[bytes]":
@@ -132,6 +148,8 @@ def _start(topic: str, place: Path, dry: bool, out: object, messages: object) ->
     command = [sys.executable, "-u", "-m", "tests.gpu", "--only", topic, *(["--dry"] if dry else [])]
     paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if topic in TOGETHER:  # else each would have a thread for every core
+        environment |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 8))}
     if dry:
         environment |= {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(

@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import sys
-from contextlib import redirect_stderr
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, redirect_stderr
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from tests.gpu.common import device_of, say, table_of
 
 EXPECTED = Path(measure.__file__).with_name("expected.json")
 DRY = ("softmax", "simcal")
+PROCESSES = 4  # small operations: one process leaves the GPU idle
+_places = ExitStack()
 TEXT = """\
 ## Methods
 
@@ -33,17 +38,24 @@ def report(dry: bool) -> None:
     say(TEXT.format(device=device))
     expected = json.loads(EXPECTED.read_text())
     means = Means(devices=0 if dry else 1)
-    rows = []
+    jobs = []
     names = DRY if dry else list(find_plugins([]))
     for name in names:
-        rows.append((name, partial(_method, name, means, device.type, expected[f"method {name}"])))
+        jobs.append((name, partial(_method, name, means, device.type, expected[f"method {name}"])))
     for detector in measure.other_detectors()[: 1 if dry else None]:
         known = expected.get(f"detector {detector}", {})
-        rows.append((f"softmax in {detector}", partial(_detector, detector, means, known)))
-    with measure.place():
+        jobs.append((f"softmax in {detector}", partial(_detector, detector, means, known)))
+    count = max(1, min(PROCESSES, (os.cpu_count() or 1) // 2))
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_enter_place) as pool:
+        rows = [(name, pool.submit(job).result) for name, job in jobs]
         good = table_of(["", "losses", "weights", "detections", "classifiers"], rows)
     if not good:
         sys.exit(1)
+
+
+def _enter_place() -> None:
+    """Each process has its own place, until it ends."""
+    _places.enter_context(measure.place())
 
 
 def _method(name: str, means: Means, device: str, expected: dict[str, Any]) -> list[str]:

@@ -87,7 +87,7 @@ def _write(dry: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     assert dataset.synthetic is not None
     sizes = dataset.synthetic.model_dump(mode="json")
     short = {"checkpoint_every": 100, "warmup_iterations": 30, "batch_size": 16}
-    lengths = {"all": 320, "classifier": 120}
+    lengths = {"all": 160, "classifier": 60}
     sizes |= {"train_images": 2000, "val_images": 210}
     if dry:
         short |= {"batch_size": 2, "reference_batch_size": 2, "warmup_iterations": 1, "precision": "fp32"}

@@ -13,6 +13,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import FrozenBatchNorm2d
 
 from benchmark.annotations import AnnotationFile
 from benchmark.detectors import build_detector
@@ -83,8 +84,12 @@ def torchvision(training: Training, place: Path) -> None:
     at whether it is finite, backward, step."""
     settings, classes = training.settings, training.statistics.num_classes + 1
     width, count = settings.box_head_width, len(settings.anchor_sizes)
+    trunk = build_detector(training.run, training.statistics).backbone
+    for module in trunk.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.__class__ = FrozenBatchNorm2d  # instead of the benchmark's faster one
     model = MaskRCNN(
-        build_detector(training.run, training.statistics).backbone,
+        trunk,
         min_size=training.edges[0],
         max_size=training.edges[1],
         rpn_anchor_generator=AnchorGenerator(

@@ -40,7 +40,8 @@ LVIS_CATEGORIES = 1230  # of version 0.5
 class Case:
     """A detector, its images, and how long and how often it trains.
 
-    ``categories``: of a generated dataset; None for images of LVIS.
+    ``categories``: of a generated dataset; None for images of LVIS. ``images_per_worker``: None for the whole
+    batch, as peers have it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Case:
     warm_up: int = 5
     measured: int = 12
     repetitions: int = 1
+    images_per_worker: int | None = None
 
     def __str__(self) -> str:
         images = "images of `lvis_val_100.json`" if self.categories is None else "generated images"
@@ -68,7 +70,7 @@ CASES = {
     ],
     "dry": [Case("dry", "torchvision/tiny_mask_rcnn", 64, 2, 40, warm_up=1, measured=2)],  # of tests.gpu
     "cuda": [
-        Case(f"R50, {precision}", _FULL, 800, 16, 1203, workers=12, precision=precision)
+        Case(f"R50, {precision}", _FULL, 800, 16, 1203, 12, precision, warm_up=4, measured=8)
         for precision in ("fp32", "bf16-mixed")
     ],
 }
@@ -108,7 +110,8 @@ def run_of(case: Case, part: str = "all") -> Run:
     length = case.warm_up + case.measured
     changes: dict[str, Any] = {"iterations": length, "precision": case.precision, "clip_norm": None}
     changes |= {"reference_batch_size": case.batch, "checkpoint_every": 10 * length, "learning_rate": 1e-4}
-    stage = stage.model_copy(update={"schedule": stage.schedule.model_copy(update=changes)})
+    schedule = stage.schedule.model_copy(update=changes)
+    stage = stage.model_copy(update={"schedule": schedule, "images_per_worker": case.images_per_worker})
     if part == "classifier":
         stage = stage.model_copy(update={"name": "retrain", "trainable": "classifier"})
     dataset, name = find_run("bags:9").dataset, "lvis_v0.5"
