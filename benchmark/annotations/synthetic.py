@@ -129,7 +129,7 @@ class _ShortTail:
     suffix = "png"
 
     def __init__(self, options: "Synthetic") -> None:
-        ranks, self.looks = _vocabulary(options.categories, options.other_than)
+        ranks, self.looks = _vocabulary(options.categories, options.other_than or 0)
         self.targets = {"train": _train_counts(options, ranks), "val": _val_counts(options, ranks)}
         self.letters: list[str] = [frequency_letter(int(count)) for count in self.targets["train"]]
         self._size = options.image_size

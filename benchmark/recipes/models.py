@@ -292,16 +292,18 @@ class Synthetic(Strict):
         description="lvis_v1: its 1203 categories with their counts, scaled by the number of images, "
         "its federated lists and crowds; default: the shape of its tail alone",
     )
-    other_than: int = Field(
-        0, ge=0, description="has none of the categories that a dataset with so many categories has"
+    other_than: int | None = Field(
+        None, gt=0, description="has none of the categories that a dataset with so many categories has"
     )
 
     @model_validator(mode="after")
     def _as_many_as_counted(self) -> "Synthetic":
-        if self.counts is None and self.categories + self.other_than > 200:
+        if self.counts is None and self.categories + (self.other_than or 0) > 200:
             raise ValueError("more than 200 categories, with those of other_than, need counts: lvis_v1")
         if self.counts is not None and self.other_than:
-            raise ValueError("counts lvis_v1 are of all categories: other_than is for those of default counts")
+            raise ValueError(
+                "counts lvis_v1 are of all categories, so there is no other_than"
+            )
         if self.counts is not None and self.categories != 1203:
             raise ValueError("counts lvis_v1 are of 1203 categories")
         return self

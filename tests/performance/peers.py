@@ -84,7 +84,7 @@ def torchvision(training: Training, place: Path) -> None:
     at whether it is finite, backward, step."""
     settings, classes = training.settings, training.statistics.num_classes + 1
     width, count = settings.box_head_width, len(settings.anchor_sizes)
-    trunk = build_detector(training.run, training.statistics).backbone
+    trunk = cast(nn.Module, build_detector(training.run, training.statistics).backbone)
     for module in trunk.modules():
         if isinstance(module, FrozenBatchNorm2d):
             module.__class__ = FrozenBatchNorm2d  # instead of the benchmark's faster one
