@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from benchmark.classifiers import Classifier, NormedConv2d
 from benchmark.classifiers.cosine import normed
@@ -51,6 +50,7 @@ from benchmark.detectors.masks import mask_targets
 from benchmark.detectors.matching import MatchingRule, draw, generator_of
 from benchmark.detectors.pixels import PIXELS
 from benchmark.detectors.postprocessing import in_original_pixels, select
+from benchmark.detectors.roi_align import roi_align
 from benchmark.errors import BenchmarkError
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import DetectorSettings as Settings

@@ -301,9 +301,7 @@ class Synthetic(Strict):
         if self.counts is None and self.categories + (self.other_than or 0) > 200:
             raise ValueError("more than 200 categories, with those of other_than, need counts: lvis_v1")
         if self.counts is not None and self.other_than:
-            raise ValueError(
-                "counts lvis_v1 are of all categories, so there is no other_than"
-            )
+            raise ValueError("counts lvis_v1 are of all categories, so there is no other_than")
         if self.counts is not None and self.categories != 1203:
             raise ValueError("counts lvis_v1 are of 1203 categories")
         return self

@@ -86,5 +86,5 @@ def build_optimizer(module: nn.Module, schedule: Schedule) -> torch.optim.Optimi
     ]
     groups = [group for group in groups if group["params"]]
     if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=schedule.learning_rate)
-    return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum)
+        return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum, fused=True)

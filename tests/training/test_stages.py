@@ -151,21 +151,23 @@ def test_mixed_precision_trains_alike(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_fewer_images_at_once_train_the_same_model(place: Path, tmp_path: Path) -> None:
-    """Up to the order of float32 sums; batch statistics would differ, so ``norm: batch`` is refused."""
-    whole = recipe("softmax", iterations=3)
-    run = whole.model_copy(
-        update={"detector": whole.detector.model_copy(update={"norm": "frozen_statistics"})}
-    )
-    files, trained = dataset_files(run.dataset), []
-    for at_once in (None, 1):
-        output = tmp_path / str(at_once) / "checkpoint.pt"
-        run_stage(
-            StageJob(run, "train", files, output, init=None), devices=1, workers=0, images_at_once=at_once
-        )
+    """A step of SGD is the same but for rounding, by which another box may be proposed and drawn; batch
+    statistics would differ, so ``norm: batch`` is refused."""
+    whole = recipe("softmax", iterations=1, optimizer="sgd")
+    detector = whole.detector.model_copy(update={"norm": "frozen_statistics"})
+    standing = recipe("softmax", iterations=1, optimizer="sgd", learning_rate=1e-12)
+    trained = []
+    for number, (run, at_once) in enumerate([(whole, None), (whole, 1), (standing, None)]):
+        own = run.model_copy(update={"detector": detector})
+        output = tmp_path / str(number) / "checkpoint.pt"
+        job = StageJob(own, "train", dataset_files(run.dataset), output, init=None)
+        run_stage(job, devices=1, workers=0, images_at_once=at_once)
         trained.append(load(output)["model"])
-    for name, value in trained[0].items():  # AdamW makes much of the rounding of gradients near zero
-        difference = (trained[1][name].double() - value.double()).norm()
-        assert difference <= 1e-4 * value.double().norm(), name
+    at_once, one_by_one, before = trained
+    for name, value in at_once.items():
+        step = (value.double() - before[name].double()).norm()
+        difference = (one_by_one[name].double() - value.double()).norm()
+        assert difference <= 0.02 * step + 1e-9, name
 
     refused = make_command(whole, "train", place, "--images-at-once", "1")
     process = subprocess.run(refused, cwd=place, capture_output=True, text=True, check=False)
