@@ -341,12 +341,19 @@ def _print_prepared(files: "Sequence[Prepared]", as_json: bool) -> None:
 
 
 @app.command()
-def stats(annotations: Annotations, output: Output) -> None:
+def stats(
+    annotations: Annotations,
+    output: Output,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable totals and differences")] = False,
+) -> None:
     """Count images and instances of every category, and compare them with the counts stored in the file."""
     from benchmark.statistics import class_statistics_with_differences
 
     statistics, differences = class_statistics_with_differences(annotations)
     statistics.write(output)
+    if as_json:
+        _print_json(statistics.totals() | {"differences": differences})
+        return
     _LOGGER.info(statistics.summary())
     for difference in differences:
         _LOGGER.warning(difference)
@@ -397,11 +404,19 @@ def make_intermediates(
 def inspect_intermediates_(
     path: Annotated[Path, typer.Argument(help="folder or file of intermediate files", metavar="DIR|FILE")],
     ann: Annotated[Path | None, typer.Option(help="annotation file, for names and checks")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable files and groups")] = False,
 ) -> None:
     """Check every file, and print the groups with their sizes and categories. Never executes the files."""
+    from dataclasses import asdict
+
     from benchmark.statistics import inspect_intermediates
 
-    typer.echo(inspect_intermediates(path, ann))
+    files = inspect_intermediates(path, ann)
+    if as_json:
+        _print_json([asdict(file) for file in files])
+        return
+    for file in files:
+        typer.echo(file)
 
 
 @app.command("list")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,18 +64,29 @@ class ClassStatistics:
                 remedy=f"correct `categories` in the file of '{dataset}', or put its annotations there",
             )
 
+    def totals(self) -> dict[str, Any]:
+        """Numbers of categories, also by frequency and without an image, of images and of instances."""
+        return {
+            "categories": self.num_classes,
+            **{name: self.frequencies.count(name[0]) for name in ("rare", "common", "frequent")},
+            "without_an_image": int((self.image_counts == 0).sum()),
+            "images": self.num_images,
+            "annotated_images": self.num_annotated_images,
+            "instances": int(self.instance_counts.sum()),
+        }
+
     def summary(self) -> str:
-        """One line of text: categories, rare/common/frequent, images, instances."""
-        letters = " / ".join(str(self.frequencies.count(letter)) for letter in "rcf")
-        unseen = int((self.image_counts == 0).sum())
+        """``totals`` as one line."""
+        totals = self.totals()
+        letters = " / ".join(str(totals[name]) for name in ("rare", "common", "frequent"))
         images = (
             ""
             if self.num_images is None
             else f"{self.num_annotated_images} of {self.num_images} images annotated, "
         )
         return (
-            f"{self.num_classes} categories (rare / common / frequent {letters}, {unseen} without an image), "
-            f"{images}{int(self.instance_counts.sum())} instances"
+            f"{self.num_classes} categories (rare / common / frequent {letters}, "
+            f"{totals['without_an_image']} without an image), {images}{totals['instances']} instances"
         )
 
     def write(self, path: Path | str) -> None:

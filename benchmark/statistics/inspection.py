@@ -1,6 +1,7 @@
 """Intermediate files as text, ours or those of the releases: groups, their sizes, their categories."""
 
 import textwrap
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,27 @@ from benchmark.statistics.upstream_files import NOT_GROUPS, UPSTREAM_FILES, read
 Listing = dict[str, NDArray[np.int64]]  # a group's name to the labels 0..C-1 of its categories, in order
 
 
-def inspect_intermediates(path: Path | str, annotations: Path | str | None = None) -> str:
+@dataclass(frozen=True)
+class InspectedFile:
+    """An intermediate file: its name in the folder, one line on its content, and the categories of each group
+    if it is the file whose groups are listed. As text, a line for the file and for each group, and the
+    categories."""
+
+    name: str
+    summary: str
+    groups: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        lines, indent = [f"{self.name}: {self.summary}"], " " * 4
+        for group, categories in self.groups.items():
+            lines.append(f"  {group}: {len(categories)} categories")
+            lines += textwrap.wrap(
+                ", ".join(categories), 100, initial_indent=indent, subsequent_indent=indent
+            )
+        return "\n".join(lines)
+
+
+def inspect_intermediates(path: Path | str, annotations: Path | str | None = None) -> list[InspectedFile]:
     """The content of a folder of intermediate files, or of one file; checks every file without running code
     in it.
 
@@ -39,9 +60,9 @@ def inspect_intermediates(path: Path | str, annotations: Path | str | None = Non
     if not path.is_dir():
         statistics = _statistics(path.parent, annotations)
         content = _read(path, statistics)
-        return "\n".join(_described(path.name, path.name, content, _groups(path.name, content), statistics))
+        return [_described(path.name, path.name, content, _groups(path.name, content), statistics)]
     statistics = _statistics(path, annotations)
-    lines = []
+    files = []
     for place in ("", *ABLATIONS):
         contents = {file.name: _read(file, statistics) for file in _existing_files(path / place)}
         groups = {name: _groups(name, content) for name, content in contents.items()}
@@ -49,15 +70,15 @@ def inspect_intermediates(path: Path | str, annotations: Path | str | None = Non
         listing = next((name for name in groups if groups[name]), None)
         for name, content in contents.items():
             shown = groups[name] if name == listing else None
-            lines += _described(name, str(Path(place, name)), content, shown, statistics)
-    if not lines:
+            files.append(_described(name, str(Path(place, name)), content, shown, statistics))
+    if not files:
         raise StatisticsError(
             "no intermediate file in the folder",
             where=path,
             expected=f"groups.csv, {', '.join(UPSTREAM_FILES)}",
             remedy="make them with longtail intermediates",
         )
-    return "\n".join(lines)
+    return files
 
 
 def _statistics(folder: Path, annotations: Path | str | None) -> ClassStatistics | None:
@@ -140,17 +161,16 @@ def _check_agreement(folder: Path, contents: dict[str, Any], groups: dict[str, L
 
 def _described(
     name: str, shown_name: str, content: Any, groups: Listing | None, statistics: ClassStatistics | None
-) -> list[str]:
-    """The lines for one file, with the members of ``groups``."""
+) -> InspectedFile:
+    """One file, with the members of ``groups``."""
     if not groups:
-        return [f"{shown_name}: {_summary(name, content)}"]
-    lines = [f"{shown_name}: {len(groups)} groups of {sum(map(len, groups.values()))} categories"]
-    for group, labels in groups.items():
-        lines.append(f"  {group}: {len(labels)} categories")
-        words = [statistics.names[label] if statistics else str(label + 1) for label in labels.tolist()]
-        indent = " " * 4
-        lines += textwrap.wrap(", ".join(words), 100, initial_indent=indent, subsequent_indent=indent)
-    return lines
+        return InspectedFile(shown_name, _summary(name, content), {})
+    categories = {
+        group: [statistics.names[label] if statistics else str(label + 1) for label in labels.tolist()]
+        for group, labels in groups.items()
+    }
+    number = sum(map(len, categories.values()))
+    return InspectedFile(shown_name, f"{len(groups)} groups of {number} categories", categories)
 
 
 def _summary(name: str, content: Any) -> str:

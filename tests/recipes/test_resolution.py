@@ -52,7 +52,7 @@ def test_a_variant_replaces_sampler_and_stages_and_merges_test_settings(tmp_path
 def test_a_budget_that_gives_a_length_drops_the_papers_length_and_steps() -> None:
     schedule = find_run("smoke:softmax").stages[0].schedule
     assert schedule is not None
-    assert (schedule.iterations, schedule.epochs, schedule.steps) == (300, None, [])
+    assert (schedule.iterations, schedule.epochs, schedule.steps) == (200, None, [])
     assert schedule.norm_weight_decay == 0.0001  # what the budget does not mention stays the method's
 
 
@@ -67,7 +67,7 @@ def test_a_budget_may_give_epochs_instead_of_iterations(tmp_path: Path) -> None:
 def test_a_budget_speaks_to_stages_by_what_they_train() -> None:
     run = find_run("smoke:bags")
     lengths = [stage.schedule.iterations for item in lineage(run) for stage in item.stages if stage.schedule]
-    assert lengths == [500, 300, 150]
+    assert lengths == [500, 200, 100]
 
 
 def test_a_budgets_pretraining_comes_before_detectors_without_weights_only(tmp_path: Path) -> None:

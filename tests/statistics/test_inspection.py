@@ -17,6 +17,10 @@ NAMES = ["ant", "bee", "cow", "dog", "elk", "fox"]
 COUNTS = [12, 5, 1000, 100, 7, 250]
 
 
+def text_of(path: Path, annotations: Path | None = None) -> str:
+    return "\n".join(map(str, inspect_intermediates(path, annotations)))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
@@ -26,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_groups_sizes_and_names_of_a_folder(made: Path) -> None:
-    text = inspect_intermediates(made / "out")
+    text = text_of(made / "out")
     four, _, rest = text.partition("2bins/groups.csv: 2 groups of 6 categories\n")
     assert [line for line in four.splitlines() if "cls_weight" not in line] == [
         "groups.csv: 4 groups of 6 categories",
@@ -52,13 +56,13 @@ def test_groups_sizes_and_names_of_a_folder(made: Path) -> None:
 def test_one_file_of_a_release_with_and_without_names(made: Path, tmp_path: Path) -> None:
     for name in ("label2binlabel.pt", "valsplit.pkl"):
         shutil.copy(made / "out" / name, tmp_path)
-    numbers = inspect_intermediates(tmp_path / "label2binlabel.pt")
+    numbers = text_of(tmp_path / "label2binlabel.pt")
     assert "label2binlabel.pt: 4 groups of 6 categories\n  group 1: 2 categories\n    6, 5\n" in numbers
     for annotations in (made / "train.json", made / "out" / "class_statistics.csv"):
-        split = inspect_intermediates(tmp_path / "valsplit.pkl", annotations)
+        split = text_of(tmp_path / "valsplit.pkl", annotations)
         assert "  (0, 10): 2 categories\n    bee, elk\n" in split
         assert "  [1000, ~): 1 categories\n    cow" in split
-    assert "the same groups" in inspect_intermediates(tmp_path)
+    assert "the same groups" in text_of(tmp_path)
 
 
 def test_a_vocabulary_of_another_size_is_named(made: Path, tmp_path: Path) -> None:
