@@ -31,6 +31,7 @@ from benchmark.annotations.run_lengths import decode_run_lengths
 from benchmark.errors import BenchmarkError
 from benchmark.files import atomic_path, file_error, read_bytes
 from benchmark.formats import BYTE_ORDER_MARK, HEAD, foreign_format
+from benchmark.progress import shown_progress
 
 METADATA = b"longtail"
 ROW_GROUP = 65536
@@ -609,9 +610,13 @@ def write_lvis_results(detections: Path, output: Path) -> None:
     file, content = _open(Path(detections))
     masks = "segm" in content.iou_types
     encoder = msgspec.json.Encoder()
-    with atomic_path(output) as temporary, temporary.open("wb") as stream:
+    with (
+        atomic_path(output) as temporary,
+        temporary.open("wb") as stream,
+        shown_progress("detections") as advance,
+    ):
         stream.write(b"[")
-        separator = b"\n"
+        separator, done = b"\n", 0
         for batch in _batches(Path(detections), file, file.schema_arrow.names):
             columns = batch.to_pydict()  # float32 becomes the Python float of the same value
             for row in range(batch.num_rows):
@@ -628,4 +633,6 @@ def write_lvis_results(detections: Path, output: Path) -> None:
                     }
                 stream.write(separator + encoder.encode(record))
                 separator = b",\n"
+            done += batch.num_rows
+            advance(done, file.metadata.num_rows)
         stream.write(b"\n]\n")
