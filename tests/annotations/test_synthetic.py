@@ -81,7 +81,7 @@ def test_masks_cover_what_is_painted_and_do_not_overlap(small_dataset):
     assert np.mean(outside) < 0.05
 
 
-def test_the_smoke_size_has_the_real_shape_of_the_tail():
+def test_the_default_size_has_the_real_shape_of_the_tail():
     """600 images and 40 categories have LVIS v1's proportions 337 / 461 / 405 with its thresholds."""
     options = Synthetic()
     ranks, looks = module._vocabulary(options.categories)
@@ -101,6 +101,19 @@ def test_the_smoke_size_has_the_real_shape_of_the_tail():
                 for other in frequent
             ]
             assert max(shared) == 2
+
+
+def test_the_categories_for_pretraining_are_others():
+    smoke, pretraining = (
+        read_dataset(yaml_file("datasets", name)).synthetic for name in ("synthetic", "synthetic_pretraining")
+    )
+    assert pretraining.other_than == smoke.categories
+    _, known = module._vocabulary(smoke.categories)
+    ranks, others = module._vocabulary(pretraining.categories, pretraining.other_than)
+    assert not set(known) & set(others)
+    assert len(set(others)) == len(ranks) == pretraining.categories
+    with pytest.raises(ValueError, match="other_than"):
+        Synthetic(categories=150, other_than=80)
 
 
 def test_the_counts_are_those_that_were_asked_for_and_letters_are_by_train_images(small_dataset):
