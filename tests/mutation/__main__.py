@@ -33,6 +33,7 @@ TESTS: Mapping[str, tuple[str, ...]] = {
         "tests/training/test_stages.py::test_the_learning_rate_scale_is_recorded_and_printed",
         "tests/training/test_stages.py::test_retraining_moves_the_classifier_alone",
         "tests/training/test_reference_loop.py",
+        "tests/training/test_stages.py::test_fewer_images_at_once_train_the_same_model",
     ),
 }
 """The tests of every file that is mutated, cheap ones first."""
