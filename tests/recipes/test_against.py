@@ -34,7 +34,7 @@ def test_the_paper_is_the_recipe_that_answers_to_it(tmp_path: Path) -> None:
     assert answering_recipe("smoke:balms") == "balms:balms"
     said = CliRunner().invoke(app, ["show", "smoke:balms", "--against", "paper"]).output
     assert "detector.backbone: resnet18 | resnet50" in said
-    assert "stages.retrain.schedule.iterations: 150 | 22000" in said
+    assert "stages.retrain.schedule.iterations: 100 | 22000" in said
     path = write_experiment(tmp_path, {"method": "gol+uniform"})
     with pytest.raises(BenchmarkError, match="no recipe of method 'gol\\+uniform' reproduces"):
         answering_recipe(f"{path}:a")
