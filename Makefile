@@ -12,7 +12,7 @@ COCO ?=
 BACKEND = $(filter mmdet detectron2,$(firstword $(subst /, ,$(DETECTOR))))
 INSTALLED = $(VENV)/installed$(addprefix _,$(BACKEND))
 TABLES = results/experiments/$(basename $(notdir $(EXPERIMENT)))$(if $(DETECTOR),_$(subst /,_,$(DETECTOR)))
-# Numbers that come with the project; smoke is compared with those of benchmark. Numbers outside of their noise stop nothing
+# Numbers that come with the project; smoke is compared with those of smoke_seeds. Numbers outside of their noise stop nothing
 REFERENCE = results/reference/$(notdir $(TABLES)).csv
 CONFIG = experiment=$(EXPERIMENT) $(if $(DETECTOR),detector=$(DETECTOR)) $(if $(COCO),coco=$(abspath $(COCO)))
 OPTIONS = --workflow-profile workflows/profiles/local --cores $(CORES) --config $(CONFIG)
@@ -123,14 +123,14 @@ $(VENV)/installed_detectron2: $(VENV)/installed
 	  PATH=$(abspath $(BIN)):$$PATH PIP_CONSTRAINT=envs/constraints.txt PIP_QUIET=1 envs/detectron2.post-deploy.sh
 	touch $@
 
-# The content that the README shows: the rules, and results of `make smoke`, with another DETECTOR too, and of ablations
+# The content that the README shows: the rules, and results of smoke_seeds, of smoke with another DETECTOR, and of ablations
 shown: $(VENV)/installed
 	mkdir -p results/smoke
-	cp results/experiments/smoke/table.md results/experiments/smoke/plots/ap_by_*.png results/smoke/
-	$(foreach table,$(wildcard results/experiments/smoke_*/table.md $(addprefix results/experiments/,$(addsuffix /table.md,ablations benchmark))),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
-	$(BIN)/longtail reference benchmark
+	cp results/experiments/smoke_seeds/table.md results/experiments/smoke_seeds/plots/ap_by_*.png results/smoke/
+	$(foreach table,$(wildcard results/experiments/smoke_*_rcnn/table.md $(addprefix results/experiments/,$(addsuffix /table.md,ablations benchmark))),cp $(table) results/smoke/$(notdir $(table:/table.md=)).md;)
+	$(BIN)/longtail reference smoke_seeds
 	$(BIN)/python -m tests.workflow.rule_graph
-	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke/report.html results/smoke/report_light.png
+	$(BIN)/python -m tests.reporting.screenshot results/experiments/smoke_seeds/report.html results/smoke/report_light.png
 
 # Remove everything generated; keep what comes with the project (results/reference, results/reported, results/smoke,
 # results/performance.md)

@@ -69,8 +69,9 @@ def synthesize_dataset(options: "Synthetic", output: Path | str) -> str:
     of each file. In about one image in twenty, one object of a category that occurs twice is not annotated,
     and the category is listed in ``not_exhaustive_category_ids``. Objects overlap, and polygons outline the
     visible part. Other files in ``output`` are kept, and the three are only replaced when all of them are
-    complete. With ``counts`` the dataset is that of ``benchmark.annotations.lvis_tail``. Raises
-    ``AnnotationError`` for more categories than the images can hold, ``FileError`` if writing fails.
+    complete. With ``counts`` the dataset is that of ``benchmark.annotations.lvis_tail``; with ``other_than``
+    it has no category of a dataset with so many. Raises ``AnnotationError`` for more categories than the
+    images can hold, ``FileError`` if writing fails.
     """
     for split, number in (("train", options.train_images), ("val", options.val_images)):
         if options.categories > 6 * number:
