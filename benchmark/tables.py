@@ -18,7 +18,7 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
 
 def csv_records(text: str) -> list[dict[str, str]]:
     """The rows of a table with a header, as mappings from column names."""
-    return list(csv.DictReader(io.StringIO(text)))
+    return list(csv.DictReader(_stream(text)))
 
 
 def csv_rows(text: str) -> list[tuple[int, list[str]]]:
@@ -26,10 +26,15 @@ def csv_rows(text: str) -> list[tuple[int, list[str]]]:
 
     Unlike with ``str.splitlines``, only ``\\n``, ``\\r`` and ``\\r\\n`` outside quotes end a row.
     """
-    csv.field_size_limit(max(len(text), 1))
-    reader, rows, line = csv.reader(io.StringIO(text, newline="")), [], 1
+    reader, rows, line = csv.reader(_stream(text)), [], 1
     for row in reader:
         if row:
             rows.append((line, row))
         line = reader.line_num + 1
     return rows
+
+
+def _stream(text: str) -> io.StringIO:
+    """The text for a reader of ``csv``; the limit of a cell, one for the whole process, is never lowered."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    return io.StringIO(text, newline="")

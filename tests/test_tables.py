@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.tables import csv_rows, csv_text
+from benchmark.tables import csv_records, csv_rows, csv_text
 
 CELLS = st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=2, max_size=3)
 
@@ -21,3 +21,9 @@ def test_a_row_is_found_on_its_line() -> None:
 def test_a_cell_of_any_length_survives() -> None:
     rows = [["x" * 1_000_000, "a"]]
     assert [row for _, row in csv_rows(csv_text(rows))] == rows
+
+
+def test_a_short_table_before_makes_no_long_cell_too_long() -> None:
+    """The limit of ``csv`` is one for the process."""
+    csv_rows("a\nb\n")
+    assert csv_records(f"a\n{'x' * 200_000}\n") == [{"a": "x" * 200_000}]
