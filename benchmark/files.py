@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,9 @@ def exclusive(lock: Path, output: Path) -> Iterator[None]:
 
 
 def _name_holder(handle: int) -> None:
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    with suppress(OSError):  # on a full disk the lock is held without the name, and writing the output fails
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
 
 def is_locked(lock: Path) -> bool:

@@ -292,7 +292,17 @@ def code_version() -> str:
     """``git describe`` of the checkout that runs, or the version of the installed package."""
     folder = Path(__file__).resolve().parent.parent
     if (folder / ".git").exists():
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--tags"]
+        # without a lock, which would stay in the repository if the command is killed
+        command = [
+            "git",
+            "--no-optional-locks",
+            "-C",
+            str(folder),
+            "describe",
+            "--always",
+            "--dirty",
+            "--tags",
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         except (OSError, subprocess.SubprocessError):

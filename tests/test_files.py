@@ -80,3 +80,19 @@ def test_a_lock_ends_with_its_process_also_where_a_forked_child_lives_on(tmp_pat
     with exclusive(lock, tmp_path / "out"):
         assert is_locked(lock)
     assert not lock.exists()
+
+
+def test_a_lock_that_cannot_name_its_holder_leaves_nothing(tmp_path: Path) -> None:
+    """Where the disk is full."""
+    script = """
+        import resource, sys
+        from pathlib import Path
+        from benchmark.files import exclusive, is_locked
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        lock = Path(sys.argv[1])
+        with exclusive(lock, Path("out")):
+            assert is_locked(lock)
+    """
+    lock = tmp_path / ".lock"
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(lock)], check=True)
+    assert not lock.exists()
