@@ -293,16 +293,8 @@ def code_version() -> str:
     folder = Path(__file__).resolve().parent.parent
     if (folder / ".git").exists():
         # without a lock, which would stay in the repository if the command is killed
-        command = [
-            "git",
-            "--no-optional-locks",
-            "-C",
-            str(folder),
-            "describe",
-            "--always",
-            "--dirty",
-            "--tags",
-        ]
+        git = ["git", "--no-optional-locks", "-C", str(folder)]
+        command = [*git, "describe", "--always", "--dirty", "--tags"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
         except (OSError, subprocess.SubprocessError):

@@ -144,17 +144,8 @@ def _changes(versions: Sequence[str]) -> str:
     """The uncommitted changes outside of ``methods``, if the records were made with them."""
     if code_version() not in versions or not code_version().endswith(DIRTY):
         return ""
-    command = [
-        "git",
-        "--no-optional-locks",
-        "-C",
-        str(project_root()),
-        "diff",
-        "HEAD",
-        "--",
-        "benchmark",
-        "workflows",
-    ]
+    git = ["git", "--no-optional-locks", "-C", str(project_root())]
+    command = [*git, "diff", "HEAD", "--", "benchmark", "workflows"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.files import write_text
+from benchmark.records import code_version
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {
@@ -200,9 +201,7 @@ def _conditions() -> str:
     """Code, versions and machine on one line."""
     from tests.performance.__main__ import machine
 
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"code {done.stdout.strip() or 'of no known commit'}, {machine()}"
+    return f"code {code_version()}, {machine()}"
 
 
 if __name__ == "__main__":
