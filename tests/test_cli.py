@@ -309,4 +309,4 @@ def test_the_shell_completes_experiments(tmp_path: Path) -> None:
         capture_output=True,
         check=False,
     )
-    assert done.stdout.split() == ["smoke"], done.stderr
+    assert done.stdout.split() == ["smoke", "smoke_seeds"], done.stderr

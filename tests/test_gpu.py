@@ -3,9 +3,16 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
 from gpu.__main__ import LIMITS
+from gpu.methods import enter_place
+
+from benchmark.devices import VISIBLE, lease_devices
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,3 +48,23 @@ def test_a_topic_that_fails_stops_no_other_and_is_run_again(tmp_path: Path) -> N
     assert late.returncode == 1
     assert "retraining: no time left" in late.stderr
     assert (tmp_path / "dry.md").read_text() == "\n".join(sections)
+
+
+def test_processes_of_a_topic_share_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease ends with its process; processes of a pool end together, so none may wait for another's."""
+    monkeypatch.setenv(VISIBLE, "7")
+    with ProcessPoolExecutor(2, get_context("spawn"), initializer=enter_place) as pool:
+        leases = [pool.submit(lease_with_another, tmp_path) for _ in range(2)]
+        assert [lease.result() for lease in leases] == [["7"], ["7"]]
+
+
+def lease_with_another(locks: Path) -> list[str]:
+    """Lease a device, and keep the process busy until a second one has it too."""
+    devices = lease_devices(1, locks=locks)
+    (locks / f"{os.getpid()}.leased").touch()
+    end = time.monotonic() + 120
+    while len(list(locks.glob("*.leased"))) < 2:
+        if time.monotonic() > end:
+            os._exit(1)  # which breaks the pool; otherwise the other waits forever
+        time.sleep(0.05)
+    return devices

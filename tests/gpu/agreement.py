@@ -42,6 +42,8 @@ def report(dry: bool) -> None:
     rows = []
     for case in cases("tiny")[: 1 if dry else None]:
         for backend in installed():
+            if case.settings.semantic_branch and backend != "mmdet":
+                continue  # no other has it
             for precision in ("fp32", "tf32", "bf16"):
                 name = f"{case.title}, {backend}, {precision}"
                 rows.append((name, partial(_cells, case, backend, precision, device)))
@@ -53,8 +55,6 @@ _reference: dict[tuple[Any, ...], Results] = {}
 
 
 def _cells(case: Case, backend: str, precision: str, device: torch.device) -> list[str]:
-    if case.settings.semantic_branch and backend != "mmdet":
-        return ["not in this back end"]
     known = (case.rows, backend)
     if known not in _reference:
         _reference.clear()

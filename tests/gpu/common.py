@@ -1,15 +1,26 @@
 """Shared by the topics: the device, and tables whose rows are printed as soon as they are known."""
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from benchmark.devices import VISIBLE
+
 
 def device_of(dry: bool) -> torch.device:
     """The GPU, or the CPU in a dry run."""
     return torch.device("cpu" if dry else "cuda")
+
+
+def own_leases(name: str) -> dict[str, str]:
+    """Environment variables of processes that share the GPU with those of other names.
+
+    ``lease_devices`` gives a GPU to one process at a time, among those of the same job of a scheduler.
+    """
+    return {"PBS_JOBID": name, VISIBLE: os.environ.get(VISIBLE, "0")}
 
 
 def say(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmark.recipes.plugins import find_plugins
 from benchmark.steps import Means
 from tests.canary import measure
-from tests.gpu.common import device_of, say, table_of
+from tests.gpu.common import device_of, own_leases, say, table_of
 
 EXPECTED = Path(measure.__file__).with_name("expected.json")
 DRY = ("softmax", "simcal")
@@ -46,15 +46,16 @@ def report(dry: bool) -> None:
         known = expected.get(f"detector {detector}", {})
         jobs.append((f"softmax in {detector}", partial(_detector, detector, means, known)))
     count = max(1, min(PROCESSES, (os.cpu_count() or 1) // 2))
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_enter_place) as pool:
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=enter_place) as pool:
         rows = [(name, pool.submit(job).result) for name, job in jobs]
         good = table_of(["", "losses", "weights", "detections", "classifiers"], rows)
     if not good:
         sys.exit(1)
 
 
-def _enter_place() -> None:
-    """Each process has its own place, until it ends."""
+def enter_place() -> None:
+    """Each process has its own place, until it ends, and waits for none of the others to lease the GPU."""
+    os.environ |= own_leases(f"methods {os.getpid()}")
     _places.enter_context(measure.place())
 
 
