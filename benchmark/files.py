@@ -163,6 +163,12 @@ def is_locked(lock: Path) -> bool:
         return error.errno not in _WITHOUT_LOCKS
 
 
+def remove_abandoned_lock(lock: Path) -> None:
+    """Remove the file of a lock whose holder was killed; without an effect while a process holds it."""
+    if lock.is_file() and not is_locked(lock):
+        lock.unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:

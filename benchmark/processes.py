@@ -75,7 +75,7 @@ def launched(devices: int, folder: Path) -> bool:
         SystemExit: all were interrupted, or the first one failed and has printed its error.
     """
     if _PARENT in os.environ:
-        _end_with_parent()
+        end_with(int(os.environ[_PARENT]))
         return False
     lease_devices(devices)
     if devices <= 1:
@@ -132,6 +132,14 @@ def fabric_of(devices: int, precision: str = "fp32") -> "Fabric":
         precision=kind,
         plugins=plugins,
     )
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel kill this process when ``parent``, which started it, ends for any reason (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def sum_over_processes(value: "Tensor") -> "Tensor":
@@ -285,11 +293,3 @@ def _error_text(file: IO[bytes]) -> str:
 def _recorded_reason(folder: Path, pid: int) -> str:
     record = read_record(folder / RECORD)
     return record.reason or "" if record is not None and record.pid == pid else ""
-
-
-def _end_with_parent() -> None:
-    """Let the kernel kill this process when its launcher ends for any reason (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != int(os.environ[_PARENT]):
-        os._exit(1)

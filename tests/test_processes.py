@@ -91,7 +91,8 @@ def start(run: Run, place: Path, step: str | None = None) -> subprocess.Popen[st
 def checkpoint_of_two_processes(run: Run, place: Path) -> Path:
     """The checkpoint that two processes make."""
     process = start(run, place)
-    assert process.wait() == 0, process.communicate()[1]
+    _, messages = process.communicate()
+    assert process.returncode == 0, messages
     return place / step_of(run, run.stages[0].name).output()
 
 
@@ -208,7 +209,8 @@ def test_two_processes_detect_the_same_bytes(place: Path, monkeypatch: pytest.Mo
     made_dataset(run.dataset)
     make(step_of(run, "train"), Means())
     process = start(run, place, "predict")
-    assert process.wait() == 0, process.communicate()[1]
+    _, messages = process.communicate()
+    assert process.returncode == 0, messages
     step = step_of(run, "predict")
     checkpoint, files = step.inputs["checkpoint"].output(), dataset_files(run.dataset)
     predict_dataset(run, files, checkpoint, place / "one.parquet", workers=0, devices=0)

@@ -1,7 +1,9 @@
 """Images with their ground truth, decoded, resized and flipped for any detector."""
 
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from benchmark.images.annotated import AnnotatedImages
 from benchmark.images.files import decode, decode_stuff, find_images
 from benchmark.images.masks import InstanceMasks
 from benchmark.images.target import Target
+from benchmark.processes import end_with
 from benchmark.recipes.detector_settings import DetectorSettings
 from benchmark.seeds import derive_seed
 
@@ -75,13 +78,19 @@ def load(data: Dataset[Any], **options: Any) -> Iterator[Any]:
     """Yield from a ``DataLoader`` with ``options``.
 
     Raises errors of bad input unchanged: PyTorch would replace the message of an error in a loading process
-    by a traceback. The length of ``data`` must be known to a sampler.
+    by a traceback. The length of ``data`` must be known to a sampler. Loading processes end with this one:
+    PyTorch's notice its end only while they wait for work, not while they pass on images.
     """
-    for loaded in DataLoader(_ErrorsAsItems(data), **options):
+    begin = partial(_begin_worker, os.getpid())
+    for loaded in DataLoader(_ErrorsAsItems(data), worker_init_fn=begin, **options):
         for item in loaded if isinstance(loaded, list) else [loaded]:
             if isinstance(item, BenchmarkError):
                 raise item
         yield loaded
+
+
+def _begin_worker(parent: int, _: int) -> None:
+    end_with(parent)
 
 
 class TrainImages(Dataset[Sample]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.cost import visible_gpus
 from benchmark.errors import BenchmarkError
-from benchmark.files import atomic_path, exclusive, write_json
+from benchmark.files import atomic_path, exclusive, remove_abandoned_lock, write_json
 from benchmark.messages import verbosity_options
 from benchmark.notices import data_warnings
 from benchmark.processes import launched
@@ -251,6 +251,7 @@ def _is_made(step: Step) -> bool:
         return False
     if is_intact(step.folder):
         step.done.touch()
+        remove_abandoned_lock(step.lock)
         return True
     _LOGGER.warning("%s is damaged: it is made again", in_results(step.folder))
     shutil.rmtree(step.folder)

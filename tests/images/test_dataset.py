@@ -1,6 +1,11 @@
 """Boxes and masks follow their image through resizing and flipping; draws depend only on the position."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -429,3 +434,34 @@ def test_ground_truth_comes_out_of_a_loading_process_as_it_went_in() -> None:
         for name, part in vars(expected.target.masks).items():
             found = getattr(sample.target.masks, name)
             assert found.equal(part) if isinstance(part, torch.Tensor) else found == part
+
+
+LOADING = """
+import multiprocessing, time
+import torch
+from benchmark.images import load
+for _ in load(torch.zeros(9), sampler=range(9), batch_size=None, num_workers=1):
+    print(multiprocessing.active_children()[0].pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_loading_process_ends_with_its_parent() -> None:
+    """Even one that is stopped, and therefore cannot look whether its parent is there."""
+    with subprocess.Popen([sys.executable, "-c", LOADING], text=True, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        os.kill(worker, signal.SIGSTOP)
+        parent.kill()
+    end = time.monotonic() + 60
+    while _is_running(worker):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process has not ended, even if nobody has waited for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False

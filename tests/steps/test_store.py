@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from places import fabricate, step_of
 
-from benchmark.files import BusyError
+from benchmark.files import BusyError, exclusive
 from benchmark.recipes import find_run
 from benchmark.recipes.models import Run
 from benchmark.recipes.paths import run_name
@@ -107,6 +107,18 @@ def test_a_second_process_with_the_same_step_is_refused(
         first.wait()
     assert make(step, Means())  # the lock of a dead process is taken over
     assert [path.name for path in step.work.parent.iterdir()] == []
+
+
+def test_a_lock_that_a_killed_process_left_beside_its_result_is_removed(run: Run) -> None:
+    """It was killed between the move into the store and the end of the lock."""
+    step = step_of(run, "predict")
+    fabricate(step, "first")
+    step.lock.touch()
+    assert not make(step, Means())
+    assert not step.lock.exists()
+    with exclusive(step.lock, step.work):
+        assert not make(step, Means())
+        assert step.lock.exists()
 
 
 def test_what_is_left_of_a_damaged_step_is_replaced(run: Run) -> None:

@@ -144,7 +144,8 @@ def test_a_stage_that_is_killed_at_random_ends_in_the_same_bytes(
     process.kill()
     process.wait()
     process = start(kind, place)
-    assert process.wait() == 0, process.communicate()[1]
+    _, messages = process.communicate()
+    assert process.returncode == 0, messages
     assert (place / step.output()).read_bytes() == (workplace / step.output()).read_bytes()
     assert not (place / step.work).exists()
 
@@ -160,6 +161,7 @@ def test_a_kill_while_a_checkpoint_is_written_loses_nothing_before_it(
     process.kill()
     process.wait()
     process = start("all", place)
-    assert process.wait() == 0, process.communicate()[1]
+    _, messages = process.communicate()
+    assert process.returncode == 0, messages
     assert (place / step.output()).read_bytes() == (workplace / step.output()).read_bytes()
     assert not (place / step.work).exists()
