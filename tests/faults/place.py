@@ -5,6 +5,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -149,8 +150,8 @@ class Reference:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The metrics of every row."""
-        names = {name: row.runs[0] for name, row in ROWS.items()}
-        return {name: read_json(self.folder / steps_of(run)[-1].output()) for name, run in names.items()}
+        with chdir(self.folder):  # keys depend on the data in the working directory
+            return {name: read_json(steps_of(row.runs[0])[-1].output()) for name, row in ROWS.items()}
 
     @cached_property
     def files(self) -> set[Path]:
