@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -12,27 +11,28 @@ from benchmark.recipes import find_run
 from benchmark.steps import dataset_files, made_dataset
 from benchmark.training import StageJob, train_stages
 from benchmark.training.stages import read_training_data
-from tests.gpu.common import device_of, finish, forget_memory, largest_memory, say, table_of
+from tests.gpu.common import device_of, forget_memory, largest_memory, say, table_of
 from tests.performance import training
 from tests.performance.shared_passes import changed_schedule, near_boxes_proposed
+from tests.performance.steps import between_steps
 
 CLASSIFIERS = (1, 12)
 TEXT = """\
 ## Retraining classifiers
 
 As above, on the features of the frozen detector; K classifiers with the focal loss share one pass over the
-images. Images of the pass per second, over {length} iterations after {start}.
+images. Images of the pass per second, over {measured} iterations after {warm_up}.
 """
 
 
 def report(dry: bool) -> None:
     """A row for each number of classifiers."""
     device = device_of(dry)
-    start, length = (1, 1) if dry else (4, 12)
+    warm_up, measured = (1, 1) if dry else (8, 24)
     case = training.CASES["dry" if dry else "cuda"][-1]
     base = training.run_of(case)
     made_dataset(base.dataset)
-    say(TEXT.format(start=start, length=length))
+    say(TEXT.format(warm_up=warm_up, measured=measured))
     run = find_run("ablations:focal_cls").model_copy(
         update={"detector": base.detector, "detector_name": base.detector_name, "dataset": base.dataset}
     )
@@ -41,8 +41,10 @@ def report(dry: bool) -> None:
     vocabulary = vocabulary_hash(annotations.categories)
     precision = case.precision
 
-    def seconds(count: int, iterations: int) -> float:
-        with tempfile.TemporaryDirectory() as folder, near_boxes_proposed():
+    def seconds(count: int) -> float:
+        iterations = warm_up + measured
+        timing = between_steps(count * warm_up, count * iterations, device.type)
+        with tempfile.TemporaryDirectory() as folder, near_boxes_proposed(), timing as between:
             place = Path(folder)
             detector = build_detector(run, statistics)
             init = place / "base.pt"
@@ -53,19 +55,14 @@ def report(dry: bool) -> None:
                 StageJob(own, "retrain", files, output, init)
                 for own, output in zip(runs, outputs, strict=True)
             ]
-            begin = time.perf_counter()
             for _, facts in train_stages(jobs, devices=0 if dry else 1, workers=case.workers):
                 if isinstance(facts, Exception):
                     raise facts
-            finish(device)
-            return time.perf_counter() - begin
+        return between()
 
     def cells(count: int) -> list[str]:
         forget_memory(device)
-        short = seconds(count, start)
-        taken = seconds(count, start + length) - short
-        rate = f"{length * case.batch / taken:.1f}" if taken > 0 else "-"  # too short to tell, in a dry run
-        return [rate, largest_memory(device)]
+        return [f"{measured * case.batch / seconds(count):.1f}", largest_memory(device)]
 
     rows = [(f"K = {count}, {precision}", partial(cells, count)) for count in CLASSIFIERS[: 1 if dry else 2]]
     if not table_of(["", "images/s", "memory"], rows):

@@ -1,6 +1,7 @@
 """Classifiers trained by one pass over the images, and each by a pass of its own."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,19 +29,21 @@ from . import shared_testing
 from .loading import lvis_files, write_images
 from .measuring import measure, table
 from .retraining import boxes_proposed_near
+from .steps import between_steps
 
 CLASSIFIERS = (1, 2, 4, 8, 12)
 
 
 @dataclass(frozen=True)
 class Size:
-    """A detector, what a step looks at, the lengths between which iterations are timed, and how often."""
+    """A detector, what an iteration looks at, how many are timed after how many, and how often."""
 
     preset: str
     images: str
     edge: int
     batch: int
-    iterations: tuple[int, int]
+    warm_up: int
+    measured: int
     repetitions: int
 
 
@@ -50,15 +53,17 @@ SIZES = {
         "generated images of 160 pixels with 40 categories",
         edge=160,
         batch=4,
-        iterations=(5, 45),
-        repetitions=2,
+        warm_up=5,
+        measured=40,
+        repetitions=3,
     ),
     "R50": Size(
         "torchvision/mask_rcnn_r50_fpn",
         "images of `lvis_val_100.json`, 480 pixels high, with 1230 categories",
         edge=480,
         batch=2,
-        iterations=(1, 3),
+        warm_up=1,
+        measured=5,
         repetitions=1,
     ),
 }
@@ -70,8 +75,8 @@ Retrainings of the last layer that start from the same frozen detector and see t
 over these (`benchmark/steps/sharing.py`): the features are found once, and each classifier has its loss, its
 optimiser, its log and its checkpoints. Here K classifiers with the focal loss, which differ in their learning
 rates, are trained together, as the workflow trains them, and each alone; the checkpoints are compared, and
-equal to the byte. CPU time of an iteration, loading of the images included, on one thread: the difference
-between processes of {lengths} iterations, divided by their number, medians of {repetitions} repetitions.
+equal to the byte. CPU time of an iteration, loading of the images included, on one thread: means over
+{measured} iterations after {warm_up}, medians of {repetitions} processes.
 "Start" is what a process needs beside its iterations, which is in the times of neither: together it is paid
 once, alone K times. Boxes near the objects are added to the proposals, because the random weights propose
 hardly any.
@@ -130,18 +135,26 @@ def near_boxes_proposed() -> Iterator[None]:
         yield
 
 
-def retrain(name: str, first: str, last: str, iterations: str, place: str) -> None:
-    """Train the classifiers from one number to another together."""
+def retrain(name: str, first: str, last: str, place: str) -> None:
+    """Train the classifiers from one number to another together; prints the seconds of an iteration."""
     Path(place).mkdir(parents=True, exist_ok=True)
-    jobs = stage_jobs(SIZES[name], [*range(int(first), int(last))], int(iterations), Path(place))
-    with near_boxes_proposed():
+    size, numbers = SIZES[name], [*range(int(first), int(last))]
+    iterations = size.warm_up + size.measured
+    jobs = stage_jobs(size, numbers, iterations, Path(place))
+    timing = between_steps(len(jobs) * size.warm_up, len(jobs) * iterations, "cpu")
+    with near_boxes_proposed(), timing as seconds:
         for job, facts in train_stages(jobs, devices=0, workers=0):
             assert not isinstance(facts, Exception), (job.output, facts)
+    print(seconds() / size.measured)
 
 
-def _seconds(name: str, first: int, last: int, iterations: int, place: Path) -> float:
+def _seconds(name: str, first: int, last: int, place: Path) -> tuple[float, float]:
+    """CPU seconds of an iteration, and of all else; shown at once, because all take minutes."""
     code = "import sys; from tests.performance.shared_passes import *; retrain(*sys.argv[1:])"
-    return measure(code, name, str(first), str(last), str(iterations), str(place)).cpu_seconds
+    done = measure(code, name, str(first), str(last), str(place))
+    each = float(done.output.splitlines()[-1])
+    print(f"{name}, classifiers {first} to {last - 1}: {each:.3f} s", file=sys.stderr, flush=True)
+    return each, done.cpu_seconds - (SIZES[name].warm_up + SIZES[name].measured) * each
 
 
 def costs(name: str, place: Path) -> tuple[dict[int, float], float, float]:
@@ -149,21 +162,16 @@ def costs(name: str, place: Path) -> tuple[dict[int, float], float, float]:
 
     Raises ``RuntimeError`` where the checkpoints of two together and of each alone differ.
     """
-    short, long = SIZES[name].iterations
     together: dict[int, list[float]] = {count: [] for count in CLASSIFIERS}
     starts = []
     for repetition in range(SIZES[name].repetitions):
         for count in CLASSIFIERS:
-            where = place / f"{name} {count} {repetition}"
-            times = [_seconds(name, 0, count, length, where / str(length)) for length in (short, long)]
-            each = (times[1] - times[0]) / (long - short)
+            each, start = _seconds(name, 0, count, place / f"{name} {count} {repetition}")
             together[count].append(each)
-            starts.append(times[0] - short * each)
-    for number in (0, 1):
-        one, two = place / f"{name} alone {number}", place / f"{name} 2 0" / str(short)
-        _seconds(name, number, number + 1, short, one)
-        file = f"{number}/checkpoint.pt"
-        if (one / file).read_bytes() != (two / file).read_bytes():
+            starts.append(start)
+    _seconds(name, 1, 2, place / f"{name} second alone")
+    for file, alone in (("0/checkpoint.pt", f"{name} 1 0"), ("1/checkpoint.pt", f"{name} second alone")):
+        if (place / alone / file).read_bytes() != (place / f"{name} 2 0" / file).read_bytes():
             raise RuntimeError(
                 f"a classifier trained together with another is not that trained alone ({name})"
             )
@@ -185,22 +193,19 @@ def section() -> str:
                     rows.append([f"{name}, K = {count}", *cells, f"{start:.1f} s"])
         finally:
             os.chdir(old)
-    lengths = _of_each(
-        {name: f"{size.iterations[0]} and {size.iterations[1]}" for name, size in SIZES.items()}
-    )
-    repetitions = _of_each({name: str(size.repetitions) for name, size in SIZES.items()})
+
+    def of_each(field: str) -> str:
+        return ", ".join(f"{getattr(size, field)} ({name})" for name, size in SIZES.items())
+
     sizes = "\n".join(
         f"- {name}: `{size.preset}`, {size.batch} {size.images}" for name, size in SIZES.items()
     )
     columns = ["classifiers", "together", "each alone", "alone / together", "start"]
     return TEXT.format(
-        lengths=lengths,
-        repetitions=repetitions,
+        warm_up=of_each("warm_up"),
+        measured=of_each("measured"),
+        repetitions=of_each("repetitions"),
         sizes=sizes,
         table=table(columns, rows),
         testing=shared_testing.section(),
     )
-
-
-def _of_each(texts: dict[str, str]) -> str:
-    return ", ".join(f"{text} ({name})" for name, text in texts.items())

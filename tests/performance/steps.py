@@ -3,11 +3,13 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark.statistics import ClassStatistics
@@ -27,6 +29,31 @@ def clock(device: str) -> Callable[[], float]:
         return time.perf_counter()
 
     return synchronised
+
+
+@contextmanager
+def between_steps(first: int, last: int, device: str) -> Iterator[Callable[[], float]]:
+    """Yields a function that returns the seconds (as of ``clock``) from one step of an optimiser to another.
+
+    Steps of all optimisers are counted from 1. The function asserts that ``last`` was the last of all.
+    """
+    read, times, steps = clock(device), dict[int, float](), 0
+
+    def stepped(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps in (first, last):
+            times[steps] = read()
+
+    def seconds() -> float:
+        assert steps == last, (steps, last)
+        return times[last] - times[first]
+
+    handle = register_optimizer_step_post_hook(stepped)
+    try:
+        yield seconds
+    finally:
+        handle.remove()
 
 
 def peak_tensor_megabytes(step: Callable[[], object], device: str) -> float:

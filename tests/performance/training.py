@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmark.annotations import vocabulary_hash
 from benchmark.detectors import build_detector, checkpoints
@@ -31,7 +30,7 @@ from .loading import lvis_files, write_images
 from .measuring import ROOT, measure, median_ratio, table
 from .peers import PEERS, Training
 from .shared_passes import near_boxes_proposed
-from .steps import clock
+from .steps import between_steps
 
 LVIS_CATEGORIES = 1230  # of version 0.5
 
@@ -201,30 +200,21 @@ def seconds_of(name: str, case: Case, part: str, device: torch.device) -> tuple[
 
     Whatever the loop, its iterations end with the step of an optimiser.
     """
-    read = clock(device.type)
-    times: dict[int, float] = {}
-    steps, rows = 0, []
+    rows = []
     outputs = (case.categories or LVIS_CATEGORIES) + 1
-
-    def stepped(*_: object) -> None:
-        nonlocal steps
-        steps += 1
-        if steps in (case.warm_up, case.warm_up + case.measured):
-            times[steps] = read()
 
     def seen(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         if isinstance(module, nn.Linear) and module.out_features == outputs:
             rows.append(len(given[0]))
 
-    handles = [register_optimizer_step_post_hook(stepped), register_module_forward_pre_hook(seen)]
+    steps = case.warm_up + case.measured
+    handle = register_module_forward_pre_hook(seen)
     try:
-        train(name, case, part, device)
+        with between_steps(case.warm_up, steps, device.type) as seconds:
+            train(name, case, part, device)
     finally:
-        for handle in handles:
-            handle.remove()
-    assert steps == case.warm_up + case.measured, (name, steps)
-    rois = sum(rows) / steps / case.batch
-    return (times[steps] - times[case.warm_up]) / case.measured, rois
+        handle.remove()
+    return seconds() / case.measured, sum(rows) / steps / case.batch
 
 
 def print_seconds(name: str, number: str, part: str, folder: str) -> None:
