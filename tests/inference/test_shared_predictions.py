@@ -94,6 +94,12 @@ def files_of(step: Step, place: Path = Path()) -> Files:
 
 
 @pytest.fixture(scope="module")
+def workplace(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of its own: others must not take the random weights for those of finished trainings."""
+    return place_beside(tmp_path_factory.mktemp("untrained"), workplace)
+
+
+@pytest.fixture(scope="module")
 def alone(workplace: Path) -> Alone:
     """The files of predictions that were made separately.
 
