@@ -4,6 +4,7 @@ import csv
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,22 @@ def wait_for(process: subprocess.Popen[Any], sign: Callable[[], object], seconds
         )
         assert time.monotonic() < deadline
         time.sleep(0.0005)
+
+
+def wait_for_success(process: subprocess.Popen[str]) -> None:
+    """Wait for the end of a command with exit status 0. Reads its messages, so that no full pipe stops it."""
+    _, messages = process.communicate()
+    assert process.returncode == 0, messages
+
+
+def all_ended(pids: Sequence[int], within: float = 30) -> bool:
+    """Wait until processes have ended and been waited for; False if one is left after some seconds."""
+    deadline = time.monotonic() + within
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def instance_masks(bitmaps: Tensor, way: MaskTargets = "coverage") -> InstanceMasks:

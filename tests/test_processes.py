@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import instance_masks, wait_for
+from helpers import all_ended, instance_masks, wait_for, wait_for_success
 from places import made_in, make_command, place_beside, record_in, step_of
 
 from benchmark.detectors import build_detector
@@ -91,8 +90,7 @@ def start(run: Run, place: Path, step: str | None = None) -> subprocess.Popen[st
 def checkpoint_of_two_processes(run: Run, place: Path) -> Path:
     """The checkpoint that two processes make."""
     process = start(run, place)
-    _, messages = process.communicate()
-    assert process.returncode == 0, messages
+    wait_for_success(process)
     return place / step_of(run, run.stages[0].name).output()
 
 
@@ -209,8 +207,7 @@ def test_two_processes_detect_the_same_bytes(place: Path, monkeypatch: pytest.Mo
     made_dataset(run.dataset)
     make(step_of(run, "train"), Means())
     process = start(run, place, "predict")
-    _, messages = process.communicate()
-    assert process.returncode == 0, messages
+    wait_for_success(process)
     step = step_of(run, "predict")
     checkpoint, files = step.inputs["checkpoint"].output(), dataset_files(run.dataset)
     predict_dataset(run, files, checkpoint, place / "one.parquet", workers=0, devices=0)
@@ -256,15 +253,6 @@ def ended(place: Path) -> Callable[[], Record]:
         return record
 
     return read
-
-
-def all_ended(pids: list[int], within: float = 30) -> bool:
-    deadline = time.monotonic() + within
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -78,8 +78,8 @@ def load(data: Dataset[Any], **options: Any) -> Iterator[Any]:
     """Yield from a ``DataLoader`` with ``options``.
 
     Raises errors of bad input unchanged: PyTorch would replace the message of an error in a loading process
-    by a traceback. The length of ``data`` must be known to a sampler. Loading processes end with this one:
-    PyTorch's notice its end only while they wait for work, not while they pass on images.
+    by a traceback. The length of ``data`` must be known to a sampler. Loading processes end with this one,
+    at once: PyTorch's look every few seconds whether it is still there.
     """
     begin = partial(_begin_worker, os.getpid())
     for loaded in DataLoader(_ErrorsAsItems(data), worker_init_fn=begin, **options):

@@ -138,10 +138,17 @@ def _ended(name: str, place: Path, dry: bool, limit: float) -> Section:
     took = time.monotonic() - begin
     if in_time and process.returncode == 0:
         return Section("done", f"{found}\n\n{_conditions()}; {took:.0f} s.", took)
-    last = "\n".join(log.read_text().splitlines()[-TAIL:])
+    last = _without_folders("\n".join(log.read_text().splitlines()[-TAIL:]))
     why = f"Failed after {took:.0f} s" if in_time else f"Not finished within {took:.0f} s"
     state = "failed" if in_time else "late"
     return Section(state, f"{found}\n\n{why}; {_conditions()}.\n\n```\n{last}\n```", took)
+
+
+def _without_folders(text: str) -> str:
+    """Messages for a page that others read: files without the folders of this machine."""
+    for folder in sorted({*sys.path, str(ROOT)} - {""}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def _start(topic: str, place: Path, dry: bool, out: object, messages: object) -> "subprocess.Popen[bytes]":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import wait_for
+from helpers import wait_for, wait_for_success
 from places import place_beside
 
 from benchmark.detectors.checkpoints import load
@@ -144,8 +144,7 @@ def test_a_stage_that_is_killed_at_random_ends_in_the_same_bytes(
     process.kill()
     process.wait()
     process = start(kind, place)
-    _, messages = process.communicate()
-    assert process.returncode == 0, messages
+    wait_for_success(process)
     assert (place / step.output()).read_bytes() == (workplace / step.output()).read_bytes()
     assert not (place / step.work).exists()
 
@@ -161,7 +160,6 @@ def test_a_kill_while_a_checkpoint_is_written_loses_nothing_before_it(
     process.kill()
     process.wait()
     process = start("all", place)
-    _, messages = process.communicate()
-    assert process.returncode == 0, messages
+    wait_for_success(process)
     assert (place / step.output()).read_bytes() == (workplace / step.output()).read_bytes()
     assert not (place / step.work).exists()

@@ -150,7 +150,7 @@ def test_mixed_precision_trains_alike(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inside")
-def test_fewer_images_at_once_train_the_same_model(tmp_path: Path) -> None:
+def test_fewer_images_at_once_train_the_same_model(place: Path, tmp_path: Path) -> None:
     """A step of SGD is the same but for rounding, by which another box may be proposed and drawn; batch
     statistics would differ, so ``norm: batch`` is refused."""
     whole = recipe("softmax", iterations=1, optimizer="sgd")
@@ -173,6 +173,11 @@ def test_fewer_images_at_once_train_the_same_model(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="--images-at-once 1, norm: batch"):
         run_stage(job, devices=1, workers=0, images_at_once=1)
     assert not job.output.exists()
+    refused = make_command(whole, "train", place, "--images-at-once", "1")
+    process = subprocess.run(refused, cwd=place, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "--images-at-once 1, norm: batch" in process.stderr
+    assert not (place / step_of(whole, "train").folder).exists()
 
 
 @pytest.mark.usefixtures("inside")
