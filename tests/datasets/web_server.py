@@ -29,6 +29,7 @@ class Files:
     faults: dict[str, list[str]] = field(default_factory=dict)
     pause: float = 0.0  # seconds before every answer
     asked: list[str] = field(default_factory=list)
+    waited_for: list[str] = field(default_factory=list)  # slow answers that were read to their end
     url: str = ""
 
 
@@ -53,11 +54,12 @@ def serving_files(site: Files) -> Iterator[Files]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if fault == "slow":  # byte by byte, without an end
+            if fault == "slow":  # byte by byte, for a minute at most
                 with suppress(OSError):
-                    for start in range(40):
+                    for start in range(1200):
                         self.wfile.write(body[start : start + 1])
                         time.sleep(0.05)
+                    site.waited_for.append(self.path)
                 return None
             self.wfile.write(body[: len(body) // 2] if fault == "broken" else body)
             return None
