@@ -134,8 +134,8 @@ def _change_classifier(detector: Detector, sample: Sample, number: int) -> None:
     linear.bias[-1] = BACKGROUND
 
 
-def costs(name: str) -> dict[int, float]:
-    """CPU seconds of an image with K methods together.
+def costs(name: str) -> list[tuple[int, float, float]]:
+    """For every K: CPU seconds of an image with K methods together, and the sum of each alone.
 
     Raises ``RuntimeError`` where the files of one made alone and with the others differ.
     """
@@ -147,32 +147,33 @@ def costs(name: str) -> dict[int, float]:
         return load(self, index)
 
     TestImages.__getitem__ = stamped  # type: ignore[method-assign]
-    found, files = {}, []
+
+    def predicted(jobs: list[PredictionJob]) -> tuple[float, list[bytes]]:
+        """CPU seconds of an image, and the files."""
+        stamps.clear()
+        for job, facts in predict_together(jobs, workers=0, devices=0):
+            assert not isinstance(facts, Exception), (job.output, facts)
+        stamps.append(time.process_time())
+        seconds = median(after - before for before, after in pairwise(stamps[1:]))
+        return seconds, [job.output.read_bytes() for job in jobs]
+
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         jobs = predictions(size, Path(folder))
-        for count in size.methods:
-            stamps.clear()
-            for job, facts in predict_together(jobs[:count], workers=0, devices=0):
-                assert not isinstance(facts, Exception), (job.output, facts)
-            stamps.append(time.process_time())
-            found[count] = median(after - before for before, after in pairwise(stamps[1:]))
-            files.append(jobs[0].output.read_bytes())
+        alone = [predicted([job]) for job in jobs]
+        together = {count: predicted(jobs[:count]) for count in size.methods if count > 1}
         os.chdir(ROOT)
-    if any(file != files[0] for file in files):
+    if any(files != [file for _, (file,) in alone[:count]] for count, (_, files) in together.items()):
         raise RuntimeError(f"detections made with others are not those made alone ({name})")
-    return found
+    seconds = {1: alone[0][0], **{count: each for count, (each, _) in together.items()}}
+    return [(count, each, sum(one for one, _ in alone[:count])) for count, each in seconds.items()]
 
 
 def section() -> str:
     """Markdown."""
     rows = []
     for name in SIZES:
-        seconds = {
-            int(count): each for count, each in result_of("shared_testing", f"costs('{name}')").items()
-        }
-        for count, each in seconds.items():
-            apart = count * seconds[1]
+        for count, each, apart in result_of("shared_testing", f"costs('{name}')"):
             cells = [f"{1000 * each:,.0f} ms", f"{1000 * apart:,.0f} ms", f"{apart / each:.1f}"]
             rows.append([f"{name}, K = {count}", *cells])
     sizes = "\n".join(
