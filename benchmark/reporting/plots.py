@@ -21,7 +21,7 @@ from benchmark.evaluation.metrics import METRICS
 from benchmark.files import atomic_path
 from benchmark.recipes.options import value_text
 from benchmark.reporting.collect import HEADLINE, RowResult
-from benchmark.reporting.series import SeriesReader, Values, smoothed
+from benchmark.reporting.series import SeriesReader, Values, smoothed, training_titles
 from benchmark.reporting.sweeps import Sweep, numeric_sweeps
 from benchmark.reporting.tables import WORDS
 from benchmark.steps import Step
@@ -282,15 +282,12 @@ def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure 
                     if item.step.owner is result.run:
                         colours.setdefault(item.step.place, _colour(rows, row))
     several = any(len(row.runs) > 1 for row in rows)
-    titles = [(step.run.title, step.name, step.run.seed) for step in found.values()]
+    titles = training_titles(found)
     drawings = []
     for place, step in found.items():
         points = reader.progress(step.progress)
         if points is not None:
-            run = step.run
-            name = f"{run.title}: {step.name}" + (f", seed {run.seed}" if several else "")
-            if titles.count((run.title, step.name, run.seed)) > 1:
-                name += f", {run.detector_name.partition('/')[2]}"
+            name = f"{titles[place]}: {step.name}" + (f", seed {step.run.seed}" if several else "")
             drawings.append(Drawing(name, colours.get(place, GREY), _loss_curve(points)))
     return _assembled(drawings, "iteration", "training loss", _log_loss, reference=False)
 

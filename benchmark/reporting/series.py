@@ -1,6 +1,7 @@
 """Data of the plots: values of every category and training curves, read from the results."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 
 from benchmark.errors import BenchmarkError
 from benchmark.files import file_error
+from benchmark.recipes.models import Run
 from benchmark.reporting.collect import RowResult, RunResult
 from benchmark.statistics import ClassStatistics
+from benchmark.steps import Step
 
 BANDWIDTH = 0.25
 """Bandwidth of the smoothed curves, in decades of the count."""
@@ -123,6 +126,24 @@ class SeriesReader:
         except (ValueError, KeyError) as error:
             self._notes[f"{path} is not a table of categories: {error}"] = None
             return None
+
+
+def training_titles(trainings: Mapping[str, Step]) -> dict[str, str]:
+    """By the place of a training, the title of its run, with the dataset and the detector where they differ
+    among trainings of the same title, stage and seed."""
+    alike: dict[tuple[str, str, int], list[Run]] = {}
+    for step in trainings.values():
+        alike.setdefault((step.run.title, step.name, step.run.seed), []).append(step.run)
+    titles = {}
+    for place, step in trainings.items():
+        run, words = step.run, []
+        others = alike[run.title, step.name, run.seed]
+        if len({other.dataset_name for other in others}) > 1:
+            words.append(run.dataset_name)
+        if len({other.detector_name for other in others}) > 1:
+            words.append(run.detector_name.partition("/")[2])
+        titles[place] = f"{run.title} ({', '.join(words)})" if words else run.title
+    return titles
 
 
 def smoothed(counts: NDArray[np.int64], values: Values, points: int = 60) -> tuple[Values, Values]:

@@ -23,7 +23,7 @@ from benchmark.reporting.html.examples import examples
 from benchmark.reporting.html.training_tables import training_tables
 from benchmark.reporting.noise import explanation, marks_note, needed_seeds_text, rank_text, statements
 from benchmark.reporting.prediction import Agreement, Published, agreements
-from benchmark.reporting.series import SeriesReader, Values, smoothed
+from benchmark.reporting.series import SeriesReader, Values, smoothed, training_titles
 from benchmark.reporting.sweeps import numeric_sweeps
 from benchmark.reporting.tables import WORDS, duration, memory
 from benchmark.steps import Step
@@ -324,18 +324,20 @@ def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[
         for result in row.runs:
             for step in (item.step for item in result.steps if item.step.kind.trains):
                 run = step.run
-                new = {"stage": step.name, "title": run.title, "seed": run.seed, "rows": [], "own": None}
+                new = {"stage": step.name, "seed": run.seed, "rows": [], "own": None}
                 _, entry = found.setdefault(step.place, (step, new))
                 if row.id not in entry["rows"]:
                     entry["rows"].append(row.id)
                 if step.owner is result.run:
                     entry["own"] = row.id
-    for step, entry in found.values():
+    titles = training_titles({place: step for place, (step, _) in found.items()})
+    for place, (step, entry) in found.items():
         points = reader.progress(step.progress)
         if points is not None:
             if len(points) > CURVE_POINTS:
                 points = np.array([part.mean(axis=0) for part in np.array_split(points, CURVE_POINTS)])
-            yield {**entry, "iterations": _numbers(points[:, 0], 1), "losses": _numbers(points[:, 1], 5)}
+            axes = {"iterations": _numbers(points[:, 0], 1), "losses": _numbers(points[:, 1], 5)}
+            yield {**entry, "title": titles[place], **axes}
 
 
 def _rounded(value: float | None) -> float | None:
