@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.classifiers import Classifier
+from benchmark.detectors.masks import PastedMasks
 from benchmark.images import Target
 from benchmark.recipes.detector_settings import DetectorSettings as Settings
 from benchmark.recipes.models import TestSettings
@@ -44,14 +45,18 @@ class RoIBatch:
 
 @dataclass
 class Detections:
-    """Detections of one image, best first: boxes (n, 4) xyxy in pixels of the original image, labels (n,) in
-    ``0..C-1``, scores (n,) float32, and masks of the original size as compressed COCO RLE
-    (``{"size": [height, width], "counts": bytes}``), or None."""
+    """Detections of one image, best first, on the CPU: boxes (n, 4) xyxy in pixels of the original image,
+    labels (n,) in ``0..C-1``, scores (n,) float32, and masks of the original size, or None."""
 
     boxes: Tensor
     labels: Tensor
     scores: Tensor
-    rles: list[dict[str, Any]] | None
+    masks: PastedMasks | None
+
+    @property
+    def rles(self) -> list[dict[str, Any]] | None:
+        """The masks as compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each, or None."""
+        return None if self.masks is None else self.masks.rles
 
 
 class TestFeatures:

@@ -1,6 +1,8 @@
 """Masks for all back ends: targets of mask heads, and predicted masks pasted into the image."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,10 +33,41 @@ def mask_targets(target: Target, boxes: Tensor, matched: Tensor, side: int) -> T
     return target.masks.targets(boxes, matched, side)
 
 
+@dataclass(frozen=True, eq=False)
+class PastedMasks:
+    """The masks of an image's detections, in their order.
+
+    ``owners``, ``places`` int64 (P,): masks, and positions counted down the columns of the image, at which
+    runs of foreground pixels begin and end; ``count`` masks of ``size``, height and width.
+    """
+
+    owners: NDArray[np.int64]
+    places: NDArray[np.int64]
+    count: int
+    size: Size
+
+    @cached_property
+    def rles(self) -> list[dict[str, Any]]:
+        """Compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each. Coding takes as long as
+        pasting, needs no GPU, and is done when this is first read, by any thread."""
+        stop = self.size[0] * self.size[1]
+        keys, times = np.unique(self.owners * (stop + 1) + self.places, return_counts=True)
+        # a run that reaches the bottom of a column continues at the top of the next; the last run ends with
+        # the image
+        changes = keys[(times == 1) & (keys % (stop + 1) < stop)]
+        ends = np.arange(self.count) * (stop + 1) + stop
+        owner, place = np.divmod(np.sort(np.concatenate([changes, ends])), stop + 1)
+        numbers = np.bincount(owner, minlength=self.count)
+        runs = np.diff(place, prepend=0)
+        heads = (np.cumsum(numbers) - numbers)[: self.count]
+        runs[heads] = place[heads]
+        return [{"size": list(self.size), "counts": code} for code in encode_run_lengths(runs, numbers)]
+
+
 def paste_masks(
     probabilities: Tensor, boxes: Tensor, size: Size, threshold: float, pasting: Pasting = "grid"
-) -> list[dict[str, Any]]:
-    """Masks as compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each, in order.
+) -> PastedMasks:
+    """Masks of an image from the probabilities in their boxes.
 
     A pixel is foreground if the probability at its centre reaches the threshold. The box is divided into
     cells, and a probability belongs to the centre of its cell; between centres it is interpolated bilinearly,
@@ -57,7 +90,7 @@ def paste_masks(
     margin = 1 / (2 * cells) if fading else 0.0
     left, right = _spans(boxes[:, 0], boxes[:, 2], margin, width)
     top, bottom = _spans(boxes[:, 1], boxes[:, 3], margin, height)
-    owners, places = [], []
+    owners, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for part, wide, high in _parts(right - left, bottom - top):
         columns = _weights(boxes[part, 0], boxes[part, 2], left[part], right[part], wide, cells, fading)
         rows = _weights(boxes[part, 1], boxes[part, 3], top[part], bottom[part], high, cells, fading)
@@ -70,7 +103,7 @@ def paste_masks(
         ends = torch.stack([owner, (left[owner] + column) * height + top[owner] + row]).cpu().numpy()
         owners.append(ends[0])
         places.append(ends[1])
-    return _encoded(owners, places, len(boxes), size)
+    return PastedMasks(np.concatenate(owners), np.concatenate(places), len(boxes), size)
 
 
 def _in_whole_pixels(boxes: Tensor) -> Tensor:
@@ -118,22 +151,3 @@ def _weights(
         place = place.clamp(0, cells - 1)
     place = torch.where(pixel < behind[:, None], place, -1.0)
     return (1 - (place[..., None] - torch.arange(cells, device=first.device)).abs()).clamp(min=0)
-
-
-def _encoded(
-    owners: list[NDArray[np.int64]], places: list[NDArray[np.int64]], count: int, size: tuple[int, int]
-) -> list[dict[str, Any]]:
-    """RLE of ``count`` masks from the positions, counted down the columns, at which runs begin and end."""
-    stop = size[0] * size[1]
-    keys = np.concatenate([np.zeros(0, np.int64), *owners]) * (stop + 1)
-    keys, times = np.unique(keys + np.concatenate([np.zeros(0, np.int64), *places]), return_counts=True)
-    # a run that reaches the bottom of a column continues at the top of the next; the last run ends with the
-    # image
-    changes = keys[(times == 1) & (keys % (stop + 1) < stop)]
-    ends = np.arange(count) * (stop + 1) + stop
-    owner, place = np.divmod(np.sort(np.concatenate([changes, ends])), stop + 1)
-    numbers = np.bincount(owner, minlength=count)
-    runs = np.diff(place, prepend=0)
-    heads = (np.cumsum(numbers) - numbers)[:count]
-    runs[heads] = place[heads]
-    return [{"size": list(size), "counts": code} for code in encode_run_lengths(runs, numbers)]

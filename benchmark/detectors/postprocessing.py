@@ -39,7 +39,7 @@ def in_original_pixels(
     from_size: Size,
     to_size: Size,
 ) -> Detections:
-    """Detections in pixels of the original image, on the CPU, with compressed masks.
+    """Detections in pixels of the original image, on the CPU, with masks.
 
     Args:
         kept: boxes, labels and scores of an image.
@@ -55,7 +55,7 @@ def in_original_pixels(
         # in MMDetection 1 a box ends in its last pixel, and the factor multiplies that pixel's coordinate
         boxes = boxes + boxes.new_tensor([0, 0, 1 / width - 1, 1 / height - 1])
     boxes = boxes * torch.tensor([width, height, width, height], device=boxes.device)
-    rles = None
+    pasted = None
     if masks is not None:
-        rles = paste_masks(masks, boxes, to_size, mask_threshold, settings.mask_pasting)
-    return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), rles)
+        pasted = paste_masks(masks, boxes, to_size, mask_threshold, settings.mask_pasting)
+    return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), pasted)

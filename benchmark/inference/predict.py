@@ -1,6 +1,7 @@
 """Predicts the detections of a validation split with one or several checkpoints."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,12 @@ Ended = tuple[PredictionJob, dict[str, Any] | Exception]
 """A finished prediction with the facts for its record, or a failed one with its error."""
 
 
+DetectionRows = tuple[
+    int, NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], list[dict[str, Any]] | None
+]
+"""The arguments of ``DetectionWriter.add``."""
+
+
 @torch.no_grad()
 def predict_together(jobs: Sequence[PredictionJob], *, workers: int, devices: int = 1) -> Iterator[Ended]:
     """Make several predictions in one pass over the validation images; yields each job when it has ended.
@@ -144,8 +151,8 @@ def predict_together(jobs: Sequence[PredictionJob], *, workers: int, devices: in
         return None
 
     with ExitStack() as stack:
-        trunk = _Trunk(fabric)
-        going = [_Prediction(job, fabric) for job in jobs]
+        trunk, coder = _Trunk(fabric), stack.enter_context(ThreadPoolExecutor(1))
+        going = [_Prediction(job, fabric, coder) for job in jobs]
         for prediction in list(going):
             if error := error_of(prediction.begin, annotations, trunk, stack):
                 going.remove(prediction)
@@ -215,9 +222,10 @@ class _Prediction:
     _category_ids: NDArray[np.int64]
     _writer: DetectionWriter | None  # in the first process
 
-    def __init__(self, job: PredictionJob, fabric: Fabric) -> None:
-        self.job, self._fabric = job, fabric
+    def __init__(self, job: PredictionJob, fabric: Fabric, coder: Executor) -> None:
+        self.job, self._fabric, self._coder = job, fabric, coder
         self._file = ExitStack()
+        self._coding: Future[DetectionRows | None] | None = None  # of the images before
 
     def begin(self, annotations: AnnotationFile, trunk: "_Trunk", stack: ExitStack) -> None:
         """Load the detector and open the file, which ``stack`` removes unless ``finish`` is called."""
@@ -233,21 +241,34 @@ class _Prediction:
         return self._detector.test_features([image])
 
     def add(self, sample: Sample | None, features: TestFeatures | None) -> None:
-        """Detect objects in this process's image, if any, and write the detections of all processes."""
-        own: tuple[int, Detections] | None = None
+        """Detect objects in this process's image, if any. A thread codes their masks while the next image is
+        looked at, and then they are written."""
+        found: Detections | None = None
         if sample is not None and features is not None:
-            own = sample.image_id, self._detector.detections(features, [sample.size])[0]
-        for item in _gathered(own, self._fabric):
-            if self._writer is not None and item is not None:
-                image_id, found = item
-                add_detections(self._writer, image_id, found, self._category_ids)
+            (found,) = self._detector.detections(features, [sample.size])
+        self._write()
+        self._coding = self._coder.submit(self._rows, sample, found)
+
+    def _rows(self, sample: Sample | None, found: Detections | None) -> DetectionRows | None:
+        if sample is None or found is None:
+            return None
+        return detection_rows(sample.image_id, found, self._category_ids)
+
+    def _write(self) -> None:
+        """Write the detections of all processes in the images before, if there were any."""
+        if self._coding is not None:
+            own, self._coding = self._coding.result(), None
+            for rows in _gathered(own, self._fabric):
+                if self._writer is not None and rows is not None:
+                    self._writer.add(*rows)
 
     def abandon(self, error: Exception) -> None:
         """Remove the file."""
         self._file.__exit__(type(error), error, error.__traceback__)
 
     def finish(self) -> None:
-        """Move the file to its destination."""
+        """Write the last detections, and move the file to its destination."""
+        self._write()
         self._file.close()
 
     def facts(self, images: int) -> dict[str, Any]:
@@ -260,14 +281,11 @@ class _Prediction:
         }
 
 
-def add_detections(
-    writer: DetectionWriter, image_id: int, found: Detections, category_ids: NDArray[np.int64]
-) -> None:
-    """Write the detections of an image; ``category_ids`` (C,) are those of the labels."""
+def detection_rows(image_id: int, found: Detections, category_ids: NDArray[np.int64]) -> DetectionRows:
+    """What is written of the detections of an image; ``category_ids`` (C,) are those of the labels."""
     boxes = found.boxes.clone()
     boxes[:, 2:] -= boxes[:, :2]
-    ids = category_ids[found.labels.numpy()]
-    writer.add(image_id, ids, found.scores.numpy(), boxes.numpy(), found.rles)
+    return image_id, category_ids[found.labels.numpy()], found.scores.numpy(), boxes.numpy(), found.rles
 
 
 def _gathered(own: Any, fabric: Fabric) -> list[Any]:

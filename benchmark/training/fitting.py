@@ -15,7 +15,7 @@ from benchmark.detectors import Detector
 from benchmark.evaluation import evaluate_detections
 from benchmark.images import Target, TestImages, TrainImages, load
 from benchmark.inference.detections import DetectionWriter
-from benchmark.inference.predict import add_detections
+from benchmark.inference.predict import detection_rows
 from benchmark.progress import tracked
 from benchmark.recipes.models import Run, Sampler, Stage
 from benchmark.seeds import derive_seed
@@ -130,7 +130,7 @@ class FitData:
                 for _, sample in zip(tracked(range(len(data)), "images searched"), loader, strict=True):
                     image, _ = sample.on(self._device)
                     (detections,) = detector.predict([image], [sample.size])
-                    add_detections(writer, sample.image_id, detections, part.annotations.category_ids)
+                    writer.add(*detection_rows(sample.image_id, detections, part.annotations.category_ids))
             metrics = evaluate_detections(truth, found).metrics
         return metrics["segm" if masks else "bbox"]["AP"]
 

@@ -45,7 +45,7 @@ needs_mmdet = pytest.mark.skipif("mmdet" not in BACKENDS, reason="back end 'mmde
 
 
 def planes(masks: Tensor, boxes: Tensor, size: tuple[int, int], pasting: Pasting = "grid") -> np.ndarray:
-    return coco_mask.decode(paste_masks(masks, boxes, size, 0.5, pasting)).transpose(2, 0, 1)
+    return coco_mask.decode(paste_masks(masks, boxes, size, 0.5, pasting).rles).transpose(2, 0, 1)
 
 
 def blobs() -> Tensor:
@@ -79,7 +79,7 @@ def whole(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float)
 def test_codes_are_pycocotools_of_the_whole_image(threshold: float) -> None:
     masks = probabilities(3 * len(BOXES))
     boxes = torch.cat([BOXES, BOXES.roll(1, 0), BOXES.flip(0)])
-    rles = paste_masks(masks, boxes, SIZE, threshold)
+    rles = paste_masks(masks, boxes, SIZE, threshold).rles
     assert all(rle["size"] == list(SIZE) for rle in rles)
     assert [rle["counts"] for rle in rles] == whole(masks, boxes, SIZE, threshold)
 
@@ -99,8 +99,8 @@ def test_masks_in_random_boxes_are_those_of_the_whole_image() -> None:
     """Together and alone, to the byte; a few pixels lie on the threshold, where float32 decides."""
     boxes = random_boxes(200)
     masks = probabilities(len(boxes))
-    rles = paste_masks(masks, boxes, SIZE, 0.5)
-    alone = [paste_masks(masks[n : n + 1], boxes[n : n + 1], SIZE, 0.5)[0] for n in range(len(boxes))]
+    rles = paste_masks(masks, boxes, SIZE, 0.5).rles
+    alone = [paste_masks(masks[n : n + 1], boxes[n : n + 1], SIZE, 0.5).rles[0] for n in range(len(boxes))]
     assert rles == alone
     expected = whole(masks, boxes, SIZE, 0.5)
     assert sum(rle["counts"] != code for rle, code in zip(rles, expected, strict=True)) <= 2
@@ -113,7 +113,7 @@ def test_masks_in_random_boxes_are_those_of_the_whole_image() -> None:
 def test_full_columns_join() -> None:
     """Runs continue from the end of a column to the start of the next, up to the last pixel of the image."""
     boxes = torch.tensor([[-10.0, -10, 90, 90], [20, -10, 40, 90], [20, -10, 90, 90], [20, 5, 40, 90]])
-    rles = paste_masks(torch.ones(4, 28, 28), boxes, SIZE, 0.5)
+    rles = paste_masks(torch.ones(4, 28, 28), boxes, SIZE, 0.5).rles
     assert coco_mask.area(rles).tolist() == [64 * 48, 20 * 48, 44 * 48, 20 * 43]
     for rle in rles:
         assert coco_mask.encode(coco_mask.decode(rle))["counts"] == rle["counts"]
@@ -121,7 +121,7 @@ def test_full_columns_join() -> None:
 
 def test_a_mask_of_ones_is_its_box_to_the_pixel_whose_centre_lies_in_it() -> None:
     for rle, (x1, y1, x2, y2) in zip(
-        paste_masks(torch.ones(len(BOXES), 28, 28), BOXES, SIZE, 0.5), BOXES.tolist(), strict=True
+        paste_masks(torch.ones(len(BOXES), 28, 28), BOXES, SIZE, 0.5).rles, BOXES.tolist(), strict=True
     ):
         x, y = np.arange(SIZE[1]) + 0.5, np.arange(SIZE[0]) + 0.5
         expected = ((y >= y1) & (y <= y2))[:, None] & ((x >= x1) & (x <= x2))
@@ -130,27 +130,27 @@ def test_a_mask_of_ones_is_its_box_to_the_pixel_whose_centre_lies_in_it() -> Non
 
 def test_memory_is_bounded_and_the_result_does_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     masks = probabilities(len(BOXES))
-    at_once = paste_masks(masks, BOXES, SIZE, 0.5)
+    at_once = paste_masks(masks, BOXES, SIZE, 0.5).rles
     monkeypatch.setattr(module, "PIXELS_AT_ONCE", 100)
-    assert paste_masks(masks, BOXES, SIZE, 0.5) == at_once
+    assert paste_masks(masks, BOXES, SIZE, 0.5).rles == at_once
 
 
 def test_mixed_precision_changes_nothing() -> None:
     masks = probabilities(len(BOXES))
     with torch.autocast("cpu", torch.bfloat16):
-        found = paste_masks(masks, BOXES, SIZE, 0.5)
-    assert found == paste_masks(masks, BOXES, SIZE, 0.5)
+        found = paste_masks(masks, BOXES, SIZE, 0.5).rles
+    assert found == paste_masks(masks, BOXES, SIZE, 0.5).rles
 
 
 def test_nothing_to_paste() -> None:
-    assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), SIZE, 0.5) == []
+    assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), SIZE, 0.5).rles == []
 
 
 def test_what_is_not_finite_is_no_foreground() -> None:
     """Masks of a model that diverges, and boxes without an area."""
     masks, boxes = torch.ones(2, 28, 28), torch.tensor([[1.0, 1, 20, 20], [5, 5, 5, 9]])
     masks[0] = torch.nan
-    assert coco_mask.area(paste_masks(masks, boxes, SIZE, 0.5)).tolist() == [0, 0]
+    assert coco_mask.area(paste_masks(masks, boxes, SIZE, 0.5).rles).tolist() == [0, 0]
 
 
 @needs_detectron2

@@ -277,7 +277,7 @@ def test_pasted_targets_are_the_object_again(way: MaskTargets) -> None:
     for polygons, boxes, size in real_objects():
         masks, enlarged = augmented(InstanceMasks.of(polygons, *size, way), boxes, 800, False)
         targets = masks.targets(enlarged, torch.arange(len(boxes)), SIDE)
-        rles = paste_masks(targets, boxes, size, 0.5)
+        rles = paste_masks(targets, boxes, size, 0.5).rles
         truth = [
             coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in item], *size))
             for item in polygons

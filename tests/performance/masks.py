@@ -184,7 +184,7 @@ def pasting() -> dict[str, Any]:
     """CPU milliseconds per image of every way, the median ratio to ours, and the number of equal codes."""
     torch.set_num_threads(1)
     ways: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "ours": lambda: paste_masks(*detections(), SIZE, 0.5),
+        "ours": lambda: paste_masks(*detections(), SIZE, 0.5).rles,
         "torchvision": with_torchvision,
         "`grid_sample` into the whole image": with_grid_sample,
     }
