@@ -48,8 +48,8 @@ class PastedMasks:
 
     @cached_property
     def rles(self) -> list[dict[str, Any]]:
-        """Compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each. Coding takes as long as
-        pasting, needs no GPU, and is done when this is first read, by any thread."""
+        """Compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each. Coding needs no GPU: the
+        first thread that reads this does it."""
         stop = self.size[0] * self.size[1]
         keys, times = np.unique(self.owners * (stop + 1) + self.places, return_counts=True)
         # a run that reaches the bottom of a column continues at the top of the next; the last run ends with
