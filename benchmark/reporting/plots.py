@@ -271,7 +271,7 @@ def _against_counts(name: str, colour: str, counts: NDArray[np.int64], values: V
 
 
 def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
-    """Loss against iteration, one line or pair of axes for each training of the rows and their bases."""
+    """Loss against iteration: a name for each training of the rows and their bases, a line for each seed."""
     found: dict[str, Step] = {}
     colours: dict[str, str] = {}
     for row in rows:
@@ -281,26 +281,27 @@ def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure 
                     found.setdefault(item.step.place, item.step)
                     if item.step.owner is result.run:
                         colours.setdefault(item.step.place, _colour(rows, row))
-    several = any(len(row.runs) > 1 for row in rows)
     titles = training_titles(found)
-    drawings = []
+    curves: dict[str, list[Values]] = {}
+    colour_of: dict[str, str] = {}
     for place, step in found.items():
         points = reader.progress(step.progress)
         if points is not None:
-            name = f"{titles[place]}: {step.name}" + (f", seed {step.run.seed}" if several else "")
-            drawings.append(Drawing(name, colours.get(place, GREY), _loss_curve(points)))
+            name = f"{titles[place]}: {step.name}"
+            curves.setdefault(name, []).append(points)
+            colour_of.setdefault(name, colours.get(place, GREY))
+    drawings = [Drawing(name, colour_of[name], _loss_curves(seeds)) for name, seeds in curves.items()]
     return _assembled(drawings, "iteration", "training loss", _log_loss, reference=False)
 
 
-def _loss_curve(points: Values) -> Callable[[Axes, str, float], None]:
-    iterations, losses = points.T
-    reach = len(losses) // CURVE_POINTS
-
+def _loss_curves(seeds: Sequence[Values]) -> Callable[[Axes, str, float], None]:
     def draw(axes: Axes, colour: str, width: float) -> None:
-        if reach:  # short trainings are drawn as they are
-            axes.plot(iterations, losses, color=colour, linewidth=0.3, alpha=0.4, rasterized=True)
-        smooth = [losses[max(0, i - reach) : i + reach + 1].mean() for i in range(len(losses))]
-        axes.plot(iterations, smooth, color=colour, linewidth=width)
+        for iterations, losses in (points.T for points in seeds):
+            reach = len(losses) // CURVE_POINTS
+            if reach:  # short trainings are drawn as they are
+                axes.plot(iterations, losses, color=colour, linewidth=0.3, alpha=0.4, rasterized=True)
+            smooth = [losses[max(0, i - reach) : i + reach + 1].mean() for i in range(len(losses))]
+            axes.plot(iterations, smooth, color=colour, linewidth=width / len(seeds) ** 0.5)
 
     return draw
 

@@ -130,14 +130,14 @@ class SeriesReader:
 
 def training_titles(trainings: Mapping[str, Step]) -> dict[str, str]:
     """By the place of a training, the title of its run, with the dataset and the detector where they differ
-    among trainings of the same title, stage and seed."""
-    alike: dict[tuple[str, str, int], list[Run]] = {}
+    among trainings of the same title and stage."""
+    alike: dict[tuple[str, str], list[Run]] = {}
     for step in trainings.values():
-        alike.setdefault((step.run.title, step.name, step.run.seed), []).append(step.run)
+        alike.setdefault((step.run.title, step.name), []).append(step.run)
     titles = {}
     for place, step in trainings.items():
         run, words = step.run, []
-        others = alike[run.title, step.name, run.seed]
+        others = alike[run.title, step.name]
         if len({other.dataset_name for other in others}) > 1:
             words.append(run.dataset_name)
         if len({other.detector_name for other in others}) > 1:
