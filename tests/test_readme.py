@@ -11,13 +11,18 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+def shown(path: str) -> list[str]:
+    """The lines of the README's table from a file."""
+    found = re.search(rf"<!-- {path} -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+    assert found is not None
+    return found[1].splitlines()
+
+
 def test_the_table_is_the_one_that_the_workflow_wrote() -> None:
-    shown = re.search(r"<!-- results/smoke/table.md -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
-    assert shown is not None
     table = (ROOT / "results" / "smoke" / "table.md").read_text()
     rows = table.split("\n\n")[2].splitlines()  # after the heading and how many runs are done
     assert len(rows) == 9 + 2
-    assert shown[1].splitlines() == rows
+    assert shown("results/smoke/table.md") == rows
 
 
 def cells(lines: list[str]) -> list[list[str]]:
@@ -25,9 +30,7 @@ def cells(lines: list[str]) -> list[list[str]]:
 
 
 def test_the_table_of_all_methods_has_the_numbers_that_the_workflow_wrote() -> None:
-    shown = re.search(r"<!-- results/smoke/benchmark.md -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
-    assert shown is not None
-    head, _, *rows = cells(shown[1].splitlines())
+    head, _, *rows = cells(shown("results/smoke/benchmark.md"))
     parts = (ROOT / "results" / "smoke" / "benchmark.md").read_text().split("\n\n")
     numbers, ranks = (cells(part.splitlines()) for part in parts[2:4])
     ranks_of = {row[0]: dict(zip(ranks[0], row, strict=True)) for row in ranks[2:]}

@@ -21,10 +21,9 @@ from benchmark.evaluation.metrics import METRICS
 from benchmark.files import atomic_path
 from benchmark.recipes.options import value_text
 from benchmark.reporting.collect import HEADLINE, RowResult
-from benchmark.reporting.series import SeriesReader, Values, smoothed, training_titles
+from benchmark.reporting.series import SeriesReader, Values, smoothed, trainings
 from benchmark.reporting.sweeps import Sweep, numeric_sweeps
 from benchmark.reporting.tables import WORDS
-from benchmark.steps import Step
 
 # Okabe and Ito's palette without its yellow, which is too light for lines on white paper
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -272,25 +271,15 @@ def _against_counts(name: str, colour: str, counts: NDArray[np.int64], values: V
 
 def _training_curves(rows: Sequence[RowResult], reader: SeriesReader) -> Figure | None:
     """Loss against iteration: a name for each training of the rows and their bases, a line for each seed."""
-    found: dict[str, Step] = {}
-    colours: dict[str, str] = {}
-    for row in rows:
-        for result in row.runs:
-            for item in result.steps:
-                if item.step.kind.trains:
-                    found.setdefault(item.step.place, item.step)
-                    if item.step.owner is result.run:
-                        colours.setdefault(item.step.place, _colour(rows, row))
-    titles = training_titles(found)
     curves: dict[str, list[Values]] = {}
-    colour_of: dict[str, str] = {}
-    for place, step in found.items():
-        points = reader.progress(step.progress)
+    colours: dict[str, str] = {}
+    for training in trainings(rows):
+        points = reader.progress(training.step.progress)
         if points is not None:
-            name = f"{titles[place]}: {step.name}"
+            name = f"{training.title}: {training.step.name}"
             curves.setdefault(name, []).append(points)
-            colour_of.setdefault(name, colours.get(place, GREY))
-    drawings = [Drawing(name, colour_of[name], _loss_curves(seeds)) for name, seeds in curves.items()]
+            colours.setdefault(name, _colour(rows, training.owners[0]) if training.owners else GREY)
+    drawings = [Drawing(name, colours[name], _loss_curves(seeds)) for name, seeds in curves.items()]
     return _assembled(drawings, "iteration", "training loss", _log_loss, reference=False)
 
 

@@ -1,7 +1,8 @@
 """Data of the plots: values of every category and training curves, read from the results."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -128,22 +129,43 @@ class SeriesReader:
             return None
 
 
-def training_titles(trainings: Mapping[str, Step]) -> dict[str, str]:
-    """By the place of a training, the title of its run, with the dataset and the detector where they differ
-    among trainings of the same title and stage."""
+@dataclass
+class Training:
+    """A training with the rows that depend on it, and those of which it is a stage."""
+
+    step: Step
+    rows: list[RowResult] = field(default_factory=list)
+    owners: list[RowResult] = field(default_factory=list)
+    title: str = ""
+
+
+def trainings(rows: Sequence[RowResult]) -> list[Training]:
+    """Every training of the rows and their bases once.
+
+    Its title is that of its run, with the dataset and the detector where they differ among trainings of the
+    same title and stage.
+    """
+    found: dict[str, Training] = {}
+    for row in rows:
+        for result in row.runs:
+            for step in (item.step for item in result.steps if item.step.kind.trains):
+                training = found.setdefault(step.place, Training(step))
+                if not any(other is row for other in training.rows):
+                    training.rows.append(row)
+                if step.owner is result.run:
+                    training.owners.append(row)
     alike: dict[tuple[str, str], list[Run]] = {}
-    for step in trainings.values():
-        alike.setdefault((step.run.title, step.name), []).append(step.run)
-    titles = {}
-    for place, step in trainings.items():
-        run, words = step.run, []
-        others = alike[run.title, step.name]
+    for training in found.values():
+        alike.setdefault((training.step.run.title, training.step.name), []).append(training.step.run)
+    for training in found.values():
+        run, words = training.step.run, []
+        others = alike[run.title, training.step.name]
         if len({other.dataset_name for other in others}) > 1:
             words.append(run.dataset_name)
         if len({other.detector_name for other in others}) > 1:
             words.append(run.detector_name.partition("/")[2])
-        titles[place] = f"{run.title} ({', '.join(words)})" if words else run.title
-    return titles
+        training.title = f"{run.title} ({', '.join(words)})" if words else run.title
+    return [*found.values()]
 
 
 def smoothed(counts: NDArray[np.int64], values: Values, points: int = 60) -> tuple[Values, Values]:

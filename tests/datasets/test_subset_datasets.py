@@ -199,7 +199,7 @@ def test_where_every_image_fails_few_are_tried(site: Files, monkeypatch: pytest.
 
 
 def test_without_a_network_the_list_says_what_is_missing(site: Files) -> None:
-    done = prepare()
+    prepare()
     for path in addresses(site):
         Path(f"data/few/images{path}").unlink()
     for split in SPLITS:

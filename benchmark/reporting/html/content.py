@@ -23,10 +23,9 @@ from benchmark.reporting.html.examples import examples
 from benchmark.reporting.html.training_tables import training_tables
 from benchmark.reporting.noise import explanation, marks_note, needed_seeds_text, rank_text, statements
 from benchmark.reporting.prediction import Agreement, Published, agreements
-from benchmark.reporting.series import SeriesReader, Values, smoothed, training_titles
+from benchmark.reporting.series import SeriesReader, Values, smoothed, trainings
 from benchmark.reporting.sweeps import numeric_sweeps
 from benchmark.reporting.tables import WORDS, duration, memory
-from benchmark.steps import Step
 from benchmark.steps.store import in_results
 
 if TYPE_CHECKING:
@@ -319,25 +318,21 @@ def _calibration(row: RowResult, reader: SeriesReader) -> dict[str, list[float |
 
 def _training(rows: Sequence[RowResult], reader: SeriesReader) -> Iterator[dict[str, Any]]:
     """Every training once, with the rows that depend on it; ``own`` is the row of which it is a stage."""
-    found: dict[str, tuple[Step, dict[str, Any]]] = {}
-    for row in rows:
-        for result in row.runs:
-            for step in (item.step for item in result.steps if item.step.kind.trains):
-                run = step.run
-                new = {"stage": step.name, "seed": run.seed, "rows": [], "own": None}
-                _, entry = found.setdefault(step.place, (step, new))
-                if row.id not in entry["rows"]:
-                    entry["rows"].append(row.id)
-                if step.owner is result.run:
-                    entry["own"] = row.id
-    titles = training_titles({place: step for place, (step, _) in found.items()})
-    for place, (step, entry) in found.items():
+    for training in trainings(rows):
+        step, owners = training.step, training.owners
         points = reader.progress(step.progress)
         if points is not None:
             if len(points) > CURVE_POINTS:
                 points = np.array([part.mean(axis=0) for part in np.array_split(points, CURVE_POINTS)])
-            axes = {"iterations": _numbers(points[:, 0], 1), "losses": _numbers(points[:, 1], 5)}
-            yield {**entry, "title": titles[place], **axes}
+            yield {
+                "stage": step.name,
+                "title": training.title,
+                "seed": step.run.seed,
+                "rows": [row.id for row in training.rows],
+                "own": owners[-1].id if owners else None,
+                "iterations": _numbers(points[:, 0], 1),
+                "losses": _numbers(points[:, 1], 5),
+            }
 
 
 def _rounded(value: float | None) -> float | None:
