@@ -4,6 +4,7 @@ Colours are safe for colour-blind readers, and shapes differ too. If there are t
 of axes, each gets its own small one, with the first row in grey behind it.
 """
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -350,7 +351,9 @@ def _assembled(
 
 
 def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(width, break_on_hyphens=False)
+    wrapper.wordsep_simple_re = re.compile(r"(\s+)|(?<=_)")  # a name breaks behind an underscore
+    return wrapper.fill(text)
 
 
 def _log_counts(axes: Axes) -> None:
