@@ -83,7 +83,8 @@ def evaluation_problems(
         if item.id in seen:
             yield problem("repeated annotation id", field="id", found=str(item.id), expected="unique ids")
         seen.add(item.id)
-        if min(item.bbox[2:]) < 0:
+        _, _, width, height = item.bbox
+        if width < 0 or height < 0:
             yield problem(
                 "box of negative size", field="bbox", found=box_text(item), expected="x, y, width, height"
             )

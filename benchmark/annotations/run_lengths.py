@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DIGITS = 7  # of 5 bits: more than any run of COCO's 32 bits needs
-_LAST_DIGIT = np.array([*range(16), *range(-16, 0)])  # its highest bit is the sign
 
 Integers = NDArray[np.int64]
 
@@ -39,27 +38,35 @@ def decode_run_lengths(
     goes_on[last] = False  # so that no number extends into the next code
     bad[np.searchsorted(stops, np.flatnonzero(characters > 0x3F), side="right")] = True
     ends = np.flatnonzero(~goes_on)
-    values = _LAST_DIGIT[characters[ends] & 0x1F]
-    # the lower digits of the numbers that have some
-    places = np.flatnonzero(goes_on)
-    owners = places - np.arange(len(places))
-    digits = np.bincount(owners, minlength=1)
-    bad[np.searchsorted(stops, ends[np.flatnonzero(digits >= _DIGITS)], side="right")] = True
-    long = np.flatnonzero(digits)
-    values[long] <<= 5 * np.minimum(digits[long], _DIGITS)
-    digit = np.arange(len(places)) - np.repeat(np.cumsum(digits[long]) - digits[long], digits[long])
-    lower = (characters[places] & 0x1F).astype(np.int64) << (5 * np.minimum(digit, _DIGITS))
-    values[long] += np.bincount(owners, lower, minlength=1).astype(np.int64)[long]
-    # from differences to runs: two interleaved sums over all codes, minus their values before the code
+    highest = (characters[ends] & 0x1F).astype(np.int8)
+    values = ((highest ^ 16) - np.int8(16)).astype(np.int64)  # bit 4 is the sign
+    long, digits, lower = _lower_digits(characters, np.flatnonzero(goes_on))
+    bad[np.searchsorted(stops, ends[long[digits >= _DIGITS]], side="right")] = True
+    values[long] = (values[long] << 5 * np.minimum(digits, _DIGITS)) + lower
+    # from differences to runs: a sum over every second number of all codes, minus its value before the code
     numbers = np.diff(np.searchsorted(ends, stops), prepend=0)
-    heads, own = (np.cumsum(numbers) - numbers)[filled], numbers[filled]
-    sums = np.append(values, np.zeros(len(values) % 2, np.int64)).reshape(-1, 2).cumsum(axis=0).ravel()
-    inside = (np.arange(len(values)) - np.repeat(heads, own)) & 1
-    before = np.stack([sums[heads], np.append(0, sums)[heads]], axis=1)
-    runs = sums[: len(values)] - before[np.repeat(np.arange(len(heads)), own), inside]
-    runs[heads] = values[heads]
+    heads = (np.cumsum(numbers) - numbers)[filled]
+    runs, first = np.empty_like(values), values[heads]
+    values[heads] = 0  # the first number of a code is in no difference
+    for lane in range(2):
+        sums = values[lane::2].cumsum()
+        begins = (heads + 1 - lane) // 2
+        sums -= np.repeat(np.append(0, sums)[begins], np.diff(begins, append=len(sums)))
+        runs[lane::2] = sums
+    runs[heads] = first
     bad[filled] |= np.minimum.reduceat(runs, heads) < 0
     return runs, numbers, bad
+
+
+def _lower_digits(characters: NDArray[np.uint8], places: Integers) -> tuple[Integers, Integers, Integers]:
+    """The numbers of more than one digit: which of all numbers each is, how many digits it has before the
+    highest, and the value of these; ``places`` ascend and are those of these digits."""
+    owners = places - np.arange(len(places))
+    begins = np.flatnonzero(np.diff(owners, prepend=-1))
+    digits = np.diff(begins, append=len(places))
+    digit = np.arange(len(places)) - np.repeat(begins, digits)
+    values = (characters[places] & 0x1F).astype(np.int64) << (5 * np.minimum(digit, _DIGITS))
+    return owners[begins], digits, np.add.reduceat(values, begins) if len(begins) else values
 
 
 def encode_run_lengths(runs: Integers, numbers: Integers) -> list[bytes]:

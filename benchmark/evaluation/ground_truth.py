@@ -3,6 +3,7 @@ wrong."""
 
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,8 +72,8 @@ def read_ground_truth(path: Path, letters: bool = False) -> GroundTruth:
     categories, count = content.category_ids, len(content.annotations)
     image_ids = np.array([image.id for image in records], np.int64)
     columns = {
-        field: np.fromiter((getattr(item, field) for item in content.annotations), kind, count)
-        for field, kind in (("id", np.int64), ("image_id", np.int64), ("category_id", np.int64))
+        field: np.fromiter(map(attrgetter(field), content.annotations), np.int64, count)
+        for field in ("id", "image_id", "category_id")
     }
     crowd = np.fromiter((item.iscrowd != 0 for item in content.annotations), np.int64, count)
     image_positions = np.searchsorted(image_ids, columns["image_id"])
@@ -100,7 +101,9 @@ def read_ground_truth(path: Path, letters: bool = False) -> GroundTruth:
         image_positions=image_positions,
         category_positions=category_positions,
         crowd=crowd,
-        boxes=np.array([item.bbox for item in content.annotations], np.float64).reshape(-1, 4),
+        boxes=np.fromiter(
+            chain.from_iterable(item.bbox for item in content.annotations), np.float64, 4 * count
+        ).reshape(-1, 4),
         areas=np.fromiter(map(_area, content.annotations), np.float64, count),
         measured=np.fromiter((item.area is None for item in content.annotations), bool, count),
         masks=count == 0 or any(item.has_segmentation for item in content.annotations),

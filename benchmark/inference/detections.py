@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import accumulate, chain
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -69,12 +69,30 @@ class Masks:
 
 
 @dataclass(frozen=True)
+class MaskRows:
+    """The masks of consecutive detections, unchecked.
+
+    ``sizes`` int32 (N, 2) is height and width; ``offsets`` int32 (N + 1,): the compressed code n is
+    ``characters[offsets[n]:offsets[n + 1]]``.
+    """
+
+    sizes: np.ndarray
+    offsets: np.ndarray
+    characters: bytes
+
+    def codes(self, rows: np.ndarray) -> list[bytes]:
+        """The codes of some of the rows."""
+        borders = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
+        return [self.characters[start:stop] for start, stop in borders]
+
+
+@dataclass(frozen=True)
 class DetectionTable:
     """N detections as columns, in file order.
 
     ``image_ids``, ``category_ids`` int64 (N,); ``scores`` (N,); ``boxes`` (N, 4) as x, y, width, height in
     pixels, or None. These are float32 from Parquet and float64 from JSON, as in the file. Masks are only read
-    by ``masks``: ``mask_batches`` yields them in order, None if there are none. ``vocabulary`` is the hash of
+    by ``masks``: ``mask_rows`` yields them in order, None if there are none. ``vocabulary`` is the hash of
     the categories, None if the file has none.
     """
 
@@ -83,7 +101,7 @@ class DetectionTable:
     category_ids: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray | None
-    mask_batches: Callable[[], Iterator[pa.RecordBatch]] | None
+    mask_rows: Callable[[], Iterator[MaskRows]] | None
     vocabulary: str | None
     description: dict[str, Any]
     row_word: str
@@ -94,7 +112,7 @@ class DetectionTable:
     @property
     def iou_types(self) -> list[str]:
         """The IoU types that can be evaluated: ``bbox``, ``segm`` or both."""
-        present = {"bbox": self.boxes, "segm": self.mask_batches}
+        present = {"bbox": self.boxes, "segm": self.mask_rows}
         return [name for name, column in present.items() if column is not None]
 
     def check_values(self) -> None:
@@ -146,20 +164,19 @@ class DetectionTable:
         its image's size, and for one of ``rows`` whose run lengths do not add up to the image, because C
         libraries do not check them.
         """
-        assert self.mask_batches is not None
+        assert self.mask_rows is not None
         counts: list[bytes] = []
         areas = np.zeros(len(rows))
         start = 0
-        for batch in self.mask_batches():
-            stop = start + batch.num_rows
-            found = np.stack([batch[name].to_numpy() for name in ("mask_height", "mask_width")], axis=1)
-            wrong = np.any(found != sizes[start:stop], axis=1)
+        for batch in self.mask_rows():
+            stop = start + len(batch.sizes)
+            wrong = np.any(batch.sizes != sizes[start:stop], axis=1)
             expected = f"{sizes[start + int(np.argmax(wrong))].tolist()}, height and width of the image"
-            self._refuse(wrong, found, "mask size", expected, start)
+            self._refuse(wrong, batch.sizes, "mask size", expected, start)
             low, high = np.searchsorted(rows, (start, stop))
-            codes = batch["mask_counts"].take(pa.array(rows[low:high] - start))
+            codes = batch.codes(rows[low:high] - start)
             for part in range(0, len(codes), _CACHED):
-                piece = codes.slice(part, _CACHED)
+                piece = codes[part : part + _CACHED]
                 chosen = rows[low + part : low + part + len(piece)]
                 sums, areas[low + part : low + part + len(piece)] = run_length_sums(piece)
                 wrong = sums != sizes[chosen].astype(np.int64).prod(axis=1)
@@ -172,7 +189,7 @@ class DetectionTable:
                         f"lengths >= 0 that add up to {sizes[chosen[worst]].astype(np.int64).prod()} pixels",
                         int(chosen[worst]),
                     )
-            counts += codes.to_pylist()
+            counts += codes
             start = stop
         return Masks(sizes[rows], counts, areas)
 
@@ -206,29 +223,23 @@ def _positions(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return found, known[found] != ids
 
 
-def run_length_sums(codes: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of M compressed run-length codes (a binary Arrow array): of all pixels, and of those of the
-    object.
+def run_length_sums(codes: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of M compressed run-length codes: of all pixels, and of those of the object.
 
     Both are int64 (M,). The sum is -1 for a code that cannot be read, that has a negative run, or that ends
     in the middle of a number.
     """
-    _, buffer, content = codes.buffers()
-    width = np.int64 if pa.types.is_large_binary(codes.type) else np.int32
-    offsets = np.frombuffer(buffer, width)[codes.offset : codes.offset + len(codes) + 1].astype(np.int64)
-    lengths = np.diff(offsets)
-    areas, totals = np.zeros(len(lengths), np.int64), np.zeros(len(lengths), np.int64)
-    if lengths.any():
-        characters = np.frombuffer(content, np.uint8, int(lengths.sum()), int(offsets[0]))
-        runs, numbers, bad = decode_run_lengths(characters, lengths)
-        filled = numbers > 0
+    lengths = np.fromiter(map(len, codes), np.int64, len(codes))
+    runs, numbers, bad = decode_run_lengths(np.frombuffer(b"".join(codes), np.uint8), lengths)
+    areas, totals = np.zeros(len(codes), np.int64), np.zeros(len(codes), np.int64)
+    filled = numbers > 0
+    if filled.any():
         heads = (np.cumsum(numbers) - numbers)[filled]
-        foreground = (np.arange(len(runs)) - np.repeat(heads, numbers[filled])) & 1
         totals[filled] = np.add.reduceat(runs, heads)
-        areas[filled] = np.add.reduceat(runs * foreground, heads)
-        totals[bad] = -1
-    else:
-        totals -= 1
+        runs[::2] = 0
+        odd = np.add.reduceat(runs, heads)  # of the object, if the code begins at an even place
+        areas[filled] = np.where(heads % 2, totals[filled] - odd, odd)
+    totals[bad] = -1
     return totals, areas
 
 
@@ -285,7 +296,7 @@ class DetectionWriter:
             category_ids=categories,
             scores=np.asarray(scores, np.float32).reshape(-1),
             boxes=np.asarray(boxes_xywh, np.float32).reshape(-1, 4),
-            mask_batches=None,
+            mask_rows=None,
             vocabulary=None,
             description={},
             row_word="detection",
@@ -406,7 +417,7 @@ def read_detections(path: Path) -> DetectionTable:
     for batch in _batches(path, file, [field.name for field in _BOX_FIELDS]):
         part = slice(start, start + batch.num_rows)
         for column, target in zip(batch.columns, (images, categories, scores, *boxes.T), strict=True):
-            target[part] = column.to_numpy()
+            target[part] = np.from_dlpack(column)  # `to_numpy` imports pandas, which takes half a second
         start = part.stop
     table = DetectionTable(
         path=path,
@@ -414,9 +425,7 @@ def read_detections(path: Path) -> DetectionTable:
         category_ids=categories,
         scores=scores,
         boxes=boxes,
-        mask_batches=partial(_batches, path, file, [field.name for field in _MASK_FIELDS])
-        if "segm" in content.iou_types
-        else None,
+        mask_rows=partial(_mask_rows, path, file) if "segm" in content.iou_types else None,
         vocabulary=content.vocabulary,
         description=content.description,
         row_word="row",
@@ -456,6 +465,18 @@ def _batches(path: Path, file: pq.ParquetFile, columns: list[str]) -> Iterator[p
         )
 
 
+def _mask_rows(path: Path, file: pq.ParquetFile) -> Iterator[MaskRows]:
+    """The masks of a file, in batches; raises as ``_batches``."""
+    for batch in _batches(path, file, [field.name for field in _MASK_FIELDS]):
+        height, width, codes = batch.columns
+        sizes = np.stack([np.from_dlpack(height), np.from_dlpack(width)], axis=1)
+        _, buffer, characters = codes.buffers()
+        offsets = np.frombuffer(buffer, np.int32)[codes.offset : codes.offset + len(codes) + 1]
+        first, last = offsets[[0, -1]].tolist()
+        content = characters.slice(first, last - first).to_pybytes() if last > first else b""
+        yield MaskRows(sizes, offsets - first, content)
+
+
 Side = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -486,7 +507,7 @@ class _Piece:
     category_ids: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray | None
-    masks: pa.RecordBatch | None
+    masks: MaskRows | None
 
 
 def read_lvis_results(path: Path) -> DetectionTable:
@@ -506,7 +527,7 @@ def read_lvis_results(path: Path) -> DetectionTable:
         category_ids=np.concatenate([piece.category_ids for piece in pieces]),
         scores=np.concatenate([piece.scores for piece in pieces]),
         boxes=np.concatenate(boxes) if boxes else None,
-        mask_batches=partial(iter, [part for part in masks if part.num_rows]) if masks else None,
+        mask_rows=partial(iter, [part for part in masks if len(part.sizes)]) if masks else None,
         vocabulary=None,
         description={},
         row_word="record",
@@ -584,7 +605,7 @@ def _columns(content: bytes, path: Path, first: int, before: list[_Piece]) -> _P
         category_ids=np.array(category_ids, np.int64),
         scores=np.array(scores, np.float64),
         boxes=_rows_of(boxes, 4, np.float64) if fields[0] else None,
-        masks=_mask_batch(masks) if fields[1] else None,
+        masks=_mask_rows_of(masks) if fields[1] else None,
     )
 
 
@@ -593,11 +614,10 @@ def _rows_of(values: list[Any], length: int, kind: type) -> np.ndarray:
     return np.fromiter(chain.from_iterable(values), kind, length * len(values)).reshape(-1, length)
 
 
-def _mask_batch(masks: list[_Mask]) -> pa.RecordBatch:
-    sizes = _rows_of([mask.size for mask in masks], 2, np.int32)
-    counts = pa.array([mask.counts for mask in masks], pa.string()).cast(pa.binary())
-    arrays = [pa.array(sizes[:, 0]), pa.array(sizes[:, 1]), counts]
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_MASK_FIELDS))
+def _mask_rows_of(masks: list[_Mask]) -> MaskRows:
+    codes = [mask.counts.encode() for mask in masks]
+    offsets = np.fromiter(accumulate(map(len, codes), initial=0), np.int32, len(codes) + 1)
+    return MaskRows(_rows_of([mask.size for mask in masks], 2, np.int32), offsets, b"".join(codes))
 
 
 def write_lvis_results(detections: Path, output: Path) -> None:
