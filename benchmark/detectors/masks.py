@@ -35,21 +35,23 @@ def mask_targets(target: Target, boxes: Tensor, matched: Tensor, side: int) -> T
 
 @dataclass(frozen=True, eq=False)
 class PastedMasks:
-    """The masks of an image's detections, in their order.
+    """The masks of an image's detections.
 
     ``owners``, ``places`` int64 (P,): masks, and positions counted down the columns of the image, at which
-    runs of foreground pixels begin and end; ``count`` masks of ``size``, height and width.
+    runs of foreground pixels begin and end; ``count`` masks of ``size``, height and width; ``numbers`` int64
+    (n,): the mask of each detection.
     """
 
     owners: NDArray[np.int64]
     places: NDArray[np.int64]
     count: int
     size: Size
+    numbers: NDArray[np.int64]
 
     @cached_property
     def rles(self) -> list[dict[str, Any]]:
-        """Compressed COCO RLE, ``{"size": [height, width], "counts": bytes}`` each. Coding needs no GPU: the
-        first thread that reads this does it."""
+        """Compressed COCO RLE of each detection, ``{"size": [height, width], "counts": bytes}``. Coding needs
+        no GPU: the first thread that reads this does it."""
         stop = self.size[0] * self.size[1]
         keys, times = np.unique(self.owners * (stop + 1) + self.places, return_counts=True)
         # a run that reaches the bottom of a column continues at the top of the next; the last run ends with
@@ -61,11 +63,17 @@ class PastedMasks:
         runs = np.diff(place, prepend=0)
         heads = (np.cumsum(numbers) - numbers)[: self.count]
         runs[heads] = place[heads]
-        return [{"size": list(self.size), "counts": code} for code in encode_run_lengths(runs, numbers)]
+        codes = encode_run_lengths(runs, numbers)
+        return [{"size": list(self.size), "counts": codes[number]} for number in self.numbers.tolist()]
 
 
 def paste_masks(
-    probabilities: Tensor, boxes: Tensor, size: Size, threshold: float, pasting: Pasting = "grid"
+    probabilities: Tensor,
+    boxes: Tensor,
+    size: Size,
+    threshold: float,
+    pasting: Pasting = "grid",
+    numbers: Tensor | None = None,
 ) -> PastedMasks:
     """Masks of an image from the probabilities in their boxes.
 
@@ -77,11 +85,12 @@ def paste_masks(
     cells extend to its border. Only pixels near the box are computed here, column by column as in RLE.
 
     Args:
-        probabilities: (n, M, M) float, in [0, 1].
-        boxes: (n, 4) float32 xyxy in pixels of the image; they may extend beyond it.
+        probabilities: (m, M, M) float, in [0, 1].
+        boxes: (m, 4) float32 xyxy in pixels of the image; they may extend beyond it.
         size: height and width of the image.
         threshold: above 0.
         pasting: ``mask_pasting`` of the settings.
+        numbers: (n,) int64, the mask of each detection; None if each has its own, in the same order.
     """
     height, width = size
     cells, fading = probabilities.shape[-1], pasting == "grid"
@@ -103,7 +112,8 @@ def paste_masks(
         ends = torch.stack([owner, (left[owner] + column) * height + top[owner] + row]).cpu().numpy()
         owners.append(ends[0])
         places.append(ends[1])
-    return PastedMasks(np.concatenate(owners), np.concatenate(places), len(boxes), size)
+    own = np.arange(len(boxes)) if numbers is None else numbers.cpu().numpy()
+    return PastedMasks(np.concatenate(owners), np.concatenate(places), len(boxes), size, own)
 
 
 def _in_whole_pixels(boxes: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def select(boxes: Tensor, scores: Tensor, test: TestSettings) -> tuple[Tensor, T
 
 def in_original_pixels(
     kept: tuple[Tensor, Tensor, Tensor],
-    masks: Tensor | None,
+    masks: tuple[Tensor, Tensor] | None,
     settings: DetectorSettings,
     mask_threshold: float,
     *,
@@ -43,7 +43,7 @@ def in_original_pixels(
 
     Args:
         kept: boxes, labels and scores of an image.
-        masks: mask probabilities (n, M, M) in those boxes, or None.
+        masks: probabilities (m, M, M), and which of these masks each box has, (n,) int64; or None.
         settings: of the detector.
         mask_threshold: probability from which a pixel is foreground.
         from_size: height and width of the image as the detector saw it.
@@ -57,5 +57,7 @@ def in_original_pixels(
     boxes = boxes * torch.tensor([width, height, width, height], device=boxes.device)
     pasted = None
     if masks is not None:
-        pasted = paste_masks(masks, boxes, to_size, mask_threshold, settings.mask_pasting)
+        probabilities, owners = masks
+        places = boxes.new_empty(len(probabilities), 4).index_copy(0, owners, boxes)
+        pasted = paste_masks(probabilities, places, to_size, mask_threshold, settings.mask_pasting, owners)
     return Detections(boxes.cpu(), labels.cpu(), scores.cpu(), pasted)

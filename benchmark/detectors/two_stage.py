@@ -6,7 +6,7 @@ gradients and detections (``tests/agreement``). Differences between frameworks a
 an error for a setting that it does not support.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, cast
 
@@ -395,7 +395,7 @@ class TwoStageDetector(Detector):
                 decoded.split(counts), scores.split(counts), pyramid.sizes, strict=True
             )
         ]
-        masks: Sequence[Tensor | None] = [None] * len(kept)
+        masks: Sequence[tuple[Tensor, Tensor] | None] = [None] * len(kept)
         if settings.masks:
             masks = self._mask_probabilities(pyramid, [box for box, _, _ in kept], [y for _, y, _ in kept])
         return [
@@ -683,30 +683,36 @@ class TwoStageDetector(Detector):
 
     # ---- masks
 
-    def _mask_logits(
-        self, pyramid: _Pyramid, boxes: list[Tensor], labels: Tensor, heads: Iterable[int]
-    ) -> list[Tensor]:
-        """Logits (n, M, M) of the labels' channels in the mask heads of the given numbers."""
+    def _mask_features(
+        self, pyramid: _Pyramid, boxes: list[Tensor], heads: Iterable[int]
+    ) -> Iterator[Tensor]:
+        """The input (n, channels, M, M) of the last layer of each mask head in ``heads``, which ascend."""
         pooled = self._pooled(pyramid, boxes, MASK_SIDE)
         if pyramid.stuff is not None:
             pooled = pooled + self._aligned(pyramid.stuff[1], _numbered(boxes), MASK_SIDE, SEMANTIC_STRIDE)
-        wanted, before, found = set(heads), None, []
+        wanted, before = set(heads), None
         chained = self.settings.architecture == "htc"  # each mask head takes features of the one before
         for head in range(max(wanted) + 1):
             if head in wanted or chained:
                 features, carried = self.mask_features(head, pooled, before)
                 before = carried if chained else None
             if head in wanted:
-                column = torch.zeros_like(labels) if self.settings.class_agnostic_masks else labels
-                found.append(_of_channel(self.mask_predictors[head], features, column).float())
-        return found
+                yield features
+
+    def _mask_logits(self, head: int, features: Tensor, labels: Tensor) -> Tensor:
+        """Logits (n, M, M) of the labels' channels in a mask head, or of its only channel."""
+        column = labels
+        if self.settings.class_agnostic_masks:
+            column = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+        return _of_channel(self.mask_predictors[head], features, column).float()
 
     def _mask_loss(
         self, found: TrainingPass, head: int, pyramid: _Pyramid, rois: _RoIs, targets: list[Target]
     ) -> None:
         """Add the mask loss, a mean over the foreground RoIs."""
         only = rois.only([label < self.num_classes for label in rois.labels])
-        (logits,) = self._mask_logits(pyramid, only.boxes, torch.cat(only.labels), [head])
+        (features,) = self._mask_features(pyramid, only.boxes, [head])
+        logits = self._mask_logits(head, features, torch.cat(only.labels))
         goals = torch.cat(
             [
                 mask_targets(target, box, match, logits.shape[-1])
@@ -718,11 +724,32 @@ class TwoStageDetector(Detector):
 
     def _mask_probabilities(
         self, pyramid: _Pyramid, boxes: list[Tensor], labels: list[Tensor]
-    ) -> Sequence[Tensor]:
-        """Probabilities (n, M, M) of each image's detections, averaged over the heads of a cascade."""
-        logits = self._mask_logits(pyramid, boxes, torch.cat(labels), range(len(self.mask_heads)))
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Of each image, the masks (m, M, M) as probabilities, averaged over the heads of a cascade, and
+        which of these each detection has, (n,) int64.
+
+        A proposal is often detected as several categories. Where they share its box, the features are
+        computed once, and so is the mask if they share that too.
+        """
+        owners = numbers = [torch.arange(len(box), device=box.device) for box in boxes]
+        if self.settings.class_agnostic_boxes:
+            boxes, owners = _distinct(boxes)
+        counts, shared, logits = [len(box) for box in boxes], self.settings.class_agnostic_masks, []
+        for head, features in enumerate(self._mask_features(pyramid, boxes, range(len(self.mask_heads)))):
+            if not shared:
+                own = zip(features.split(counts), owners, strict=True)
+                features = torch.cat([of_boxes[owner] for of_boxes, owner in own])
+            logits.append(self._mask_logits(head, features, torch.cat(labels)))
         found = torch.stack([item.sigmoid() for item in logits]).mean(dim=0)
-        return found.split([len(box) for box in boxes])
+        if shared:
+            return list(zip(found.split(counts), owners, strict=True))
+        return list(zip(found.split([len(own) for own in numbers]), numbers, strict=True))
+
+
+def _distinct(boxes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The distinct boxes of each image (m, 4), and which of them each box is, (n,) int64."""
+    found = [torch.unique(box, dim=0, return_inverse=True) for box in boxes]
+    return [distinct for distinct, _ in found], [owner for _, owner in found]
 
 
 def _numbered(boxes: list[Tensor]) -> Tensor:

@@ -284,6 +284,29 @@ def test_masks_lie_in_their_boxes(backend: str, form: str, pasting: str) -> None
         assert y + height < y2 + above
 
 
+@pytest.mark.parametrize("agnostic", [False, True])
+@some_forms
+def test_a_proposal_of_several_categories_has_the_masks_that_it_has_as_each(
+    backend: str, form: str, agnostic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Detections in one box share features, and the mask if all categories share it."""
+    settings = FORMS[form] | {"class_agnostic_boxes": True, "class_agnostic_masks": agnostic}
+    model = detector(
+        backend, Fixed, TestSettings(score_threshold=0.1, max_detections=1000), **settings
+    ).eval()
+    images, sizes = batch()[0], [(128, 128), (48, 72)]
+    together = model.predict(images, sizes)
+    for label, row in enumerate([[0.5, 0, 0, 0.5], [0, 0.5, 0, 0.5]]):
+        scores = torch.tensor([row])
+        monkeypatch.setattr(Fixed, "scores", lambda _, logits, row=scores: row.expand(len(logits), 4))
+        for found, alone in zip(together, model.predict(images, sizes), strict=True):
+            assert found.rles is not None
+            chosen = (found.labels == label).nonzero()[:, 0].tolist()
+            assert found.boxes[chosen].equal(alone.boxes)
+            assert [found.rles[number] for number in chosen] == alone.rles
+            assert 0 < len(chosen) < len(found.rles)
+
+
 class HeadScores(Softmax):
     """Logits that are equal for all RoIs: the number of the head."""
 

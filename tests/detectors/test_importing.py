@@ -131,7 +131,7 @@ def check_detections(
     boxes, labels, scores, masks = reference.detect(
         pixels, (72, 100), released_scores(source, *heads), TEST.score_threshold, TEST.max_detections
     )
-    seen: list[list[Tensor]] = []
+    seen: list[list[tuple[Tensor, Tensor]]] = []
     inner = model._mask_probabilities
     model._mask_probabilities = lambda *arguments: seen.append(inner(*arguments)) or seen[-1]  # type: ignore
     (found,) = model.predict([pixels / 255], [(72, 100)])
@@ -140,7 +140,8 @@ def check_detections(
     torch.testing.assert_close(found.scores, scores, atol=2e-5, rtol=1e-4)
     assert found.labels.tolist() == labels.tolist()
     torch.testing.assert_close(found.boxes, boxes, atol=2e-3, rtol=1e-4)
-    torch.testing.assert_close(seen[0][0], masks, atol=1e-3, rtol=1e-3)
+    probabilities, owners = seen[0][0]
+    torch.testing.assert_close(probabilities[owners], masks, atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()

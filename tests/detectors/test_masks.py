@@ -110,6 +110,14 @@ def test_masks_in_random_boxes_are_those_of_the_whole_image() -> None:
     assert areas.max() > 500
 
 
+def test_detections_may_share_a_mask() -> None:
+    masks = probabilities(len(BOXES))
+    numbers = torch.tensor([2, 0, 2, 1])
+    alone = paste_masks(masks, BOXES, SIZE, 0.5).rles
+    shared = paste_masks(masks, BOXES, SIZE, 0.5, numbers=numbers).rles
+    assert shared == [alone[number] for number in numbers.tolist()]
+
+
 def test_full_columns_join() -> None:
     """Runs continue from the end of a column to the start of the next, up to the last pixel of the image."""
     boxes = torch.tensor([[-10.0, -10, 90, 90], [20, -10, 40, 90], [20, -10, 90, 90], [20, 5, 40, 90]])
