@@ -71,8 +71,9 @@ trunk, proposals and box head are computed once, scores, suppression and masks f
 classifiers predict together, as the workflow lets them, and each alone; the files are compared, and equal to
 the byte. CPU time of an image, loading and writing included, on one thread, median over all images but the
 first. The weights are random; those of the classifiers are scaled so that some 2 % of a proposal's categories
-pass the threshold. Masks are of each method's own detections, up to 300 an image: at R50 width they take more
-time than all that is shared.
+pass the threshold. Masks are of each method's own detections, up to 300 an image: with the class-specific
+boxes of R50 they take more time than all that is shared. Where categories share boxes (smoke), detections of
+one proposal share its mask.
 
 {sizes}
 
