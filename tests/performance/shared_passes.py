@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmark.annotations import vocabulary_hash
 from benchmark.detectors import build_detector, checkpoints
 from benchmark.detectors.two_stage import TwoStageDetector
+from benchmark.memory import KEEP_MEMORY
 from benchmark.recipes import find_run
 from benchmark.recipes.catalog import detector_presets
 from benchmark.recipes.detector_settings import DetectorSettings
@@ -75,8 +76,9 @@ Retrainings of the last layer that start from the same frozen detector and see t
 over these (`benchmark/steps/sharing.py`): the features are found once, and each classifier has its loss, its
 optimiser, its log and its checkpoints. Here K classifiers with the focal loss, which differ in their learning
 rates, are trained together, as the workflow trains them, and each alone; the checkpoints are compared, and
-equal to the byte. CPU time of an iteration, loading of the images included, on one thread: means over
-{measured} iterations after {warm_up}, medians of {repetitions} processes.
+equal to the byte. CPU time of an iteration, loading of the images included, on one thread and with the
+workflow's settings of memory: means over {measured} iterations after {warm_up}, medians of {repetitions}
+processes, "alone" of one process more.
 "Start" is what a process needs beside its iterations, which is in the times of neither: together it is paid
 once, alone K times. Boxes near the objects are added to the proposals, because the random weights propose
 hardly any.
@@ -169,20 +171,20 @@ def costs(name: str, place: Path) -> tuple[dict[int, float], float, float]:
             each, start = _seconds(name, 0, count, place / f"{name} {count} {repetition}")
             together[count].append(each)
             starts.append(start)
-    _seconds(name, 1, 2, place / f"{name} second alone")
+    second, _ = _seconds(name, 1, 2, place / f"{name} second alone")
     for file, alone in (("0/checkpoint.pt", f"{name} 1 0"), ("1/checkpoint.pt", f"{name} second alone")):
         if (place / alone / file).read_bytes() != (place / f"{name} 2 0" / file).read_bytes():
             raise RuntimeError(
                 f"a classifier trained together with another is not that trained alone ({name})"
             )
     medians = {count: median(seconds) for count, seconds in together.items()}
-    return medians, medians[1], median(starts)
+    return medians, median([*together[1], second]), median(starts)
 
 
 def section() -> str:
     """Markdown."""
     rows, old = [], Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, KEEP_MEMORY):
         os.chdir(folder)
         try:
             for name in SIZES:

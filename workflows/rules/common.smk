@@ -10,6 +10,7 @@ from snakemake.parser import parse
 from snakemake.sourcecache import LocalSourceFile
 
 from benchmark.errors import BenchmarkError
+from benchmark.memory import KEEP_MEMORY
 from benchmark.recipes import load_experiment, with_detector
 from benchmark.recipes.loading import read_yaml
 from benchmark.recipes.paths import experiment_folder
@@ -24,10 +25,7 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 
-# Keep the memory of a finished operation in the process: glibc would return every large block to the system, and
-# allocating it again takes a fifth of the time of a prediction on the CPU.
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(8 * 2**30))
+os.environ.update(KEEP_MEMORY | dict(os.environ))
 
 try:
     file = config["experiment"]
