@@ -66,7 +66,7 @@ def _lower_digits(characters: NDArray[np.uint8], places: Integers) -> tuple[Inte
     digits = np.diff(begins, append=len(places))
     digit = np.arange(len(places)) - np.repeat(begins, digits)
     values = (characters[places] & 0x1F).astype(np.int64) << (5 * np.minimum(digit, _DIGITS))
-    return owners[begins], digits, np.add.reduceat(values, begins) if len(begins) else values
+    return owners[begins], digits, np.add.reduceat(values, begins)
 
 
 def encode_run_lengths(runs: Integers, numbers: Integers) -> list[bytes]:

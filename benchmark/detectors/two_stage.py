@@ -731,9 +731,8 @@ class TwoStageDetector(Detector):
         A proposal is often detected as several categories. Where they share its box, the features are
         computed once, and so is the mask if they share that too.
         """
-        owners = numbers = [torch.arange(len(box), device=box.device) for box in boxes]
-        if self.settings.class_agnostic_boxes:
-            boxes, owners = _distinct(boxes)
+        each = [torch.arange(len(box), device=box.device) for box in boxes]
+        boxes, owners = _distinct(boxes) if self.settings.class_agnostic_boxes else (boxes, each)
         counts, shared, logits = [len(box) for box in boxes], self.settings.class_agnostic_masks, []
         for head, features in enumerate(self._mask_features(pyramid, boxes, range(len(self.mask_heads)))):
             if not shared:
@@ -741,9 +740,9 @@ class TwoStageDetector(Detector):
                 features = torch.cat([of_boxes[owner] for of_boxes, owner in own])
             logits.append(self._mask_logits(head, features, torch.cat(labels)))
         found = torch.stack([item.sigmoid() for item in logits]).mean(dim=0)
-        if shared:
-            return list(zip(found.split(counts), owners, strict=True))
-        return list(zip(found.split([len(own) for own in numbers]), numbers, strict=True))
+        if not shared:
+            counts, owners = [len(own) for own in each], each
+        return list(zip(found.split(counts), owners, strict=True))
 
 
 def _distinct(boxes: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -101,9 +101,7 @@ def read_ground_truth(path: Path, letters: bool = False) -> GroundTruth:
         image_positions=image_positions,
         category_positions=category_positions,
         crowd=crowd,
-        boxes=np.fromiter(
-            chain.from_iterable(item.bbox for item in content.annotations), np.float64, 4 * count
-        ).reshape(-1, 4),
+        boxes=np.array([item.bbox for item in content.annotations], np.float64).reshape(-1, 4),
         areas=np.fromiter(map(_area, content.annotations), np.float64, count),
         measured=np.fromiter((item.area is None for item in content.annotations), bool, count),
         masks=count == 0 or any(item.has_segmentation for item in content.annotations),

@@ -80,6 +80,12 @@ class MaskRows:
     offsets: np.ndarray
     characters: bytes
 
+    @classmethod
+    def of(cls, sizes: np.ndarray, codes: Sequence[bytes]) -> Self:
+        """From one code for each size."""
+        offsets = np.fromiter(accumulate(map(len, codes), initial=0), np.int32, len(codes) + 1)
+        return cls(sizes, offsets, b"".join(codes))
+
     def codes(self, rows: np.ndarray) -> list[bytes]:
         """The codes of some of the rows."""
         borders = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
@@ -470,11 +476,7 @@ def _mask_rows(path: Path, file: pq.ParquetFile) -> Iterator[MaskRows]:
     for batch in _batches(path, file, [field.name for field in _MASK_FIELDS]):
         height, width, codes = batch.columns
         sizes = np.stack([np.from_dlpack(height), np.from_dlpack(width)], axis=1)
-        _, buffer, characters = codes.buffers()
-        offsets = np.frombuffer(buffer, np.int32)[codes.offset : codes.offset + len(codes) + 1]
-        first, last = offsets[[0, -1]].tolist()
-        content = characters.slice(first, last - first).to_pybytes() if last > first else b""
-        yield MaskRows(sizes, offsets - first, content)
+        yield MaskRows.of(sizes, codes.to_pylist())
 
 
 Side = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -605,19 +607,17 @@ def _columns(content: bytes, path: Path, first: int, before: list[_Piece]) -> _P
         category_ids=np.array(category_ids, np.int64),
         scores=np.array(scores, np.float64),
         boxes=_rows_of(boxes, 4, np.float64) if fields[0] else None,
-        masks=_mask_rows_of(masks) if fields[1] else None,
+        masks=MaskRows.of(
+            _rows_of([mask.size for mask in masks], 2, np.int32), [mask.counts.encode() for mask in masks]
+        )
+        if fields[1]
+        else None,
     )
 
 
 def _rows_of(values: list[Any], length: int, kind: type) -> np.ndarray:
     """An array (N, length) of N tuples, three times as fast as from the tuples themselves."""
     return np.fromiter(chain.from_iterable(values), kind, length * len(values)).reshape(-1, length)
-
-
-def _mask_rows_of(masks: list[_Mask]) -> MaskRows:
-    codes = [mask.counts.encode() for mask in masks]
-    offsets = np.fromiter(accumulate(map(len, codes), initial=0), np.int32, len(codes) + 1)
-    return MaskRows(_rows_of([mask.size for mask in masks], 2, np.int32), offsets, b"".join(codes))
 
 
 def write_lvis_results(detections: Path, output: Path) -> None:

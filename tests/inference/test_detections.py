@@ -71,6 +71,24 @@ def test_row_groups_do_not_change_the_order(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_array_equal(read_lvis_results(tmp_path / "many.json").boxes, table.boxes)
 
 
+def test_masks_are_those_of_their_rows_in_any_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of several row groups, read in batches that end elsewhere."""
+    rles = [RLES[number] for number in (0, 1, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0)]
+    monkeypatch.setattr(module, "ROW_GROUP", 5)
+    with DetectionWriter(tmp_path / "many.parquet", NAMES, {}, masks=True) as writer:
+        for image in range(6):
+            pair = rles[2 * image : 2 * image + 2]
+            writer.add(image, [3] * 2, [0.5] * 2, [[0, 0, 1, 1]] * 2, pair)
+    write_lvis_results(tmp_path / "many.parquet", tmp_path / "many.json")
+    monkeypatch.setattr(module, "ROW_GROUP", 4)
+    chosen = np.array([0, 3, 4, 5, 9, 10])
+    for name in ("many.parquet", "many.json"):
+        found = read_detections(tmp_path / name).masks(chosen, np.array([[480, 640]] * 12))
+        assert found.counts == [rles[row]["counts"] for row in chosen]
+
+
 def test_nothing_detected_is_a_valid_file(tmp_path: Path) -> None:
     with DetectionWriter(tmp_path / "none.parquet", NAMES, {}, masks=True):
         pass
